@@ -1,0 +1,108 @@
+# sbx: microVM sandboxes for coding agents.
+#
+#   make            build sbx and sbx-guest
+#   make run        install what is missing, build, prepare the base image, open a sandbox here
+#   make test       install what is missing, run every test (T=pattern limits the end-to-end tests)
+#   make unit       the unit tests alone;  make unit SAN=1: under ASan and UBSan
+#   make fuzz       every fuzz target, FUZZ_TIME seconds each
+#   make bench      the benchmarks
+#   make install    PREFIX, DESTDIR
+#   make clean
+
+CC        ?= gcc
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+FUZZ_TIME ?= 60
+T         ?=
+
+PKGS := libevent libevent_pthreads jansson libsodium openssl libnghttp2 libpsl libidn2 \
+        libseccomp sqlite3 fuse3 libarchive libcurl vterm ncursesw
+CSTD  := -std=c17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+WARN  := -Wall -Wextra -Werror -Wshadow -Wvla -Wformat=2 -Wpointer-arith -Wwrite-strings \
+         -Wmissing-prototypes -Wstrict-prototypes -Wimplicit-fallthrough -Wundef
+HARD  := -fstack-protector-strong -fPIE -fno-strict-overflow
+OPT   := -O2 -g
+
+ifdef SAN
+BUILD ?= build-san
+OPT   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANLD := -fsanitize=address,undefined
+else
+BUILD ?= build
+HARD  += -D_FORTIFY_SOURCE=2
+endif
+
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) | sed 's/-I/-isystem /g')
+PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
+
+CPPFLAGS_SBX = -Isrc -DSBX_PREFIX='"$(PREFIX)"' $(PKG_CFLAGS)
+CFLAGS_SBX   = $(CSTD) $(WARN) $(HARD) $(OPT) $(CFLAGS)
+LDFLAGS_SBX  = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SANLD) $(LDFLAGS)
+LIBS_SBX     = $(PKG_LIBS) -lpthread
+
+LIB_SRC  := $(wildcard src/core/*.c src/vm/*.c src/net/*.c src/ui/*.c src/ui/cli/*.c)
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
+MAIN_OBJ := $(BUILD)/src/main.o
+# What host and guest share is built a second time, static, for the guest.
+GUEST_SRC := $(wildcard src/guest/*.c) src/core/err.c src/core/link.c
+GUEST_OBJ := $(GUEST_SRC:%.c=$(BUILD)/guest/%.o)
+
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
+BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
+
+.PHONY: all run test unit fuzz fuzz-build bench bench-build install clean deps
+.SECONDARY:
+all: $(BUILD)/sbx $(BUILD)/sbx-guest
+
+$(BUILD)/libsbx.a: $(LIB_OBJ)
+	@rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/sbx: $(MAIN_OBJ) $(BUILD)/libsbx.a
+	$(CC) $(LDFLAGS_SBX) -o $@ $^ $(LIBS_SBX)
+
+# Static, because the initramfs holds nothing else.
+$(BUILD)/sbx-guest: $(GUEST_OBJ)
+	$(CC) -static -Wl,--gc-sections -s -o $@ $^ -l:libjansson.a
+
+$(BUILD)/guest/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) -Isrc $(CSTD) $(WARN) -O2 -g -ffunction-sections -fstack-protector-strong -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -MMD -MP -c -o $@ $<
+
+$(BUILD)/unit/%: tests/unit/%.c $(BUILD)/libsbx.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a -lcmocka $(LIBS_SBX)
+
+$(BUILD)/bench/%: tests/bench/%.c $(BUILD)/libsbx.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a $(LIBS_SBX)
+
+# Fuzz targets name the sources that they need in a first line "// needs: src/core/x.c ...",
+# so that all of the code under test is instrumented.
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(LIB_SRC)
+	@mkdir -p $(@D)
+	clang $(CSTD) -Isrc $(PKG_CFLAGS) -g -O1 -fsanitize=fuzzer,address,undefined \
+	  -fno-sanitize-recover=undefined -o $@ $< $$(sed -n 's,^// needs: ,,p' $<) $(LIBS_SBX)
+
+unit: $(UNIT_BIN)
+	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+
+fuzz-build: $(FUZZ_BIN)
+fuzz: fuzz-build
+	@set -e; for f in $(FUZZ_BIN); do n=$$(basename $$f); mkdir -p tests/fuzz/corpus/$$n $(BUILD)/fuzz/$$n; \
+	  echo "== $$n"; $$f -max_total_time=$(FUZZ_TIME) -timeout=10 -print_final_stats=1 \
+	  -artifact_prefix=$(BUILD)/fuzz/$$n- $(BUILD)/fuzz/$$n tests/fuzz/corpus/$$n; done
+
+bench-build: $(BENCH_BIN)
+
+clean:
+	rm -rf build build-*
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
