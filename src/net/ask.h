@@ -1,0 +1,88 @@
+/* What `sbx net` and the broker say to each other.
+ *
+ * The channel is a SOCK_SEQPACKET socket pair: one struct ask (net to broker) or
+ * one struct answer (broker to net) is one packet, of fixed size, host byte order.
+ * A packet of another size, an unknown kind or a field out of range is a protocol
+ * error: the broker logs it, drops the packet and never guesses.  This is the whole
+ * surface that a broken-into `sbx net` has towards the one process that holds keys,
+ * so nothing here is parsed: names are checked byte by byte (net/name.h), the rest
+ * are numbers.
+ *
+ * Life of a connection: net picks an id that is not in use and sends ASK_CONNECT;
+ * the broker answers ANSWER_CONNECT once, with the connected descriptor attached
+ * (SCM_RIGHTS) if the verdict is VERDICT_ALLOW.  While it lives the broker may send
+ * ANSWER_CUT (a rule changed).  net sends ASK_DONE exactly once for each id that was
+ * allowed; ASK_CANCEL gives up an ask that is not answered yet (the answer may still
+ * come: net closes its descriptor and sends ASK_DONE with no bytes). */
+#ifndef SBX_NET_ASK_H
+#define SBX_NET_ASK_H
+
+#include <stdint.h>
+
+#define ASK_NAME_MAX 253 /* RFC 1035, without the trailing dot */
+
+enum ask_kind {
+    ASK_CONNECT = 1, /* target: may I, and if so, the descriptor */
+    ASK_CANCEL,      /* id: the guest gave up */
+    ASK_DONE,        /* id, bytes, duration: the connection ended */
+    ASK_NAME,        /* target.name: could any rule ever allow this name? (a DNS query) */
+    ASK_REFUSED,     /* proto, target, count: packets that net refused on its own (UDP, ICMP, ...);
+                        net itself coalesces these to at most 20 packets a second */
+    ASK_MISMATCH,    /* id, target, seen: the SNI or Host that was sent is not the name asked for */
+};
+
+enum ask_proto { PROTO_TCP = 1, PROTO_UDP, PROTO_ICMP, PROTO_DNS, PROTO_OTHER };
+
+enum target_kind {
+    TARGET_NAME = 1, /* name: canonical, lower case, no trailing dot, LDH and '_' only */
+    TARGET_IP4 = 4,  /* addr[0..3], network order */
+    TARGET_IP6 = 6,  /* addr[0..15] */
+};
+
+struct ask_target {
+    uint8_t kind;      /* enum target_kind */
+    uint8_t name_len;  /* bytes of name, at most ASK_NAME_MAX; name is also NUL-terminated */
+    uint16_t port;     /* host order */
+    uint8_t addr[16];
+    char name[256];
+};
+
+struct ask {
+    uint32_t id;
+    uint8_t kind;  /* enum ask_kind */
+    uint8_t proto; /* enum ask_proto */
+    uint16_t reserved;
+    struct ask_target target;
+    uint64_t bytes_up;    /* guest to outside */
+    uint64_t bytes_down;  /* outside to guest */
+    uint32_t duration_ms;
+    uint32_t count;
+    char seen[256]; /* ASK_MISMATCH: the other name, already made printable */
+};
+
+enum answer_kind {
+    ANSWER_CONNECT = 1, /* to ASK_CONNECT */
+    ANSWER_NAME,        /* to ASK_NAME: VERDICT_ALLOW, or VERDICT_DENY (then NXDOMAIN) */
+    ANSWER_CUT,         /* close connection id now: a rule denies it */
+};
+
+enum verdict {
+    VERDICT_ALLOW = 1,
+    VERDICT_DENY,        /* by a rule, or by the posture */
+    VERDICT_UNREACHABLE, /* allowed, but the dial failed: error says how (errno) */
+    VERDICT_NO_NAME,     /* allowed, but the name does not resolve */
+};
+
+#define ANSWER_INTERCEPT 0x01u /* flags: HTTP is to be judged request by request */
+
+struct answer {
+    uint32_t id;
+    uint8_t kind;    /* enum answer_kind */
+    uint8_t verdict; /* enum verdict */
+    uint16_t flags;
+    int32_t error;   /* errno of the dial, or 0 */
+    char rule[160];  /* the rule or posture that decided, for the 403 page; printable ASCII */
+    char hint[192];  /* the command that would allow it; printable ASCII, may be empty */
+};
+
+#endif
