@@ -62,27 +62,33 @@ $(BUILD)/libsbx.a: $(LIB_OBJ)
 	@rm -f $@ && ar rcs $@ $^
 
 $(BUILD)/sbx: $(MAIN_OBJ) $(BUILD)/libsbx.a
-	$(CC) $(LDFLAGS_SBX) -o $@ $^ $(LIBS_SBX)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_SBX) -o $@ $^ $(LIBS_SBX)
 
 # Static, because the initramfs holds nothing else.
 $(BUILD)/sbx-guest: $(GUEST_OBJ)
-	$(CC) -static -Wl,--gc-sections -s -o $@ $^ -l:libjansson.a
+	@echo "LD $@"
+	@$(CC) -static -Wl,--gc-sections -s -o $@ $^ -l:libjansson.a
 
 $(BUILD)/guest/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) -Isrc $(CSTD) $(WARN) -O2 -g -ffunction-sections -fstack-protector-strong -MMD -MP -c -o $@ $<
+	@echo "CC $< (guest)"
+	@$(CC) -Isrc $(CSTD) $(WARN) -O2 -g -ffunction-sections -fstack-protector-strong -MMD -MP -c -o $@ $<
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -MMD -MP -c -o $@ $<
+	@echo "CC $<"
+	@$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -MMD -MP -c -o $@ $<
 
 $(BUILD)/unit/%: tests/unit/%.c $(BUILD)/libsbx.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a -lcmocka $(LIBS_SBX)
+	@echo "LD $@"
+	@$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a -lcmocka $(LIBS_SBX)
 
 $(BUILD)/bench/%: tests/bench/%.c $(BUILD)/libsbx.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a $(LIBS_SBX)
+	@echo "LD $@"
+	@$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a $(LIBS_SBX)
 
 # Fuzz targets name the sources that they need in a first line "// needs: src/core/x.c ...",
 # so that all of the code under test is instrumented.
