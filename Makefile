@@ -68,7 +68,7 @@ $(BUILD)/sbx: $(MAIN_OBJ) $(BUILD)/libsbx.a
 # Static, because the initramfs holds nothing else.
 $(BUILD)/sbx-guest: $(GUEST_OBJ)
 	@echo "LD $@"
-	@$(CC) -static -Wl,--gc-sections -s -o $@ $^ -l:libjansson.a
+	@$(CC) -static -Wl,--gc-sections -s -o $@ $^ -l:libjansson.a -lpthread -lutil
 
 $(BUILD)/guest/%.o: %.c
 	@mkdir -p $(@D)

@@ -1,0 +1,163 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "guest/guest.h"
+
+static void write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t ignored = write(fd, text, strlen(text));
+    (void)ignored;
+    close(fd);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* The files are named in the order in which they depend on each other ("07-virtio_blk.ko"). */
+int boot_load_modules(const char *dir)
+{
+    struct dirent **list;
+    int n = scandir(dir, &list, NULL, by_name), failed = 0;
+    for (int i = 0; i < n; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", dir, list[i]->d_name);
+        size_t len = strlen(path);
+        free(list[i]);
+        if (len < 3 || strcmp(path + len - 3, ".ko") != 0)
+            continue;
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)) {
+            printf("sbx-guest: cannot load %s: %s\n", path, strerror(errno));
+            failed++;
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    if (n >= 0)
+        free(list);
+    return failed;
+}
+
+char *boot_port(const char *name)
+{
+    static char path[300];
+    DIR *d = opendir("/sys/class/virtio-ports");
+    struct dirent *ent;
+    bool found = false;
+    while (d && !found && (ent = readdir(d))) {
+        char file[300], text[64] = "";
+        snprintf(file, sizeof file, "/sys/class/virtio-ports/%s/name", ent->d_name);
+        int fd = open(file, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        ssize_t n = read(fd, text, sizeof text - 1);
+        close(fd);
+        if (n > 0)
+            text[strcspn(text, "\n")] = '\0';
+        if (strcmp(text, name) == 0) {
+            snprintf(path, sizeof path, "/dev/%s", ent->d_name);
+            found = true;
+        }
+    }
+    if (d)
+        closedir(d);
+    return found ? path : NULL;
+}
+
+/* Runs a shell of the base image once, so that what every session needs first (shell, C library,
+ * locale) lies in the page cache of the frozen machine. */
+static void warm(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+        dup2(null, 0);
+        dup2(null, 1);
+        dup2(null, 2);
+        if (chroot("/base") == 0 && chdir("/") == 0)
+            execle("/bin/bash", "bash", "-c", "/bin/true; /usr/bin/env true; :", NULL,
+                   (char *[]){(char *)"PATH=/usr/bin:/bin", (char *)"LANG=C.UTF-8", NULL});
+        _exit(127);
+    }
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+}
+
+void boot_early(void)
+{
+    mkdir("/proc", 0755);
+    mkdir("/sys", 0755);
+    mkdir("/dev", 0755);
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755");
+    int con = open("/dev/console", O_RDWR | O_NOCTTY);
+    if (con >= 0) {
+        dup2(con, 0);
+        dup2(con, 1);
+        dup2(con, 2);
+        if (con > 2)
+            close(con);
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    boot_load_modules("/modules");
+    mkdir("/dev/pts", 0755);
+    mkdir("/dev/shm", 01777);
+    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+    mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+    mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate");
+    write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io +cpuset");
+    mkdir("/sys/fs/cgroup/init", 0755);
+    write_file("/sys/fs/cgroup/init/cgroup.procs", "0");
+    write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io +cpuset");
+    mkdir("/sys/fs/cgroup/sessions", 0755);
+    static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
+                                           {"/proc/self/fd/0", "/dev/stdin"},
+                                           {"/proc/self/fd/1", "/dev/stdout"},
+                                           {"/proc/self/fd/2", "/dev/stderr"},
+                                           {"pts/ptmx", "/dev/ptmx"}};
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        unlink(links[i][1]);
+        if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
+            printf("sbx-guest: %s: %s\n", links[i][1], strerror(errno));
+    }
+    static const char *const settings[][2] = {
+        {"/proc/sys/fs/inotify/max_user_watches", "1048576"},
+        {"/proc/sys/fs/inotify/max_user_instances", "1024"},
+        {"/proc/sys/fs/file-max", "1048576"},
+        {"/proc/sys/vm/max_map_count", "1048576"},
+        {"/proc/sys/net/ipv4/ping_group_range", "0 2147483647"},
+        {"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"},
+        {"/proc/sys/net/ipv4/ip_forward", "1"},
+        {"/proc/sys/kernel/panic", "-1"},
+        {"/proc/sys/kernel/printk", "4 4 1 7"},
+        {"/proc/sys/kernel/ctrl-alt-del", "0"},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        write_file(settings[i][0], settings[i][1]);
+    write_file("/proc/self/oom_score_adj", "-1000");
+    if (netup() < 0)
+        printf("sbx-guest: network: %s\n", strerror(errno));
+    mkdir("/base", 0755);
+    mkdir("/disk", 0755);
+    mkdir("/newroot", 0755);
+    if (mount("/dev/vda", "/base", "erofs", MS_RDONLY, NULL) < 0)
+        printf("sbx-guest: cannot mount the base image: %s\n", strerror(errno));
+    else
+        warm();
+}

@@ -1,0 +1,353 @@
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <linux/random.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/netplan.h"
+#include "guest/guest.h"
+
+#define DISK "/dev/vdb"
+
+static bool configured;
+static json_t *base_env;
+static char first_folder[PATH_MAX];
+
+const json_t *configure_env(void)
+{
+    return base_env;
+}
+
+const char *configure_cwd(void)
+{
+    return first_folder;
+}
+
+int configure_clock(const json_t *clock)
+{
+    struct timespec t = {.tv_sec = json_integer_value(json_array_get(clock, 0)),
+                         .tv_nsec = json_integer_value(json_array_get(clock, 1))};
+    return t.tv_sec > 0 ? clock_settime(CLOCK_REALTIME, &t) : 0;
+}
+
+/* A clone starts with its template's pool: the host's bytes make it another one, then it is reseeded. */
+static void seed_entropy(const char *hex)
+{
+    struct {
+        int entropy_count, buf_size;
+        unsigned char buf[64];
+    } pool = {0, 0, {0}};
+    size_t n = 0;
+    unsigned byte;
+    while (hex && n < 32 && sscanf(hex + 2 * n, "%2x", &byte) == 1)
+        pool.buf[n++] = (unsigned char)byte;
+    int rng = open("/dev/hwrng", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (rng >= 0) {
+        ssize_t got = read(rng, pool.buf + n, sizeof pool.buf - n);
+        if (got > 0)
+            n += (size_t)got;
+        close(rng);
+    }
+    int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+    pool.buf_size = (int)n;
+    pool.entropy_count = (int)n * 8;
+    if (fd >= 0) {
+        if (ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+            printf("sbx-guest: entropy: %s\n", strerror(errno));
+        close(fd);
+    }
+    explicit_bzero(&pool, sizeof pool);
+}
+
+static int mkdirs(const char *path)
+{
+    char buf[PATH_MAX];
+    snprintf(buf, sizeof buf, "%s", path);
+    for (char *p = buf + 1; *p; p++)
+        if (*p == '/') {
+            *p = '\0';
+            if (mkdir(buf, 0755) < 0 && errno != EEXIST)
+                return -1;
+            *p = '/';
+        }
+    return mkdir(buf, 0755) < 0 && errno != EEXIST ? -1 : 0;
+}
+
+static int move_mount_to(const char *from, const char *root, struct err *e)
+{
+    char to[PATH_MAX];
+    snprintf(to, sizeof to, "%s%s", root, from);
+    return mount(from, to, NULL, MS_MOVE, NULL) < 0 ? err_errno(e, errno, "cannot move %s", from) : 0;
+}
+
+/* base (read-only) + the sandbox's disk = the new root; then PID 1 moves into it. */
+static int enter_root(struct err *e)
+{
+    int fd = open(DISK, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, errno, "cannot open the disk");
+    /* A clone remembers the blank disk of its template. */
+    ioctl(fd, BLKFLSBUF);
+    close(fd);
+    if (mount(DISK, "/disk", "ext4", MS_NOATIME, "discard") < 0)
+        return err_errno(e, errno, "cannot mount the disk");
+    mkdir("/disk/upper", 0755);
+    mkdir("/disk/work", 0755);
+    mkdir("/disk/docker", 0711);
+    mkdir("/disk/local", 0755);
+    if (mount("overlay", "/newroot", "overlay", 0,
+              "lowerdir=/base,upperdir=/disk/upper,workdir=/disk/work") < 0)
+        return err_errno(e, errno, "cannot mount the root");
+    if (move_mount_to("/proc", "/newroot", e) < 0 || move_mount_to("/sys", "/newroot", e) < 0 ||
+        move_mount_to("/dev", "/newroot", e) < 0)
+        return -1;
+    if (mount("tmpfs", "/newroot/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
+        return err_errno(e, errno, "cannot mount /run");
+    mkdir("/newroot/run/lock", 01777);
+    mkdir("/newroot/run/sbx", 0755);
+    mkdir("/newroot/run/sbx/fs", 0755);
+    mkdir("/newroot/run/sbx/disk", 0700);
+    if (mount("/disk", "/newroot/run/sbx/disk", NULL, MS_MOVE, NULL) < 0)
+        return err_errno(e, errno, "cannot move the disk");
+    mkdirs("/newroot/var/lib/docker");
+    if (mount("/newroot/run/sbx/disk/docker", "/newroot/var/lib/docker", NULL, MS_BIND, NULL) < 0)
+        return err_errno(e, errno, "cannot mount /var/lib/docker");
+    if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+        chdir("/") < 0)
+        return err_errno(e, errno, "cannot enter the root");
+    return 0;
+}
+
+static unsigned char *unbase64(const char *text, size_t *len)
+{
+    static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t n = strlen(text);
+    unsigned char *out = malloc(n + 1);
+    unsigned acc = 0, bits = 0;
+    *len = 0;
+    for (size_t i = 0; out && i < n && text[i] != '='; i++) {
+        const char *p = strchr(set, text[i]);
+        if (!p)
+            continue;
+        acc = acc << 6 | (unsigned)(p - set);
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            out[(*len)++] = (unsigned char)(acc >> bits);
+        }
+    }
+    return out;
+}
+
+static int write_one(const char *path, const void *data, size_t len, mode_t mode, uid_t uid, gid_t gid)
+{
+    char tmp[PATH_MAX];
+    snprintf(tmp, sizeof tmp, "%s.sbx-new", path);
+    unlink(tmp);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -1;
+    int rc = 0;
+    for (size_t done = 0; done < len && rc == 0;) {
+        ssize_t n = write(fd, (const char *)data + done, len - done);
+        if (n < 0)
+            rc = -1;
+        else
+            done += (size_t)n;
+    }
+    if (rc == 0 && (fchown(fd, uid, gid) < 0 || fchmod(fd, mode) < 0))
+        rc = -1;
+    close(fd);
+    return rc == 0 ? rename(tmp, path) : rc;
+}
+
+/* Folders that a seed file needs are made as its owner's, as that user would have made them. */
+static void make_parents(const char *path, uid_t uid, gid_t gid)
+{
+    char buf[PATH_MAX];
+    snprintf(buf, sizeof buf, "%s", path);
+    for (char *p = buf + 1; *p; p++)
+        if (*p == '/') {
+            *p = '\0';
+            if (mkdir(buf, 0755) == 0 && chown(buf, uid, gid) < 0)
+                printf("sbx-guest: chown %s: %s\n", buf, strerror(errno));
+            *p = '/';
+        }
+}
+
+static void write_files(const json_t *files, const struct user *agent)
+{
+    size_t i;
+    json_t *f;
+    json_array_foreach((json_t *)files, i, f) {
+        const char *path = json_string_value(json_object_get(f, "path"));
+        const char *mode = json_string_value(json_object_get(f, "mode"));
+        const char *owner = json_string_value(json_object_get(f, "owner"));
+        const char *content = json_string_value(json_object_get(f, "content"));
+        const char *b64 = json_string_value(json_object_get(f, "base64"));
+        if (!path || path[0] != '/' || (!content && !b64))
+            continue;
+        bool own = owner && strcmp(owner, "agent") == 0;
+        uid_t uid = own ? agent->uid : 0;
+        gid_t gid = own ? agent->gid : 0;
+        struct stat st;
+        if (json_is_true(json_object_get(f, "keep")) && lstat(path, &st) == 0)
+            continue; /* what the user or the agent made of it stays */
+        make_parents(path, uid, gid);
+        size_t len = content ? json_string_length(json_object_get(f, "content")) : 0;
+        unsigned char *raw = b64 ? unbase64(b64, &len) : NULL;
+        if (write_one(path, raw ? (void *)raw : content, len, mode ? (mode_t)strtoul(mode, NULL, 8) : 0644,
+                      uid, gid) < 0)
+            control_log("cannot write %s: %s", path, strerror(errno));
+        free(raw);
+    }
+}
+
+static void write_text(const char *path, const char *text)
+{
+    if (write_one(path, text, strlen(text), 0644, 0, 0) < 0)
+        printf("sbx-guest: %s: %s\n", path, strerror(errno));
+}
+
+static void name_host(const json_t *msg)
+{
+    const char *name = json_string_value(json_object_get(msg, "hostname"));
+    const char *id = json_string_value(json_object_get(msg, "machine_id"));
+    char text[512];
+    if (name && sethostname(name, strlen(name)) == 0) {
+        snprintf(text, sizeof text, "%s\n", name);
+        write_text("/etc/hostname", text);
+        snprintf(text, sizeof text,
+                 "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n", name);
+        write_text("/etc/hosts", text);
+    }
+    if (id) {
+        snprintf(text, sizeof text, "%s\n", id);
+        write_text("/etc/machine-id", text);
+    }
+    write_text("/etc/resolv.conf", "nameserver " NETPLAN_GATEWAY4 "\noptions timeout:3 attempts:2\n");
+}
+
+static bool is_under(const char *path, const char *top)
+{
+    size_t n = strlen(top);
+    return strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/');
+}
+
+/* A workspace may lie nearly anywhere on the host; what would hide the machine itself is refused. */
+static bool may_mount_at(const char *path)
+{
+    static const char *const kept[] = {"/proc", "/sys", "/dev", "/run", "/usr", "/etc", "/bin", "/sbin",
+                                       "/lib", "/lib64", "/boot"};
+    if (path[0] != '/' || path[1] == '\0' || strstr(path, "/../") || strlen(path) >= PATH_MAX)
+        return false;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (strcmp(path, kept[i]) == 0 || (i < 4 && is_under(path, kept[i])))
+            return false;
+    return true;
+}
+
+static int mount_folder(const json_t *f, const struct user *agent, struct err *e)
+{
+    const char *path = json_string_value(json_object_get(f, "path"));
+    bool ro = json_is_true(json_object_get(f, "ro"));
+    char from[64];
+    if (!path || !may_mount_at(path))
+        return err_set(e, STATUS_USAGE, "the folder %s cannot be mounted: it would hide a part of the machine",
+                       path ? path : "(none)");
+    snprintf(from, sizeof from, GUEST_FS "/%lld",
+             (long long)json_integer_value(json_object_get(f, "index")));
+    if (mkdirs(path) < 0)
+        return err_errno(e, errno, "cannot make %s in the machine", path);
+    if (mount(from, path, NULL, MS_BIND, NULL) < 0)
+        return err_errno(e, errno, "cannot mount %s in the machine", path);
+    unsigned long flags = MS_BIND | MS_REMOUNT | MS_NODEV | MS_NOSUID | (ro ? MS_RDONLY : 0);
+    mount(NULL, path, NULL, flags, NULL);
+    /* Folders declared local live on the machine's own disk, over the share. */
+    size_t i;
+    json_t *local;
+    json_array_foreach(json_object_get(f, "local"), i, local) {
+        const char *sub = json_string_value(local);
+        char over[PATH_MAX], own[PATH_MAX];
+        if (!sub || sub[0] == '/' || strstr(sub, ".."))
+            continue;
+        snprintf(over, sizeof over, "%s/%s", path, sub);
+        snprintf(own, sizeof own, "/run/sbx/disk/local/%lld/%s",
+                 (long long)json_integer_value(json_object_get(f, "index")), sub);
+        if (mkdirs(own) < 0 || chown(own, agent->uid, agent->gid) < 0 || mkdirs(over) < 0 ||
+            mount(own, over, NULL, MS_BIND, NULL) < 0)
+            control_log("cannot keep %s on the machine's disk: %s", over, strerror(errno));
+    }
+    return 0;
+}
+
+static int mount_folders(const json_t *folders, const struct user *agent, struct err *e)
+{
+    size_t i;
+    json_t *f;
+    if (json_array_size(folders) == 0)
+        return 0;
+    if (fsrelay_start(e) < 0)
+        return -1;
+    json_array_foreach((json_t *)folders, i, f)
+        if (mount_folder(f, agent, e) < 0)
+            return -1;
+    snprintf(first_folder, sizeof first_folder, "%s",
+             json_string_value(json_object_get(json_array_get(folders, 0), "path")));
+    return 0;
+}
+
+int configure_resize(struct err *e)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl("/usr/sbin/resize2fs", "resize2fs", DISK, NULL);
+        _exit(127);
+    }
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
+        return err_set(e, STATUS_FAILED, "cannot grow the file system of the disk");
+    return 0;
+}
+
+int configure(const json_t *msg, struct err *e)
+{
+    if (configured)
+        return err_set(e, STATUS_FAILED, "this machine is configured already");
+    configured = true;
+    configure_clock(json_object_get(msg, "clock"));
+    seed_entropy(json_string_value(json_object_get(msg, "seed")));
+    if (enter_root(e) < 0)
+        return -1;
+    struct user agent;
+    if (user_find("agent", &agent) < 0)
+        return err_set(e, STATUS_FAILED, "the base image has no account named agent");
+    name_host(msg);
+    base_env = json_deep_copy(json_object_get(msg, "env"));
+    if (json_is_true(json_object_get(msg, "resize_disk")))
+        configure_resize(NULL);
+    if (mount_folders(json_object_get(msg, "folders"), &agent, e) < 0)
+        return -1;
+    write_files(json_object_get(msg, "files"), &agent);
+    docker_listen();
+    return 0;
+}
+
+void configure_shutdown(void)
+{
+    sync();
+    /* Enough for a clean journal; processes that are still there lose nothing that was synced. */
+    umount2("/var/lib/docker", MNT_DETACH);
+    mount(NULL, "/run/sbx/disk", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+    sync();
+}

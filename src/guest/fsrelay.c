@@ -1,0 +1,114 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "guest/guest.h"
+
+/* The largest write is 1 MiB of data behind its headers; replies to reads are bounded likewise. */
+#define MESSAGE_MAX (1024u * 1024u + 64u * 1024u)
+
+static int fuse_fd = -1, port_fd = -1;
+
+static bool write_all(int fd, const uint8_t *p, size_t n)
+{
+    while (n) {
+        ssize_t w = write(fd, p, n);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w <= 0)
+            return false;
+        p += w;
+        n -= (size_t)w;
+    }
+    return true;
+}
+
+/* Kernel to host: each read of /dev/fuse is one message. */
+static void *requests(void *arg)
+{
+    uint8_t *buf = arg;
+    for (;;) {
+        ssize_t n = read(fuse_fd, buf, MESSAGE_MAX);
+        if (n < 0) {
+            if (errno == EINTR || errno == ENOENT || errno == EAGAIN)
+                continue;
+            break; /* ENODEV: unmounted */
+        }
+        if (!write_all(port_fd, buf, (size_t)n))
+            break;
+    }
+    free(buf);
+    return NULL;
+}
+
+/* Host to kernel: one message is one write. The length stands first in its header. */
+static void *replies(void *arg)
+{
+    uint8_t *buf = arg;
+    size_t have = 0;
+    for (;;) {
+        ssize_t n = read(port_fd, buf + have, MESSAGE_MAX - have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            if (n < 0)
+                break;
+            usleep(10000); /* the host's end is gone: it comes back, or the machine ends */
+            continue;
+        }
+        have += (size_t)n;
+        size_t at = 0;
+        while (have - at >= 4) {
+            uint32_t len;
+            memcpy(&len, buf + at, 4);
+            if (len < 16 || len > MESSAGE_MAX) {
+                printf("sbx-guest: a message of %u bytes on the fs port\n", (unsigned)len);
+                free(buf);
+                return NULL;
+            }
+            if (have - at < len)
+                break;
+            /* ENOENT: the request was interrupted meanwhile; others concern that request alone. */
+            ssize_t ignored = write(fuse_fd, buf + at, len);
+            (void)ignored;
+            at += len;
+        }
+        memmove(buf, buf + at, have - at);
+        have -= at;
+    }
+    free(buf);
+    return NULL;
+}
+
+int fsrelay_start(struct err *e)
+{
+    char options[128];
+    pthread_t t;
+    pthread_attr_t a;
+    char *path = boot_port("sbx.fs");
+    if (!path)
+        return err_set(e, STATUS_FAILED, "there is no port sbx.fs");
+    port_fd = open(path, O_RDWR | O_CLOEXEC);
+    if (port_fd < 0)
+        return err_errno(e, errno, "cannot open the port sbx.fs");
+    fuse_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (fuse_fd < 0)
+        return err_errno(e, errno, "cannot open /dev/fuse");
+    snprintf(options, sizeof options,
+             "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=1048576", fuse_fd);
+    if (mount("workspace", GUEST_FS, "fuse.sbx", MS_NOSUID | MS_NODEV | MS_NOATIME, options) < 0)
+        return err_errno(e, errno, "cannot mount the workspace");
+    pthread_attr_init(&a);
+    pthread_attr_setstacksize(&a, 65536);
+    uint8_t *up = malloc(MESSAGE_MAX), *down = malloc(MESSAGE_MAX);
+    if (!up || !down || pthread_create(&t, &a, requests, up) || pthread_create(&t, &a, replies, down))
+        return err_set(e, STATUS_FAILED, "cannot start the workspace relay");
+    return 0;
+}
