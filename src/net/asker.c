@@ -1,0 +1,117 @@
+#include "net/asker.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define QUEUE_MAX 2048u /* more than connections and name queries can be at once */
+
+struct asker {
+    int fd;
+    struct event *read_ev, *write_ev;
+    asker_answer_fn *answer;
+    asker_closed_fn *closed;
+    void *arg;
+    struct ask *queue; /* ring; allocated when first needed */
+    unsigned start, count;
+};
+
+static bool send_one(struct asker *a, const struct ask *ask)
+{
+    ssize_t n;
+    do {
+        n = send(a->fd, ask, sizeof *ask, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)sizeof *ask)
+        return true;
+    if (errno != EAGAIN && errno != ENOBUFS)
+        a->closed("the broker is gone", a->arg);
+    return false;
+}
+
+static void on_write(evutil_socket_t fd, short what, void *arg)
+{
+    struct asker *a = arg;
+    (void)fd;
+    (void)what;
+    while (a->count && send_one(a, &a->queue[a->start])) {
+        a->start = (a->start + 1) % QUEUE_MAX;
+        a->count--;
+    }
+    if (a->count)
+        event_add(a->write_ev, NULL);
+}
+
+void asker_send(struct asker *a, const struct ask *ask)
+{
+    if (a->count == 0 && send_one(a, ask))
+        return;
+    if (!a->queue)
+        a->queue = calloc(QUEUE_MAX, sizeof *a->queue);
+    if (!a->queue || a->count == QUEUE_MAX) {
+        a->closed("the broker does not read", a->arg);
+        return;
+    }
+    a->queue[(a->start + a->count++) % QUEUE_MAX] = *ask;
+    event_add(a->write_ev, NULL);
+}
+
+static void on_read(evutil_socket_t fd, short what, void *arg)
+{
+    struct asker *a = arg;
+    (void)what;
+    for (int i = 0; i < 32; i++) {
+        struct answer answer;
+        union {
+            struct cmsghdr h;
+            char room[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec iov = {&answer, sizeof answer};
+        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+        ssize_t n = recvmsg((int)fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
+            return;
+        if (n != (ssize_t)sizeof answer) {
+            a->closed(n == 0 ? NULL : "a broken answer of the broker", a->arg);
+            return;
+        }
+        int got = -1;
+        struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+        if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
+            memcpy(&got, CMSG_DATA(h), sizeof got);
+        answer.rule[sizeof answer.rule - 1] = answer.hint[sizeof answer.hint - 1] = '\0';
+        a->answer(&answer, got, a->arg);
+    }
+}
+
+struct asker *asker_new(struct event_base *base, int fd, asker_answer_fn *answer, asker_closed_fn *closed, void *arg)
+{
+    struct asker *a = calloc(1, sizeof *a);
+    if (!a)
+        return NULL;
+    *a = (struct asker){.fd = fd, .answer = answer, .closed = closed, .arg = arg};
+    evutil_make_socket_nonblocking(fd);
+    a->read_ev = event_new(base, fd, EV_READ | EV_PERSIST, on_read, a);
+    a->write_ev = event_new(base, fd, EV_WRITE, on_write, a);
+    if (!a->read_ev || !a->write_ev || event_add(a->read_ev, NULL) < 0) {
+        asker_free(a);
+        return NULL;
+    }
+    return a;
+}
+
+void asker_free(struct asker *a)
+{
+    if (!a)
+        return;
+    if (a->read_ev)
+        event_free(a->read_ev);
+    if (a->write_ev)
+        event_free(a->write_ev);
+    free(a->queue);
+    close(a->fd);
+    free(a);
+}

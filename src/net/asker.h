@@ -1,0 +1,20 @@
+/* net's end of the channel to the broker (net/ask.h): sends asks in order, takes answers with their
+ * descriptors.  Never blocks; a broker that does not read for long ends the process. */
+#ifndef SBX_NET_ASKER_H
+#define SBX_NET_ASKER_H
+
+#include <event2/event.h>
+
+#include "net/ask.h"
+
+struct asker;
+
+/* fd: the connected descriptor of an allowed connection, the callee's from then on; else -1. */
+typedef void asker_answer_fn(const struct answer *a, int fd, void *arg);
+typedef void asker_closed_fn(const char *why, void *arg);
+
+struct asker *asker_new(struct event_base *base, int fd, asker_answer_fn *answer, asker_closed_fn *closed, void *arg);
+void asker_free(struct asker *a);
+void asker_send(struct asker *a, const struct ask *ask);
+
+#endif

@@ -1,0 +1,37 @@
+/* Connections of the guest as a whole: asked for, relayed, ended.
+ *
+ * A flow joins a struct tcp_conn with what serves it.  `relay` joins it to the descriptor that the broker
+ * dialled; `refusal` answers one HTTP request with a 403 that says why; DNS over TCP is served by names.
+ * What judges or changes content later (TLS, HTTP) is one more kind beside these, between the same two ends. */
+#ifndef SBX_NET_FLOW_H
+#define SBX_NET_FLOW_H
+
+#include <event2/event.h>
+
+#include "net/asker.h"
+#include "net/fakeip.h"
+#include "net/tcp.h"
+
+struct flows;
+struct names;
+
+struct flow_stats {
+    uint64_t allowed, denied, failed, cut, bytes_up, bytes_down;
+};
+
+struct flows *flows_new(struct event_base *base, struct asker *asker, struct fakeip *fake, struct names *names);
+void flows_free(struct flows *f);
+
+/* For struct tcp_ops; arg is the struct flows. */
+void flows_syn(struct tcp_conn *c, void *arg);
+size_t flows_data(struct tcp_conn *c, const uint8_t *buf, size_t len, void *arg);
+void flows_fin(struct tcp_conn *c, void *arg);
+void flows_room(struct tcp_conn *c, void *arg);
+void flows_closed(struct tcp_conn *c, bool reset, void *arg);
+
+/* ANSWER_CONNECT and ANSWER_CUT; takes fd. */
+void flows_answer(struct flows *f, const struct answer *a, int fd);
+
+const struct flow_stats *flows_stats(const struct flows *f);
+
+#endif
