@@ -5,7 +5,7 @@
  * A packet of another size, an unknown kind or a field out of range is a protocol
  * error: the broker logs it, drops the packet and never guesses.  This is the whole
  * surface that a broken-into `sbx net` has towards the one process that holds keys,
- * so nothing here is parsed: names are checked byte by byte (net/name.h), the rest
+ * so nothing here is parsed: names are checked byte by byte (core/name.h), the rest
  * are numbers.
  *
  * Life of a connection: net picks an id that is not in use and sends ASK_CONNECT;

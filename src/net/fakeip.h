@@ -3,7 +3,7 @@
 #ifndef SBX_NET_FAKEIP_H
 #define SBX_NET_FAKEIP_H
 
-#include "net/name.h"
+#include "core/name.h"
 #include "net/packet.h"
 
 #define FAKEIP_MAX 65536u /* names in a machine's life; a /15 would hold twice that */

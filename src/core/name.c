@@ -1,4 +1,4 @@
-#include "net/name.h"
+#include "core/name.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* Host names in their one canonical form: lower case, no trailing dot, labels of 1 to 63 letters, digits,
  * '-' and '_' that neither begin nor end with '-', at most 253 bytes (RFC 1035, RFC 5890; '_' as names in
  * use have it).  What is decided, dialled, logged and compared is this form and no other. */
-#ifndef SBX_NET_NAME_H
-#define SBX_NET_NAME_H
+#ifndef SBX_CORE_NAME_H
+#define SBX_CORE_NAME_H
 
 #include <stdbool.h>
 #include <stddef.h>

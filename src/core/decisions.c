@@ -1,0 +1,339 @@
+#include "core/decisions.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HASH crypto_hash_sha256_BYTES
+
+struct decisions {
+    sqlite3 *db;
+    sqlite3_stmt *insert, *head;
+    unsigned char last[HASH];
+    int64_t seq, first;
+    bool in_transaction;
+};
+
+static int fail(struct decisions *d, struct err *e, const char *what)
+{
+    return err_set(e, STATUS_FAILED, "decision log: %s: %s", what, d->db ? sqlite3_errmsg(d->db) : "out of memory");
+}
+
+static int run(struct decisions *d, const char *sql, struct err *e)
+{
+    return sqlite3_exec(d->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(d, e, "cannot write");
+}
+
+static const char schema[] =
+    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=1000;"
+    "CREATE TABLE IF NOT EXISTS rows(seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL,"
+    " flow INTEGER NOT NULL, proto TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, addr TEXT NOT NULL,"
+    " method TEXT NOT NULL, path TEXT NOT NULL, verdict TEXT NOT NULL, rule TEXT NOT NULL, reason TEXT NOT NULL,"
+    " up INTEGER NOT NULL, down INTEGER NOT NULL, ms INTEGER NOT NULL, count INTEGER NOT NULL, hash BLOB NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS head(one INTEGER PRIMARY KEY CHECK(one=1), seq INTEGER NOT NULL, hash BLOB NOT NULL,"
+    " first INTEGER NOT NULL, first_hash BLOB NOT NULL);"
+    "INSERT OR IGNORE INTO head VALUES(1, 0, zeroblob(32), 1, zeroblob(32));";
+
+#define COLUMNS                                                                                                  \
+    "seq,time_ms,kind,flow,proto,host,port,addr,method,path,verdict,rule,reason,up,down,ms,count"
+
+static int load_head(struct decisions *d, struct err *e)
+{
+    sqlite3_stmt *s = NULL;
+    int rc = -1;
+    if (sqlite3_prepare_v2(d->db, "SELECT seq, hash, first FROM head", -1, &s, NULL) == SQLITE_OK &&
+        sqlite3_step(s) == SQLITE_ROW && sqlite3_column_bytes(s, 1) == HASH) {
+        d->seq = sqlite3_column_int64(s, 0);
+        memcpy(d->last, sqlite3_column_blob(s, 1), HASH);
+        d->first = sqlite3_column_int64(s, 2);
+        rc = 0;
+    } else {
+        fail(d, e, "its head is damaged");
+    }
+    sqlite3_finalize(s);
+    return rc;
+}
+
+struct decisions *decisions_open(const char *path, struct err *e)
+{
+    struct decisions *d = calloc(1, sizeof *d);
+    mode_t old = umask(077);
+    if (!d || sqlite3_open_v2(path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK) {
+        if (d)
+            fail(d, e, "cannot open");
+        else
+            err_set(e, STATUS_FAILED, "out of memory");
+        umask(old);
+        decisions_close(d);
+        return NULL;
+    }
+    sqlite3_busy_timeout(d->db, 5000);
+    int rc = run(d, schema, e);
+    umask(old);
+    if (rc < 0 || load_head(d, e) < 0 ||
+        sqlite3_prepare_v2(d->db, "INSERT INTO rows(" COLUMNS ",hash) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", -1,
+                           &d->insert, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(d->db, "UPDATE head SET seq=?, hash=?", -1, &d->head, NULL) != SQLITE_OK) {
+        if (rc == 0 && e && !e->text[0])
+            fail(d, e, "cannot prepare");
+        decisions_close(d);
+        return NULL;
+    }
+    return d;
+}
+
+struct decisions *decisions_read(const char *path, struct err *e)
+{
+    struct decisions *d = calloc(1, sizeof *d);
+    if (!d) {
+        err_set(e, STATUS_FAILED, "out of memory");
+        return NULL;
+    }
+    if (access(path, F_OK) < 0) {
+        err_set(e, STATUS_NOT_FOUND, "nothing was logged yet");
+        free(d);
+        return NULL;
+    }
+    if (sqlite3_open_v2(path, &d->db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK) {
+        fail(d, e, "cannot open");
+        decisions_close(d);
+        return NULL;
+    }
+    sqlite3_busy_timeout(d->db, 5000);
+    return d;
+}
+
+void decisions_close(struct decisions *d)
+{
+    if (!d)
+        return;
+    sqlite3_finalize(d->insert);
+    sqlite3_finalize(d->head);
+    sqlite3_close(d->db);
+    free(d);
+}
+
+static void hash_text(crypto_hash_sha256_state *h, const char *s)
+{
+    /* With its length, so that no two rows flow into the same bytes. */
+    uint64_t n = strlen(s);
+    crypto_hash_sha256_update(h, (unsigned char *)&n, sizeof n);
+    crypto_hash_sha256_update(h, (const unsigned char *)s, n);
+}
+
+static void hash_row(unsigned char out[HASH], const unsigned char prev[HASH], const struct decision_row *r)
+{
+    crypto_hash_sha256_state h;
+    const int64_t numbers[] = {r->seq, r->time_ms, r->flow, r->port, r->bytes_up, r->bytes_down, r->duration_ms, r->count};
+    const char *const texts[] = {r->kind, r->proto, r->host, r->addr, r->method, r->path, r->verdict, r->rule, r->reason};
+    crypto_hash_sha256_init(&h);
+    crypto_hash_sha256_update(&h, prev, HASH);
+    crypto_hash_sha256_update(&h, (const unsigned char *)numbers, sizeof numbers);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        hash_text(&h, texts[i]);
+    crypto_hash_sha256_final(&h, out);
+}
+
+static const char *or_empty(const char *s)
+{
+    return s ? s : "";
+}
+
+/* A log that is full forgets its oldest tenth; where the chain begins now is remembered. */
+static int trim(struct decisions *d, struct err *e)
+{
+    char sql[512];
+    int64_t first = d->first + DECISIONS_ROWS_MAX / 10;
+    snprintf(sql, sizeof sql,
+             "UPDATE head SET first=%lld, first_hash=(SELECT hash FROM rows WHERE seq=%lld);"
+             "DELETE FROM rows WHERE seq<%lld;",
+             (long long)first, (long long)first - 1, (long long)first);
+    if (run(d, sql, e) < 0)
+        return -1;
+    d->first = first;
+    return 0;
+}
+
+int decisions_begin(struct decisions *d, struct err *e)
+{
+    if (run(d, "BEGIN IMMEDIATE", e) < 0)
+        return -1;
+    d->in_transaction = true;
+    return 0;
+}
+
+int decisions_commit(struct decisions *d, struct err *e)
+{
+    d->in_transaction = false;
+    return run(d, "COMMIT", e);
+}
+
+int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e)
+{
+    struct decision_row r = *row;
+    unsigned char hash[HASH];
+    bool own = !d->in_transaction;
+    r.kind = or_empty(r.kind);
+    r.proto = or_empty(r.proto);
+    r.host = or_empty(r.host);
+    r.addr = or_empty(r.addr);
+    r.method = or_empty(r.method);
+    r.path = or_empty(r.path);
+    r.verdict = or_empty(r.verdict);
+    r.rule = or_empty(r.rule);
+    r.reason = or_empty(r.reason);
+    r.seq = d->seq + 1;
+    hash_row(hash, d->last, &r);
+    if (own && run(d, "BEGIN IMMEDIATE", e) < 0)
+        return -1;
+    sqlite3_stmt *s = d->insert;
+    const int64_t before[] = {r.seq, r.time_ms};
+    for (int i = 0; i < 2; i++)
+        sqlite3_bind_int64(s, i + 1, before[i]);
+    sqlite3_bind_text(s, 3, r.kind, -1, SQLITE_TRANSIENT);
+    sqlite3_bind_int64(s, 4, r.flow);
+    sqlite3_bind_text(s, 5, r.proto, -1, SQLITE_TRANSIENT);
+    sqlite3_bind_text(s, 6, r.host, -1, SQLITE_TRANSIENT);
+    sqlite3_bind_int64(s, 7, r.port);
+    const char *const texts[] = {r.addr, r.method, r.path, r.verdict, r.rule, r.reason};
+    for (int i = 0; i < 6; i++)
+        sqlite3_bind_text(s, 8 + i, texts[i], -1, SQLITE_TRANSIENT);
+    const int64_t after[] = {r.bytes_up, r.bytes_down, r.duration_ms, r.count};
+    for (int i = 0; i < 4; i++)
+        sqlite3_bind_int64(s, 14 + i, after[i]);
+    sqlite3_bind_blob(s, 18, hash, HASH, SQLITE_TRANSIENT);
+    int ok = sqlite3_step(s) == SQLITE_DONE;
+    sqlite3_reset(s);
+    sqlite3_bind_int64(d->head, 1, r.seq);
+    sqlite3_bind_blob(d->head, 2, hash, HASH, SQLITE_TRANSIENT);
+    ok = ok && sqlite3_step(d->head) == SQLITE_DONE;
+    sqlite3_reset(d->head);
+    if (!ok) {
+        fail(d, e, "cannot write");
+        if (own)
+            run(d, "ROLLBACK", NULL);
+        return -1;
+    }
+    if (r.seq - d->first >= DECISIONS_ROWS_MAX && trim(d, e) < 0)
+        return -1;
+    if (own && run(d, "COMMIT", e) < 0) {
+        run(d, "ROLLBACK", NULL);
+        return -1;
+    }
+    memcpy(d->last, hash, HASH);
+    d->seq = r.seq;
+    return 0;
+}
+
+static const char *text(sqlite3_stmt *s, int i)
+{
+    const char *t = (const char *)sqlite3_column_text(s, i);
+    return t ? t : "";
+}
+
+static void take(struct decision_row *r, sqlite3_stmt *s)
+{
+    *r = (struct decision_row){
+        .seq = sqlite3_column_int64(s, 0), .time_ms = sqlite3_column_int64(s, 1), .kind = text(s, 2),
+        .flow = sqlite3_column_int64(s, 3), .proto = text(s, 4), .host = text(s, 5), .port = sqlite3_column_int(s, 6),
+        .addr = text(s, 7), .method = text(s, 8), .path = text(s, 9), .verdict = text(s, 10), .rule = text(s, 11),
+        .reason = text(s, 12), .bytes_up = sqlite3_column_int64(s, 13), .bytes_down = sqlite3_column_int64(s, 14),
+        .duration_ms = sqlite3_column_int64(s, 15), .count = sqlite3_column_int64(s, 16)};
+}
+
+static int each(struct decisions *d, const char *sql, const struct decisions_filter *f, decisions_fn *fn, void *arg,
+                struct err *e)
+{
+    sqlite3_stmt *s = NULL;
+    if (sqlite3_prepare_v2(d->db, sql, -1, &s, NULL) != SQLITE_OK)
+        return fail(d, e, "cannot read");
+    sqlite3_bind_int64(s, 1, f->since_ms);
+    sqlite3_bind_int64(s, 2, f->after_seq);
+    if (f->host)
+        sqlite3_bind_text(s, 3, f->host, -1, SQLITE_TRANSIENT);
+    if (f->verdict)
+        sqlite3_bind_text(s, 4, f->verdict, -1, SQLITE_TRANSIENT);
+    sqlite3_bind_int64(s, 5, f->limit > 0 ? f->limit : -1);
+    int rc;
+    struct decision_row r;
+    while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
+        take(&r, s);
+        if (!fn(&r, arg))
+            break;
+    }
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
+        fail(d, e, "cannot read");
+        sqlite3_finalize(s);
+        return -1;
+    }
+    sqlite3_finalize(s);
+    return 0;
+}
+
+#define WHERE " WHERE time_ms>=?1 AND seq>?2 AND (?3 IS NULL OR instr(host,?3)>0) AND (?4 IS NULL OR verdict=?4) "
+
+int decisions_each(struct decisions *d, const struct decisions_filter *f, decisions_fn *fn, void *arg, struct err *e)
+{
+    return each(d, "SELECT * FROM (SELECT " COLUMNS " FROM rows" WHERE "ORDER BY seq DESC LIMIT ?5) ORDER BY seq", f, fn,
+                arg, e);
+}
+
+int decisions_grouped(struct decisions *d, const struct decisions_filter *f, decisions_fn *fn, void *arg, struct err *e)
+{
+    return each(d,
+                "SELECT max(seq),max(time_ms),kind,0,proto,host,port,addr,'','',verdict,rule,reason,sum(up),sum(down),"
+                "sum(ms),sum(count) AS n FROM rows" WHERE
+                "GROUP BY verdict,host,port,proto,rule ORDER BY max(seq) DESC LIMIT ?5",
+                f, fn, arg, e);
+}
+
+int decisions_verify(struct decisions *d, int64_t *rows, struct err *e)
+{
+    unsigned char prev[HASH], head[HASH], hash[HASH];
+    sqlite3_stmt *s = NULL;
+    int64_t last, next;
+    /* One read transaction: the broker may be writing. */
+    if (run(d, "BEGIN", e) < 0)
+        return -1;
+    if (sqlite3_prepare_v2(d->db, "SELECT seq, hash, first, first_hash FROM head", -1, &s, NULL) != SQLITE_OK ||
+        sqlite3_step(s) != SQLITE_ROW || sqlite3_column_bytes(s, 1) != HASH || sqlite3_column_bytes(s, 3) != HASH) {
+        sqlite3_finalize(s);
+        run(d, "COMMIT", NULL);
+        return err_set(e, STATUS_FAILED, "the log's head is damaged or missing");
+    }
+    last = sqlite3_column_int64(s, 0);
+    memcpy(head, sqlite3_column_blob(s, 1), HASH);
+    next = sqlite3_column_int64(s, 2);
+    memcpy(prev, sqlite3_column_blob(s, 3), HASH);
+    sqlite3_finalize(s);
+    int rc = 0;
+    *rows = 0;
+    if (sqlite3_prepare_v2(d->db, "SELECT " COLUMNS ",hash FROM rows ORDER BY seq", -1, &s, NULL) != SQLITE_OK)
+        rc = fail(d, e, "cannot read");
+    while (rc == 0 && sqlite3_step(s) == SQLITE_ROW) {
+        struct decision_row r;
+        take(&r, s);
+        if (r.seq != next) {
+            rc = err_set(e, STATUS_FAILED, "row %lld is missing", (long long)next);
+            break;
+        }
+        hash_row(hash, prev, &r);
+        if (sqlite3_column_bytes(s, 17) != HASH || memcmp(hash, sqlite3_column_blob(s, 17), HASH) != 0) {
+            rc = err_set(e, STATUS_FAILED, "row %lld was changed", (long long)r.seq);
+            break;
+        }
+        memcpy(prev, hash, HASH);
+        next++;
+        (*rows)++;
+    }
+    sqlite3_finalize(s);
+    run(d, "COMMIT", NULL);
+    if (rc == 0 && (next != last + 1 || memcmp(prev, head, HASH) != 0))
+        rc = err_set(e, STATUS_FAILED, "rows after %lld are missing", (long long)next - 1);
+    return rc;
+}

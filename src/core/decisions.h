@@ -1,0 +1,62 @@
+/* The decision log: one SQLite file per sandbox, written by its broker alone, read by anyone of the user's.
+ *
+ * Rows are immutable and chained: each carries SHA-256 over its own fields and the hash of the row before, and the
+ * head (count and hash) stands in a second table, so a changed, removed or cut-off row shows in decisions_verify.
+ * A connection gives an `open` row before it is dialled and a `close` row with its bytes when it ends. */
+#ifndef SBX_CORE_DECISIONS_H
+#define SBX_CORE_DECISIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/err.h"
+
+#define DECISIONS_ROWS_MAX 500000 /* beyond, the oldest tenth is dropped; the chain's start moves with it */
+
+struct decision_row {
+    int64_t seq;         /* set by the store */
+    int64_t time_ms;     /* since the epoch */
+    const char *kind;    /* "open", "close", "deny", "fail", "refused", "policy", "dropped", "cut", "mismatch" */
+    int64_t flow;        /* joins open and close; 0: none */
+    const char *proto;   /* "tcp", "udp", "icmp", "dns", "other" */
+    const char *host;    /* name or address asked for */
+    int port;
+    const char *addr;    /* what was dialled, "" if nothing */
+    const char *method, *path;
+    const char *verdict; /* "allow", "deny", "fail" */
+    const char *rule, *reason;
+    int64_t bytes_up, bytes_down, duration_ms, count;
+};
+
+struct decisions;
+
+/* Opens or creates for writing. */
+struct decisions *decisions_open(const char *path, struct err *e);
+/* For reading; STATUS_NOT_FOUND if there is no log yet. */
+struct decisions *decisions_read(const char *path, struct err *e);
+void decisions_close(struct decisions *d);
+
+int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e);
+/* Several adds as one transaction. */
+int decisions_begin(struct decisions *d, struct err *e);
+int decisions_commit(struct decisions *d, struct err *e);
+
+struct decisions_filter {
+    int64_t since_ms;
+    int64_t after_seq;
+    const char *host;    /* substring; NULL: any */
+    const char *verdict; /* NULL: any */
+    int limit;           /* newest so many; 0: all */
+};
+
+/* Rows in order of time; fn returns false to stop. */
+typedef bool decisions_fn(const struct decision_row *row, void *arg);
+int decisions_each(struct decisions *d, const struct decisions_filter *f, decisions_fn *fn, void *arg, struct err *e);
+
+/* Grouped by verdict, host, port, proto, rule: time is the last, count the sum, bytes the sums. */
+int decisions_grouped(struct decisions *d, const struct decisions_filter *f, decisions_fn *fn, void *arg, struct err *e);
+
+/* Recomputes the chain: 0 and *rows, or -1 with the first row that does not fit. */
+int decisions_verify(struct decisions *d, int64_t *rows, struct err *e);
+
+#endif

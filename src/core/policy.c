@@ -1,0 +1,515 @@
+#include "core/policy.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/jsonfile.h"
+#include "core/paths.h"
+
+#define POLICY_VERSION 1
+
+/* The rules and an index over them: by host for the three kinds of names, by masked address for each prefix length in use;
+ * a decision costs a few look-ups, however many rules there are. */
+
+struct policy {
+    enum posture posture;
+    bool posture_from_sandbox;
+    struct rule *rules;
+    size_t n, cap;
+    char error[512];
+    uint32_t *bucket;
+    uint32_t *chain;
+    size_t buckets;
+    uint8_t lengths4[33], lengths6[129]; /* which prefix lengths are in use */
+};
+
+enum posture posture_parse(const char *t)
+{
+    if (strcmp(t, "open") == 0 || strcmp(t, "allow-all") == 0)
+        return POSTURE_OPEN;
+    if (strcmp(t, "balanced") == 0)
+        return POSTURE_BALANCED;
+    if (strcmp(t, "locked-down") == 0 || strcmp(t, "deny-all") == 0)
+        return POSTURE_LOCKED;
+    return POSTURE_UNSET;
+}
+
+const char *posture_name(enum posture p)
+{
+    static const char *const names[] = {"unset", "open", "balanced", "locked-down"};
+    return names[p];
+}
+
+char *policy_path(const char *sandbox, struct err *e)
+{
+    return sandbox ? path_sandbox(sandbox, "policy.json", e) : path_in(PATH_CONFIG, e, "policy.json");
+}
+
+/* ---- reading ---- */
+
+static struct rule *new_rule(struct policy *p)
+{
+    if (p->n == p->cap) {
+        size_t cap = p->cap ? p->cap * 2 : 64;
+        struct rule *more = realloc(p->rules, cap * sizeof *more);
+        if (!more)
+            return NULL;
+        p->rules = more;
+        p->cap = cap;
+    }
+    memset(&p->rules[p->n], 0, sizeof *p->rules);
+    return &p->rules[p->n];
+}
+
+static int read_rule(struct rule *r, const json_t *o, struct err *e)
+{
+    const char *key;
+    json_t *v;
+    if (!json_is_object(o))
+        return err_set(e, STATUS_FAILED, "a rule is not an object");
+    json_object_foreach((json_t *)o, key, v)
+        if (!strstr(" id action target expires comment created ", key) || strchr(key, ' '))
+            return err_set(e, STATUS_FAILED, "a rule has the unknown key \"%s\"", key);
+    const char *action = json_string_value(json_object_get(o, "action"));
+    const char *target = json_string_value(json_object_get(o, "target"));
+    const char *id = json_string_value(json_object_get(o, "id"));
+    const char *comment = json_string_value(json_object_get(o, "comment"));
+    json_t *expires = json_object_get(o, "expires");
+    if (!target)
+        return err_set(e, STATUS_FAILED, "a rule has no target");
+    if (!action || (strcmp(action, "allow") != 0 && strcmp(action, "deny") != 0))
+        return err_set(e, STATUS_FAILED, "the action of rule \"%s\" is neither allow nor deny", target);
+    if (expires && !json_is_integer(expires))
+        return err_set(e, STATUS_FAILED, "the expiry of rule \"%s\" is not a number", target);
+    if (rule_parse(r, target, e) < 0)
+        return -1;
+    r->deny = action[0] == 'd';
+    r->expires = json_integer_value(expires);
+    snprintf(r->id, sizeof r->id, "%s", id ? id : "");
+    snprintf(r->comment, sizeof r->comment, "%s", comment ? comment : "");
+    return 0;
+}
+
+static int read_object(struct policy *p, const json_t *o, enum rule_origin origin, struct err *e)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)o, key, v)
+        if (strcmp(key, "version") && strcmp(key, "posture") && strcmp(key, "rules") && strcmp(key, "description"))
+            return err_set(e, STATUS_FAILED, "unknown key \"%s\"", key);
+    json_t *version = json_object_get(o, "version");
+    if (!json_is_integer(version) || json_integer_value(version) != POLICY_VERSION)
+        return err_set(e, STATUS_FAILED, "its version is not %d", POLICY_VERSION);
+    json_t *posture = json_object_get(o, "posture");
+    if (posture && origin != RULE_PRESET) {
+        enum posture x = json_is_string(posture) ? posture_parse(json_string_value(posture)) : POSTURE_UNSET;
+        if (x == POSTURE_UNSET)
+            return err_set(e, STATUS_FAILED, "its posture is unknown");
+        /* The sandbox's own goes before the global one, which is read second. */
+        if (origin == RULE_SANDBOX || !p->posture_from_sandbox)
+            p->posture = x;
+        p->posture_from_sandbox |= origin == RULE_SANDBOX;
+    }
+    json_t *rules = json_object_get(o, "rules");
+    if (rules && !json_is_array(rules))
+        return err_set(e, STATUS_FAILED, "its rules are not a list");
+    size_t i;
+    json_array_foreach(rules, i, v) {
+        struct rule *r = new_rule(p);
+        if (!r)
+            return err_set(e, STATUS_FAILED, "out of memory");
+        if (read_rule(r, v, e) < 0)
+            return -1;
+        r->origin = origin;
+        p->n++;
+    }
+    return 0;
+}
+
+static void broken(struct policy *p, const char *path, const struct err *e)
+{
+    if (!p->error[0])
+        snprintf(p->error, sizeof p->error, strstr(e->text, path) ? "%s%s" : "%s: %s",
+                 strstr(e->text, path) ? "" : path, e->text);
+}
+
+static void read_file(struct policy *p, char *path, enum rule_origin origin)
+{
+    struct err e = {0};
+    if (!path) {
+        snprintf(p->error, sizeof p->error, "the policy's place cannot be found");
+        return;
+    }
+    json_t *o = jsonfile_read(path, &e);
+    if (!o && (e.status != STATUS_NOT_FOUND || origin == RULE_PRESET))
+        broken(p, path, &e);
+    if (o && read_object(p, o, origin, &e) < 0)
+        broken(p, path, &e);
+    json_decref(o);
+    free(path);
+}
+
+static uint32_t hash_bytes(const void *data, size_t len, uint32_t seed)
+{
+    const uint8_t *p = data;
+    uint32_t h = 2166136261u ^ seed;
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ p[i]) * 16777619u;
+    return h ^ h >> 15;
+}
+
+static uint32_t key_of(const struct rule *r)
+{
+    if (r->kind == RULE_RANGE)
+        return hash_bytes(r->addr, 16, 1000u + r->prefix + r->family * 256u);
+    return hash_bytes(r->host, strlen(r->host), r->kind);
+}
+
+static bool build_index(struct policy *p)
+{
+    p->buckets = 64;
+    while (p->buckets < p->n * 2)
+        p->buckets *= 2;
+    p->bucket = calloc(p->buckets, sizeof *p->bucket);
+    p->chain = calloc(p->n + 1, sizeof *p->chain);
+    if (!p->bucket || !p->chain)
+        return false;
+    for (size_t i = p->n; i-- > 0;) {
+        struct rule *r = &p->rules[i];
+        uint32_t b = key_of(r) & (p->buckets - 1);
+        p->chain[i] = p->bucket[b];
+        p->bucket[b] = (uint32_t)i + 1;
+        if (r->kind == RULE_RANGE)
+            (r->family == 4 ? p->lengths4 : p->lengths6)[r->prefix] = 1;
+    }
+    return true;
+}
+
+struct policy *policy_load(const char *sandbox)
+{
+    struct policy *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    if (sandbox)
+        read_file(p, policy_path(sandbox, NULL), RULE_SANDBOX);
+    read_file(p, policy_path(NULL, NULL), RULE_GLOBAL);
+    /* What was never chosen is the middle one; sbx says so when it starts. */
+    enum posture preset = p->posture ? p->posture : POSTURE_BALANCED;
+    if (preset == POSTURE_BALANCED)
+        read_file(p, path_asset("policies/balanced.json", NULL), RULE_PRESET);
+    if (!build_index(p))
+        snprintf(p->error, sizeof p->error, "out of memory");
+    return p;
+}
+
+void policy_free(struct policy *p)
+{
+    if (!p)
+        return;
+    free(p->rules);
+    free(p->bucket);
+    free(p->chain);
+    free(p);
+}
+
+const char *policy_error(const struct policy *p)
+{
+    return p->error[0] ? p->error : NULL;
+}
+
+enum posture policy_posture(const struct policy *p)
+{
+    return p->posture;
+}
+
+const struct rule *policy_rules(const struct policy *p, size_t *n)
+{
+    *n = p->n;
+    return p->rules;
+}
+
+/* ---- deciding ---- */
+
+struct search {
+    const struct policy *p;
+    const char *name;
+    uint8_t family;
+    const uint8_t *addr;
+    uint16_t port;
+    int64_t now;
+    const struct rule *deny, *allow, *exact;
+};
+
+static void visit(struct search *s, uint32_t key)
+{
+    for (uint32_t i = s->p->bucket[key & (s->p->buckets - 1)]; i; i = s->p->chain[i - 1]) {
+        const struct rule *r = &s->p->rules[i - 1];
+        if (r->expires && r->expires <= s->now)
+            continue;
+        if (s->name ? !rule_matches_name(r, s->name, s->port)
+                    : !rule_matches_addr(r, s->family, s->addr, s->port))
+            continue;
+        if (r->deny) {
+            if (!s->deny)
+                s->deny = r;
+            continue;
+        }
+        if (!s->allow)
+            s->allow = r;
+        bool exact = r->origin != RULE_PRESET &&
+                     (r->kind == RULE_RANGE || (r->kind == RULE_HOST && r->port_low == r->port_high));
+        if (exact && !s->exact)
+            s->exact = r;
+    }
+}
+
+static void conclude(const struct search *s, struct decision *d)
+{
+    static const char *const origins[] = {"sandbox", "global", "preset"};
+    memset(d, 0, sizeof *d);
+    if (s->p->error[0]) {
+        snprintf(d->text, sizeof d->text, "policy cannot be read");
+        return;
+    }
+    d->rule = s->deny ? s->deny : s->exact ? s->exact : s->allow;
+    d->allow = d->rule ? !d->rule->deny : s->p->posture == POSTURE_OPEN;
+    d->exact = d->allow && d->rule && d->rule == s->exact;
+    if (d->rule) {
+        char text[RULE_TEXT_MAX];
+        rule_format(text, d->rule);
+        snprintf(d->text, sizeof d->text, "%s %s (%s)", d->rule->deny ? "deny" : "allow", text,
+                 origins[d->rule->origin]);
+    } else {
+        snprintf(d->text, sizeof d->text, "posture %s",
+                 posture_name(s->p->posture ? s->p->posture : POSTURE_BALANCED));
+    }
+}
+
+static void find_name(struct search *s)
+{
+    const char *name = s->name;
+    visit(s, hash_bytes(name, strlen(name), RULE_HOST));
+    const char *dot = strchr(name, '.');
+    if (dot)
+        visit(s, hash_bytes(dot + 1, strlen(dot + 1), RULE_LABEL));
+    for (; dot; dot = strchr(dot + 1, '.'))
+        visit(s, hash_bytes(dot + 1, strlen(dot + 1), RULE_DEPTH));
+}
+
+void policy_decide_name(const struct policy *p, const char *name, uint16_t port, int64_t now, struct decision *d)
+{
+    struct search s = {.p = p, .name = rule_alias(name), .port = port, .now = now};
+    if (!p->error[0])
+        find_name(&s);
+    conclude(&s, d);
+    /* This host's own services open by their own rule alone, under every posture. */
+    if (d->allow && !d->exact && strcmp(s.name, "localhost") == 0)
+        d->allow = false;
+}
+
+void policy_decide_addr(const struct policy *p, uint8_t family, const uint8_t *addr, uint16_t port, int64_t now,
+                        struct decision *d)
+{
+    struct search s = {.p = p, .family = family, .addr = addr, .port = port, .now = now};
+    const uint8_t *lengths = family == 4 ? p->lengths4 : p->lengths6;
+    unsigned bits = family == 4 ? 32 : 128;
+    for (unsigned len = 0; !p->error[0] && len <= bits; len++) {
+        if (!lengths[len])
+            continue;
+        uint8_t masked[16] = {0};
+        memcpy(masked, addr, bits / 8);
+        for (unsigned i = len; i < bits; i++)
+            if (i % 8 == 0 && i + 8 <= bits) {
+                masked[i / 8] = 0;
+                i += 7;
+            } else {
+                masked[i / 8] &= (uint8_t)~(0x80u >> i % 8);
+            }
+        visit(&s, hash_bytes(masked, 16, 1000u + len + family * 256u));
+    }
+    conclude(&s, d);
+}
+
+bool policy_denies_all(const struct policy *p, const char *name, int64_t now)
+{
+    name = rule_alias(name);
+    for (size_t i = 0; i < p->n; i++) {
+        const struct rule *r = &p->rules[i];
+        if (r->deny && !rule_has_port(r) && !(r->expires && r->expires <= now) && rule_matches_name(r, name, 1))
+            return true;
+    }
+    return false;
+}
+
+/* ---- changing ---- */
+
+static json_t *to_json(const struct rule *r)
+{
+    char text[RULE_TEXT_MAX];
+    rule_format(text, r);
+    json_t *o = json_pack("{s:s, s:s, s:s}", "id", r->id, "action", r->deny ? "deny" : "allow", "target", text);
+    if (r->expires)
+        json_object_set_new(o, "expires", json_integer(r->expires));
+    if (r->comment[0])
+        json_object_set_new(o, "comment", json_string(r->comment));
+    return o;
+}
+
+/* Reads for a change: what is unusable is not overwritten, its rules would be lost. */
+static json_t *read_for_change(const char *path, struct err *e)
+{
+    struct err why = {0};
+    struct policy p = {0};
+    json_t *o = jsonfile_read(path, &why);
+    if (!o && why.status == STATUS_NOT_FOUND)
+        return json_pack("{s:i, s:[]}", "version", POLICY_VERSION, "rules");
+    if (o && read_object(&p, o, RULE_GLOBAL, &why) < 0) {
+        json_decref(o);
+        o = NULL;
+    }
+    free(p.rules);
+    if (!o) {
+        if (e)
+            *e = why;
+        err_wrap(e, "the policy file %s is unusable (mend it, or start afresh with: sbx policy reset)", path);
+    } else if (!json_object_get(o, "rules")) {
+        json_object_set_new(o, "rules", json_array());
+    }
+    return o;
+}
+
+typedef int change_fn(json_t *o, const void *arg, struct err *e);
+
+static int change(const char *sandbox, change_fn *fn, const void *arg, struct err *e)
+{
+    char *path = policy_path(sandbox, e);
+    int lock = path ? jsonfile_lock(path, e) : -1, rc = -1;
+    json_t *o = lock >= 0 ? read_for_change(path, e) : NULL;
+    if (o) {
+        rc = fn(o, arg, e);
+        if (rc >= 0 && jsonfile_write(path, o, 0600, e) < 0)
+            rc = -1;
+    }
+    json_decref(o);
+    if (lock >= 0)
+        close(lock);
+    free(path);
+    return rc;
+}
+
+struct addition {
+    const struct rule *rules;
+    size_t n;
+};
+
+static int add(json_t *o, const void *arg, struct err *e)
+{
+    const struct addition *a = arg;
+    json_t *list = json_object_get(o, "rules");
+    (void)e;
+    for (size_t i = 0; i < a->n; i++) {
+        struct rule r = a->rules[i];
+        char text[RULE_TEXT_MAX];
+        uint32_t id;
+        rule_format(text, &r);
+        size_t k = json_array_size(list);
+        while (k-- > 0) { /* the same target again: the newer word counts */
+            const char *t = json_string_value(json_object_get(json_array_get(list, k), "target"));
+            if (t && strcmp(t, text) == 0)
+                json_array_remove(list, k);
+        }
+        if (getrandom(&id, sizeof id, 0) != sizeof id)
+            id = (uint32_t)time(NULL);
+        snprintf(r.id, sizeof r.id, "%08x", id);
+        json_t *item = to_json(&r);
+        json_object_set_new(item, "created", json_integer(time(NULL)));
+        json_array_append_new(list, item);
+    }
+    return 0;
+}
+
+int policy_add(const char *sandbox, const struct rule *rules, size_t n, struct err *e)
+{
+    struct addition a = {rules, n};
+    return change(sandbox, add, &a, e);
+}
+
+static int drop(json_t *o, const void *arg, struct err *e)
+{
+    const char *what = arg;
+    json_t *list = json_object_get(o, "rules");
+    char text[RULE_TEXT_MAX] = "";
+    struct rule r = {0};
+    int count = 0;
+    (void)e;
+    if (rule_parse(&r, what, NULL) == 0)
+        rule_format(text, &r);
+    for (size_t i = json_array_size(list); i-- > 0;) {
+        const json_t *item = json_array_get(list, i);
+        const char *id = json_string_value(json_object_get(item, "id"));
+        const char *target = json_string_value(json_object_get(item, "target"));
+        if ((id && strcmp(id, what) == 0) || (target && text[0] && strcmp(target, text) == 0)) {
+            json_array_remove(list, i);
+            count++;
+        }
+    }
+    return count;
+}
+
+int policy_remove(const char *sandbox, const char *id_or_text, struct err *e)
+{
+    return change(sandbox, drop, id_or_text, e);
+}
+
+int policy_reset(const char *sandbox, struct err *e)
+{
+    char *path = policy_path(sandbox, e);
+    int lock = path ? jsonfile_lock(path, e) : -1, rc = -1;
+    json_t *o = json_pack("{s:i, s:[]}", "version", POLICY_VERSION, "rules");
+    if (lock >= 0)
+        rc = jsonfile_write(path, o, 0600, e);
+    json_decref(o);
+    if (lock >= 0)
+        close(lock);
+    free(path);
+    return rc;
+}
+
+static int set_posture(json_t *o, const void *arg, struct err *e)
+{
+    (void)e;
+    return json_object_set_new(o, "posture", json_string(posture_name(*(const enum posture *)arg)));
+}
+
+int policy_set_posture(const char *sandbox, enum posture p, struct err *e)
+{
+    return change(sandbox, set_posture, &p, e);
+}
+
+json_t *policy_export(const char *sandbox, struct err *e)
+{
+    char *path = policy_path(sandbox, e);
+    json_t *o = path ? read_for_change(path, e) : NULL;
+    free(path);
+    return o;
+}
+
+static int replace(json_t *o, const void *arg, struct err *e)
+{
+    struct policy p = {0};
+    int rc = read_object(&p, arg, RULE_GLOBAL, e);
+    free(p.rules);
+    if (rc < 0)
+        return -1;
+    json_object_clear(o);
+    return json_object_update(o, (json_t *)arg);
+}
+
+int policy_import(const char *sandbox, const json_t *o, struct err *e)
+{
+    return change(sandbox, replace, o, e);
+}

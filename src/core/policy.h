@@ -1,0 +1,59 @@
+/* The policy: a posture and rules, from the files of the user and of one sandbox, and the decision.
+ * Deny by default (design.md I6): a file that cannot be read or a rule that cannot be parsed makes the whole
+ * policy `broken`, which denies everything and says why. */
+#ifndef SBX_CORE_POLICY_H
+#define SBX_CORE_POLICY_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+#include "core/rule.h"
+
+enum posture { POSTURE_UNSET, POSTURE_OPEN, POSTURE_BALANCED, POSTURE_LOCKED };
+
+struct policy;
+
+struct decision {
+    bool allow;
+    bool exact;              /* allowed by a rule that names this very host and port, or this address */
+    const struct rule *rule; /* NULL: the posture decided */
+    char text[RULE_TEXT_MAX + 32]; /* "rule deny ads.example.com (global)", "posture locked-down", ... */
+};
+
+/* "open", "balanced", "locked-down" and their other names "allow-all", "deny-all". POSTURE_UNSET if unknown. */
+enum posture posture_parse(const char *text);
+const char *posture_name(enum posture p);
+
+/* Paths of the two files. malloc'ed. */
+char *policy_path(const char *sandbox /* NULL: the global one */, struct err *e);
+
+/* What applies to a sandbox (NULL: to none in particular): its own rules, the global ones, the posture's preset.
+ * Never NULL but for no memory; see policy_error. */
+struct policy *policy_load(const char *sandbox);
+void policy_free(struct policy *p);
+/* Why everything is denied, or NULL. */
+const char *policy_error(const struct policy *p);
+enum posture policy_posture(const struct policy *p);
+const struct rule *policy_rules(const struct policy *p, size_t *n);
+
+/* Decides on a canonical name; or on an address. now: seconds since the epoch, for rules that expire. */
+void policy_decide_name(const struct policy *p, const char *name, uint16_t port, int64_t now, struct decision *d);
+void policy_decide_addr(const struct policy *p, uint8_t family, const uint8_t *addr, uint16_t port, int64_t now,
+                        struct decision *d);
+/* Is the name denied on every port by a rule? Then it need not even resolve. */
+bool policy_denies_all(const struct policy *p, const char *name, int64_t now);
+
+/* ---- changing a file, under its lock ---- */
+
+/* Adds rules (canonical duplicates are replaced).  All or nothing. */
+int policy_add(const char *sandbox, const struct rule *rules, size_t n, struct err *e);
+/* Removes by id or by text; counts. */
+int policy_remove(const char *sandbox, const char *id_or_text, struct err *e);
+/* Back to the default: no rules, (global) posture unset. */
+int policy_reset(const char *sandbox, struct err *e);
+int policy_set_posture(const char *sandbox, enum posture p, struct err *e);
+/* The file's content, checked; for export. */
+json_t *policy_export(const char *sandbox, struct err *e);
+int policy_import(const char *sandbox, const json_t *o, struct err *e);
+
+#endif

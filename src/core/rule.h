@@ -1,0 +1,60 @@
+/* Network rules: what a user writes, and its one canonical form.  Pure.
+ *
+ *   example.com            that host, any port
+ *   *.example.com          one label below it, not example.com itself
+ *   **.example.com         any depth below it
+ *   192.0.2.7, 2001:db8::7 an address;   10.0.0.0/8, 2001:db8::/32   a range
+ *   localhost:1234         that port of this host's loopback (in the guest: host.docker.internal:1234)
+ * each but the last with an optional :PORT or :LOW-HIGH; IPv6 with a port in brackets. */
+#ifndef SBX_CORE_RULE_H
+#define SBX_CORE_RULE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/err.h"
+#include "core/name.h"
+
+enum rule_kind { RULE_HOST, RULE_LABEL /* *. */, RULE_DEPTH /* **. */, RULE_RANGE };
+enum rule_origin { RULE_SANDBOX, RULE_GLOBAL, RULE_PRESET };
+
+struct rule {
+    char id[9];  /* hex, unique in its file */
+    bool deny;
+    enum rule_kind kind;
+    enum rule_origin origin;
+    char host[NAME_MAX_LEN + 1]; /* canonical, without the wildcard */
+    uint8_t family;              /* RULE_RANGE: 4 or 6 */
+    uint8_t prefix;              /* bits */
+    uint8_t addr[16];            /* masked */
+    uint16_t port_low, port_high; /* 1 and 65535 when none was given */
+    int64_t expires;             /* seconds since the epoch; 0: never */
+    char comment[128];
+};
+
+/* Longest text rule_format writes. */
+#define RULE_TEXT_MAX 300
+
+/* Reads the target of a rule into a zeroed r (deny, id, expiry and comment are the caller's).  -1 with
+ * STATUS_USAGE and one sentence that says what is wrong. */
+int rule_parse(struct rule *r, const char *text, struct err *e);
+
+/* The canonical text, which parses to the same rule. */
+void rule_format(char out[RULE_TEXT_MAX], const struct rule *r);
+
+bool rule_has_port(const struct rule *r);
+
+/* Does the rule speak of this name (canonical), or of this address? Ports are compared as well. */
+bool rule_matches_name(const struct rule *r, const char *name, uint16_t port);
+bool rule_matches_addr(const struct rule *r, uint8_t family, const uint8_t *addr, uint16_t port);
+
+/* A warning for an allowed domain below which anybody can publish, or NULL. */
+const char *rule_warning(const struct rule *r);
+
+/* "host.docker.internal" and "host.sbx.internal" are "localhost"; else name itself. */
+const char *rule_alias(const char *name);
+
+/* Reads an IPv4 or IPv6 address in its one strict spelling; IPv4-mapped IPv6 becomes IPv4.  0 if it is none. */
+uint8_t rule_parse_addr(const char *text, uint8_t addr[16]);
+
+#endif

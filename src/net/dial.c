@@ -1,0 +1,343 @@
+#include "net/dial.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define THREADS 8
+#define STAGGER_MS 250
+
+struct target {
+    struct sockaddr_storage addr;
+    socklen_t len;
+};
+
+struct dial {
+    struct dial *next; /* in the queue for, or from, the threads */
+    struct dialer *dialer;
+    const struct dial_ops *ops;
+    void *arg;
+    char name[256];
+    uint16_t port;
+    bool cancelled, resolving;
+    int error;
+    struct target addrs[DIAL_ADDRS_MAX];
+    unsigned naddrs, started, failed;
+    int fds[DIAL_ADDRS_MAX];
+    struct event *evs[DIAL_ADDRS_MAX];
+    struct event *stagger, *timeout;
+};
+
+struct dialer {
+    struct event_base *base;
+    struct event *wake;
+    int wakefd;
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    struct dial *todo, **todo_tail, *resolved;
+    unsigned threads, idle, pending;
+    bool stopping;
+};
+
+static void resolve(struct dial *d)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG}, *list = NULL;
+    char port[8];
+    snprintf(port, sizeof port, "%u", d->port);
+    uint8_t probe[16];
+    if (inet_pton(AF_INET, d->name, probe) == 1 || inet_pton(AF_INET6, d->name, probe) == 1)
+        hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+    if (strcmp(d->name, "localhost") == 0)
+        hints.ai_flags &= ~AI_ADDRCONFIG;
+    int rc = getaddrinfo(d->name, port, &hints, &list);
+    d->error = rc == 0 ? 0 : rc == EAI_AGAIN ? EHOSTUNREACH : ENOENT;
+    for (struct addrinfo *i = list; i && d->naddrs < DIAL_ADDRS_MAX; i = i->ai_next) {
+        if (i->ai_addrlen > sizeof d->addrs[0].addr)
+            continue;
+        memcpy(&d->addrs[d->naddrs].addr, i->ai_addr, i->ai_addrlen);
+        d->addrs[d->naddrs++].len = i->ai_addrlen;
+    }
+    if (list)
+        freeaddrinfo(list);
+    if (!d->error && d->naddrs == 0)
+        d->error = ENOENT;
+}
+
+static void *worker(void *arg)
+{
+    struct dialer *dialer = arg;
+    pthread_mutex_lock(&dialer->lock);
+    while (!dialer->stopping) {
+        struct dial *d = dialer->todo;
+        if (!d) {
+            dialer->idle++;
+            pthread_cond_wait(&dialer->work, &dialer->lock);
+            dialer->idle--;
+            continue;
+        }
+        dialer->todo = d->next;
+        if (!dialer->todo)
+            dialer->todo_tail = &dialer->todo;
+        pthread_mutex_unlock(&dialer->lock);
+        resolve(d);
+        pthread_mutex_lock(&dialer->lock);
+        d->next = dialer->resolved;
+        dialer->resolved = d;
+        uint64_t one = 1;
+        ssize_t ignored = write(dialer->wakefd, &one, sizeof one);
+        (void)ignored;
+    }
+    pthread_mutex_unlock(&dialer->lock);
+    return NULL;
+}
+
+static void dial_free(struct dial *d)
+{
+    for (unsigned i = 0; i < d->started; i++) {
+        if (d->evs[i])
+            event_free(d->evs[i]);
+        if (d->fds[i] >= 0)
+            close(d->fds[i]);
+    }
+    if (d->stagger)
+        event_free(d->stagger);
+    if (d->timeout)
+        event_free(d->timeout);
+    d->dialer->pending--;
+    free(d);
+}
+
+static void finish(struct dial *d, int fd, int error)
+{
+    const struct dial_ops *ops = d->ops;
+    void *arg = d->arg;
+    dial_free(d);
+    ops->done(arg, fd, error);
+}
+
+static void start_next(struct dial *d);
+
+static void attempt_failed(struct dial *d, int error)
+{
+    d->failed++;
+    d->error = error;
+    if (d->started < d->naddrs)
+        start_next(d);
+    else if (d->failed == d->naddrs)
+        finish(d, -1, d->error);
+}
+
+static void on_connected(evutil_socket_t fd, short what, void *arg)
+{
+    struct dial *d = arg;
+    int error = 0;
+    socklen_t len = sizeof error;
+    unsigned i = 0;
+    (void)what;
+    while (d->fds[i] != (int)fd)
+        i++;
+    getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &error, &len);
+    event_free(d->evs[i]);
+    d->evs[i] = NULL;
+    d->fds[i] = -1;
+    if (error) {
+        close((int)fd);
+        attempt_failed(d, error);
+        return;
+    }
+    int one = 1;
+    setsockopt((int)fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt((int)fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    finish(d, (int)fd, 0);
+}
+
+static void start_next(struct dial *d)
+{
+    unsigned i = d->started++;
+    const struct target *t = &d->addrs[i];
+    d->evs[i] = NULL;
+    int fd = d->fds[i] = socket(t->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || (connect(fd, (const struct sockaddr *)&t->addr, t->len) < 0 && errno != EINPROGRESS)) {
+        int why = errno;
+        if (fd >= 0)
+            close(fd);
+        d->fds[i] = -1;
+        attempt_failed(d, why);
+        return;
+    }
+    d->evs[i] = event_new(d->dialer->base, fd, EV_WRITE, on_connected, d);
+    event_add(d->evs[i], NULL);
+    if (d->started < d->naddrs) {
+        struct timeval tv = {0, STAGGER_MS * 1000};
+        evtimer_add(d->stagger, &tv);
+    }
+}
+
+static void on_stagger(evutil_socket_t fd, short what, void *arg)
+{
+    struct dial *d = arg;
+    (void)fd;
+    (void)what;
+    if (d->started < d->naddrs)
+        start_next(d);
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    finish(arg, -1, ETIMEDOUT);
+}
+
+static const uint8_t *raw(const struct target *t, uint8_t *family)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    if (t->addr.ss_family == AF_INET) {
+        *family = 4;
+        return (const uint8_t *)&((const struct sockaddr_in *)&t->addr)->sin_addr;
+    }
+    const uint8_t *a = (const uint8_t *)&((const struct sockaddr_in6 *)&t->addr)->sin6_addr;
+    *family = 6;
+    if (memcmp(a, mapped, 12) == 0) {
+        *family = 4;
+        return a + 12;
+    }
+    return a;
+}
+
+static void vet_and_connect(struct dial *d)
+{
+    char text[INET6_ADDRSTRLEN] = "";
+    unsigned kept = 0;
+    if (d->error) {
+        finish(d, -1, d->error);
+        return;
+    }
+    for (unsigned i = 0; i < d->naddrs; i++) {
+        uint8_t family = 0;
+        const uint8_t *a = raw(&d->addrs[i], &family);
+        bool scoped = d->addrs[i].addr.ss_family == AF_INET6 &&
+                      ((struct sockaddr_in6 *)&d->addrs[i].addr)->sin6_scope_id != 0;
+        if (scoped || !d->ops->vet(d->arg, family, a, d->port))
+            continue;
+        if (kept == 0)
+            inet_ntop(family == 4 ? AF_INET : AF_INET6, a, text, sizeof text);
+        d->addrs[kept++] = d->addrs[i];
+    }
+    d->naddrs = kept;
+    if (kept == 0) {
+        finish(d, -1, EACCES);
+        return;
+    }
+    if (!d->ops->connecting(d->arg, text)) {
+        finish(d, -1, EIO);
+        return;
+    }
+    struct timeval tv = {DIAL_TIMEOUT_MS / 1000, DIAL_TIMEOUT_MS % 1000 * 1000};
+    d->stagger = evtimer_new(d->dialer->base, on_stagger, d);
+    d->timeout = evtimer_new(d->dialer->base, on_timeout, d);
+    evtimer_add(d->timeout, &tv);
+    start_next(d);
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg)
+{
+    struct dialer *dialer = arg;
+    uint64_t n;
+    (void)what;
+    ssize_t ignored = read((int)fd, &n, sizeof n);
+    (void)ignored;
+    pthread_mutex_lock(&dialer->lock);
+    struct dial *list = dialer->resolved;
+    dialer->resolved = NULL;
+    pthread_mutex_unlock(&dialer->lock);
+    while (list) {
+        struct dial *d = list;
+        list = d->next;
+        d->resolving = false;
+        if (d->cancelled)
+            dial_free(d);
+        else
+            vet_and_connect(d);
+    }
+}
+
+struct dialer *dialer_new(struct event_base *base)
+{
+    struct dialer *d = calloc(1, sizeof *d);
+    if (!d)
+        return NULL;
+    d->base = base;
+    d->todo_tail = &d->todo;
+    pthread_mutex_init(&d->lock, NULL);
+    pthread_cond_init(&d->work, NULL);
+    d->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    d->wake = d->wakefd >= 0 ? event_new(base, d->wakefd, EV_READ | EV_PERSIST, on_wake, d) : NULL;
+    if (!d->wake || event_add(d->wake, NULL) < 0) {
+        free(d);
+        return NULL;
+    }
+    return d;
+}
+
+void dialer_free(struct dialer *d)
+{
+    if (!d)
+        return;
+    /* The threads may sit in getaddrinfo for long: the process ends, and they with it. */
+    pthread_mutex_lock(&d->lock);
+    d->stopping = true;
+    pthread_cond_broadcast(&d->work);
+    pthread_mutex_unlock(&d->lock);
+    event_free(d->wake);
+}
+
+struct dial *dial_start(struct dialer *dialer, const char *name, uint16_t port, const struct dial_ops *ops, void *arg)
+{
+    if (dialer->pending >= DIAL_PENDING_MAX)
+        return NULL;
+    struct dial *d = calloc(1, sizeof *d);
+    if (!d)
+        return NULL;
+    d->dialer = dialer;
+    d->ops = ops;
+    d->arg = arg;
+    d->port = port;
+    d->resolving = true;
+    snprintf(d->name, sizeof d->name, "%s", name);
+    dialer->pending++;
+    pthread_mutex_lock(&dialer->lock);
+    *dialer->todo_tail = d;
+    dialer->todo_tail = &d->next;
+    if (dialer->idle == 0 && dialer->threads < THREADS) {
+        pthread_t t;
+        pthread_attr_t a;
+        pthread_attr_init(&a);
+        pthread_attr_setstacksize(&a, 256 * 1024);
+        pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+        if (pthread_create(&t, &a, worker, dialer) == 0)
+            dialer->threads++;
+        pthread_attr_destroy(&a);
+    }
+    pthread_cond_signal(&dialer->work);
+    pthread_mutex_unlock(&dialer->lock);
+    return d;
+}
+
+void dial_cancel(struct dial *d)
+{
+    if (!d)
+        return;
+    if (d->resolving)
+        d->cancelled = true;
+    else
+        dial_free(d);
+}

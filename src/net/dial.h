@@ -1,0 +1,37 @@
+/* Resolving and dialling for the broker: a name is resolved once, on a worker thread with the host's own
+ * resolver (getaddrinfo: nsswitch, VPNs, mDNS), every address is vetted, and only a vetted one is dialled.
+ * Addresses are tried in the resolver's order, the next a little later (RFC 8305, simplified). */
+#ifndef SBX_NET_DIAL_H
+#define SBX_NET_DIAL_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DIAL_ADDRS_MAX 4
+#define DIAL_TIMEOUT_MS 10000
+#define DIAL_PENDING_MAX 128
+
+struct dialer;
+struct dial;
+
+struct dial_ops {
+    /* May this address be dialled?  Called once for each before the first connect. */
+    bool (*vet)(void *arg, uint8_t family, const uint8_t *addr, uint16_t port);
+    /* About to connect to these (text, for the log): the decision is written here.  False ends it. */
+    bool (*connecting)(void *arg, const char *addr);
+    /* The last callback.  fd: connected, the callee's; or -1 with an errno: ENOENT no such name, EACCES all
+     * addresses were refused, EAGAIN too many at once, else why connecting failed. */
+    void (*done)(void *arg, int fd, int error);
+};
+
+/* The threads start when they are first needed. */
+struct dialer *dialer_new(struct event_base *base);
+void dialer_free(struct dialer *d);
+
+/* name: a host name or the text of an address.  NULL if too many are under way (done is not called then). */
+struct dial *dial_start(struct dialer *d, const char *name, uint16_t port, const struct dial_ops *ops, void *arg);
+/* Gives up; no callback follows. */
+void dial_cancel(struct dial *d);
+
+#endif

@@ -1,0 +1,156 @@
+#include "net/journal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/log.h"
+
+#define SLOTS 64
+#define WINDOW_MS 1000
+
+struct slot {
+    bool used;
+    int64_t since_ms;
+    int64_t more; /* repeats that no row speaks of yet */
+    char kind[12], proto[8], host[264], verdict[8], rule[360], reason[96];
+    int port;
+};
+
+struct journal {
+    struct decisions *store;
+    struct event *timer;
+    struct slot slots[SLOTS];
+    int64_t second, rows, dropped;
+    struct log_rate complaint;
+};
+
+static int64_t wall_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int journal_write(struct journal *j, struct decision_row *row)
+{
+    struct err e = {0};
+    row->time_ms = wall_ms();
+    if (decisions_add(j->store, row, &e) == 0)
+        return 0;
+    log_rated(&j->complaint, 5, "%s", e.text);
+    return -1;
+}
+
+static void write_slot(struct journal *j, struct slot *s)
+{
+    struct decision_row row = {.kind = s->kind, .proto = s->proto, .host = s->host, .port = s->port,
+                               .verdict = s->verdict, .rule = s->rule, .reason = s->reason, .count = s->more};
+    if (s->more)
+        journal_write(j, &row);
+    s->more = 0;
+}
+
+static void arm(struct journal *j)
+{
+    struct timeval tv = {1, 0};
+    if (!evtimer_pending(j->timer, NULL))
+        evtimer_add(j->timer, &tv);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct journal *j = arg;
+    int64_t now = wall_ms();
+    bool live = false;
+    (void)fd;
+    (void)what;
+    decisions_begin(j->store, NULL);
+    for (int i = 0; i < SLOTS; i++) {
+        struct slot *s = &j->slots[i];
+        if (!s->used)
+            continue;
+        if (s->more) {
+            write_slot(j, s);
+            s->since_ms = now;
+        } else if (now - s->since_ms >= WINDOW_MS) {
+            s->used = false;
+            continue;
+        }
+        live = true;
+    }
+    if (j->dropped) {
+        struct decision_row row = {.kind = "dropped", .proto = "other", .verdict = "deny", .count = j->dropped,
+                                   .reason = "too many different refusals in a second"};
+        if (journal_write(j, &row) == 0)
+            j->dropped = 0;
+    }
+    decisions_commit(j->store, NULL);
+    if (live || j->dropped)
+        arm(j);
+}
+
+void journal_refusal(struct journal *j, struct decision_row *row)
+{
+    int64_t now = wall_ms();
+    struct slot *room = NULL;
+    for (int i = 0; i < SLOTS; i++) {
+        struct slot *s = &j->slots[i];
+        if (s->used && s->port == row->port && strcmp(s->host, row->host) == 0 && strcmp(s->proto, row->proto) == 0 &&
+            strcmp(s->kind, row->kind) == 0 && strcmp(s->reason, row->reason) == 0 && strcmp(s->rule, row->rule) == 0) {
+            s->more += row->count;
+            arm(j);
+            return;
+        }
+        if (!s->used && !room)
+            room = s;
+    }
+    if (now / 1000 != j->second) {
+        j->second = now / 1000;
+        j->rows = 0;
+    }
+    arm(j);
+    if (++j->rows > JOURNAL_RATE) {
+        j->dropped += row->count;
+        return;
+    }
+    if (journal_write(j, row) < 0 || !room)
+        return;
+    *room = (struct slot){.used = true, .since_ms = now, .port = row->port};
+    snprintf(room->kind, sizeof room->kind, "%s", row->kind);
+    snprintf(room->proto, sizeof room->proto, "%s", row->proto);
+    snprintf(room->host, sizeof room->host, "%s", row->host);
+    snprintf(room->verdict, sizeof room->verdict, "%s", row->verdict);
+    snprintf(room->rule, sizeof room->rule, "%s", row->rule);
+    snprintf(room->reason, sizeof room->reason, "%s", row->reason);
+}
+
+struct journal *journal_new(struct event_base *base, const char *path, struct err *e)
+{
+    struct journal *j = calloc(1, sizeof *j);
+    if (!j) {
+        err_set(e, STATUS_FAILED, "out of memory");
+        return NULL;
+    }
+    j->store = decisions_open(path, e);
+    j->timer = evtimer_new(base, on_timer, j);
+    if (!j->store || !j->timer) {
+        journal_free(j);
+        return NULL;
+    }
+    return j;
+}
+
+void journal_free(struct journal *j)
+{
+    if (!j)
+        return;
+    for (int i = 0; j->store && i < SLOTS; i++)
+        if (j->slots[i].used)
+            write_slot(j, &j->slots[i]);
+    if (j->timer)
+        event_free(j->timer);
+    decisions_close(j->store);
+    free(j);
+}

@@ -1,0 +1,25 @@
+/* The broker's pen: writes decisions into the log, coalescing what repeats.
+ *
+ * What was allowed is written before it is dialled, always.  A refusal is written when it first comes; the same
+ * again within a second is counted, and the count becomes a row.  Beyond JOURNAL_RATE different refusals a second
+ * rows are dropped, and how many is a row as well: nothing is lost silently. */
+#ifndef SBX_NET_JOURNAL_H
+#define SBX_NET_JOURNAL_H
+
+#include <event2/event.h>
+
+#include "core/decisions.h"
+
+#define JOURNAL_RATE 200
+
+struct journal;
+
+struct journal *journal_new(struct event_base *base, const char *path, struct err *e);
+void journal_free(struct journal *j);
+
+/* Writes now.  -1: the row could not be written, so what it speaks of must not happen. */
+int journal_write(struct journal *j, struct decision_row *row);
+/* A refusal; may be coalesced. */
+void journal_refusal(struct journal *j, struct decision_row *row);
+
+#endif
