@@ -48,6 +48,61 @@ static void *requests(void *arg)
     return NULL;
 }
 
+/* Notifications (unique 0) may wait for a lock that an operation holds until its reply arrives: they have a thread of
+ * their own, so that no reply stands behind one. */
+#define NOTES_MAX 65536u
+
+struct note {
+    struct note *next;
+    uint32_t len;
+    uint8_t bytes[];
+};
+
+static struct note *notes, **notes_tail = &notes;
+static unsigned nnotes;
+static pthread_mutex_t notes_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t notes_some = PTHREAD_COND_INITIALIZER;
+
+static void *notifier(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        pthread_mutex_lock(&notes_lock);
+        while (!notes)
+            pthread_cond_wait(&notes_some, &notes_lock);
+        struct note *n = notes;
+        notes = n->next;
+        if (!notes)
+            notes_tail = &notes;
+        nnotes--;
+        pthread_mutex_unlock(&notes_lock);
+        ssize_t ignored = write(fuse_fd, n->bytes, n->len);
+        (void)ignored;
+        free(n);
+    }
+    return NULL;
+}
+
+static void notify(const uint8_t *msg, uint32_t len)
+{
+    struct note *n = malloc(sizeof *n + len);
+    if (!n)
+        return;
+    n->next = NULL;
+    n->len = len;
+    memcpy(n->bytes, msg, len);
+    pthread_mutex_lock(&notes_lock);
+    if (nnotes < NOTES_MAX) {
+        *notes_tail = n;
+        notes_tail = &n->next;
+        nnotes++;
+        n = NULL;
+    }
+    pthread_cond_signal(&notes_some);
+    pthread_mutex_unlock(&notes_lock);
+    free(n);
+}
+
 /* Host to kernel: one message is one write. The length stands first in its header. */
 static void *replies(void *arg)
 {
@@ -75,9 +130,15 @@ static void *replies(void *arg)
             }
             if (have - at < len)
                 break;
-            /* ENOENT: the request was interrupted meanwhile; others concern that request alone. */
-            ssize_t ignored = write(fuse_fd, buf + at, len);
-            (void)ignored;
+            uint64_t unique;
+            memcpy(&unique, buf + at + 8, 8);
+            if (unique == 0) {
+                notify(buf + at, len);
+            } else {
+                /* ENOENT: the request was interrupted meanwhile; others concern that request alone. */
+                ssize_t ignored = write(fuse_fd, buf + at, len);
+                (void)ignored;
+            }
             at += len;
         }
         memmove(buf, buf + at, have - at);
@@ -108,7 +169,8 @@ int fsrelay_start(struct err *e)
     pthread_attr_init(&a);
     pthread_attr_setstacksize(&a, 65536);
     uint8_t *up = malloc(MESSAGE_MAX), *down = malloc(MESSAGE_MAX);
-    if (!up || !down || pthread_create(&t, &a, requests, up) || pthread_create(&t, &a, replies, down))
+    if (!up || !down || pthread_create(&t, &a, requests, up) || pthread_create(&t, &a, replies, down) ||
+        pthread_create(&t, &a, notifier, NULL))
         return err_set(e, STATUS_FAILED, "cannot start the workspace relay");
     return 0;
 }

@@ -1,0 +1,81 @@
+/* The inodes that the guest knows, and how each is reached beneath its folder.
+ *
+ * Theory of operation.  A node is a place: the parent node and a name, with the identity (device, inode, time of
+ * birth) that was found there.  Descriptors are opened when an operation needs one, O_PATH, one component at a
+ * time with O_NOFOLLOW from the parent's, and the identity is compared: what was swapped meanwhile, for a symbolic
+ * link above all, is ESTALE and never followed.  So no operation can leave the folder, a tree of any size needs few
+ * descriptors (the least recently used are closed), and an inode number that the host reuses is another node.
+ * Numbers given to the guest are index and generation, checked on the way back. */
+#ifndef SBX_VM_FS_NODE_H
+#define SBX_VM_FS_NODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#define FUSE_USE_VERSION 35
+#include <fuse_lowlevel.h>
+
+#define FS_NODES_MAX 1000000u /* some 130 bytes each */
+#define FS_FOLDERS_MAX 16u
+
+struct node {
+    uint32_t index, generation;
+    struct node *parent; /* NULL: a folder's top */
+    char *name;
+    uint64_t lookups;    /* what the guest will forget */
+    uint32_t children;   /* nodes whose parent this is */
+    uint32_t pins;       /* open handles; the descriptor stays */
+    dev_t dev;
+    ino_t ino;
+    int64_t born_ns;
+    mode_t type;
+    uint8_t folder;
+    bool unlinked;       /* no name leads here any more */
+    bool hashed;
+    int fd;              /* O_PATH, or -1 */
+    int wd;              /* inotify watch of a directory, or -1 */
+    int64_t changed_ms;  /* when the guest last changed it through us */
+    struct node *hash_next, *lru_prev, *lru_next;
+};
+
+struct fs_folder {
+    int fd; /* O_PATH of the top */
+    bool read_only;
+};
+
+/* Folders' descriptors stay the caller's.  fds_max: descriptors that the nodes may hold together. */
+int nodes_init(const struct fs_folder *folders, unsigned n, unsigned fds_max);
+
+/* Nodes by the guest's number; NULL if it is made up or forgotten.  FUSE_ROOT_ID is not among them. */
+struct node *node_get(fuse_ino_t ino);
+fuse_ino_t node_number(const struct node *n);
+struct node *node_top(unsigned folder);
+const struct fs_folder *node_folder(const struct node *n);
+
+/* The O_PATH descriptor, opened if need be; stays the table's, valid until the next node_fd.  -errno. */
+int node_fd(struct node *n);
+
+/* Finds or makes the child of that name; st gets its attributes.  Adds one lookup.  NULL with errno. */
+struct node *node_lookup(struct node *parent, const char *name, struct stat *st);
+/* The same with what readdir and statx said already. */
+struct node *node_known_child(struct node *parent, const char *name); /* no lookup added; may be NULL */
+
+void node_forget(struct node *n, uint64_t count);
+void node_pin(struct node *n);
+void node_unpin(struct node *n);
+/* The guest removed or renamed: names are kept right so that nodes stay reachable. */
+void node_moved(struct node *n, struct node *parent, const char *name);
+void node_unlinked(struct node *parent, const char *name, bool last);
+
+/* statx beneath parent (or of the node itself, name NULL) into st, with the time of birth. 0 or errno. */
+int node_stat(struct node *n, const char *name, struct stat *st, int64_t *born_ns);
+
+/* Called for each node that is about to be freed. */
+void node_set_freed(void (*fn)(struct node *n));
+
+unsigned nodes_count(void);
+void nodes_each_dir(void (*fn)(struct node *n, void *arg), void *arg);
+void nodes_finish(void);
+
+#endif
