@@ -1,0 +1,854 @@
+#include "core/vtfilter.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/sanitize.h"
+
+enum state { GROUND, ESC, ESC_INTER, CSI, CSI_IGNORE, STRING, STRING_ESC };
+enum string_kind { OSC, DCS, OTHER };
+
+#define OUT_CAP 4096u
+
+struct param {
+    uint16_t value;
+    bool given;
+    bool sub; /* follows the one before after a colon */
+};
+
+struct vtfilter {
+    enum vt_profile profile;
+    const struct vt_ops *ops;
+    void *arg;
+    enum state state;
+    char inter[4];
+    unsigned ninter;
+    char prefix; /* < = > ? of a CSI, or 0 */
+    struct param params[VT_PARAMS_MAX];
+    unsigned nparams;
+    bool overflow;
+    enum string_kind kind;
+    char *string;
+    size_t string_len, string_cap;
+    bool string_dropped;
+    unsigned char utf8[4]; /* a character that is not whole yet */
+    unsigned utf8_len;
+    char last[4]; /* the last character, for REP */
+    unsigned last_len;
+    char out[OUT_CAP];
+    size_t out_len;
+};
+
+struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops, void *arg)
+{
+    struct vtfilter *f = calloc(1, sizeof *f);
+    if (f) {
+        f->profile = profile;
+        f->ops = ops;
+        f->arg = arg;
+    }
+    return f;
+}
+
+void vtfilter_free(struct vtfilter *f)
+{
+    if (!f)
+        return;
+    free(f->string);
+    free(f);
+}
+
+/* ---- output ---- */
+
+static void flush(struct vtfilter *f)
+{
+    if (f->out_len)
+        f->ops->out(f->out, f->out_len, f->arg);
+    f->out_len = 0;
+}
+
+static void put(struct vtfilter *f, const char *s, size_t n)
+{
+    if (f->out_len + n > OUT_CAP)
+        flush(f);
+    memcpy(f->out + f->out_len, s, n);
+    f->out_len += n;
+}
+
+static void reply(struct vtfilter *f, const char *s)
+{
+    if (f->ops->reply && f->profile != VT_PLAIN) {
+        flush(f); /* what was printed before the question is on the screen before the answer */
+        f->ops->reply(s, strlen(s), f->arg);
+    }
+}
+
+static void event(struct vtfilter *f, enum vt_event ev, int number, bool set, const char *text)
+{
+    flush(f); /* in order with the output */
+    if (f->ops->event)
+        f->ops->event(ev, number, set, text, f->arg);
+}
+
+/* ---- SGR ---- */
+
+struct sgr_out {
+    struct vtfilter *f;
+    char buf[128];
+    size_t len;
+    unsigned n;
+};
+
+static void sgr_flush(struct sgr_out *o)
+{
+    if (o->n) {
+        o->buf[o->len++] = 'm';
+        put(o->f, o->buf, o->len);
+    }
+    o->len = 0;
+    o->n = 0;
+}
+
+/* One attribute, which is never torn apart; `weight` is the number of parameters it is. */
+static void sgr_add(struct sgr_out *o, const char *text, unsigned weight)
+{
+    size_t n = strlen(text);
+    if (o->n + weight > 15 || o->len + n + 4 > sizeof o->buf)
+        sgr_flush(o);
+    if (o->n == 0) {
+        memcpy(o->buf, "\033[", 2);
+        o->len = 2;
+    } else {
+        o->buf[o->len++] = ';';
+    }
+    memcpy(o->buf + o->len, text, n);
+    o->len += n;
+    o->n += weight;
+}
+
+/* A colour in either spelling: 38;5;N  38;2;R;G;B  38:5:N  38:2:R:G:B  38:2:[space]:R:G:B.  Returns how many
+ * parameters it is, 0 if malformed; text gets its one canonical spelling. */
+static unsigned colour(const struct param *p, unsigned n, char *text, size_t cap)
+{
+    unsigned code = p[0].value;
+    bool colons = n > 1 && p[1].sub;
+    if (colons) {
+        unsigned k = 1;
+        while (k < n && p[k].sub)
+            k++;
+        if (k == 3 && p[1].value == 5)
+            snprintf(text, cap, "%u;5;%u", code, p[2].value & 255u);
+        else if (k == 5 && p[1].value == 2)
+            snprintf(text, cap, "%u;2;%u;%u;%u", code, p[2].value & 255u, p[3].value & 255u, p[4].value & 255u);
+        else if (k >= 6 && p[1].value == 2)
+            snprintf(text, cap, "%u;2;%u;%u;%u", code, p[3].value & 255u, p[4].value & 255u, p[5].value & 255u);
+        else
+            text[0] = '\0';
+        return k;
+    }
+    if (n >= 3 && p[1].value == 5) {
+        snprintf(text, cap, "%u;5;%u", code, p[2].value & 255u);
+        return 3;
+    }
+    if (n >= 5 && p[1].value == 2) {
+        snprintf(text, cap, "%u;2;%u;%u;%u", code, p[2].value & 255u, p[3].value & 255u, p[4].value & 255u);
+        return 5;
+    }
+    text[0] = '\0';
+    return n;
+}
+
+/* libvterm 0.1.4 keeps a font number per cell (SGR 10 to 19) and no dim, conceal or overline: these are the bits of
+ * the number.  Which are on is not known here, so each is set alone, and dim, the one in daily use, wins. */
+static const char *libvterm_attr(unsigned v)
+{
+    switch (v) {
+    case 2:
+        return "11";
+    case 8:
+        return "12";
+    case 53:
+        return "14";
+    case 28:
+    case 55:
+        return "10";
+    default:
+        return NULL;
+    }
+}
+
+static void sgr(struct vtfilter *f)
+{
+    struct sgr_out o = {.f = f};
+    const struct param *p = f->params;
+    unsigned n = f->nparams;
+    char text[40];
+    if (n == 0) {
+        put(f, "\033[m", 3);
+        return;
+    }
+    for (unsigned i = 0; i < n;) {
+        unsigned v = p[i].value, used = 1;
+        if (v == 38 || v == 48 || v == 58) {
+            used = colour(p + i, n - i, text, sizeof text);
+            if (text[0] && (v != 58 || f->profile == VT_TERMINAL))
+                sgr_add(&o, text, 5);
+            i += used ? used : 1;
+            continue;
+        }
+        while (i + used < n && p[i + used].sub)
+            used++;
+        if (v == 4 && used >= 2) { /* 4:0 none, 4:1 single ... 4:5 */
+            unsigned style = p[i + 1].value > 5 ? 1 : p[i + 1].value;
+            if (style == 0)
+                sgr_add(&o, "24", 1);
+            else if (f->profile == VT_TERMINAL) {
+                snprintf(text, sizeof text, "4:%u", style);
+                sgr_add(&o, text, 1);
+            } else {
+                sgr_add(&o, style == 2 && f->profile == VT_LIBVTERM ? "21" : "4", 1);
+            }
+        } else if (f->profile == VT_LIBVTERM && libvterm_attr(v)) {
+            sgr_add(&o, libvterm_attr(v), 1);
+        } else if (f->profile == VT_LIBVTERM && v == 22) {
+            sgr_add(&o, "22", 1);
+            sgr_add(&o, "10", 1);
+        } else if (v <= 9 || (v >= 21 && v <= 29) || (v >= 30 && v <= 49) || v == 53 || v == 55 || v == 59 ||
+                   (v >= 90 && v <= 107)) {
+            if (!(f->profile == VT_LIBVTERM && (v == 59 || v == 6))) {
+                snprintf(text, sizeof text, "%u", v);
+                sgr_add(&o, text, 1);
+            }
+        }
+        i += used;
+    }
+    sgr_flush(&o);
+}
+
+/* ---- CSI ---- */
+
+static unsigned arg(const struct vtfilter *f, unsigned i, unsigned fallback)
+{
+    return i < f->nparams && f->params[i].given && f->params[i].value ? f->params[i].value : fallback;
+}
+
+static void repeat(struct vtfilter *f)
+{
+    unsigned n = arg(f, 0, 1);
+    if (n > VT_REPEAT_MAX)
+        n = VT_REPEAT_MAX;
+    while (f->last_len && n--)
+        put(f, f->last, f->last_len);
+}
+
+static bool mode_known(unsigned mode)
+{
+    switch (mode) {
+    case 1: case 5: case 6: case 7: case 12: case 25: case 47: case 1047: case 1048: case 1049:
+    case 1000: case 1002: case 1003: case 1004: case 1006: case 2004: case 2026:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void modes(struct vtfilter *f, bool set)
+{
+    for (unsigned i = 0; i < f->nparams; i++) {
+        unsigned m = f->params[i].value;
+        char text[24];
+        if (!mode_known(m))
+            continue;
+        event(f, VT_MODE, (int)m, set, NULL);
+        /* libvterm has no use for these; the user's terminal is told the same that the guest asked. */
+        if (f->profile == VT_LIBVTERM && (m == 2026 || m == 12))
+            continue;
+        int n = snprintf(text, sizeof text, "\033[?%u%c", m, set ? 'h' : 'l');
+        put(f, text, (size_t)n);
+    }
+}
+
+static void report_mode(struct vtfilter *f)
+{
+    char text[32];
+    unsigned m = arg(f, 0, 0);
+    /* 2: "known, and off" is all that an honest constant can say; 2026 is worth offering. */
+    snprintf(text, sizeof text, "\033[?%u;%u$y", m, mode_known(m) ? 2u : 0u);
+    reply(f, text);
+}
+
+/* Writes the sequence again from what was understood. */
+static void rewrite(struct vtfilter *f, char final, unsigned max)
+{
+    char text[128];
+    size_t n = 0;
+    text[n++] = '\033';
+    text[n++] = '[';
+    if (f->prefix)
+        text[n++] = f->prefix;
+    for (unsigned i = 0; i < f->nparams && i < max; i++) {
+        if (i)
+            text[n++] = ';';
+        if (f->params[i].given)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%u", f->params[i].value);
+    }
+    for (unsigned i = 0; i < f->ninter; i++)
+        text[n++] = f->inter[i];
+    text[n++] = final;
+    put(f, text, n);
+}
+
+static void csi(struct vtfilter *f, char final)
+{
+    if (f->overflow && final != 'm')
+        return;
+    if (f->profile == VT_PLAIN) {
+        if (final == 'm' && !f->prefix && f->ninter == 0)
+            sgr(f);
+        return;
+    }
+    if (f->ninter == 1 && f->inter[0] == ' ' && final == 'q' && !f->prefix) { /* DECSCUSR */
+        unsigned shape = arg(f, 0, 0);
+        if (shape > 6)
+            return;
+        event(f, VT_CURSOR_SHAPE, (int)shape, true, NULL);
+        rewrite(f, final, 1);
+        return;
+    }
+    if (f->ninter == 1 && f->inter[0] == '$' && final == 'p') { /* DECRQM */
+        if (f->prefix == '?')
+            report_mode(f);
+        return;
+    }
+    if (f->ninter == 1 && f->inter[0] == '!' && final == 'p' && !f->prefix) { /* DECSTR */
+        event(f, VT_RESET, 1, true, NULL);
+        put(f, "\033[!p", 4);
+        return;
+    }
+    if (f->ninter)
+        return;
+    if (f->prefix == '?') {
+        switch (final) {
+        case 'h':
+        case 'l':
+            modes(f, final == 'h');
+            break;
+        case 'J':
+        case 'K':
+            rewrite(f, final, 1);
+            break;
+        case 'n':
+            if (arg(f, 0, 0) == 6) {
+                char text[48];
+                int row = 1, col = 1;
+                flush(f);
+                if (f->ops->cursor)
+                    f->ops->cursor(&row, &col, f->arg);
+                snprintf(text, sizeof text, "\033[?%d;%dR", row, col);
+                reply(f, text);
+            }
+            break;
+        }
+        return;
+    }
+    if (f->prefix == '>') {
+        if (final == 'c')
+            reply(f, "\033[>1;100;0c");
+        return;
+    }
+    if (f->prefix)
+        return;
+    switch (final) {
+    case 'm':
+        sgr(f);
+        break;
+    case 'b':
+        repeat(f);
+        break;
+    case 'c':
+        if (arg(f, 0, 0) == 0)
+            reply(f, "\033[?62;22c");
+        break;
+    case 'n':
+        if (arg(f, 0, 0) == 5) {
+            reply(f, "\033[0n");
+        } else if (arg(f, 0, 0) == 6) {
+            char text[48];
+            int row = 1, col = 1;
+            flush(f);
+            if (f->ops->cursor)
+                f->ops->cursor(&row, &col, f->arg);
+            snprintf(text, sizeof text, "\033[%d;%dR", row, col);
+            reply(f, text);
+        }
+        break;
+    case 't': /* reports of a window that does not exist; the title report above all is never answered */
+        break;
+    case 'h':
+    case 'l':
+        if (arg(f, 0, 0) == 4 || arg(f, 0, 0) == 20)
+            rewrite(f, final, 1);
+        break;
+    case '@': case 'A': case 'B': case 'C': case 'D': case 'E': case 'F': case 'G': case 'I': case 'J': case 'K':
+    case 'L': case 'M': case 'P': case 'S': case 'T': case 'X': case 'Z': case '`': case 'a': case 'd': case 'e':
+    case 'g':
+        rewrite(f, final, 1);
+        break;
+    case 'r':
+        event(f, VT_MARGINS, (int)(arg(f, 0, 0) << 16 | arg(f, 1, 0)), true, NULL);
+        rewrite(f, final, 2);
+        break;
+    case 'H':
+    case 'f':
+        rewrite(f, final, 2);
+        break;
+    case 's':
+        if (f->nparams == 0)
+            put(f, "\033[s", 3);
+        break;
+    case 'u':
+        if (f->nparams == 0)
+            put(f, "\033[u", 3);
+        break;
+    }
+}
+
+/* ---- strings ---- */
+
+/* Guest text for titles and notices: printable, one line, short. */
+static void tell(struct vtfilter *f, enum vt_event ev, const char *text, size_t max)
+{
+    char safe[1024];
+    size_t n = strlen(text);
+    sanitize_line(safe, max < sizeof safe ? max : sizeof safe, text, n);
+    event(f, ev, 0, true, safe);
+}
+
+static bool link_ok(const char *uri)
+{
+    static const char *const schemes[] = {"http://", "https://", "mailto:"};
+    size_t n = strlen(uri);
+    if (n > 2000)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)uri[i] <= 0x20 || (unsigned char)uri[i] >= 0x7f)
+            return false;
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (strncmp(uri, schemes[i], strlen(schemes[i])) == 0)
+            return true;
+    return false;
+}
+
+static void hyperlink(struct vtfilter *f, const char *rest)
+{
+    const char *uri = strchr(rest, ';');
+    if (f->profile != VT_TERMINAL || !uri)
+        return;
+    uri++;
+    if (*uri == '\0') {
+        put(f, "\033]8;;\033\\", 7);
+    } else if (link_ok(uri)) {
+        put(f, "\033]8;;", 5);
+        put(f, uri, strlen(uri));
+        put(f, "\033\\", 2);
+    }
+}
+
+static void clipboard(struct vtfilter *f, const char *rest)
+{
+    const char *data = strchr(rest, ';');
+    if (!data)
+        return;
+    data++;
+    for (const char *p = data; *p; p++) /* base64 alone: a '?' would be a question */
+        if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", *p))
+            return;
+    event(f, VT_CLIPBOARD, 0, true, data);
+}
+
+static void colour_query(struct vtfilter *f, unsigned code, const char *rest)
+{
+    char text[64];
+    if (strcmp(rest, "?") != 0)
+        return;
+    const char *rgb = code == 10 || code == 12 ? "d0d0/d0d0/d0d0" : "1010/1010/1010";
+    snprintf(text, sizeof text, "\033]%u;rgb:%s\033\\", code, rgb);
+    reply(f, text);
+}
+
+static void osc(struct vtfilter *f)
+{
+    char *s = f->string;
+    char *rest = s;
+    unsigned long code = strtoul(s, &rest, 10);
+    if (rest == s || (*rest != ';' && *rest != '\0') || code > 9999)
+        return;
+    if (*rest == ';')
+        rest++;
+    switch (code) {
+    case 0:
+    case 2:
+        tell(f, VT_TITLE, rest, 256);
+        break;
+    case 7:
+        tell(f, VT_CWD, rest, 1024);
+        break;
+    case 8:
+        hyperlink(f, rest);
+        break;
+    case 9:
+        if (strncmp(rest, "4;", 2) != 0) /* ConEmu's progress, no notice */
+            tell(f, VT_NOTIFY, rest, 512);
+        break;
+    case 777:
+        if (strncmp(rest, "notify;", 7) == 0)
+            tell(f, VT_NOTIFY, rest + 7, 512);
+        break;
+    case 99: {
+        const char *body = strchr(rest, ';');
+        tell(f, VT_NOTIFY, body ? body + 1 : rest, 512);
+        break;
+    }
+    case 52:
+        clipboard(f, rest);
+        break;
+    case 133:
+        tell(f, VT_PROMPT, rest, 32);
+        break;
+    case 10:
+    case 11:
+    case 12:
+        colour_query(f, (unsigned)code, rest);
+        break;
+    }
+}
+
+static void dcs(struct vtfilter *f)
+{
+    /* DECRQSS and XTGETTCAP: "not recognised" is a valid answer to both, and tells nothing. */
+    if (strncmp(f->string, "$q", 2) == 0)
+        reply(f, "\033P0$r\033\\");
+    else if (strncmp(f->string, "+q", 2) == 0)
+        reply(f, "\033P0+r\033\\");
+}
+
+static void string_end(struct vtfilter *f)
+{
+    f->state = GROUND;
+    if (f->profile != VT_PLAIN && !f->string_dropped && f->string) {
+        f->string[f->string_len] = '\0';
+        if (f->kind == OSC)
+            osc(f);
+        else if (f->kind == DCS)
+            dcs(f);
+    }
+    if (f->string_cap > 4096) { /* a large one is rare: give the memory back */
+        free(f->string);
+        f->string = NULL;
+        f->string_cap = 0;
+    }
+    f->string_len = 0;
+}
+
+static void string_begin(struct vtfilter *f, enum string_kind kind)
+{
+    f->state = STRING;
+    f->kind = kind;
+    f->string_len = 0;
+    f->string_dropped = kind == OTHER;
+}
+
+static void string_put(struct vtfilter *f, unsigned char c)
+{
+    if (f->string_dropped || c == 0)
+        return;
+    size_t max = f->string_len >= 3 && f->kind == OSC && strncmp(f->string, "52;", 3) == 0 ? VT_CLIPBOARD_MAX : VT_STRING_MAX;
+    if (f->string_len + 2 > f->string_cap) {
+        size_t cap = f->string_cap ? f->string_cap * 2 : 256;
+        char *more = f->string_len + 2 > max ? NULL : realloc(f->string, cap);
+        if (!more) {
+            f->string_dropped = true; /* it is read to its end, and means nothing */
+            return;
+        }
+        f->string = more;
+        f->string_cap = cap;
+    }
+    f->string[f->string_len++] = (char)c;
+}
+
+/* ---- escape sequences without parameters ---- */
+
+static void esc(struct vtfilter *f, char final)
+{
+    char text[4] = {'\033', 0, 0, 0};
+    if (f->profile == VT_PLAIN)
+        return;
+    if (f->ninter == 0) {
+        switch (final) {
+        case '7': case '8': case 'D': case 'E': case 'H': case 'M':
+            text[1] = final;
+            put(f, text, 2);
+            break;
+        case '=':
+        case '>':
+            event(f, VT_KEYPAD, 0, final == '=', NULL);
+            text[1] = final;
+            put(f, text, 2);
+            break;
+        case 'c':
+            event(f, VT_RESET, 0, true, NULL);
+            put(f, "\033c", 2);
+            break;
+        }
+        return;
+    }
+    /* Character sets: only those that libvterm and every terminal know. */
+    if (f->ninter == 1 && (f->inter[0] == '(' || f->inter[0] == ')') && (final == 'B' || final == '0' || final == 'A')) {
+        text[1] = f->inter[0];
+        text[2] = final;
+        put(f, text, 3);
+    } else if (f->ninter == 1 && f->inter[0] == '#' && final == '8') {
+        put(f, "\033#8", 3);
+    }
+}
+
+/* ---- the machine ---- */
+
+static void control(struct vtfilter *f, unsigned char c)
+{
+    char ch = (char)c;
+    switch (c) {
+    case 7:
+        event(f, VT_BELL, 0, true, NULL);
+        break;
+    case '\b': case '\t': case '\n': case '\r':
+        put(f, &ch, 1);
+        break;
+    case '\v': case '\f': case 14: case 15:
+        if (f->profile != VT_PLAIN)
+            put(f, &ch, 1);
+        break;
+    }
+}
+
+static void print(struct vtfilter *f, const char *s, unsigned n)
+{
+    put(f, s, n);
+    memcpy(f->last, s, n);
+    f->last_len = n;
+}
+
+static const char replacement[] = "\xef\xbf\xbd";
+
+/* Bytes of one character; malformed ones become U+FFFD, one for each maximal part (Unicode 3.9, table 3-8). */
+static void ground(struct vtfilter *f, unsigned char c)
+{
+    if (f->utf8_len == 0 && c < 0x80) {
+        char ch = (char)c;
+        if (c != 0x7f)
+            print(f, &ch, 1);
+        return;
+    }
+    if (f->utf8_len && (c & 0xc0) != 0x80) { /* cut short by what begins anew */
+        f->utf8_len = 0;
+        print(f, replacement, 3);
+        ground(f, c);
+        return;
+    }
+    f->utf8[f->utf8_len++] = c;
+    unsigned code, first = f->utf8[0];
+    unsigned want = first >= 0xf0 && first <= 0xf4 ? 4 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xc2 && first < 0xe0 ? 2 : 1;
+    /* The second byte already shows overlong forms, surrogates and what lies beyond Unicode. */
+    bool bad = want == 1 || (f->utf8_len == 2 && ((first == 0xe0 && c < 0xa0) || (first == 0xed && c > 0x9f) ||
+                                                  (first == 0xf0 && c < 0x90) || (first == 0xf4 && c > 0x8f)));
+    if (bad) {
+        unsigned n = f->utf8_len;
+        f->utf8_len = 0;
+        print(f, replacement, 3);
+        if (n == 2)
+            print(f, replacement, 3);
+        return;
+    }
+    if (f->utf8_len < want)
+        return;
+    f->utf8_len = 0;
+    if (sanitize_utf8(f->utf8, want, &code) != want)
+        print(f, replacement, 3);
+    else if (code >= 0xa0) /* C1 in UTF-8 is a control as well, and dropped */
+        print(f, (char *)f->utf8, want);
+}
+
+static void csi_begin(struct vtfilter *f)
+{
+    f->state = CSI;
+    f->ninter = 0;
+    f->prefix = 0;
+    f->nparams = 0;
+    f->overflow = false;
+}
+
+static void csi_digit(struct vtfilter *f, unsigned char c)
+{
+    if (f->nparams == 0) {
+        f->params[0] = (struct param){0};
+        f->nparams = 1;
+    }
+    struct param *p = &f->params[f->nparams - 1];
+    unsigned v = p->value * 10u + (unsigned)(c - '0');
+    p->value = (uint16_t)(v > 32767 ? 32767 : v);
+    p->given = true;
+}
+
+static void csi_next(struct vtfilter *f, bool sub)
+{
+    if (f->nparams == 0) {
+        f->params[0] = (struct param){0};
+        f->nparams = 1;
+    }
+    if (f->nparams == VT_PARAMS_MAX) {
+        f->overflow = true;
+        return;
+    }
+    f->params[f->nparams++] = (struct param){.sub = sub};
+}
+
+static void step(struct vtfilter *f, unsigned char c)
+{
+    /* CAN, SUB and ESC end whatever is under way, everywhere. */
+    if (c == 0x18 || c == 0x1a) {
+        f->state = GROUND;
+        f->string_len = 0;
+        return;
+    }
+    if (f->state == STRING || f->state == STRING_ESC) {
+        if (f->state == STRING_ESC) {
+            if (c == '\\') {
+                string_end(f);
+                return;
+            }
+            /* Not a terminator: the string is void, and this is an escape sequence. */
+            f->string_len = 0;
+            f->state = ESC;
+            f->ninter = 0;
+            step(f, c);
+            return;
+        }
+        if (c == 0x1b)
+            f->state = STRING_ESC;
+        else if (c == 7 && f->kind == OSC)
+            string_end(f);
+        else if (c >= 0x20)
+            string_put(f, c);
+        return;
+    }
+    if (c == 0x1b) {
+        if (f->utf8_len) {
+            f->utf8_len = 0;
+            print(f, replacement, 3);
+        }
+        f->state = ESC;
+        f->ninter = 0;
+        return;
+    }
+    if (c < 0x20) {
+        if (f->utf8_len) {
+            f->utf8_len = 0;
+            print(f, replacement, 3);
+        }
+        control(f, c);
+        return;
+    }
+    switch (f->state) {
+    case GROUND:
+        ground(f, c);
+        break;
+    case ESC:
+        if (c == '[')
+            csi_begin(f);
+        else if (c == ']')
+            string_begin(f, OSC);
+        else if (c == 'P')
+            string_begin(f, DCS);
+        else if (c == 'X' || c == '^' || c == '_' || c == 'k')
+            string_begin(f, OTHER);
+        else if (c < 0x30) {
+            f->inter[f->ninter++] = (char)c;
+            f->state = ESC_INTER;
+        } else {
+            f->state = GROUND;
+            if (c < 0x7f)
+                esc(f, (char)c);
+        }
+        break;
+    case ESC_INTER:
+        if (c < 0x30) {
+            if (f->ninter < sizeof f->inter)
+                f->inter[f->ninter++] = (char)c;
+        } else {
+            f->state = GROUND;
+            /* libvterm would take ESC SP [ for a CSI: no string or sequence begins behind an intermediate. */
+            if (c < 0x7f && !strchr("[]PX^_", c))
+                esc(f, (char)c);
+        }
+        break;
+    case CSI:
+        if (c >= '0' && c <= '9' && f->ninter == 0)
+            csi_digit(f, c);
+        else if ((c == ';' || c == ':') && f->ninter == 0)
+            csi_next(f, c == ':');
+        else if (c >= '<' && c <= '?' && f->nparams == 0 && f->ninter == 0 && !f->prefix)
+            f->prefix = (char)c;
+        else if (c >= 0x20 && c < 0x30) {
+            if (f->ninter < sizeof f->inter)
+                f->inter[f->ninter++] = (char)c;
+            else
+                f->state = CSI_IGNORE;
+        } else if (c >= 0x40 && c < 0x7f) {
+            f->state = GROUND;
+            csi(f, (char)c);
+        } else if (c != 0x7f) {
+            f->state = CSI_IGNORE;
+        }
+        break;
+    case CSI_IGNORE:
+        if (c >= 0x40 && c < 0x7f)
+            f->state = GROUND;
+        break;
+    case STRING:
+    case STRING_ESC:
+        break;
+    }
+}
+
+void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len)
+{
+    const unsigned char *p = buf, *end = p + len;
+    while (p < end) {
+        /* Most output is plain text: runs of it go in one piece. */
+        if (f->state == GROUND && f->utf8_len == 0) {
+            const unsigned char *q = p;
+            while (q < end && *q >= 0x20 && *q < 0x7f && (size_t)(q - p) < OUT_CAP)
+                q++;
+            if (q > p) {
+                put(f, (const char *)p, (size_t)(q - p));
+                f->last[0] = (char)q[-1];
+                f->last_len = 1;
+                p = q;
+                continue;
+            }
+        }
+        step(f, *p++);
+    }
+    flush(f);
+}
+
+void vtfilter_end(struct vtfilter *f)
+{
+    if (f->utf8_len) {
+        f->utf8_len = 0;
+        print(f, replacement, 3);
+    }
+    f->state = GROUND;
+    flush(f);
+}

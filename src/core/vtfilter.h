@@ -1,0 +1,57 @@
+/* Terminal output of the guest, made harmless (design.md I8, terminal.md C).
+ *
+ * A table-driven parser after the DEC model, as Paul Williams drew it.  It forwards only complete sequences, written
+ * anew from what was understood: at most 15 parameters of at most 5 digits, well-formed UTF-8, no C1, no string
+ * sequence.  It acts itself on titles, notifications, clipboard, hyperlinks and queries, and answers these from
+ * constants.  What it does not know is dropped.  Pure; any split of the input gives the same output. */
+#ifndef SBX_CORE_VTFILTER_H
+#define SBX_CORE_VTFILTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum vt_profile {
+    VT_LIBVTERM, /* for libvterm 0.1.4 and later: what it has no attribute for is carried in its font number */
+    VT_TERMINAL, /* for the user's terminal */
+    VT_PLAIN,    /* for text that goes to a terminal outside of any screen: colours stay, nothing else */
+};
+
+enum vt_event {
+    VT_TITLE,     /* text */
+    VT_BELL,
+    VT_NOTIFY,    /* text: OSC 9, 99, 777 */
+    VT_CLIPBOARD, /* text: base64 that the guest wants to copy (OSC 52) */
+    VT_CWD,       /* text: OSC 7 */
+    VT_PROMPT,    /* text: OSC 133 mark */
+    VT_MODE,      /* number: DEC private mode, set: whether it was set */
+    VT_CURSOR_SHAPE, /* number: DECSCUSR */
+    VT_RESET,     /* RIS */
+    VT_KEYPAD,    /* set: application keypad */
+    VT_MARGINS,   /* number: top << 16 | bottom, 1-based; 0: the whole screen */
+};
+
+/* DEC private modes that are followed and passed on. */
+enum { VT_MODE_CKM = 1, VT_MODE_CURSOR = 25, VT_MODE_ALT = 1049, VT_MODE_PASTE = 2004, VT_MODE_FOCUS = 1004, VT_MODE_SYNC = 2026 };
+
+struct vt_ops {
+    void (*out)(const char *bytes, size_t len, void *arg);
+    void (*reply)(const char *bytes, size_t len, void *arg); /* for the program's input; NULL: no answers */
+    void (*event)(enum vt_event ev, int number, bool set, const char *text, void *arg); /* NULL allowed */
+    void (*cursor)(int *row, int *col, void *arg); /* 1-based, for DSR 6; NULL: 1,1 */
+};
+
+#define VT_PARAMS_MAX 64u
+#define VT_STRING_MAX (64u * 1024u)
+#define VT_CLIPBOARD_MAX (1024u * 1024u)
+#define VT_REPEAT_MAX 4096u
+
+struct vtfilter;
+
+struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops, void *arg);
+void vtfilter_free(struct vtfilter *f);
+void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len);
+/* The end of the output: an incomplete sequence is dropped, an incomplete character becomes U+FFFD. */
+void vtfilter_end(struct vtfilter *f);
+
+#endif
