@@ -46,7 +46,7 @@ bool confine_has_seccomp(void)
     (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_EXECUTE | \
      FS_TRUNCATE | FS_IOCTL_DEV)
 
-static int landlock(const struct confine *c, struct err *e)
+int confine_files(const struct confine *c, struct err *e)
 {
     int abi = confine_landlock_abi();
     if (abi == 0)
@@ -241,7 +241,7 @@ int confine_self(const struct confine *c, struct err *e)
 #endif
     if (c->files_max && limit(RLIMIT_NOFILE, c->files_max, "RLIMIT_NOFILE", e) < 0)
         return -1;
-    if (landlock(c, e) < 0)
+    if (confine_files(c, e) < 0)
         return -1;
     return seccomp(c->groups, e);
 }

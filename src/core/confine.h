@@ -48,6 +48,10 @@ struct confine {
  * kernel offers failed: the process must then end. */
 int confine_self(const struct confine *c, struct err *e);
 
+/* The Landlock part alone, for a child that is about to exec a program with a filter of its own (QEMU); it must
+ * have set no_new_privs.  Allocates nothing. */
+int confine_files(const struct confine *c, struct err *e);
+
 /* Which of the means this kernel offers, for `sbx doctor`: Landlock's ABI (0: none), seccomp. */
 int confine_landlock_abi(void);
 bool confine_has_seccomp(void);

@@ -1,27 +1,41 @@
-/* In which state a sandbox is, from what is true: is its lock held, does its supervisor answer, and what did it
- * say last (sandboxes/NAME/last.json). */
+/* What a sandbox is doing, derived from what is true and not from what a file once said.
+ *
+ * Theory of operation.  The supervisor of a sandbox holds an exclusive lock on sandboxes/NAME/lock for as
+ * long as it lives; the kernel releases it however the process ends.  Beside it last.json says how far the
+ * supervisor came ("running") or how the last run ended ("stopped", or "failed" with the reason).  So: lock
+ * held and "running" is running; lock free and "running" means that the supervisor was killed. */
 #ifndef SBX_CORE_STATE_H
 #define SBX_CORE_STATE_H
 
-#include <jansson.h>
-#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 #include "core/err.h"
 
-struct state {
-    char name[16];     /* creating, starting, running, stopping, stopped, failed */
-    char reason[256];  /* of failed; printable */
-    bool alive;        /* a supervisor holds the lock */
+enum life { LIFE_CREATING, LIFE_STARTING, LIFE_RUNNING, LIFE_STOPPING, LIFE_STOPPED, LIFE_FAILED };
+
+/* "creating", "starting", ... */
+const char *life_name(enum life life);
+
+struct sandbox_status {
+    enum life life;
+    char reason[768]; /* why it failed or stopped; "" if there is nothing to say */
+    pid_t pid;        /* of the supervisor while there is one, else 0 */
+    int64_t when;     /* seconds since the epoch of the last change; 0: never started */
 };
 
-/* Who writes: the supervisor. `running` is written at the start, so that a killed one is told from one that ended. */
-int state_write(const char *sandbox, const char *state, const char *reason, struct err *e);
+/* The state of one sandbox.  STATUS_NOT_FOUND if there is none of that name. */
+int sandbox_state(const char *name, struct sandbox_status *out, struct err *e);
 
-/* Takes the lock of a sandbox for its supervisor: a descriptor to keep, or -1 (STATUS_FAILED: it runs already). */
-int state_lock(const char *sandbox, struct err *e);
-bool state_is_locked(const char *sandbox);
+/* For the supervisor alone.  Takes the lock: a descriptor that holds it until closed; -1 with STATUS_USAGE if
+ * the sandbox has a supervisor already. */
+int state_lock(const char *name, struct err *e);
 
-/* What the files say.  For one that is alive the supervisor itself knows more (its socket, op "status"). */
-void state_read(const char *sandbox, struct state *s);
+/* The same for whoever changes the disk or the folder of a stopped sandbox (remove, save as a template):
+ * while it is held the sandbox cannot start. */
+#define state_hold state_lock
+
+/* Replaces last.json. */
+int state_store(const char *name, enum life life, const char *reason, struct err *e);
 
 #endif

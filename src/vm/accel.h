@@ -1,4 +1,8 @@
-/* Does hardware virtualisation really work here?  /dev/kvm may be absent, forbidden, or open and useless. */
+/* Hardware virtualisation: is there any, and does it work?
+ *
+ * /dev/kvm may be missing, forbidden, or open and useless, so it is tried: a child of ours runs a few
+ * instructions in 64-bit mode on a throw-away vCPU, with a time limit.  What was found is kept for this boot
+ * of the host, so is what a real machine showed later (accel_report_stall). */
 #ifndef SBX_VM_ACCEL_H
 #define SBX_VM_ACCEL_H
 
@@ -6,20 +10,39 @@
 
 #include "core/err.h"
 
-struct accel {
-    bool kvm;
-    bool tsc_deadline; /* under KVM: the machine can do without PIT, PIC and RTC */
-    char reason[256];  /* why not, with the command that mends it */
+enum accel_verdict {
+    ACCEL_WORKS,
+    ACCEL_MISSING,   /* no /dev/kvm */
+    ACCEL_FORBIDDEN, /* it exists and this user may not open it */
+    ACCEL_USELESS,   /* it opens, and does not run code */
+    ACCEL_STALLS,    /* it runs code, and a machine under it showed no sign of life */
 };
 
-/* The probe's answer, from the cache of this boot of the host if there is one.  Takes two seconds at the most. */
-void accel_probe(struct accel *a);
-/* The probe without the cache. */
-void accel_probe_now(struct accel *a);
-/* A machine gave no sign of life under KVM: remembered until the host boots again. */
-void accel_mark_useless(const char *reason);
+struct accel_probe {
+    enum accel_verdict verdict;
+    bool tsc_deadline; /* the local APIC's timer knows TSC deadlines: no PIT and PIC are needed */
+    unsigned tsc_khz;  /* of the host's time-stamp counter, measured once in this boot */
+    char reason[256];  /* one sentence for the user, "" if it works */
+    char remedy[256];  /* the command that mends it, "" if there is none */
+};
 
-/* The host's TSC frequency in kHz, measured (machine.md 0.1: an emulated boot hangs without it). */
-unsigned accel_tsc_khz(void);
+/* Looks, or recalls what was found in this boot of the host.  May take up to two seconds the first time. */
+void accel_probe(struct accel_probe *out);
+
+/* A machine gave no sign of life under KVM: emulation is used until the host boots again. */
+void accel_report_stall(void);
+
+struct accel {
+    bool kvm;
+    bool tsc_deadline;
+    unsigned tsc_khz;
+    char notice[1024]; /* why it is emulation, for the user; "" under KVM */
+};
+
+/* Applies the settings vm.accel and vm.allow_emulation.  -1 if what they ask for is not to be had. */
+int accel_choose(struct accel *out, struct err *e);
+
+/* `sbx accel`: the probe as one JSON object on standard output (for doctor). */
+int accel_main(int argc, char **argv);
 
 #endif

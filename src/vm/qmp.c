@@ -1,190 +1,226 @@
 #include "vm/qmp.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#define LINE_MAX_BYTES (1024u * 1024u)
+#include "core/log.h"
+
+struct waiting {
+    struct waiting *next;
+    unsigned id;
+    qmp_done done;
+    void *arg;
+};
 
 struct qmp {
     int fd;
-    qmp_event_fn *event;
-    qmp_closed_fn *closed;
+    const struct qmp_ops *ops;
     void *arg;
-    struct event *ev;
-    char *buf;
-    size_t len, cap;
-    json_t *answer;
-    bool greeted, gone;
-    json_int_t id;
+    struct event *read_ev;
+    struct qmp_lines lines;
+    struct waiting *waiting;
+    unsigned next_id;
+    bool closed, busy, dead;
 };
 
-struct qmp *qmp_new(int fd, qmp_event_fn *event, qmp_closed_fn *closed, void *arg)
+int qmp_lines_feed(struct qmp_lines *l, const char *bytes, size_t n, void (*line)(void *arg, json_t *msg),
+                   void *arg)
 {
-    struct qmp *q = calloc(1, sizeof *q);
-    if (q)
-        *q = (struct qmp){.fd = fd, .event = event, .closed = closed, .arg = arg};
-    return q;
+    while (n) {
+        const char *nl = memchr(bytes, '\n', n);
+        size_t take = nl ? (size_t)(nl - bytes) + 1 : n;
+        if (l->len + take > QMP_LINE_MAX)
+            return -1;
+        if (l->len + take > l->cap) {
+            size_t cap = l->len + take + 4096;
+            char *p = realloc(l->buf, cap);
+            if (!p)
+                return -1;
+            l->buf = p;
+            l->cap = cap;
+        }
+        memcpy(l->buf + l->len, bytes, take);
+        l->len += take;
+        bytes += take;
+        n -= take;
+        if (!nl)
+            break;
+        size_t len = l->len;
+        l->len = 0;
+        while (len && (l->buf[len - 1] == '\n' || l->buf[len - 1] == '\r'))
+            len--;
+        if (!len)
+            continue;
+        json_t *msg = json_loadb(l->buf, len, 0, NULL);
+        if (!json_is_object(msg)) {
+            json_decref(msg);
+            return -1;
+        }
+        line(arg, msg);
+        json_decref(msg);
+    }
+    return 0;
+}
+
+void qmp_lines_finish(struct qmp_lines *l)
+{
+    free(l->buf);
+    memset(l, 0, sizeof *l);
+}
+
+static void destroy(struct qmp *q)
+{
+    while (q->waiting) {
+        struct waiting *w = q->waiting;
+        q->waiting = w->next;
+        free(w);
+    }
+    if (q->read_ev)
+        event_free(q->read_ev);
+    qmp_lines_finish(&q->lines);
+    close(q->fd);
+    free(q);
 }
 
 void qmp_free(struct qmp *q)
 {
     if (!q)
         return;
-    if (q->ev)
-        event_free(q->ev);
-    close(q->fd);
-    json_decref(q->answer);
-    free(q->buf);
-    free(q);
+    if (q->busy)
+        q->dead = true;
+    else
+        destroy(q);
 }
 
-static void take_line(struct qmp *q, const char *line, size_t len)
-{
-    json_t *o = json_loadb(line, len, 0, NULL);
-    const char *event = json_string_value(json_object_get(o, "event"));
-    if (json_object_get(o, "QMP"))
-        q->greeted = true;
-    else if (event)
-        q->event(event, json_object_get(o, "data"), q->arg);
-    else if (o && json_integer_value(json_object_get(o, "id")) == q->id) {
-        json_decref(q->answer);
-        q->answer = json_incref(o);
-    }
-    json_decref(o);
-}
-
-/* Reads what is there; false when QEMU is gone. */
-static bool pull(struct qmp *q)
-{
-    if (q->cap - q->len < 4096) {
-        size_t cap = q->cap ? q->cap * 2 : 16384;
-        char *more = cap > LINE_MAX_BYTES ? NULL : realloc(q->buf, cap);
-        if (!more)
-            return false;
-        q->buf = more;
-        q->cap = cap;
-    }
-    ssize_t n = recv(q->fd, q->buf + q->len, q->cap - q->len, MSG_DONTWAIT);
-    if (n < 0)
-        return errno == EAGAIN || errno == EINTR;
-    if (n == 0)
-        return false;
-    q->len += (size_t)n;
-    char *nl;
-    while ((nl = memchr(q->buf, '\n', q->len))) {
-        size_t line = (size_t)(nl - q->buf);
-        take_line(q, q->buf, line);
-        q->len -= line + 1;
-        memmove(q->buf, nl + 1, q->len);
-    }
-    return true;
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int wait_until(struct qmp *q, bool answer, int timeout_ms, struct err *e)
-{
-    int64_t end = now_ms() + timeout_ms;
-    while (answer ? !q->answer : !q->greeted) {
-        int64_t left = end - now_ms();
-        struct pollfd p = {.fd = q->fd, .events = POLLIN};
-        if (left <= 0)
-            return err_set(e, STATUS_TIMEOUT, "QEMU does not answer");
-        if (poll(&p, 1, (int)left) > 0 && !pull(q)) {
-            q->gone = true;
-            return err_set(e, STATUS_FAILED, "QEMU ended");
-        }
-    }
-    return 0;
-}
-
-int qmp_start(struct qmp *q, int timeout_ms, struct err *e)
-{
-    if (wait_until(q, false, timeout_ms, e) < 0)
-        return -1;
-    return qmp_call(q, "qmp_capabilities", NULL, -1, NULL, timeout_ms, e);
-}
-
-static int send_line(struct qmp *q, const char *text, int fd)
-{
-    size_t len = strlen(text), done = 0;
-    union {
-        struct cmsghdr h;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control;
-    while (done < len) {
-        struct iovec iov = {(void *)(text + done), len - done};
-        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-        if (fd >= 0 && done == 0) {
-            memset(&control, 0, sizeof control);
-            m.msg_control = &control;
-            m.msg_controllen = sizeof control;
-            struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-            h->cmsg_level = SOL_SOCKET;
-            h->cmsg_type = SCM_RIGHTS;
-            h->cmsg_len = CMSG_LEN(sizeof(int));
-            memcpy(CMSG_DATA(h), &fd, sizeof fd);
-        }
-        ssize_t n = sendmsg(q->fd, &m, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -1;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
-int qmp_call(struct qmp *q, const char *command, json_t *args, int fd, json_t **ret, int timeout_ms, struct err *e)
-{
-    json_t *o = json_pack("{s:s, s:I}", "execute", command, "id", ++q->id);
-    if (args)
-        json_object_set_new(o, "arguments", args);
-    char *text = json_dumps(o, JSON_COMPACT);
-    json_decref(o);
-    json_decref(q->answer);
-    q->answer = NULL;
-    int rc = text ? send_line(q, text, fd) : -1;
-    free(text);
-    if (rc < 0)
-        return err_set(e, STATUS_FAILED, "QEMU ended");
-    if (wait_until(q, true, timeout_ms, e) < 0)
-        return err_wrap(e, "%s", command);
-    json_t *error = json_object_get(q->answer, "error");
-    if (error) {
-        const char *desc = json_string_value(json_object_get(error, "desc"));
-        return err_set(e, STATUS_FAILED, "QEMU refused %s: %s", command, desc ? desc : "no reason given");
-    }
-    if (ret)
-        *ret = json_incref(json_object_get(q->answer, "return"));
-    return 0;
-}
-
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+static void on_line(void *arg, json_t *msg)
 {
     struct qmp *q = arg;
-    (void)fd;
-    (void)what;
-    if (!pull(q)) {
-        event_del(q->ev);
-        q->gone = true;
-        q->closed(q->arg);
+    if (q->dead)
+        return;
+    const char *event = json_string_value(json_object_get(msg, "event"));
+    if (event) {
+        q->ops->event(q, event, json_object_get(msg, "data"), q->arg);
+        return;
+    }
+    json_t *id = json_object_get(msg, "id");
+    if (!json_is_integer(id))
+        return; /* the greeting */
+    for (struct waiting **p = &q->waiting; *p; p = &(*p)->next) {
+        struct waiting *w = *p;
+        if ((json_int_t)w->id != json_integer_value(id))
+            continue;
+        *p = w->next;
+        json_t *error = json_object_get(msg, "error");
+        const char *text = json_string_value(json_object_get(error, "desc"));
+        if (w->done)
+            w->done(w->arg, error ? NULL : json_object_get(msg, "return"), error ? (text ? text : "?") : NULL);
+        else if (error)
+            log_line("QEMU refused a command: %s", text ? text : "?");
+        free(w);
+        return;
     }
 }
 
-int qmp_watch(struct qmp *q, struct event_base *base)
+static void on_read(evutil_socket_t fd, short what, void *arg)
 {
-    q->ev = event_new(base, q->fd, EV_READ | EV_PERSIST, on_readable, q);
-    return q->ev ? event_add(q->ev, NULL) : -1;
+    (void)what;
+    struct qmp *q = arg;
+    char buf[16384];
+    ssize_t n = read((int)fd, buf, sizeof buf);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    q->busy = true;
+    if (n <= 0 || qmp_lines_feed(&q->lines, buf, (size_t)n, on_line, q) < 0) {
+        event_del(q->read_ev);
+        q->closed = true;
+        if (!q->dead)
+            q->ops->closed(q, q->arg);
+    }
+    q->busy = false;
+    if (q->dead)
+        destroy(q);
+}
+
+struct qmp *qmp_new(struct event_base *base, int fd, const struct qmp_ops *ops, void *arg)
+{
+    struct qmp *q = calloc(1, sizeof *q);
+    if (!q)
+        return NULL;
+    q->fd = fd;
+    q->ops = ops;
+    q->arg = arg;
+    evutil_make_socket_nonblocking(fd);
+    q->read_ev = event_new(base, fd, EV_READ | EV_PERSIST, on_read, q);
+    if (!q->read_ev || event_add(q->read_ev, NULL) < 0 ||
+        qmp_command(q, "qmp_capabilities", NULL, -1, NULL, NULL) < 0) {
+        if (q->read_ev)
+            event_free(q->read_ev);
+        while (q->waiting) {
+            struct waiting *w = q->waiting;
+            q->waiting = w->next;
+            free(w);
+        }
+        free(q);
+        return NULL;
+    }
+    return q;
+}
+
+/* Commands are few and small and fit the socket's buffer; one that does not is an error, not a wait. */
+static int send_line(int fd, const char *line, size_t len, int pass)
+{
+    struct iovec iov = {(char *)line, len};
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (pass >= 0) {
+        memset(&control, 0, sizeof control);
+        m.msg_control = &control;
+        m.msg_controllen = sizeof control;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &pass, sizeof pass);
+    }
+    ssize_t n;
+    while ((n = sendmsg(fd, &m, MSG_NOSIGNAL)) < 0 && errno == EINTR)
+        ;
+    return n == (ssize_t)len ? 0 : -1;
+}
+
+int qmp_command(struct qmp *q, const char *name, json_t *args, int pass, qmp_done done, void *arg)
+{
+    json_t *msg = json_pack("{s:s, s:i}", "execute", name, "id", (int)(q->next_id + 1));
+    struct waiting *w = calloc(1, sizeof *w);
+    if (msg && args)
+        json_object_set(msg, "arguments", args);
+    json_decref(args);
+    char *text = msg ? json_dumps(msg, JSON_COMPACT) : NULL;
+    json_decref(msg);
+    size_t len = text ? strlen(text) : 0;
+    int rc = -1;
+    if (w && text && !q->closed) {
+        text[len] = '\n'; /* in the place of the NUL */
+        rc = send_line(q->fd, text, len + 1, pass);
+    }
+    free(text);
+    if (rc < 0) {
+        free(w);
+        return -1;
+    }
+    w->id = ++q->next_id;
+    w->done = done;
+    w->arg = arg;
+    struct waiting **tail = &q->waiting;
+    while (*tail)
+        tail = &(*tail)->next;
+    *tail = w;
+    return 0;
 }

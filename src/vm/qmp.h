@@ -1,30 +1,39 @@
-/* QEMU's control protocol on a socket pair: calls that wait for their answer, and events.
- * Source: QEMU docs/interop/qmp-spec. */
+/* QEMU's monitor protocol over one stream socket.  The supervisor holds the only end; the socket is worth
+ * as much as the machine. */
 #ifndef SBX_VM_QMP_H
 #define SBX_VM_QMP_H
 
 #include <event2/event.h>
 #include <jansson.h>
 
-#include "core/err.h"
-
 struct qmp;
 
-typedef void qmp_event_fn(const char *event, const json_t *data, void *arg);
-typedef void qmp_closed_fn(void *arg);
+struct qmp_ops {
+    void (*event)(struct qmp *q, const char *name, json_t *data, void *arg);
+    /* The last callback: QEMU closed the socket or broke the protocol. */
+    void (*closed)(struct qmp *q, void *arg);
+};
 
-/* Takes fd.  Events that come during a call are delivered during it. */
-struct qmp *qmp_new(int fd, qmp_event_fn *event, qmp_closed_fn *closed, void *arg);
-void qmp_free(struct qmp *q);
+/* result is borrowed, NULL if the command failed with `error`. */
+typedef void (*qmp_done)(void *arg, json_t *result, const char *error);
 
-/* Reads the greeting and leaves negotiation mode. */
-int qmp_start(struct qmp *q, int timeout_ms, struct err *e);
+/* Takes fd on success; negotiates by itself, commands may be sent at once. */
+struct qmp *qmp_new(struct event_base *base, int fd, const struct qmp_ops *ops, void *arg);
+void qmp_free(struct qmp *q); /* outstanding commands are forgotten */
 
-/* Executes a command; args is stolen and may be NULL; fd is passed along unless it is -1.  The answer's "return" (a
- * new reference) goes to *ret unless that is NULL.  -1: QEMU's own words in e, or a timeout, or it is gone. */
-int qmp_call(struct qmp *q, const char *command, json_t *args, int fd, json_t **ret, int timeout_ms, struct err *e);
+/* Sends a command; args (may be NULL) is taken.  pass: a descriptor to send along, or -1.  done may be NULL.
+ * -1 if the socket is gone or full. */
+int qmp_command(struct qmp *q, const char *name, json_t *args, int pass, qmp_done done, void *arg);
 
-/* From now on events come from the loop. */
-int qmp_watch(struct qmp *q, struct event_base *base);
+/* The pure part, for tests: splits a stream into its JSON lines. */
+#define QMP_LINE_MAX (1024u * 1024u)
+struct qmp_lines {
+    char *buf;
+    size_t len, cap;
+};
+/* Calls `line` for each whole object; -1 on bad JSON or an overlong line. */
+int qmp_lines_feed(struct qmp_lines *l, const char *bytes, size_t n, void (*line)(void *arg, json_t *msg),
+                   void *arg);
+void qmp_lines_finish(struct qmp_lines *l);
 
 #endif
