@@ -47,12 +47,6 @@ struct sessions *sessions_new(struct event_base *base, unsigned scrollback, cons
     ss->scrollback = scrollback;
     ss->ops = ops;
     ss->arg = arg;
-    ss->guest_ctl = ctl_new(base);
-    ss->screen_ctl = ctl_new(base);
-    if (!ss->guest_ctl || !ss->screen_ctl) {
-        sessions_free(ss);
-        return NULL;
-    }
     return ss;
 }
 
@@ -116,7 +110,8 @@ static void free_session(struct session *s)
             ss->count--;
             break;
         }
-    ctl_forget(ss->guest_ctl, s);
+    if (ss->guest_ctl)
+        ctl_forget(ss->guest_ctl, s);
     while (s->viewers)
         viewer_remove(s, s->viewers);
     if (ss->guest)
@@ -146,8 +141,6 @@ void sessions_free(struct sessions *ss)
         return;
     while (ss->list)
         free_session(ss->list);
-    ctl_free(ss->guest_ctl);
-    ctl_free(ss->screen_ctl);
     free(ss);
 }
 
@@ -229,9 +222,10 @@ void session_check_over(struct session *s)
     trim_ended(ss);
 }
 
-void sessions_set_guest(struct sessions *ss, struct link *guest)
+void sessions_set_guest(struct sessions *ss, struct link *guest, struct ctl *requests)
 {
     ss->guest = guest;
+    ss->guest_ctl = requests;
     if (guest)
         return;
     for (struct session *s = ss->list, *next; s; s = next) {
@@ -262,9 +256,10 @@ static int open_screen(struct session *s)
                                     (int)s->rows, "cols", (int)s->cols, "scrollback", (int)ss->scrollback));
 }
 
-void sessions_set_screen(struct sessions *ss, struct link *screen)
+void sessions_set_screen(struct sessions *ss, struct link *screen, struct ctl *requests)
 {
     ss->screen = screen;
+    ss->screen_ctl = requests;
     for (struct session *s = ss->list; s; s = s->next) {
         if (!s->tty || s->over)
             continue;
@@ -646,8 +641,6 @@ void sessions_client_gone(struct sessions *ss, struct link *client)
 
 bool sessions_guest_ctrl(struct sessions *ss, const json_t *msg)
 {
-    if (ctl_take(ss->guest_ctl, msg))
-        return true;
     const char *op = json_string_value(json_object_get(msg, "op"));
     if (!op || strcmp(op, "exit") != 0)
         return false;
@@ -688,8 +681,6 @@ static void on_painting(struct session *s, const json_t *msg)
 
 bool sessions_screen_ctrl(struct sessions *ss, const json_t *msg)
 {
-    if (ctl_take(ss->screen_ctl, msg))
-        return true;
     const char *op = json_string_value(json_object_get(msg, "op"));
     struct session *s = session_find(ss, (uint16_t)json_integer_value(json_object_get(msg, "chan")));
     static const char *const passed[] = {"notify", "clipboard", "cwd", "prompt", "bell", "title"};

@@ -24,6 +24,7 @@
 #define SESSION_PAINT_MAX (8u * 1024u * 1024u)
 
 struct sessions;
+struct ctl;
 
 struct sessions_ops {
     void (*changed)(void *arg);
@@ -34,9 +35,10 @@ struct sessions *sessions_new(struct event_base *base, unsigned scrollback, cons
                               void *arg);
 void sessions_free(struct sessions *ss);
 
-/* The links; NULL when one is gone.  With a new screen process the screens start empty. */
-void sessions_set_guest(struct sessions *ss, struct link *guest);
-void sessions_set_screen(struct sessions *ss, struct link *screen);
+/* The links, and the tables for requests on them (whose owner gives them the replies); NULL when a link is
+ * gone.  With a new screen process the screens start empty. */
+void sessions_set_guest(struct sessions *ss, struct link *guest, struct ctl *requests);
+void sessions_set_screen(struct sessions *ss, struct link *screen, struct ctl *requests);
 
 /* What arrives on them. */
 void sessions_guest_data(struct sessions *ss, uint16_t chan, unsigned stream, const uint8_t *buf, size_t len);

@@ -1,0 +1,279 @@
+#include "vm/client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/paths.h"
+#include "vm/supervisor_int.h"
+
+#define TELL_DELAY_MS 100
+
+struct client {
+    struct client *next;
+    struct clients *owner;
+    struct linkev *ev;
+    bool watches;
+};
+
+struct clients {
+    struct supervisor *s;
+    int fd;
+    char *path;
+    struct event *accept_ev, *tell_timer;
+    struct client *list;
+    unsigned count;
+};
+
+static struct link *link_of(struct client *c)
+{
+    return linkev_link(c->ev);
+}
+
+static json_int_t id_of(const json_t *msg)
+{
+    return json_integer_value(json_object_get(msg, "id"));
+}
+
+static uint16_t chan_of(const json_t *msg)
+{
+    return (uint16_t)json_integer_value(json_object_get(msg, "chan"));
+}
+
+static void op_status(struct client *c, const json_t *msg)
+{
+    ctl_reply(link_of(c), id_of(msg), NULL, supervisor_status(c->owner->s));
+}
+
+static void op_watch(struct client *c, const json_t *msg)
+{
+    c->watches = true;
+    op_status(c, msg);
+}
+
+static void op_stop(struct client *c, const json_t *msg)
+{
+    json_t *t = json_object_get(msg, "timeout_s");
+    ctl_reply(link_of(c), id_of(msg), NULL, NULL);
+    supervisor_stop(c->owner->s, json_is_integer(t) ? (int)json_integer_value(t) : 10);
+}
+
+static void op_exec(struct client *c, const json_t *msg)
+{
+    if (c->owner->s->life == LIFE_RUNNING) {
+        sessions_exec(c->owner->s->sessions, link_of(c), msg);
+        return;
+    }
+    struct err e;
+    err_set(&e, STATUS_FAILED, "%s is not running", c->owner->s->name);
+    ctl_reply(link_of(c), id_of(msg), &e, NULL);
+}
+
+static void op_attach(struct client *c, const json_t *msg)
+{
+    sessions_attach(c->owner->s->sessions, link_of(c), msg);
+}
+
+static void op_resize(struct client *c, const json_t *msg)
+{
+    sessions_resize(c->owner->s->sessions, link_of(c), msg);
+}
+
+static void op_detach(struct client *c, const json_t *msg)
+{
+    sessions_detach(c->owner->s->sessions, link_of(c), chan_of(msg));
+    ctl_reply(link_of(c), id_of(msg), NULL, NULL);
+}
+
+static void op_signal(struct client *c, const json_t *msg)
+{
+    sessions_signal(c->owner->s->sessions, link_of(c), msg);
+}
+
+static void op_text(struct client *c, const json_t *msg)
+{
+    sessions_text(c->owner->s->sessions, link_of(c), msg);
+}
+
+static const struct {
+    const char *op;
+    void (*run)(struct client *c, const json_t *msg);
+} ops_table[] = {
+    {"status", op_status}, {"watch", op_watch},   {"stop", op_stop},     {"exec", op_exec}, {"attach", op_attach},
+    {"resize", op_resize}, {"detach", op_detach}, {"signal", op_signal}, {"kill", op_signal}, {"text", op_text},
+};
+
+static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
+{
+    (void)ev;
+    struct client *c = arg;
+    const char *op = json_string_value(json_object_get(msg, "op"));
+    for (size_t i = 0; op && i < sizeof ops_table / sizeof *ops_table; i++)
+        if (strcmp(op, ops_table[i].op) == 0) {
+            ops_table[i].run(c, msg);
+            return;
+        }
+    struct err e;
+    err_set(&e, STATUS_USAGE, "unknown request \"%s\"", op ? op : "");
+    ctl_reply(link_of(c), id_of(msg), &e, NULL);
+}
+
+static void on_data(struct linkev *ev, uint16_t chan, unsigned stream, const uint8_t *buf, size_t len, void *arg)
+{
+    struct client *c = arg;
+    sessions_client_data(c->owner->s->sessions, linkev_link(ev), chan, stream, buf, len);
+}
+
+static void on_eof(struct linkev *ev, uint16_t chan, unsigned stream, void *arg)
+{
+    struct client *c = arg;
+    sessions_client_eof(c->owner->s->sessions, linkev_link(ev), chan, stream);
+}
+
+static void on_writable(struct linkev *ev, uint16_t chan, unsigned stream, void *arg)
+{
+    struct client *c = arg;
+    sessions_client_writable(c->owner->s->sessions, linkev_link(ev), chan, stream);
+}
+
+static void drop(struct client *c)
+{
+    struct clients *cs = c->owner;
+    for (struct client **p = &cs->list; *p; p = &(*p)->next)
+        if (*p == c) {
+            *p = c->next;
+            cs->count--;
+            break;
+        }
+    sessions_client_gone(cs->s->sessions, link_of(c));
+    linkev_free(c->ev);
+    free(c);
+}
+
+static void on_closed(struct linkev *ev, const char *why, void *arg)
+{
+    (void)ev;
+    if (why)
+        log_line("a client was dropped: %s", why);
+    drop(arg);
+}
+
+static const struct linkev_ops link_ops = {
+    .ctrl = on_ctrl, .data = on_data, .eof = on_eof, .writable = on_writable, .closed = on_closed};
+
+static void on_accept(evutil_socket_t fd, short what, void *arg)
+{
+    (void)what;
+    struct clients *cs = arg;
+    struct ucred who;
+    socklen_t n = sizeof who;
+    int peer = accept4((int)fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (peer < 0)
+        return;
+    /* The socket is ours alone by its mode already; root may enter, too. */
+    bool welcome = getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 &&
+                   (who.uid == geteuid() || who.uid == 0) && cs->count < CLIENTS_MAX;
+    struct client *c = welcome ? calloc(1, sizeof *c) : NULL;
+    if (c) {
+        c->owner = cs;
+        c->ev = linkev_new(cs->s->base, peer, &link_ops, c);
+    }
+    if (!c || !c->ev) {
+        free(c);
+        close(peer);
+        return;
+    }
+    c->next = cs->list;
+    cs->list = c;
+    cs->count++;
+}
+
+struct clients *clients_new(struct supervisor *s, struct err *e)
+{
+    struct clients *cs = calloc(1, sizeof *cs);
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (!cs)
+        return NULL;
+    cs->s = s;
+    cs->fd = -1;
+    cs->path = path_socket(s->name, e);
+    if (!cs->path)
+        goto fail;
+    if (strlen(cs->path) >= sizeof a.sun_path) {
+        err_set(e, STATUS_FAILED, "the path of the socket is too long: %s", cs->path);
+        goto fail;
+    }
+    memcpy(a.sun_path, cs->path, strlen(cs->path) + 1);
+    cs->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    unlink(cs->path); /* of a supervisor that was killed: we hold the lock */
+    mode_t old = umask(0177);
+    int bound = cs->fd < 0 ? -1 : bind(cs->fd, (struct sockaddr *)&a, sizeof a);
+    umask(old);
+    if (bound < 0 || listen(cs->fd, 64) < 0) {
+        err_errno(e, errno, "cannot listen on %s", cs->path);
+        goto fail;
+    }
+    cs->accept_ev = event_new(s->base, cs->fd, EV_READ | EV_PERSIST, on_accept, cs);
+    if (!cs->accept_ev || event_add(cs->accept_ev, NULL) < 0)
+        goto fail;
+    return cs;
+fail:
+    if (e && !e->status)
+        err_set(e, STATUS_FAILED, "out of memory");
+    clients_free(cs);
+    return NULL;
+}
+
+void clients_free(struct clients *cs)
+{
+    if (!cs)
+        return;
+    if (cs->accept_ev) {
+        unlink(cs->path);
+        event_free(cs->accept_ev);
+    }
+    if (cs->tell_timer)
+        event_free(cs->tell_timer);
+    while (cs->list) {
+        linkev_flush(cs->list->ev, 1000);
+        drop(cs->list);
+    }
+    if (cs->fd >= 0)
+        close(cs->fd);
+    free(cs->path);
+    free(cs);
+}
+
+static void on_tell(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct clients *cs = arg;
+    json_t *note = NULL;
+    for (struct client *c = cs->list; c; c = c->next) {
+        if (!c->watches)
+            continue;
+        if (!note) {
+            note = supervisor_status(cs->s);
+            json_object_set_new(note, "op", json_string("status"));
+        }
+        link_send_ctrl(link_of(c), json_incref(note));
+    }
+    json_decref(note);
+}
+
+void clients_changed(struct clients *cs)
+{
+    if (!cs)
+        return;
+    if (!cs->tell_timer)
+        cs->tell_timer = evtimer_new(cs->s->base, on_tell, cs);
+    struct timeval tv = {0, TELL_DELAY_MS * 1000};
+    if (cs->tell_timer && !evtimer_pending(cs->tell_timer, NULL))
+        evtimer_add(cs->tell_timer, &tv);
+}

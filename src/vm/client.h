@@ -1,0 +1,24 @@
+/* The client socket: any `sbx` of the same user (docs/protocols.md, "client"). */
+#ifndef SBX_VM_CLIENT_H
+#define SBX_VM_CLIENT_H
+
+#include <event2/event.h>
+#include <jansson.h>
+
+#include "core/err.h"
+#include "core/link.h"
+
+#define CLIENTS_MAX 256u
+
+struct clients;
+struct supervisor;
+
+/* Listens on $XDG_RUNTIME_DIR/sbx/NAME.sock. */
+struct clients *clients_new(struct supervisor *s, struct err *e);
+/* Says the last words (up to a second) and closes; the socket is removed. */
+void clients_free(struct clients *c);
+
+/* The status changed: those who watch are told, at most ten times a second. */
+void clients_changed(struct clients *c);
+
+#endif

@@ -1,0 +1,271 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/paths.h"
+#include "core/spawn.h"
+#include "vm/supervisor_int.h"
+
+/* A screen process that dies again and again has met something that kills it each time. */
+#define SCREEN_RESTARTS 20
+/* Where the folders' descriptors begin in `sbx fs`. */
+#define FS_FOLDER_FD 6
+
+const char *const role_names[ROLES] = {"broker", "net", "fs", "screen"};
+
+static void on_screen_open(struct supervisor *s)
+{
+    sessions_set_screen(s->sessions, linkev_link(s->helpers[ROLE_SCREEN].link), s->helpers[ROLE_SCREEN].ctl);
+}
+
+static void on_served(void *arg, const json_t *reply, const char *error)
+{
+    (void)reply;
+    struct helper *h = arg;
+    if (error) {
+        supervisor_fail(h->owner, "the workspace cannot be served: %s", error);
+        return;
+    }
+    h->owner->folders_served = true;
+    boot_helper_ready(h->owner);
+}
+
+static void serve_folders(struct helper *h)
+{
+    struct supervisor *s = h->owner;
+    json_t *folders = json_array();
+    for (unsigned i = 0; i < s->record.nfolders; i++)
+        json_array_append_new(folders, json_pack("{s:i, s:i, s:b}", "index", (int)i, "fd", (int)(FS_FOLDER_FD + i),
+                                                 "ro", (int)s->record.folders[i].read_only));
+    /* The guest's account `agent`, as the base image has it. */
+    json_t *msg = json_pack("{s:s, s:o, s:i, s:i}", "op", "start", "folders", folders, "uid", 1000, "gid", 1000);
+    ctl_send(h->ctl, linkev_link(h->link), msg, 10000, on_served, h);
+}
+
+static void on_hello(struct helper *h)
+{
+    h->ready = true;
+    if (h->role == ROLE_FS && h->owner->record.nfolders)
+        serve_folders(h);
+    boot_helper_ready(h->owner);
+}
+
+static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
+{
+    (void)ev;
+    struct helper *h = arg;
+    struct supervisor *s = h->owner;
+    if (ctl_take(h->ctl, msg))
+        return;
+    const char *op = json_string_value(json_object_get(msg, "op"));
+    if (op && strcmp(op, "hello") == 0) {
+        on_hello(h);
+    } else if (h->role == ROLE_SCREEN) {
+        sessions_screen_ctrl(s->sessions, msg);
+    } else if (op && strcmp(op, "blocked") == 0) {
+        s->blocked = json_integer_value(json_object_get(msg, "count"));
+        clients_changed(s->clients);
+    } else if (op && strcmp(op, "policy") == 0) {
+        const char *why = json_string_value(json_object_get(msg, "error"));
+        if (!json_is_true(json_object_get(msg, "ok")))
+            supervisor_notice(s, why ? why : "the policy cannot be read: everything is denied");
+    } else {
+        log_line("%s says \"%s\"", role_names[h->role], op ? op : "");
+    }
+}
+
+static void on_data(struct linkev *ev, uint16_t chan, unsigned stream, const uint8_t *buf, size_t len, void *arg)
+{
+    (void)ev;
+    struct helper *h = arg;
+    if (h->role == ROLE_SCREEN)
+        sessions_screen_data(h->owner->sessions, chan, stream, buf, len);
+}
+
+static void on_eof(struct linkev *ev, uint16_t chan, unsigned stream, void *arg)
+{
+    (void)ev;
+    struct helper *h = arg;
+    if (h->role == ROLE_SCREEN)
+        sessions_screen_eof(h->owner->sessions, chan, stream);
+}
+
+static void on_writable(struct linkev *ev, uint16_t chan, unsigned stream, void *arg)
+{
+    (void)ev;
+    struct helper *h = arg;
+    if (h->role == ROLE_SCREEN)
+        sessions_screen_writable(h->owner->sessions, chan, stream);
+}
+
+static void on_closed(struct linkev *ev, const char *why, void *arg)
+{
+    (void)ev;
+    struct helper *h = arg;
+    if (why)
+        log_line("the link to %s broke: %s", role_names[h->role], why);
+    /* What that means is decided where its end is reaped; one that lives on without a link is of no use. */
+    if (h->pid > 0)
+        kill(h->pid, SIGKILL);
+    if (h->role == ROLE_SCREEN)
+        sessions_set_screen(h->owner->sessions, NULL, NULL);
+}
+
+static const struct linkev_ops link_ops = {
+    .ctrl = on_ctrl, .data = on_data, .eof = on_eof, .writable = on_writable, .closed = on_closed};
+
+/* link: the number of the helper's supervisor link in its descriptor table. */
+static int start_one(struct supervisor *s, enum role role, const struct spawn_fd *own, size_t nown, int link_to,
+                     struct err *e)
+{
+    struct helper *h = &s->helpers[role];
+    struct spawn_fd fds[8 + RECORD_FOLDERS_MAX];
+    size_t n = 0;
+    int pair[2], null = open("/dev/null", O_RDWR | O_CLOEXEC), rc = -1;
+    char *self = path_self(e);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+        free(self);
+        close(null);
+        return err_errno(e, errno, "cannot make a socket pair");
+    }
+    for (size_t i = 0; i < nown; i++)
+        fds[n++] = own[i];
+    fds[n++] = (struct spawn_fd){pair[1], link_to};
+    fds[n++] = (struct spawn_fd){null, 0};
+    fds[n++] = (struct spawn_fd){null, 1};
+    fds[n++] = (struct spawn_fd){s->log_pipe[1], 2};
+    char *argv[] = {(char *)"sbx", (char *)role_names[role], (char *)s->name, NULL};
+    struct spawn sp = {.path = self, .argv = argv, .fds = fds, .nfds = n, .die_with_parent = true, .new_session = true};
+    h->owner = s;
+    h->role = role;
+    h->ready = false;
+    h->pid = self ? spawn_run(&sp, e) : -1;
+    close(pair[1]);
+    close(null);
+    free(self);
+    if (h->pid > 0) {
+        h->ctl = ctl_new(s->base);
+        h->link = linkev_new(s->base, pair[0], &link_ops, h);
+        rc = h->ctl && h->link ? 0 : err_set(e, STATUS_FAILED, "out of memory");
+    }
+    if (rc < 0 && !h->link)
+        close(pair[0]);
+    return rc;
+}
+
+static int start_fs(struct supervisor *s, struct err *e)
+{
+    struct spawn_fd fds[1 + RECORD_FOLDERS_MAX] = {{s->fs_pair[1], 3}};
+    size_t n = 1;
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < s->record.nfolders; i++) {
+        const char *path = s->record.folders[i].path;
+        int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+            rc = err_errno(e, errno, "cannot open the folder %s", path);
+        else
+            fds[n++] = (struct spawn_fd){fd, FS_FOLDER_FD + (int)i};
+    }
+    if (rc == 0)
+        rc = start_one(s, ROLE_FS, fds, n, 4, e);
+    for (size_t i = 1; i < n; i++)
+        close(fds[i].from);
+    return rc;
+}
+
+static int start_screen(struct supervisor *s, struct err *e)
+{
+    if (start_one(s, ROLE_SCREEN, NULL, 0, 3, e) < 0)
+        return -1;
+    on_screen_open(s);
+    return 0;
+}
+
+int helpers_start(struct supervisor *s, struct err *e)
+{
+    int ask[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ask) < 0)
+        return err_errno(e, errno, "cannot make a socket pair");
+    const struct spawn_fd net[] = {{s->net_pair[1], 3}, {ask[0], 4}}, broker[] = {{ask[1], 4}};
+    int rc = start_one(s, ROLE_NET, net, 2, 5, e);
+    if (rc == 0)
+        rc = start_one(s, ROLE_BROKER, broker, 1, 3, e);
+    if (rc == 0)
+        rc = start_fs(s, e);
+    if (rc == 0)
+        rc = start_screen(s, e);
+    close(ask[0]);
+    close(ask[1]);
+    if (rc < 0)
+        helpers_end(s);
+    return rc;
+}
+
+bool helpers_ready(const struct supervisor *s)
+{
+    /* A session can do without a screen; it is started again by itself if it fails. */
+    for (int r = 0; r < ROLES; r++)
+        if (r != ROLE_SCREEN && !s->helpers[r].ready)
+            return false;
+    return s->record.nfolders == 0 || s->folders_served;
+}
+
+static void drop(struct helper *h)
+{
+    linkev_free(h->link);
+    h->link = NULL;
+    ctl_free(h->ctl);
+    h->ctl = NULL;
+}
+
+bool helper_reaped(struct supervisor *s, pid_t pid, int status)
+{
+    for (int r = 0; r < ROLES; r++) {
+        struct helper *h = &s->helpers[r];
+        if (h->pid != pid)
+            continue;
+        h->pid = 0;
+        char how[64];
+        if (status >= 128)
+            snprintf(how, sizeof how, "signal %d", status - 128);
+        else
+            snprintf(how, sizeof how, "status %d", status);
+        log_line("sbx %s ended: %s", role_names[r], how);
+        if (r == ROLE_SCREEN) {
+            sessions_set_screen(s->sessions, NULL, NULL);
+            drop(h);
+            struct err e = {0};
+            if (s->life != LIFE_STOPPING && h->restarts++ < SCREEN_RESTARTS && start_screen(s, &e) == 0)
+                log_line("sbx screen was started again; screens begin empty");
+            else if (s->life != LIFE_STOPPING)
+                supervisor_notice(s, "the screen process fails; terminals stay blank until a restart");
+        } else {
+            /* The cable cannot be plugged in again, and a machine without its workspace loses data. */
+            supervisor_fail(s, "its %s process ended unexpectedly (%s); see sbx.log",
+                            r == ROLE_FS ? "workspace" : r == ROLE_NET ? "network" : "broker", how);
+        }
+        return true;
+    }
+    return false;
+}
+
+void helpers_end(struct supervisor *s)
+{
+    sessions_set_screen(s->sessions, NULL, NULL);
+    for (int r = 0; r < ROLES; r++) {
+        struct helper *h = &s->helpers[r];
+        if (h->pid > 0) {
+            kill(h->pid, SIGKILL);
+            spawn_wait(h->pid);
+        }
+        h->pid = 0;
+        if (h->ctl)
+            drop(h);
+    }
+}
