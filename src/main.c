@@ -6,13 +6,15 @@
 #include "net/net_main.h"
 #include "vm/accel.h"
 #include "vm/fs.h"
+#include "vm/screen_main.h"
 #include "vm/supervisor.h"
 
 static const struct {
     const char *role;
     int (*run)(int argc, char **argv);
 } roles[] = {
-    {"supervise", supervise_main}, {"broker", broker_main}, {"net", net_main}, {"fs", fs_main}, {"accel", accel_main},
+    {"supervise", supervise_main}, {"broker", broker_main}, {"net", net_main}, {"fs", fs_main},
+    {"screen", screen_main},       {"accel", accel_main},
 };
 
 int main(int argc, char **argv)

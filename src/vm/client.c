@@ -1,15 +1,13 @@
 #include "vm/client.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "core/paths.h"
+#include "core/unixsock.h"
 #include "vm/supervisor_int.h"
 
 #define TELL_DELAY_MS 100
@@ -170,15 +168,10 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
     struct clients *cs = arg;
-    struct ucred who;
-    socklen_t n = sizeof who;
     int peer = accept4((int)fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (peer < 0)
         return;
-    /* The socket is ours alone by its mode already; root may enter, too. */
-    bool welcome = getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 &&
-                   (who.uid == geteuid() || who.uid == 0) && cs->count < CLIENTS_MAX;
-    struct client *c = welcome ? calloc(1, sizeof *c) : NULL;
+    struct client *c = unixsock_peer_ok(peer) && cs->count < CLIENTS_MAX ? calloc(1, sizeof *c) : NULL;
     if (c) {
         c->owner = cs;
         c->ev = linkev_new(cs->s->base, peer, &link_ops, c);
@@ -196,7 +189,6 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
 struct clients *clients_new(struct supervisor *s, struct err *e)
 {
     struct clients *cs = calloc(1, sizeof *cs);
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (!cs)
         return NULL;
     cs->s = s;
@@ -204,20 +196,9 @@ struct clients *clients_new(struct supervisor *s, struct err *e)
     cs->path = path_socket(s->name, e);
     if (!cs->path)
         goto fail;
-    if (strlen(cs->path) >= sizeof a.sun_path) {
-        err_set(e, STATUS_FAILED, "the path of the socket is too long: %s", cs->path);
+    cs->fd = unixsock_listen(cs->path, e); /* one that is there is of a supervisor that was killed: we hold the lock */
+    if (cs->fd < 0)
         goto fail;
-    }
-    memcpy(a.sun_path, cs->path, strlen(cs->path) + 1);
-    cs->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    unlink(cs->path); /* of a supervisor that was killed: we hold the lock */
-    mode_t old = umask(0177);
-    int bound = cs->fd < 0 ? -1 : bind(cs->fd, (struct sockaddr *)&a, sizeof a);
-    umask(old);
-    if (bound < 0 || listen(cs->fd, 64) < 0) {
-        err_errno(e, errno, "cannot listen on %s", cs->path);
-        goto fail;
-    }
     cs->accept_ev = event_new(s->base, cs->fd, EV_READ | EV_PERSIST, on_accept, cs);
     if (!cs->accept_ev || event_add(cs->accept_ev, NULL) < 0)
         goto fail;

@@ -380,6 +380,7 @@ static int put_special(struct archive *a, const char *name, unsigned type, unsig
     archive_entry_set_pathname(entry, name);
     archive_entry_set_filetype(entry, type);
     archive_entry_set_perm(entry, mode);
+    archive_entry_set_size(entry, 0); /* the newc writer insists */
     if (type == AE_IFCHR) {
         archive_entry_set_rdevmajor(entry, major);
         archive_entry_set_rdevminor(entry, minor);
