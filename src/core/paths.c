@@ -156,11 +156,14 @@ static char *build_tree(struct err *e)
     char *self = path_self(e);
     if (!self)
         return NULL;
-    char *slash = strrchr(self, '/');
-    if (slash && slash != self) {
+    /* build/sbx, and the tests one folder below it. */
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(self, '/');
+        if (!slash || slash == self)
+            break;
         *slash = '\0';
         char probe[PATH_MAX];
-        int n = snprintf(probe, sizeof probe, "%s/../assets/kits", self);
+        int n = snprintf(probe, sizeof probe, "%s/../assets/policies", self);
         if (n > 0 && (size_t)n < sizeof probe && access(probe, R_OK) == 0)
             return self;
     }

@@ -18,6 +18,7 @@
 struct policy {
     enum posture posture;
     bool posture_from_sandbox;
+    bool open;            /* what no rule speaks of is allowed; only a preset says so */
     struct rule *rules;
     size_t n, cap;
     char error[512];
@@ -65,6 +66,17 @@ static struct rule *new_rule(struct policy *p)
     return &p->rules[p->n];
 }
 
+static const char *const rule_keys[] = {"id", "action", "target", "expires", "comment", "created", NULL};
+static const char *const file_keys[] = {"version", "posture", "rules", "description", NULL};
+static const char *const preset_keys[] = {"version", "default", "rules", "description", NULL};
+
+static bool is_one_of(const char *key, const char *const *list)
+{
+    while (*list && strcmp(*list, key) != 0)
+        list++;
+    return *list != NULL;
+}
+
 static int read_rule(struct rule *r, const json_t *o, struct err *e)
 {
     const char *key;
@@ -72,8 +84,10 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
     if (!json_is_object(o))
         return err_set(e, STATUS_FAILED, "a rule is not an object");
     json_object_foreach((json_t *)o, key, v)
-        if (!strstr(" id action target expires comment created ", key) || strchr(key, ' '))
+        if (!is_one_of(key, rule_keys))
             return err_set(e, STATUS_FAILED, "a rule has the unknown key \"%s\"", key);
+        else if (!json_is_string(v) && strcmp(key, "expires") != 0 && strcmp(key, "created") != 0)
+            return err_set(e, STATUS_FAILED, "\"%s\" of a rule is not a text", key);
     const char *action = json_string_value(json_object_get(o, "action"));
     const char *target = json_string_value(json_object_get(o, "target"));
     const char *id = json_string_value(json_object_get(o, "id"));
@@ -83,7 +97,7 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
         return err_set(e, STATUS_FAILED, "a rule has no target");
     if (!action || (strcmp(action, "allow") != 0 && strcmp(action, "deny") != 0))
         return err_set(e, STATUS_FAILED, "the action of rule \"%s\" is neither allow nor deny", target);
-    if (expires && !json_is_integer(expires))
+    if (expires && (!json_is_integer(expires) || json_integer_value(expires) <= 0))
         return err_set(e, STATUS_FAILED, "the expiry of rule \"%s\" is not a number", target);
     if (rule_parse(r, target, e) < 0)
         return -1;
@@ -99,7 +113,7 @@ static int read_object(struct policy *p, const json_t *o, enum rule_origin origi
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)o, key, v)
-        if (strcmp(key, "version") && strcmp(key, "posture") && strcmp(key, "rules") && strcmp(key, "description"))
+        if (!is_one_of(key, origin == RULE_PRESET ? preset_keys : file_keys))
             return err_set(e, STATUS_FAILED, "unknown key \"%s\"", key);
     json_t *version = json_object_get(o, "version");
     if (!json_is_integer(version) || json_integer_value(version) != POLICY_VERSION)
@@ -113,6 +127,13 @@ static int read_object(struct policy *p, const json_t *o, enum rule_origin origi
         if (origin == RULE_SANDBOX || !p->posture_from_sandbox)
             p->posture = x;
         p->posture_from_sandbox |= origin == RULE_SANDBOX;
+    }
+    json_t *otherwise = json_object_get(o, "default");
+    if (otherwise) {
+        const char *word = json_string_value(otherwise);
+        if (!word || (strcmp(word, "allow") != 0 && strcmp(word, "deny") != 0))
+            return err_set(e, STATUS_FAILED, "its default is neither allow nor deny");
+        p->open = word[0] == 'a';
     }
     json_t *rules = json_object_get(o, "rules");
     if (rules && !json_is_array(rules))
@@ -189,6 +210,19 @@ static bool build_index(struct policy *p)
     return true;
 }
 
+static void finish_load(struct policy *p)
+{
+    static const char *const presets[] = {
+        [POSTURE_UNSET] = "policies/balanced.json", /* what was never chosen is the middle one; sbx says so */
+        [POSTURE_OPEN] = "policies/open.json",
+        [POSTURE_BALANCED] = "policies/balanced.json",
+        [POSTURE_LOCKED] = "policies/locked-down.json",
+    };
+    read_file(p, path_asset(presets[p->posture], NULL), RULE_PRESET);
+    if (!build_index(p))
+        snprintf(p->error, sizeof p->error, "out of memory");
+}
+
 struct policy *policy_load(const char *sandbox)
 {
     struct policy *p = calloc(1, sizeof *p);
@@ -197,12 +231,21 @@ struct policy *policy_load(const char *sandbox)
     if (sandbox)
         read_file(p, policy_path(sandbox, NULL), RULE_SANDBOX);
     read_file(p, policy_path(NULL, NULL), RULE_GLOBAL);
-    /* What was never chosen is the middle one; sbx says so when it starts. */
-    enum posture preset = p->posture ? p->posture : POSTURE_BALANCED;
-    if (preset == POSTURE_BALANCED)
-        read_file(p, path_asset("policies/balanced.json", NULL), RULE_PRESET);
-    if (!build_index(p))
-        snprintf(p->error, sizeof p->error, "out of memory");
+    finish_load(p);
+    return p;
+}
+
+struct policy *policy_from_json(const json_t *o)
+{
+    struct err e = {0};
+    struct policy *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    if (!json_is_object(o))
+        snprintf(p->error, sizeof p->error, "the policy is not an object");
+    else if (read_object(p, o, RULE_SANDBOX, &e) < 0)
+        snprintf(p->error, sizeof p->error, "%.500s", e.text);
+    finish_load(p);
     return p;
 }
 
@@ -241,29 +284,42 @@ struct search {
     const uint8_t *addr;
     uint16_t port;
     int64_t now;
+    const char *method, *path; /* of one request; NULL: a connection is judged */
+    bool denied_everywhere;    /* only denials of all ports and requests are looked for */
     const struct rule *deny, *allow, *exact;
+    const struct rule *deny_some, *allow_some, *exact_some; /* for a connection: conditional ones */
 };
+
+static void first(const struct rule **slot, const struct rule *r)
+{
+    if (!*slot)
+        *slot = r;
+}
 
 static void visit(struct search *s, uint32_t key)
 {
     for (uint32_t i = s->p->bucket[key & (s->p->buckets - 1)]; i; i = s->p->chain[i - 1]) {
         const struct rule *r = &s->p->rules[i - 1];
+        bool some = rule_is_conditional(r);
         if (r->expires && r->expires <= s->now)
+            continue;
+        if (s->denied_everywhere && (!r->deny || some || rule_has_port(r)))
             continue;
         if (s->name ? !rule_matches_name(r, s->name, s->port)
                     : !rule_matches_addr(r, s->family, s->addr, s->port))
             continue;
+        if (some && s->method) {
+            if (!rule_matches_request(r, s->method, s->path))
+                continue;
+            some = false;
+        }
         if (r->deny) {
-            if (!s->deny)
-                s->deny = r;
+            first(some ? &s->deny_some : &s->deny, r);
             continue;
         }
-        if (!s->allow)
-            s->allow = r;
-        bool exact = r->origin != RULE_PRESET &&
-                     (r->kind == RULE_RANGE || (r->kind == RULE_HOST && r->port_low == r->port_high));
-        if (exact && !s->exact)
-            s->exact = r;
+        first(some ? &s->allow_some : &s->allow, r);
+        if (r->origin != RULE_PRESET && rule_is_exact(r))
+            first(some ? &s->exact_some : &s->exact, r);
     }
 }
 
@@ -275,9 +331,18 @@ static void conclude(const struct search *s, struct decision *d)
         snprintf(d->text, sizeof d->text, "policy cannot be read");
         return;
     }
-    d->rule = s->deny ? s->deny : s->exact ? s->exact : s->allow;
-    d->allow = d->rule ? !d->rule->deny : s->p->posture == POSTURE_OPEN;
-    d->exact = d->allow && d->rule && d->rule == s->exact;
+    const struct rule *allow = s->exact ? s->exact : s->allow;
+    const struct rule *some = s->exact_some ? s->exact_some : s->allow_some;
+    d->rule = s->deny ? s->deny : allow;
+    d->allow = !s->deny && (allow || s->p->open);
+    if (d->allow && s->deny_some) {
+        d->rule = s->deny_some;
+        d->http = true;
+    } else if (!s->deny && !d->allow && some) {
+        d->rule = some;
+        d->allow = d->http = true;
+    }
+    d->exact = d->allow && (s->exact || s->exact_some);
     if (d->rule) {
         char text[RULE_TEXT_MAX];
         rule_format(text, d->rule);
@@ -300,15 +365,27 @@ static void find_name(struct search *s)
         visit(s, hash_bytes(dot + 1, strlen(dot + 1), RULE_DEPTH));
 }
 
+static void decide_name(struct search *s, struct decision *d)
+{
+    if (!s->p->error[0])
+        find_name(s);
+    conclude(s, d);
+    /* This host's own services open by their own rule alone, under every posture. */
+    if (d->allow && !d->exact && strcmp(s->name, "localhost") == 0)
+        d->allow = false;
+}
+
 void policy_decide_name(const struct policy *p, const char *name, uint16_t port, int64_t now, struct decision *d)
 {
     struct search s = {.p = p, .name = rule_alias(name), .port = port, .now = now};
-    if (!p->error[0])
-        find_name(&s);
-    conclude(&s, d);
-    /* This host's own services open by their own rule alone, under every posture. */
-    if (d->allow && !d->exact && strcmp(s.name, "localhost") == 0)
-        d->allow = false;
+    decide_name(&s, d);
+}
+
+void policy_decide_request(const struct policy *p, const char *name, uint16_t port, const char *method,
+                           const char *path, int64_t now, struct decision *d)
+{
+    struct search s = {.p = p, .name = rule_alias(name), .port = port, .now = now, .method = method, .path = path};
+    decide_name(&s, d);
 }
 
 void policy_decide_addr(const struct policy *p, uint8_t family, const uint8_t *addr, uint16_t port, int64_t now,
@@ -336,13 +413,20 @@ void policy_decide_addr(const struct policy *p, uint8_t family, const uint8_t *a
 
 bool policy_denies_all(const struct policy *p, const char *name, int64_t now)
 {
-    name = rule_alias(name);
-    for (size_t i = 0; i < p->n; i++) {
-        const struct rule *r = &p->rules[i];
-        if (r->deny && !rule_has_port(r) && !(r->expires && r->expires <= now) && rule_matches_name(r, name, 1))
-            return true;
-    }
-    return false;
+    struct search s = {.p = p, .name = rule_alias(name), .port = 1, .now = now, .denied_everywhere = true};
+    if (p->error[0])
+        return false; /* the name resolves, so that its connections can be refused with the reason */
+    find_name(&s);
+    return s.deny != NULL;
+}
+
+int64_t policy_next_expiry(const struct policy *p, int64_t now)
+{
+    int64_t next = 0;
+    for (size_t i = 0; i < p->n; i++)
+        if (p->rules[i].expires > now && (!next || p->rules[i].expires < next))
+            next = p->rules[i].expires;
+    return next;
 }
 
 /* ---- changing ---- */
@@ -488,6 +572,15 @@ static int set_posture(json_t *o, const void *arg, struct err *e)
 int policy_set_posture(const char *sandbox, enum posture p, struct err *e)
 {
     return change(sandbox, set_posture, &p, e);
+}
+
+enum posture policy_file_posture(const char *sandbox)
+{
+    json_t *o = policy_export(sandbox, NULL);
+    const char *word = json_string_value(json_object_get(o, "posture"));
+    enum posture p = word ? posture_parse(word) : POSTURE_UNSET;
+    json_decref(o);
+    return p;
 }
 
 json_t *policy_export(const char *sandbox, struct err *e)

@@ -16,6 +16,8 @@ struct policy;
 struct decision {
     bool allow;
     bool exact;              /* allowed by a rule that names this very host and port, or this address */
+    bool http;               /* allowed only if each request is judged (policy_decide_request): a rule speaks of
+                                methods or paths.  Who cannot judge requests must refuse. */
     const struct rule *rule; /* NULL: the posture decided */
     char text[RULE_TEXT_MAX + 32]; /* "rule deny ads.example.com (global)", "posture locked-down", ... */
 };
@@ -27,6 +29,9 @@ const char *posture_name(enum posture p);
 /* Paths of the two files. malloc'ed. */
 char *policy_path(const char *sandbox /* NULL: the global one */, struct err *e);
 
+/* Reads a policy from an object, as a file holds it; for tests and for what is not a file.  The rules count as
+ * those of a sandbox.  Never NULL but for no memory; see policy_error. */
+struct policy *policy_from_json(const json_t *o);
 /* What applies to a sandbox (NULL: to none in particular): its own rules, the global ones, the posture's preset.
  * Never NULL but for no memory; see policy_error. */
 struct policy *policy_load(const char *sandbox);
@@ -40,8 +45,13 @@ const struct rule *policy_rules(const struct policy *p, size_t *n);
 void policy_decide_name(const struct policy *p, const char *name, uint16_t port, int64_t now, struct decision *d);
 void policy_decide_addr(const struct policy *p, uint8_t family, const uint8_t *addr, uint16_t port, int64_t now,
                         struct decision *d);
+/* Decides on one HTTP request to a name; path without the query. */
+void policy_decide_request(const struct policy *p, const char *name, uint16_t port, const char *method,
+                           const char *path, int64_t now, struct decision *d);
 /* Is the name denied on every port by a rule? Then it need not even resolve. */
 bool policy_denies_all(const struct policy *p, const char *name, int64_t now);
+/* The next time at which a rule runs out, 0 if none does. */
+int64_t policy_next_expiry(const struct policy *p, int64_t now);
 
 /* ---- changing a file, under its lock ---- */
 
@@ -52,6 +62,8 @@ int policy_remove(const char *sandbox, const char *id_or_text, struct err *e);
 /* Back to the default: no rules, (global) posture unset. */
 int policy_reset(const char *sandbox, struct err *e);
 int policy_set_posture(const char *sandbox, enum posture p, struct err *e);
+/* The posture that one file sets, POSTURE_UNSET if none. */
+enum posture policy_file_posture(const char *sandbox);
 /* The file's content, checked; for export. */
 json_t *policy_export(const char *sandbox, struct err *e);
 int policy_import(const char *sandbox, const json_t *o, struct err *e);

@@ -106,10 +106,130 @@ static int parse_host(struct rule *r, char *host, const char *whole, struct err 
     return 0;
 }
 
+static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"};
+#define NMETHODS (sizeof methods / sizeof *methods)
+
+uint16_t rule_method(const char *name)
+{
+    for (unsigned i = 0; i < NMETHODS; i++)
+        if (strcmp(methods[i], name) == 0)
+            return (uint16_t)(1u << i);
+    return 0;
+}
+
+/* "GET|HEAD": cuts the text up. */
+static int parse_methods(struct rule *r, char *text, struct err *e)
+{
+    char *save = NULL;
+    for (char *m = strtok_r(text, "|", &save); m; m = strtok_r(NULL, "|", &save)) {
+        uint16_t bit = rule_method(m);
+        if (!bit)
+            return err_set(e, STATUS_USAGE, "\"%s\" is no method a rule can name (GET, HEAD, POST, PUT, DELETE, PATCH, "
+                                            "OPTIONS, joined by |)", m);
+        r->methods |= bit;
+    }
+    return r->methods ? 0 : err_set(e, STATUS_USAGE, "a rule must not begin with a space");
+}
+
+/* Only what two servers read the same: anything that could be decoded or normalised is refused (threat 41). */
+static int parse_path(struct rule *r, const char *path, const char *whole, struct err *e)
+{
+    size_t n = strlen(path);
+    bool ok = n <= RULE_PATH_MAX && !strstr(path, "//") && !strstr(path, "/./") && !strstr(path, "/../") &&
+              !(n >= 2 && strcmp(path + n - 2, "/.") == 0) && !(n >= 3 && strcmp(path + n - 3, "/..") == 0);
+    for (size_t i = 0; i < n && ok; i++)
+        ok = path[i] > ' ' && path[i] < 0x7f && !strchr("%\\;?#*\"<>", path[i]);
+    if (!ok)
+        return err_set(e, STATUS_USAGE,
+                       "\"%s\": a path is plain text in its normal form (no %%, ;, ?, #, *, //, /./ or /../), at most %d "
+                       "characters", whole, RULE_PATH_MAX);
+    if (strcmp(path, "/") != 0) /* which is everything */
+        memcpy(r->path, path, n + 1);
+    return 0;
+}
+
+/* The parts of a rule's text, cut in place. */
+struct parts {
+    char *host, *prefix, *ports, *path;
+    char path_room[320];
+};
+
+static void cut_path(struct parts *p, char *from)
+{
+    char *slash = strchr(from, '/');
+    if (!slash)
+        return;
+    snprintf(p->path_room, sizeof p->path_room, "%s", slash);
+    p->path = p->path_room;
+    *slash = '\0';
+}
+
+static int cut(struct parts *p, char *s, const char *text, struct err *e)
+{
+    uint8_t addr[16];
+    char *rest = NULL, *slash;
+    if (s[0] == '[') {
+        char *end = strchr(s, ']');
+        if (!end || (end[1] != '\0' && end[1] != ':' && end[1] != '/'))
+            return err_set(e, STATUS_USAGE, "\"%s\": an IPv6 address with a port is written [ADDRESS]:PORT", text);
+        p->host = s + 1;
+        rest = end + 1;
+        *end = '\0';
+        slash = strchr(p->host, '/');
+        if (slash) {
+            *slash = '\0';
+            p->prefix = slash + 1;
+        }
+        if (!strchr(p->host, ':'))
+            return err_set(e, STATUS_USAGE, "\"%s\": brackets are for IPv6 addresses", text);
+        if (rest[0] == '/' && rest[1] >= '0' && rest[1] <= '9' && !strpbrk(rest + 1, "/."))
+            return err_set(e, STATUS_USAGE, "\"%s\": the prefix length belongs into the brackets: [2001:db8::/32]:PORT", text);
+    } else {
+        p->host = s;
+        slash = strchr(s, '/');
+        if (slash) {
+            *slash = '\0';
+            size_t digits = strspn(slash + 1, "0123456789");
+            char after = slash[1 + digits];
+            bool range = digits ? after == '\0' || after == ':' || after == '/' : after == '\0';
+            if (range && rule_parse_addr(s, addr)) {
+                p->prefix = slash + 1;
+                rest = slash + 1 + digits;
+            } else {
+                *slash = '/';
+                cut_path(p, s);
+            }
+        }
+        if (!rest) {
+            char *colon = strrchr(s, ':');
+            if (colon && strchr(s, ':') == colon) { /* exactly one: a port, not IPv6 */
+                *colon = '\0';
+                p->ports = colon + 1;
+            }
+            return 0;
+        }
+    }
+    /* [ADDRESS] or ADDRESS/PREFIX, and then perhaps :PORTS, perhaps /PATH */
+    cut_path(p, rest);
+    if (*rest == ':') {
+        *rest = '\0';
+        p->ports = rest + 1;
+    }
+    return 0;
+}
+
+static bool is_loopback_itself(const struct rule *r)
+{
+    static const uint8_t four[4] = {127, 0, 0, 1}, six[16] = {[15] = 1};
+    return r->family == 4 ? r->prefix == 32 && memcmp(r->addr, four, 4) == 0
+                          : r->prefix == 128 && memcmp(r->addr, six, 16) == 0;
+}
+
 int rule_parse(struct rule *r, const char *text, struct err *e)
 {
-    char buf[320];
+    char buf[640], *target = buf;
     size_t len = strlen(text);
+    struct parts p = {0};
     r->port_low = 1;
     r->port_high = 65535;
     if (len == 0)
@@ -117,52 +237,43 @@ int rule_parse(struct rule *r, const char *text, struct err *e)
     if (len >= sizeof buf)
         return err_set(e, STATUS_USAGE, "a rule of %zu characters is too long", len);
     memcpy(buf, text, len + 1);
-    if (strstr(buf, "://") || strpbrk(buf, " @?#\\"))
-        return err_set(e, STATUS_USAGE, "\"%s\": a rule is a host, an address or a range with an optional port, not a URL",
-                       text);
-    char *host = buf, *ports = NULL, *slash;
-    if (buf[0] == '[') {
-        char *end = strchr(buf, ']');
-        if (!end || (end[1] != '\0' && end[1] != ':' && end[1] != '/'))
-            return err_set(e, STATUS_USAGE, "\"%s\": an IPv6 address with a port is written [ADDRESS]:PORT", text);
-        host = buf + 1;
-        if (end[1] == ':')
-            ports = end + 2;
-        else if (end[1] == '/')
-            return err_set(e, STATUS_USAGE, "\"%s\": the prefix length belongs into the brackets: [2001:db8::/32]:PORT", text);
-        *end = '\0';
-    } else {
-        char *colon = strrchr(buf, ':');
-        if (colon && strchr(buf, ':') == colon) { /* exactly one: a port, not IPv6 */
-            *colon = '\0';
-            ports = colon + 1;
-        }
+    char *space = strchr(buf, ' ');
+    if (space) {
+        *space = '\0';
+        target = space + 1;
+        if (parse_methods(r, buf, e) < 0)
+            return -1;
     }
-    if (ports && !parse_ports(r, ports))
+    if (strstr(target, "://") || strpbrk(target, " @?#\\"))
+        return err_set(e, STATUS_USAGE,
+                       "\"%s\": a rule is a host, an address or a range with an optional port, not a URL", text);
+    if (cut(&p, target, text, e) < 0)
+        return -1;
+    if (p.ports && !parse_ports(r, p.ports))
         return err_set(e, STATUS_USAGE, "\"%s\": a port is a number from 1 to 65535, or a range like 8000-8010", text);
-    slash = strchr(host, '/');
-    if (slash)
-        *slash = '\0';
-    r->family = rule_parse_addr(host, r->addr);
-    if (!r->family && slash)
-        return err_set(e, STATUS_USAGE, strchr(host, '.') && slash[1] && (slash[1] < '0' || slash[1] > '9')
-                           ? "\"%s\": rules for paths need interception, which this version does not have yet; name the host alone"
-                           : "\"%s\" is not an address range",
-                       text);
+    if (p.path && parse_path(r, p.path, text, e) < 0)
+        return -1;
+    r->family = rule_parse_addr(p.host, r->addr);
     if (!r->family)
-        return parse_host(r, host, text, e);
+        return p.prefix ? err_set(e, STATUS_USAGE, "\"%s\" is not an address range", text)
+                        : parse_host(r, p.host, text, e);
     unsigned bits = r->family == 4 ? 32 : 128;
     r->kind = RULE_RANGE;
     r->prefix = (uint8_t)bits;
-    if (slash) {
-        uint16_t n;
-        if (strcmp(slash + 1, "0") == 0)
-            n = 0;
-        else if (!parse_port(slash + 1, strlen(slash + 1), &n) || n > bits)
+    if (p.prefix) {
+        uint16_t n = 0;
+        size_t digits = strspn(p.prefix, "0123456789");
+        if ((p.prefix[digits] != '\0') || (strcmp(p.prefix, "0") != 0 && !parse_port(p.prefix, digits, &n)) || n > bits)
             return err_set(e, STATUS_USAGE, "\"%s\": the prefix length of a range is a number from 0 to %u", text, bits);
         r->prefix = (uint8_t)n;
     }
     mask(r);
+    if (is_loopback_itself(r)) { /* the guest has a loopback of its own: what is meant is the host's */
+        memset(r->addr, 0, sizeof r->addr);
+        r->family = r->prefix = 0;
+        char name[] = "localhost";
+        return parse_host(r, name, text, e);
+    }
     return 0;
 }
 
@@ -171,16 +282,34 @@ bool rule_has_port(const struct rule *r)
     return !(r->port_low == 1 && r->port_high == 65535);
 }
 
+bool rule_is_conditional(const struct rule *r)
+{
+    return r->methods || r->path[0];
+}
+
+bool rule_is_exact(const struct rule *r)
+{
+    if (r->kind == RULE_RANGE)
+        return r->prefix >= (r->family == 4 ? 8 : 7);
+    return r->kind == RULE_HOST && r->port_low == r->port_high;
+}
+
 void rule_format(char out[RULE_TEXT_MAX], const struct rule *r)
 {
-    char target[280] = "", port[16] = "";
+    char target[280] = "", port[16] = "", verbs[64] = "";
+    for (unsigned i = 0; i < NMETHODS; i++)
+        if (r->methods & 1u << i) {
+            size_t n = strlen(verbs);
+            snprintf(verbs + n, sizeof verbs - n, "%s%s", n ? "|" : "", methods[i]);
+        }
     if (r->kind == RULE_RANGE) {
         unsigned bits = r->family == 4 ? 32 : 128;
         char a[INET6_ADDRSTRLEN];
         inet_ntop(r->family == 4 ? AF_INET : AF_INET6, r->addr, a, sizeof a);
-        bool brackets = r->family == 6 && rule_has_port(r);
+        bool brackets = r->family == 6 && (rule_has_port(r) || r->path[0]);
         char prefix[8] = "";
-        if (r->prefix != bits)
+        /* Before a path the prefix is always written, or "192.0.2.7/8" would read as a range. */
+        if (r->prefix != bits || r->path[0])
             snprintf(prefix, sizeof prefix, "/%u", r->prefix);
         snprintf(target, sizeof target, "%s%s%s%s", brackets ? "[" : "", a, prefix, brackets ? "]" : "");
     } else {
@@ -191,7 +320,7 @@ void rule_format(char out[RULE_TEXT_MAX], const struct rule *r)
         snprintf(port, sizeof port, ":%u", r->port_low);
     else if (rule_has_port(r))
         snprintf(port, sizeof port, ":%u-%u", r->port_low, r->port_high);
-    snprintf(out, RULE_TEXT_MAX, "%s%s", target, port);
+    snprintf(out, RULE_TEXT_MAX, "%s%s%s%s%s", verbs, verbs[0] ? " " : "", target, port, r->path);
 }
 
 static bool port_in(const struct rule *r, uint16_t port)
@@ -221,23 +350,49 @@ bool rule_matches_addr(const struct rule *r, uint8_t family, const uint8_t *addr
     return rest == 0 || ((r->addr[whole] ^ addr[whole]) & (uint8_t)(0xff00u >> rest)) == 0;
 }
 
+bool rule_matches_request(const struct rule *r, const char *method, const char *path)
+{
+    if (r->methods && !(r->methods & rule_method(method)))
+        return false;
+    size_t n = strlen(r->path);
+    if (n == 0)
+        return true;
+    /* Whole segments: /repos is not /reposx. */
+    return strncmp(r->path, path, n) == 0 && (r->path[n - 1] == '/' || path[n] == '\0' || path[n] == '/');
+}
+
+static bool below(const char *name, const char *domain)
+{
+    size_t n = strlen(name), d = strlen(domain);
+    return n >= d && strcmp(name + n - d, domain) == 0 && (n == d || name[n - d - 1] == '.');
+}
+
 const char *rule_warning(const struct rule *r)
 {
-    /* Where whoever has an account can publish: an agent that may reach it can carry data out. */
+    static const char anybody[] = "anybody can publish there, so an agent that may reach it can carry data out";
+    /* Where whoever has an account can publish. */
     static const char *const broad[] = {
-        "github.io", "githubusercontent.com", "gist.github.com", "gitlab.io", "amazonaws.com", "s3.amazonaws.com",
-        "cloudfront.net", "blob.core.windows.net", "azurewebsites.net", "storage.googleapis.com",
-        "googleusercontent.com", "appspot.com", "web.app", "firebaseapp.com", "herokuapp.com", "vercel.app",
-        "netlify.app", "pages.dev", "workers.dev", "ngrok.io", "ngrok.app", "ngrok-free.app", "trycloudflare.com",
-        "pastebin.com", "transfer.sh", "webhook.site", "requestbin.com", "glitch.me", "surge.sh", "repl.co",
-        "dropbox.com", "dropboxusercontent.com", "discord.com", "discordapp.com", "slack.com", "telegram.org",
+        "github.io", "gist.github.com", "gitlab.io", "s3.amazonaws.com", "cloudfront.net", "blob.core.windows.net",
+        "azurewebsites.net", "storage.googleapis.com", "firebasestorage.googleapis.com", "appspot.com", "run.app",
+        "web.app", "firebaseapp.com", "firebaseio.com", "herokuapp.com", "vercel.app", "netlify.app", "pages.dev",
+        "workers.dev", "r2.dev", "r2.cloudflarestorage.com", "supabase.co", "digitaloceanspaces.com",
+        "backblazeb2.com", "ngrok.io", "ngrok.app", "ngrok-free.app", "trycloudflare.com", "loca.lt", "pastebin.com",
+        "paste.rs", "0x0.st", "transfer.sh", "file.io", "webhook.site", "requestbin.com", "pipedream.net",
+        "beeceptor.com", "glitch.me", "surge.sh", "repl.co", "replit.dev", "fly.dev", "onrender.com", "dropbox.com",
+        "dropboxusercontent.com", "drive.google.com", "docs.google.com", "script.google.com", "discord.com",
+        "discordapp.com", "slack.com", "api.telegram.org", "ingest.sentry.io",
     };
-    if (r->deny || r->kind == RULE_RANGE)
+    if (r->deny)
         return NULL;
-    for (size_t i = 0; i < sizeof broad / sizeof *broad; i++) {
-        size_t n = strlen(r->host), b = strlen(broad[i]);
-        if (n >= b && strcmp(r->host + n - b, broad[i]) == 0 && (n == b || r->host[n - b - 1] == '.'))
-            return "anybody can publish there, so an agent that may reach it can carry data out";
-    }
+    if (r->kind == RULE_RANGE)
+        return rule_is_exact(r) ? NULL
+                                : "so wide a range opens global addresses only; name private ones by a range of their own";
+    for (size_t i = 0; i < sizeof broad / sizeof *broad; i++)
+        if (below(r->host, broad[i]) || (r->kind == RULE_DEPTH && below(broad[i], r->host)))
+            return anybody;
+    /* Buckets have names of their own in every region: BUCKET.s3.REGION.amazonaws.com. */
+    if (below(r->host, "amazonaws.com") &&
+        (r->kind != RULE_HOST || strncmp(r->host, "s3", 2) == 0 || strstr(r->host, ".s3.") || strstr(r->host, ".s3-")))
+        return anybody;
     return NULL;
 }
