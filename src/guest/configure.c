@@ -185,6 +185,22 @@ static void make_parents(const char *path, uid_t uid, gid_t gid)
         }
 }
 
+/* Adds to a file of the base what it does not hold yet: the machine starts often, its disk stays. */
+static int append_once(const char *path, const char *text, size_t len)
+{
+    struct stat st;
+    int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644), rc = -1;
+    char *old = fd >= 0 && fstat(fd, &st) == 0 && st.st_size < 64 * 1024 * 1024 ? malloc((size_t)st.st_size + 1) : NULL;
+    if (old) {
+        ssize_t n = pread(fd, old, (size_t)st.st_size, 0);
+        rc = n >= 0 && (memmem(old, (size_t)n, text, len) || write(fd, text, len) == (ssize_t)len) ? 0 : -1;
+    }
+    free(old);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 static void write_files(const json_t *files, const struct user *agent)
 {
     size_t i;
@@ -205,6 +221,11 @@ static void write_files(const json_t *files, const struct user *agent)
             continue; /* what the user or the agent made of it stays */
         make_parents(path, uid, gid);
         size_t len = content ? json_string_length(json_object_get(f, "content")) : 0;
+        if (json_is_true(json_object_get(f, "append")) && content) {
+            if (append_once(path, content, len) < 0)
+                control_log("cannot add to %s: %s", path, strerror(errno));
+            continue;
+        }
         unsigned char *raw = b64 ? unbase64(b64, &len) : NULL;
         if (write_one(path, raw ? (void *)raw : content, len, mode ? (mode_t)strtoul(mode, NULL, 8) : 0644,
                       uid, gid) < 0)

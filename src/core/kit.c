@@ -1,0 +1,203 @@
+#include "core/kit.h"
+
+#include <dirent.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/jsonfile.h"
+#include "core/paths.h"
+#include "core/record.h"
+
+static const struct {
+    const char *key;
+    json_type type;
+    bool required;
+} fields[] = {
+    {"version", JSON_INTEGER, true}, {"name", JSON_STRING, true},   {"title", JSON_STRING, true}, {"install", JSON_ARRAY, true},
+    {"check", JSON_STRING, false},   {"command", JSON_ARRAY, true}, {"login", JSON_TRUE, false},  {"build_hosts", JSON_ARRAY, true},
+    {"hosts", JSON_ARRAY, true},     {"secrets", JSON_ARRAY, true}, {"env", JSON_OBJECT, true},   {"files", JSON_ARRAY, true},
+    {"local", JSON_ARRAY, false},
+};
+
+static bool strings(const json_t *list)
+{
+    size_t i;
+    json_t *v;
+    json_array_foreach((json_t *)list, i, v)
+        if (!json_is_string(v) || json_string_length(v) == 0)
+            return false;
+    return true;
+}
+
+static int check_files(const json_t *files, const char *name, struct err *e)
+{
+    size_t i;
+    json_t *f;
+    json_array_foreach((json_t *)files, i, f) {
+        const char *path = json_string_value(json_object_get(f, "path"));
+        const char *mode = json_string_value(json_object_get(f, "mode"));
+        if (!path || path[0] != '/' || strstr(path, "/../") || !json_is_string(json_object_get(f, "content")))
+            return err_set(e, STATUS_FAILED, "kit %s: file %zu needs an absolute \"path\" and a \"content\"", name, i + 1);
+        if (mode && (strlen(mode) != 4 || strspn(mode, "01234567") != 4))
+            return err_set(e, STATUS_FAILED, "kit %s: the mode of %s is four octal digits", name, path);
+    }
+    return 0;
+}
+
+int kit_check(const json_t *kit, const char *name, struct err *e)
+{
+    const char *key;
+    json_t *v;
+    if (!json_is_object(kit))
+        return err_set(e, STATUS_FAILED, "kit %s is not a JSON object", name);
+    json_object_foreach((json_t *)kit, key, v) {
+        size_t i = 0;
+        while (i < sizeof fields / sizeof *fields && strcmp(fields[i].key, key) != 0)
+            i++;
+        if (i == sizeof fields / sizeof *fields)
+            return err_set(e, STATUS_FAILED, "kit %s: unknown key \"%s\"", name, key);
+        bool ok = fields[i].type == JSON_TRUE ? json_is_boolean(v) : json_typeof(v) == fields[i].type;
+        if (!ok)
+            return err_set(e, STATUS_FAILED, "kit %s: \"%s\" is of the wrong type", name, key);
+    }
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (fields[i].required && !json_object_get(kit, fields[i].key))
+            return err_set(e, STATUS_FAILED, "kit %s: \"%s\" is missing", name, fields[i].key);
+    if (json_integer_value(json_object_get(kit, "version")) != 1)
+        return err_set(e, STATUS_FAILED, "kit %s: its version is not 1; a newer sbx made it", name);
+    if (json_array_size(json_object_get(kit, "command")) == 0)
+        return err_set(e, STATUS_FAILED, "kit %s: its command is empty", name);
+    static const char *const lists[] = {"install", "command", "build_hosts", "hosts", "local"};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (!strings(json_object_get(kit, lists[i])))
+            return err_set(e, STATUS_FAILED, "kit %s: \"%s\" is a list of texts", name, lists[i]);
+    json_object_foreach(json_object_get(kit, "env"), key, v)
+        if (!json_is_string(v))
+            return err_set(e, STATUS_FAILED, "kit %s: variable %s is not a text", name, key);
+    return check_files(json_object_get(kit, "files"), name, e);
+}
+
+json_t *kit_list(void)
+{
+    json_t *names = json_object(), *out = json_array();
+    char *dirs[2] = {path_asset("kits", NULL), path_in(PATH_CONFIG, NULL, "agents")};
+    for (int i = 0; i < 2; i++) {
+        DIR *d = dirs[i] ? opendir(dirs[i]) : NULL;
+        struct dirent *ent;
+        while (d && (ent = readdir(d))) {
+            size_t n = strlen(ent->d_name);
+            if (n <= 5 || strcmp(ent->d_name + n - 5, ".json") != 0)
+                continue;
+            ent->d_name[n - 5] = '\0';
+            if (record_check_name(ent->d_name, NULL) == 0)
+                json_object_set_new(names, ent->d_name, json_true());
+        }
+        if (d)
+            closedir(d);
+        free(dirs[i]);
+    }
+    /* Sorted by the way of one dump: names are few. */
+    char *text = json_dumps(names, JSON_SORT_KEYS);
+    json_decref(names);
+    names = text ? json_loads(text, 0, NULL) : json_object();
+    free(text);
+    const char *key;
+    json_t *v;
+    json_object_foreach(names, key, v)
+        json_array_append_new(out, json_string(key));
+    json_decref(names);
+    return out;
+}
+
+static void unknown(const char *name, struct err *e)
+{
+    char all[300] = "";
+    size_t i, used = 0;
+    json_t *list = kit_list(), *v;
+    json_array_foreach(list, i, v)
+        if (used < sizeof all - 60)
+            used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", json_string_value(v));
+    json_decref(list);
+    err_set(e, STATUS_USAGE, "there is no agent \"%s\"; there are: %s", name, all);
+}
+
+json_t *kit_load(const char *name, struct err *e)
+{
+    struct err why = {0};
+    if (record_check_name(name, NULL) < 0) {
+        unknown(name, e);
+        return NULL;
+    }
+    char rel[80];
+    snprintf(rel, sizeof rel, "kits/%s.json", name);
+    char *paths[2] = {path_in(PATH_CONFIG, NULL, "agents/%s.json", name), path_asset(rel, NULL)};
+    json_t *kit = NULL;
+    for (int i = 0; i < 2 && !kit; i++) {
+        memset(&why, 0, sizeof why);
+        kit = paths[i] ? jsonfile_read(paths[i], &why) : NULL;
+        if (!kit && why.status != STATUS_NOT_FOUND && paths[i])
+            break; /* a broken one of the user's is said, not passed over */
+    }
+    free(paths[0]);
+    free(paths[1]);
+    if (!kit) {
+        if (why.status == STATUS_NOT_FOUND || !why.text[0])
+            unknown(name, e);
+        else if (e)
+            *e = why;
+        return NULL;
+    }
+    if (kit_check(kit, name, e) < 0) {
+        json_decref(kit);
+        return NULL;
+    }
+    return kit;
+}
+
+static char *substitute(const char *text, const char *workspace)
+{
+    static const char mark[] = "${WORKSPACE}";
+    size_t len = 0;
+    char *out = NULL;
+    FILE *mem = open_memstream(&out, &len);
+    if (!mem)
+        return NULL;
+    for (const char *p; (p = strstr(text, mark)); text = p + sizeof mark - 1) {
+        fwrite(text, 1, (size_t)(p - text), mem);
+        /* The places where it stands are JSON and TOML strings: both escape alike. */
+        for (const char *w = workspace; *w; w++) {
+            if (*w == '"' || *w == '\\')
+                fputc('\\', mem);
+            fputc(*w, mem);
+        }
+    }
+    fputs(text, mem);
+    fclose(mem);
+    return out;
+}
+
+void kit_seed(const json_t *kit, const char *workspace, json_t *env, json_t *files)
+{
+    size_t i;
+    json_t *f;
+    json_object_update(env, json_object_get(kit, "env"));
+    json_array_foreach(json_object_get(kit, "files"), i, f) {
+        json_t *copy = json_deep_copy(f);
+        char *text = substitute(json_string_value(json_object_get(f, "content")), workspace ? workspace : "/home/agent");
+        if (text)
+            json_object_set_new(copy, "content", json_string(text));
+        free(text);
+        json_array_append_new(files, copy);
+    }
+}
+
+void kit_recipe_hash(const json_t *kit, char out[17])
+{
+    unsigned char hash[16];
+    char *text = json_dumps(json_object_get(kit, "install"), JSON_COMPACT);
+    crypto_generichash(hash, sizeof hash, (unsigned char *)(text ? text : ""), text ? strlen(text) : 0, NULL, 0);
+    free(text);
+    sodium_bin2hex(out, 17, hash, 8);
+}
