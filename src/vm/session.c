@@ -186,6 +186,11 @@ void session_check_over(struct session *s)
     }
     bool first = !s->over, told = false;
     s->over = true;
+    if (first && ss->guest && link_is_open(ss->guest, s->chan)) {
+        /* The guest keeps its side until we have everything. */
+        link_send_ctrl(ss->guest, json_pack("{s:s, s:i}", "op", "close", "chan", (int)s->chan));
+        link_close(ss->guest, s->chan);
+    }
     for (struct viewer *v = s->viewers, *next; v; v = next) {
         next = v->next;
         if (v->state != VIEWER_LIVE && ss->screen && !(v->state == VIEWER_WAITING && !link_is_open(ss->screen, s->chan)))
@@ -552,18 +557,25 @@ void sessions_text(struct sessions *ss, struct link *client, const json_t *msg)
     ctl_reply(client, id, &e, NULL);
 }
 
-static void on_resize_due(evutil_socket_t fd, short what, void *arg)
+/* Keystrokes must not overtake a resize that came before them. */
+void session_apply_resize(struct session *s)
 {
-    (void)fd;
-    (void)what;
-    struct session *s = arg;
     struct sessions *ss = s->owner;
+    if (s->resize_timer)
+        evtimer_del(s->resize_timer);
     struct link *to[] = {ss->screen, ss->guest};
     for (int i = 0; i < 2; i++)
         if (to[i] && link_is_open(to[i], s->chan))
             link_send_ctrl(to[i], json_pack("{s:s, s:i, s:i, s:i}", "op", "resize", "chan", (int)s->chan, "rows",
                                             (int)s->rows, "cols", (int)s->cols));
     session_changed(ss);
+}
+
+static void on_resize_due(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    session_apply_resize(arg);
 }
 
 /* Windows are dragged: the program in the session hears of the size where that comes to rest. */

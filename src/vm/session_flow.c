@@ -239,6 +239,8 @@ void sessions_client_data(struct sessions *ss, struct link *client, uint16_t cha
         sessions_resize(ss, client, m);
         json_decref(m);
     }
+    if (s->resize_timer && evtimer_pending(s->resize_timer, NULL))
+        session_apply_resize(s);
     s->bell = false;
     evbuffer_add(v->in, buf, len);
     flow_input(s);

@@ -68,6 +68,7 @@ struct session *session_find(const struct sessions *ss, uint16_t chan);
 struct viewer *viewer_find(const struct sessions *ss, const struct link *l, uint16_t chan, struct session **s);
 void session_changed(struct sessions *ss);
 void session_check_over(struct session *s);
+void session_apply_resize(struct session *s);
 struct viewer *viewer_add(struct session *s, struct link *l, uint16_t chan);
 void viewer_remove(struct session *s, struct viewer *v);
 

@@ -88,6 +88,7 @@ static void on_event(struct qmp *q, const char *name, json_t *data, void *arg)
     if (strcmp(name, "SHUTDOWN") == 0) {
         const char *reason = json_string_value(json_object_get(data, "reason"));
         snprintf(s->shutdown, sizeof s->shutdown, "%s", reason ? reason : "");
+        log_line("the machine goes off: %s", s->shutdown);
     } else if (strcmp(name, "GUEST_PANICKED") == 0) {
         supervisor_fail(s, "the machine's kernel panicked; sbx logs %s has its last words", s->name);
     } else if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
@@ -531,6 +532,7 @@ void boot_close(struct supervisor *s)
         if (*fds[i] >= 0)
             close(*fds[i]);
     ctl_free(s->guest_ctl);
+    sessions_set_guest(s->sessions, NULL, NULL);
     if (s->patience)
         event_free(s->patience);
 }
