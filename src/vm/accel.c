@@ -130,14 +130,14 @@ void accel_probe(struct accel_probe *p)
     remember(boot, p);
 }
 
-void accel_report_stall(void)
+void accel_report_stall(const char *what)
 {
     struct accel_probe p;
     char boot[64];
     boot_id(boot);
     accel_probe(&p);
     p.verdict = ACCEL_STALLS;
-    snprintf(p.reason, sizeof p.reason, "/dev/kvm opens, but a machine that runs under it gives no sign of life");
+    snprintf(p.reason, sizeof p.reason, "/dev/kvm opens, but a machine under it %.120s", what);
     remember(boot, &p);
 }
 

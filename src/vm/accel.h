@@ -29,8 +29,9 @@ struct accel_probe {
 /* Looks, or recalls what was found in this boot of the host.  May take up to two seconds the first time. */
 void accel_probe(struct accel_probe *out);
 
-/* A machine gave no sign of life under KVM: emulation is used until the host boots again. */
-void accel_report_stall(void);
+/* A machine did not come up under KVM (what: "gives no sign of life", ...): emulation is used until the host
+ * boots again. */
+void accel_report_stall(const char *what);
 
 struct accel {
     bool kvm;

@@ -346,7 +346,7 @@ static void try_another_way(struct supervisor *s)
         frozen_finish(&s->frozen);
         s->boot = BOOT_COLD;
     } else if (s->qemu.kvm && !s->tried_tcg) {
-        accel_report_stall();
+        accel_report_stall(s->vm_reaped ? "ends at once" : "gives no sign of life");
         s->tried_tcg = true;
         if (accel_choose(&s->accel, &e) < 0) {
             supervisor_fail(s, "%s", e.text);

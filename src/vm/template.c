@@ -136,8 +136,12 @@ int frozen_take(struct frozen *f, const char *key, int ram, int state, struct er
     frozen_init(f);
     snprintf(f->key, sizeof f->key, "%s", key);
     f->ram = ram;
-    int rc = fcntl(ram, F_ADD_SEALS, SEALS) < 0 ? err_errno(e, errno, "cannot seal the memory of a machine")
-                                                : read_state(f, state, e);
+    /* A sibling's is sealed already, and cannot be sealed again. */
+    int seals = fcntl(ram, F_GET_SEALS);
+    bool sealed = seals >= 0 && (seals & SEALS) == SEALS;
+    int rc = !sealed && fcntl(ram, F_ADD_SEALS, SEALS) < 0
+                 ? err_errno(e, errno, "cannot seal the memory of a machine")
+                 : read_state(f, state, e);
     close(state);
     if (rc < 0)
         frozen_finish(f);
