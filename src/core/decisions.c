@@ -16,6 +16,7 @@ struct decisions {
     sqlite3_stmt *insert, *head;
     unsigned char last[HASH];
     int64_t seq, first;
+    int64_t rows_max;
     bool in_transaction;
 };
 
@@ -30,7 +31,7 @@ static int run(struct decisions *d, const char *sql, struct err *e)
 }
 
 static const char schema[] =
-    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=1000;"
+    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=1000;"
     "CREATE TABLE IF NOT EXISTS rows(seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL,"
     " flow INTEGER NOT NULL, proto TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, addr TEXT NOT NULL,"
     " method TEXT NOT NULL, path TEXT NOT NULL, verdict TEXT NOT NULL, rule TEXT NOT NULL, reason TEXT NOT NULL,"
@@ -84,6 +85,7 @@ struct decisions *decisions_open(const char *path, struct err *e)
         decisions_close(d);
         return NULL;
     }
+    d->rows_max = DECISIONS_ROWS_MAX;
     return d;
 }
 
@@ -144,11 +146,12 @@ static const char *or_empty(const char *s)
     return s ? s : "";
 }
 
-/* A log that is full forgets its oldest tenth; where the chain begins now is remembered. */
+/* A log that is full forgets its oldest rows, a few at a time (a decision waits for it); where the chain begins now
+ * is remembered. */
 static int trim(struct decisions *d, struct err *e)
 {
     char sql[512];
-    int64_t first = d->first + DECISIONS_ROWS_MAX / 10;
+    int64_t first = d->first + (d->rows_max + 99) / 100;
     snprintf(sql, sizeof sql,
              "UPDATE head SET first=%lld, first_hash=(SELECT hash FROM rows WHERE seq=%lld);"
              "DELETE FROM rows WHERE seq<%lld;",
@@ -157,6 +160,18 @@ static int trim(struct decisions *d, struct err *e)
         return -1;
     d->first = first;
     return 0;
+}
+
+void decisions_set_limit(struct decisions *d, int64_t rows)
+{
+    d->rows_max = rows;
+}
+
+/* What was not committed is gone: the chain goes on from what is. */
+static void roll_back(struct decisions *d)
+{
+    run(d, "ROLLBACK", NULL);
+    load_head(d, NULL);
 }
 
 int decisions_begin(struct decisions *d, struct err *e)
@@ -169,8 +184,13 @@ int decisions_begin(struct decisions *d, struct err *e)
 
 int decisions_commit(struct decisions *d, struct err *e)
 {
+    if (!d->in_transaction)
+        return 0;
     d->in_transaction = false;
-    return run(d, "COMMIT", e);
+    if (run(d, "COMMIT", e) == 0)
+        return 0;
+    roll_back(d);
+    return -1;
 }
 
 int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e)
@@ -213,16 +233,15 @@ int decisions_add(struct decisions *d, const struct decision_row *row, struct er
     sqlite3_bind_blob(d->head, 2, hash, HASH, SQLITE_TRANSIENT);
     ok = ok && sqlite3_step(d->head) == SQLITE_DONE;
     sqlite3_reset(d->head);
-    if (!ok) {
+    if (!ok)
         fail(d, e, "cannot write");
-        if (own)
-            run(d, "ROLLBACK", NULL);
-        return -1;
-    }
-    if (r.seq - d->first >= DECISIONS_ROWS_MAX && trim(d, e) < 0)
-        return -1;
-    if (own && run(d, "COMMIT", e) < 0) {
-        run(d, "ROLLBACK", NULL);
+    if (ok && r.seq - d->first >= d->rows_max)
+        ok = trim(d, e) == 0;
+    if (ok && own)
+        ok = run(d, "COMMIT", e) == 0;
+    if (!ok) {
+        d->in_transaction = false; /* a batch fails as a whole */
+        roll_back(d);
         return -1;
     }
     memcpy(d->last, hash, HASH);

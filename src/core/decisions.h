@@ -1,7 +1,8 @@
 /* The decision log: one SQLite file per sandbox, written by its broker alone, read by anyone of the user's.
  *
  * Rows are immutable and chained: each carries SHA-256 over its own fields and the hash of the row before, and the
- * head (count and hash) stands in a second table, so a changed, removed or cut-off row shows in decisions_verify.
+ * head (count and hash) stands in a second table, so a changed, removed or cut-off row shows in decisions_verify.  The
+ * chain bears no key: it shows what was touched, not what somebody with all of the user's rights forged anew.
  * A connection gives an `open` row before it is dialled and a `close` row with its bytes when it ends. */
 #ifndef SBX_CORE_DECISIONS_H
 #define SBX_CORE_DECISIONS_H
@@ -11,7 +12,7 @@
 
 #include "core/err.h"
 
-#define DECISIONS_ROWS_MAX 500000 /* beyond, the oldest tenth is dropped; the chain's start moves with it */
+#define DECISIONS_ROWS_MAX 500000 /* beyond, the oldest hundredth is dropped; the chain's start moves with it */
 
 struct decision_row {
     int64_t seq;         /* set by the store */
@@ -37,7 +38,9 @@ struct decisions *decisions_read(const char *path, struct err *e);
 void decisions_close(struct decisions *d);
 
 int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e);
-/* Several adds as one transaction. */
+/* Another limit than DECISIONS_ROWS_MAX. */
+void decisions_set_limit(struct decisions *d, int64_t rows);
+/* Several adds as one transaction; if one fails, none of them was written. */
 int decisions_begin(struct decisions *d, struct err *e);
 int decisions_commit(struct decisions *d, struct err *e);
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/jsonfile.h"
+#include "core/mirrorhosts.h"
 #include "core/paths.h"
 
 #define POLICY_VERSION 1
@@ -210,6 +211,21 @@ static bool build_index(struct policy *p)
     return true;
 }
 
+/* The host's own package mirrors are package registries like the preset's. */
+static void add_mirrors(struct policy *p)
+{
+    const char *const *hosts;
+    size_t n = mirrorhosts(&hosts);
+    for (size_t i = 0; i < n; i++) {
+        struct rule *r = new_rule(p);
+        if (!r || rule_parse(r, hosts[i], NULL) < 0 || rule_is_conditional(r))
+            continue;
+        r->origin = RULE_PRESET;
+        snprintf(r->comment, sizeof r->comment, "package mirror that this host is configured to use");
+        p->n++;
+    }
+}
+
 static void finish_load(struct policy *p)
 {
     static const char *const presets[] = {
@@ -219,6 +235,8 @@ static void finish_load(struct policy *p)
         [POSTURE_LOCKED] = "policies/locked-down.json",
     };
     read_file(p, path_asset(presets[p->posture], NULL), RULE_PRESET);
+    if (p->posture == POSTURE_UNSET || p->posture == POSTURE_BALANCED)
+        add_mirrors(p);
     if (!build_index(p))
         snprintf(p->error, sizeof p->error, "out of memory");
 }

@@ -1,10 +1,15 @@
 #include "net/addrclass.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <ifaddrs.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 struct range {
     uint8_t addr[16];
@@ -15,6 +20,7 @@ struct range {
 static const struct range v4[] = {
     {{169, 254, 169, 254}, 32, ADDR_METADATA}, {{100, 100, 100, 200}, 32, ADDR_METADATA},
     {{168, 63, 129, 16}, 32, ADDR_METADATA},   {{192, 0, 0, 192}, 32, ADDR_METADATA},
+    {{169, 254, 170, 2}, 32, ADDR_METADATA},   {{169, 254, 170, 23}, 32, ADDR_METADATA}, /* task credentials */
     {{0}, 8, ADDR_RESERVED},                   {{10}, 8, ADDR_PRIVATE},
     {{100, 64}, 10, ADDR_PRIVATE},             {{127}, 8, ADDR_LOOPBACK},
     {{169, 254}, 16, ADDR_LINK_LOCAL},         {{172, 16}, 12, ADDR_PRIVATE},
@@ -28,6 +34,8 @@ static const struct range v4[] = {
 
 static const struct range v6[] = {
     {{0xfd, 0, 0x0e, 0xc2}, 32, ADDR_METADATA}, /* fd00:ec2::/32 */
+    {{0xfd, 0x20, 0x00, 0xce}, 32, ADDR_METADATA}, /* fd20:ce::/32 */
+    {{0xfd, 0x00, 0x00, 0xc1}, 32, ADDR_METADATA}, /* fd00:c1::/32 */
     {{[15] = 1}, 128, ADDR_LOOPBACK},
     {{0}, 128, ADDR_RESERVED},
     {{0x01}, 64, ADDR_RESERVED},
@@ -82,6 +90,9 @@ enum addr_class addr_classify(uint8_t family, const uint8_t *a)
         enum addr_class c = classify4(inner);
         if (c != ADDR_GLOBAL)
             return c;
+        /* Mapped, and what an IPv6-only network reaches through 64:ff9b::/96, is where the IPv4 address is. */
+        if (a[0] == 0 && inner == a + 12 && (a[1] == 0 || memcmp(a + 4, (const uint8_t[8]){0}, 8) == 0))
+            return a[1] == 0 && a[10] != 0xff ? ADDR_RESERVED : ADDR_GLOBAL;
     }
     for (size_t i = 0; i < sizeof v6 / sizeof *v6; i++)
         if (in_range(&v6[i], a))
@@ -96,20 +107,81 @@ const char *addr_class_name(enum addr_class c)
     return names[c];
 }
 
-bool addr_is_own(uint8_t family, const uint8_t *addr)
+bool addr_is_metadata_name(const char *name)
+{
+    static const char *const names[] = {"metadata.google.internal", "metadata.goog", "metadata", "instance-data",
+                                        "instance-data.ec2.internal", "metadata.azure.internal",
+                                        "metadata.tencentyun.com", "metadata.platformequinix.com"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+static struct {
+    int watch; /* netlink: says when addresses change */
+    bool known;
+    size_t n;
+    struct {
+        uint8_t family, addr[16];
+    } list[256];
+} own = {.watch = -1};
+
+void addr_watch_own(void)
+{
+    struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
+    own.watch = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+    if (own.watch >= 0 && bind(own.watch, (struct sockaddr *)&to, sizeof to) < 0) {
+        close(own.watch);
+        own.watch = -1;
+    }
+}
+
+static bool changed(void)
+{
+    char buf[4096];
+    bool any = false;
+    ssize_t n;
+    if (own.watch < 0)
+        return true;
+    /* Also when the socket overflowed (ENOBUFS): something was missed. */
+    while ((n = recv(own.watch, buf, sizeof buf, MSG_DONTWAIT)) > 0 || (n < 0 && errno == ENOBUFS))
+        any = true;
+    return any;
+}
+
+/* False if they cannot be read, or are more than we can hold. */
+static bool read_own(void)
 {
     struct ifaddrs *list, *i;
-    bool own = false;
+    own.n = 0;
     if (getifaddrs(&list) < 0)
         return false;
-    for (i = list; i && !own; i = i->ifa_next) {
-        if (!i->ifa_addr)
+    for (i = list; i; i = i->ifa_next) {
+        int family = i->ifa_addr ? i->ifa_addr->sa_family : 0;
+        if (family != AF_INET && family != AF_INET6)
             continue;
-        if (family == 4 && i->ifa_addr->sa_family == AF_INET)
-            own = memcmp(&((struct sockaddr_in *)i->ifa_addr)->sin_addr, addr, 4) == 0;
-        else if (family == 6 && i->ifa_addr->sa_family == AF_INET6)
-            own = memcmp(&((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr, addr, 16) == 0;
+        if (own.n == sizeof own.list / sizeof *own.list)
+            break;
+        own.list[own.n].family = family == AF_INET ? 4 : 6;
+        if (family == AF_INET)
+            memcpy(own.list[own.n].addr, &((struct sockaddr_in *)i->ifa_addr)->sin_addr, 4);
+        else
+            memcpy(own.list[own.n].addr, &((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr, 16);
+        own.n++;
     }
     freeifaddrs(list);
-    return own;
+    return i == NULL;
+}
+
+bool addr_is_own(uint8_t family, const uint8_t *addr)
+{
+    if (changed() || !own.known)
+        own.known = read_own();
+    if (!own.known)
+        return true; /* unknown is not outside */
+    for (size_t i = 0; i < own.n; i++)
+        if (own.list[i].family == family && memcmp(own.list[i].addr, addr, family == 4 ? 4 : 16) == 0)
+            return true;
+    return false;
 }

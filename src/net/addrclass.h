@@ -21,7 +21,12 @@ enum addr_class {
 enum addr_class addr_classify(uint8_t family, const uint8_t *addr);
 const char *addr_class_name(enum addr_class c);
 
-/* Is it one of this host's own addresses, now? */
+/* Is it one of this host's own addresses, now?  They are read again when the kernel says that they changed.  For
+ * one thread; call addr_watch_own() before the process confines itself, or they are read each time. */
+void addr_watch_own(void);
 bool addr_is_own(uint8_t family, const uint8_t *addr);
+
+/* A name by which a cloud offers its instance metadata (canonical form). */
+bool addr_is_metadata_name(const char *name);
 
 #endif

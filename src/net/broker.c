@@ -20,6 +20,7 @@
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/policy.h"
+#include "core/sanitize.h"
 #include "net/addrclass.h"
 #include "net/ask.h"
 #include "net/dial.h"
@@ -27,25 +28,32 @@
 
 enum { FD_SUPERVISOR = 3, FD_NET = 4 };
 
-#define FLOWS_MAX 640 /* what net may have open and pending, and a little */
+#define FLOWS_MAX (512 + DIAL_PENDING_MAX) /* open and pending (threat 79) */
 #define ASKS_PER_WAKE 64
 #define NOTE_MS 500
-#define EXPIRY_MS 1000
+#define EXPIRY_MAX_S 5  /* the clock may be set, or the machine have slept */
+#define SEND_TIMEOUT_S 5 /* net always reads its answers; one that does not has been broken into */
 #define OUTSIDE_MAX 32
 
 struct flow {
     struct flow *next;
     struct broker *broker;
     uint32_t id;
+    int64_t number;    /* joins its rows in the log */
     struct dial *dial; /* while it is being dialled */
-    bool open;
+    int fd;            /* while it is open: a copy of what net got, so that a cut does not depend on net */
+    bool logged;       /* it has an "open" row, so it must get a "close" or "fail" row */
+    bool cut;
     bool is_name;
     char host[264];    /* as the log shows it */
     uint8_t family, addr[16];
     uint16_t port;
     bool exact, mapped;
+    uint16_t dial_port;
+    uint8_t peer_family, peer[16]; /* once it is open */
     char rule[RULE_TEXT_MAX + 32], dialled[48];
     const char *refused; /* why the address was refused, of the last one vetted */
+    bool shut;           /* ... and no rule for the host would open it */
 };
 
 struct broker {
@@ -59,11 +67,11 @@ struct broker {
     struct rule outside[OUTSIDE_MAX];
     unsigned noutside;
     struct flow *flows;
-    unsigned nflows;
+    unsigned nflows, nopen;
     int watch_fd;
     struct event *net_ev, *watch_ev, *note_ev, *reload_ev, *expiry_ev;
     int64_t allowed, denied, failed, refused, bytes_up, bytes_down, noted;
-    int64_t flow_base; /* makes flow numbers unique over restarts */
+    int64_t last_flow; /* begins with the time, so that numbers are unique over restarts */
     struct log_rate bad_ask;
 };
 
@@ -75,7 +83,7 @@ static void load_settings(struct broker *b)
     json_t *config = config_load(&e), *item;
     size_t i;
     if (!config) {
-        log_line("settings are unusable, none is in force: %s", e.text);
+        log_line("settings are unusable, those in force stay: %s", e.text);
         return;
     }
     json_decref(b->map);
@@ -99,7 +107,7 @@ static void note_policy(struct broker *b)
         json_t *text = json_string(error);
         json_object_set_new(m, "error", text ? text : json_string("unreadable"));
         struct decision_row row = {.kind = "policy", .proto = "other", .host = "", .verdict = "deny", .rule = "policy",
-                                   .reason = "the policy cannot be read: everything is denied", .count = 1};
+                                   .reason = error, .count = 1};
         journal_write(b->journal, &row);
         log_line("the policy cannot be read, everything is denied: %s", error);
     }
@@ -148,29 +156,64 @@ static void flow_free(struct flow *f)
         p = &(*p)->next;
     *p = f->next;
     f->broker->nflows--;
+    f->broker->nopen -= f->fd >= 0;
     dial_cancel(f->dial);
+    if (f->fd >= 0)
+        close(f->fd);
     free(f);
 }
 
-/* A rule that changed, or ran out, holds for what is open as well. */
+static void refuse(struct broker *b, struct flow *f, unsigned verdict, const char *rule, const char *reason,
+                   const char *hint, int error);
+static bool vet(void *arg, uint8_t family, const uint8_t *addr, uint16_t port);
+static void hint_for(const struct broker *b, const struct flow *f, const struct decision *d, char *out, size_t cap);
+
+static const char needs_http[] = "the rule speaks of methods or paths, which only intercepted HTTP can be held to";
+
+/* Shuts the connection here: net, which may have been broken into, is only told. */
+static void cut(struct broker *b, struct flow *f, const char *rule)
+{
+    struct answer a = {.id = f->id, .kind = ANSWER_CUT, .verdict = VERDICT_DENY};
+    struct decision_row row = {.kind = "cut", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port,
+                               .addr = f->dialled, .verdict = "deny", .rule = rule,
+                               .reason = "denied by a change of the rules", .count = 1};
+    f->cut = true;
+    shutdown(f->fd, SHUT_RDWR);
+    journal_write(b->journal, &row);
+    b->denied++;
+    send_answer(b, &a, -1);
+}
+
+/* A rule that changed, or ran out, holds for what is open and for what is being dialled as well. */
 static void recheck(struct broker *b)
 {
     for (struct flow *f = b->flows, *next; f; f = next) {
         struct decision d;
         next = f->next;
-        if (!f->open)
-            continue;
         decide(b, f, &d);
-        if (d.allow)
-            continue;
-        struct answer a = {.id = f->id, .kind = ANSWER_CUT, .verdict = VERDICT_DENY};
-        struct decision_row row = {.kind = "cut", .flow = b->flow_base + f->id, .proto = "tcp", .host = f->host,
-                                   .port = f->port, .addr = f->dialled, .verdict = "deny", .rule = d.text,
-                                   .reason = "denied by a change of the rules", .count = 1};
-        journal_write(b->journal, &row);
-        b->denied++;
-        send_answer(b, &a, -1);
+        f->exact = d.exact;
+        bool allowed = d.allow && !d.http;
+        if (f->fd >= 0) {
+            if (!f->cut && (!allowed || !vet(f, f->peer_family, f->peer, f->dial_port)))
+                cut(b, f, allowed ? f->rule : d.text);
+        } else if (!allowed) {
+            char hint[192];
+            hint_for(b, f, &d, hint, sizeof hint);
+            refuse(b, f, VERDICT_DENY, d.text, d.http ? needs_http : "denied by a change of the rules", hint, EACCES);
+            flow_free(f);
+        }
     }
+}
+
+static void arm_expiry(struct broker *b)
+{
+    int64_t now = time(NULL), next = policy_next_expiry(b->policy, now);
+    if (!next) {
+        evtimer_del(b->expiry_ev);
+        return;
+    }
+    struct timeval tv = {next - now > EXPIRY_MAX_S ? EXPIRY_MAX_S : next - now, 20000};
+    evtimer_add(b->expiry_ev, &tv);
 }
 
 static void on_reload(evutil_socket_t fd, short what, void *arg)
@@ -188,6 +231,7 @@ static void on_reload(evutil_socket_t fd, short what, void *arg)
     if (was_broken || policy_error(fresh))
         note_policy(b);
     recheck(b);
+    arm_expiry(b);
 }
 
 static void on_watch(evutil_socket_t fd, short what, void *arg)
@@ -216,13 +260,8 @@ static void on_expiry(evutil_socket_t fd, short what, void *arg)
     struct broker *b = arg;
     (void)fd;
     (void)what;
-    size_t n;
-    const struct rule *r = policy_rules(b->policy, &n);
-    bool any = false;
-    for (size_t i = 0; i < n && !any; i++)
-        any = r[i].expires != 0;
-    if (any && b->flows)
-        recheck(b);
+    recheck(b);
+    arm_expiry(b);
 }
 
 /* ---- notes to the supervisor ---- */
@@ -274,26 +313,45 @@ static bool read_target(const struct ask_target *t, struct flow *f)
     return f->family != 0;
 }
 
-static void refuse(struct broker *b, const struct flow *f, unsigned verdict, const char *rule, const char *reason,
-                   int error)
+/* The command that would allow it; empty if none would, or if it does not fit: half a command is worse than none. */
+static void hint_for(const struct broker *b, const struct flow *f, const struct decision *d, char *out, size_t cap)
+{
+    const char *host = f->is_name ? rule_alias(f->host) : f->host;
+    bool any_port = f->is_name && !d->allow && (f->port == 443 || f->port == 80) && strcmp(host, "localhost") != 0;
+    bool brackets = !f->is_name && f->family == 6;
+    int n;
+    if (policy_error(b->policy))
+        n = snprintf(out, cap, "sbx policy ls");
+    else if (d->http)
+        n = 0;
+    else if (d->rule && d->rule->deny)
+        n = snprintf(out, cap, "sbx policy rm %s %s", d->rule->origin == RULE_GLOBAL ? "-g" : b->sandbox, d->rule->id);
+    else if (any_port)
+        n = snprintf(out, cap, "sbx policy allow network %s %s", b->sandbox, host);
+    else
+        n = snprintf(out, cap, "sbx policy allow network %s %s%s%s:%u", b->sandbox, brackets ? "[" : "", host,
+                     brackets ? "]" : "", f->port);
+    if (n <= 0 || (size_t)n >= cap)
+        out[0] = '\0';
+}
+
+static void refuse(struct broker *b, struct flow *f, unsigned verdict, const char *rule, const char *reason,
+                   const char *hint, int error)
 {
     struct answer a = {.id = f->id, .kind = ANSWER_CONNECT, .verdict = (uint8_t)verdict, .error = error};
     bool denied = verdict == VERDICT_DENY;
-    struct decision_row row = {.kind = denied ? "deny" : "fail", .proto = "tcp", .host = f->host, .port = f->port,
-                               .addr = f->dialled, .verdict = denied ? "deny" : "fail", .rule = rule, .reason = reason,
-                               .count = 1};
+    struct decision_row row = {.kind = denied ? "deny" : "fail", .flow = f->number, .proto = "tcp", .host = f->host,
+                               .port = f->port, .addr = f->dialled, .verdict = denied ? "deny" : "fail", .rule = rule,
+                               .reason = reason, .count = 1};
     snprintf(a.rule, sizeof a.rule, "%.*s", (int)sizeof a.rule - 1, rule);
-    if (denied) {
-        bool bare = f->port == 443 || f->port == 80;
-        char host[272];
-        snprintf(host, sizeof host, f->is_name || f->family == 4 ? "%.250s" : "[%.250s]",
-                 f->is_name ? rule_alias(f->host) : f->host);
-        int n = bare && f->is_name ? snprintf(a.hint, sizeof a.hint, "sbx policy allow network %s %s", b->sandbox, host)
-                                   : snprintf(a.hint, sizeof a.hint, "sbx policy allow network %s %s:%u", b->sandbox, host, f->port);
-        if (n < 0 || (size_t)n >= sizeof a.hint)
-            a.hint[0] = '\0'; /* half a command is worse than none */
+    snprintf(a.hint, sizeof a.hint, "%.*s", (int)sizeof a.hint - 1, hint);
+    if (f->logged) {
+        f->logged = false;
+        journal_write(b->journal, &row);
+    } else {
+        row.flow = 0;
+        journal_refusal(b->journal, &row);
     }
-    journal_refusal(b->journal, &row);
     count_denied(b, denied ? &b->denied : &b->failed, 1);
     send_answer(b, &a, -1);
 }
@@ -313,23 +371,25 @@ static bool vet(void *arg, uint8_t family, const uint8_t *addr, uint16_t port)
     struct flow *f = arg;
     struct broker *b = f->broker;
     struct decision d;
-    if (f->mapped)
-        return true; /* the user's own setting names this address */
     enum addr_class c = addr_classify(family, addr);
-    if (c == ADDR_METADATA) {
+    f->shut = c == ADDR_METADATA;
+    if (f->shut) {
         f->refused = addr_class_name(c);
         return false;
     }
+    if (f->mapped)
+        return true; /* the user's own setting names this address */
     policy_decide_addr(b->policy, family, addr, port, time(NULL), &d);
     if (d.rule && d.rule->deny) {
+        f->shut = true;
         f->refused = "its address is denied by a rule";
         return false;
     }
-    if (d.exact || f->exact || is_outside(b, family, addr, port))
+    if (d.exact || f->exact)
         return true;
-    if (c == ADDR_GLOBAL && addr_is_own(family, addr))
+    if (addr_is_own(family, addr) && c != ADDR_LOOPBACK)
         c = ADDR_OWN;
-    if (c == ADDR_GLOBAL)
+    else if (c == ADDR_GLOBAL || is_outside(b, family, addr, port))
         return true;
     f->refused = addr_class_name(c);
     return false;
@@ -340,11 +400,34 @@ static bool connecting(void *arg, const char *addr)
     struct flow *f = arg;
     struct broker *b = f->broker;
     snprintf(f->dialled, sizeof f->dialled, "%s", addr);
-    struct decision_row row = {.kind = "open", .flow = b->flow_base + f->id, .proto = "tcp", .host = f->host,
+    struct decision_row row = {.kind = "open", .flow = f->number, .proto = "tcp", .host = f->host,
                                .port = f->port, .addr = f->dialled, .verdict = "allow", .rule = f->rule,
                                .reason = f->mapped ? "dialled where net.map says" : "", .count = 1};
     /* Not written, not done: the log would not tell the truth. */
-    return journal_write(b->journal, &row) == 0;
+    f->logged = journal_write(b->journal, &row) == 0;
+    return f->logged;
+}
+
+/* What we are connected to is what was vetted, or it is nothing (threat 1). */
+static bool check_peer(struct flow *f, int fd)
+{
+    static const uint8_t v4_mapped[12] = {[10] = 0xff, [11] = 0xff};
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    if (getpeername(fd, (struct sockaddr *)&peer, &len) < 0)
+        return false;
+    const uint8_t *a = (const uint8_t *)&((const struct sockaddr_in6 *)&peer)->sin6_addr;
+    f->peer_family = 6;
+    if (peer.ss_family == AF_INET) {
+        a = (const uint8_t *)&((const struct sockaddr_in *)&peer)->sin_addr;
+        f->peer_family = 4;
+    } else if (memcmp(a, v4_mapped, 12) == 0) {
+        a += 12;
+        f->peer_family = 4;
+    }
+    memcpy(f->peer, a, f->peer_family == 4 ? 4 : 16);
+    inet_ntop(f->peer_family == 4 ? AF_INET : AF_INET6, f->peer, f->dialled, sizeof f->dialled);
+    return vet(f, f->peer_family, f->peer, f->dial_port);
 }
 
 static void dialled(void *arg, int fd, int error)
@@ -352,24 +435,35 @@ static void dialled(void *arg, int fd, int error)
     struct flow *f = arg;
     struct broker *b = f->broker;
     f->dial = NULL;
+    if (fd >= 0 && !check_peer(f, fd)) {
+        close(fd);
+        fd = -1;
+        error = EACCES;
+    }
     if (fd >= 0) {
         struct answer a = {.id = f->id, .kind = ANSWER_CONNECT, .verdict = VERDICT_ALLOW};
-        f->open = true;
+        f->fd = fd;
+        b->nopen++;
         b->allowed++;
         send_answer(b, &a, fd);
-        close(fd);
         return;
     }
     if (error == ENOENT) {
-        refuse(b, f, VERDICT_NO_NAME, f->rule, "the name does not resolve on the host", error);
+        refuse(b, f, VERDICT_NO_NAME, f->rule, "the name does not resolve on the host", "", error);
+    } else if (error == EIO && !f->logged) {
+        /* The decision could not be written down, so it was not carried out. */
+        refuse(b, f, VERDICT_DENY, f->rule, "the decision log cannot be written", "", error);
     } else if (error == EACCES) {
-        char reason[96];
+        char reason[96], hint[192] = "";
+        const struct decision d = {.allow = true}; /* the host is allowed; what lacks is a rule for host and port */
         snprintf(reason, sizeof reason, "address check: %s", f->refused ? f->refused : "refused");
-        refuse(b, f, VERDICT_DENY, f->rule, reason, error);
+        if (!f->shut)
+            hint_for(b, f, &d, hint, sizeof hint);
+        refuse(b, f, VERDICT_DENY, f->rule, reason, hint, error);
     } else {
         char reason[96];
         snprintf(reason, sizeof reason, "cannot connect: %s", strerror(error));
-        refuse(b, f, VERDICT_UNREACHABLE, f->rule, reason, error);
+        refuse(b, f, VERDICT_UNREACHABLE, f->rule, reason, "", error);
     }
     flow_free(f);
 }
@@ -422,31 +516,42 @@ static void on_connect_ask(struct broker *b, const struct ask *ask)
     }
     f->broker = b;
     f->id = ask->id;
+    f->fd = -1;
+    f->number = ++b->last_flow;
     f->next = b->flows;
     b->flows = f;
     b->nflows++;
-    if (!read_target(&ask->target, f) || f->port == 0) {
+    char host[256], hint[192] = "";
+    const char *reason = "";
+    if (ask->proto != PROTO_TCP || !read_target(&ask->target, f) || f->port == 0) {
         log_rated(&b->bad_ask, 5, "a malformed request of net");
         snprintf(f->host, sizeof f->host, "(malformed)");
-        refuse(b, f, VERDICT_DENY, "malformed request", "", EINVAL);
+        refuse(b, f, VERDICT_DENY, "malformed request", "", "", EINVAL);
         flow_free(f);
         return;
     }
     decide(b, f, &d);
     snprintf(f->rule, sizeof f->rule, "%s", d.text);
     f->exact = d.exact;
+    if (f->is_name && addr_is_metadata_name(f->host)) {
+        d.allow = false;
+        reason = "a cloud's instance metadata is never reachable";
+    } else if (!d.allow || d.http) {
+        reason = d.http ? needs_http : "";
+        hint_for(b, f, &d, hint, sizeof hint);
+        d.allow = false;
+    }
     if (!d.allow) {
-        refuse(b, f, VERDICT_DENY, f->rule, "", EACCES);
+        refuse(b, f, VERDICT_DENY, f->rule, reason, hint, EACCES);
         flow_free(f);
         return;
     }
-    char host[256];
-    uint16_t port = f->port;
+    f->dial_port = f->port;
     snprintf(host, sizeof host, "%.255s", f->is_name ? rule_alias(f->host) : f->host);
-    f->mapped = mapped(b, f, host, sizeof host, &port);
-    f->dial = dial_start(b->dialer, host, port, &dial_ops, f);
+    f->mapped = mapped(b, f, host, sizeof host, &f->dial_port);
+    f->dial = dial_start(b->dialer, host, f->dial_port, &dial_ops, f);
     if (!f->dial) {
-        refuse(b, f, VERDICT_UNREACHABLE, f->rule, "too many connections are being made", EAGAIN);
+        refuse(b, f, VERDICT_UNREACHABLE, f->rule, "too many connections are being made", "", EAGAIN);
         flow_free(f);
     }
 }
@@ -457,7 +562,7 @@ static void on_name_ask(struct broker *b, const struct ask *ask)
     struct answer a = {.id = ask->id, .kind = ANSWER_NAME, .verdict = VERDICT_ALLOW};
     if (!read_target(&ask->target, &f) || !f.is_name) {
         a.verdict = VERDICT_DENY;
-    } else if (policy_denies_all(b->policy, f.host, time(NULL))) {
+    } else if (addr_is_metadata_name(f.host) || policy_denies_all(b->policy, f.host, time(NULL))) {
         struct decision d;
         policy_decide_name(b->policy, f.host, 443, time(NULL), &d);
         struct decision_row row = {.kind = "deny", .proto = "dns", .host = f.host, .port = 53, .verdict = "deny",
@@ -469,20 +574,50 @@ static void on_name_ask(struct broker *b, const struct ask *ask)
     send_answer(b, &a, -1);
 }
 
-static void on_done(struct broker *b, const struct ask *ask)
+/* The connection, or the attempt at it, is over: its row. */
+static void close_flow(struct broker *b, struct flow *f, const struct ask *ask, const char *reason)
 {
-    struct flow *f = find(b, ask->id);
-    if (!f || !f->open)
-        return;
-    struct decision_row row = {.kind = "close", .flow = b->flow_base + f->id, .proto = "tcp", .host = f->host,
-                               .port = f->port, .addr = f->dialled, .verdict = "allow", .rule = f->rule,
+    struct decision_row row = {.kind = "close", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port,
+                               .addr = f->dialled, .verdict = "allow", .rule = f->rule, .reason = reason,
                                .bytes_up = (int64_t)(ask->bytes_up & INT64_MAX),
                                .bytes_down = (int64_t)(ask->bytes_down & INT64_MAX), .duration_ms = ask->duration_ms,
                                .count = 0};
     b->bytes_up += row.bytes_up;
     b->bytes_down += row.bytes_down;
-    journal_write(b->journal, &row);
+    if (f->logged)
+        journal_write(b->journal, &row);
     flow_free(f);
+}
+
+static void on_done(struct broker *b, const struct ask *ask)
+{
+    struct flow *f = find(b, ask->id);
+    if (f && f->fd >= 0)
+        close_flow(b, f, ask, "");
+}
+
+static void on_cancel(struct broker *b, const struct ask *ask)
+{
+    struct flow *f = find(b, ask->id);
+    if (f && f->fd < 0)
+        close_flow(b, f, ask, "given up before it was connected");
+}
+
+/* net found another name in the SNI or the Host than was asked for, and ends the connection. */
+static void on_mismatch(struct broker *b, const struct ask *ask)
+{
+    struct flow *f = find(b, ask->id);
+    char seen[300], reason[340];
+    if (!f || f->fd < 0)
+        return;
+    sanitize_line(seen, sizeof seen, ask->seen, strnlen(ask->seen, sizeof ask->seen));
+    snprintf(reason, sizeof reason, "it speaks to \"%s\"", seen);
+    struct decision_row row = {.kind = "mismatch", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port,
+                               .addr = f->dialled, .verdict = "deny", .rule = f->rule, .reason = reason, .count = 1};
+    f->cut = true;
+    shutdown(f->fd, SHUT_RDWR);
+    journal_write(b->journal, &row);
+    count_denied(b, &b->denied, 1);
 }
 
 static void on_refused(struct broker *b, const struct ask *ask)
@@ -514,7 +649,6 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             log_rated(&b->bad_ask, 5, "a request of %zd bytes from net", n);
             continue;
         }
-        struct flow *f;
         switch (ask.kind) {
         case ASK_CONNECT:
             on_connect_ask(b, &ask);
@@ -529,9 +663,10 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             on_refused(b, &ask);
             break;
         case ASK_CANCEL:
-            f = find(b, ask.id);
-            if (f && !f->open)
-                flow_free(f);
+            on_cancel(b, &ask);
+            break;
+        case ASK_MISMATCH:
+            on_mismatch(b, &ask);
             break;
         default:
             log_rated(&b->bad_ask, 5, "an unknown request (%u) from net", ask.kind);
@@ -550,7 +685,7 @@ static void on_ctrl(struct linkev *c, json_t *msg, void *arg)
                              json_object_get(msg, "id"), "ok", 1, "allowed", (json_int_t)b->allowed, "denied",
                              (json_int_t)b->denied, "failed", (json_int_t)b->failed, "refused", (json_int_t)b->refused,
                              "bytes_up", (json_int_t)b->bytes_up, "bytes_down", (json_int_t)b->bytes_down, "open",
-                             (int)b->nflows));
+                             (int)b->nopen));
 }
 
 static void on_supervisor_closed(struct linkev *c, const char *why, void *arg)
@@ -583,29 +718,35 @@ static int start(struct broker *b, struct err *e)
         goto out;
     }
     load_settings(b);
-    inotify_add_watch(b->watch_fd, config, IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE);
-    inotify_add_watch(b->watch_fd, own, IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE);
+    inotify_add_watch(b->watch_fd, config, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
+    inotify_add_watch(b->watch_fd, own, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
     evutil_make_socket_nonblocking(b->watch_fd);
     b->net_ev = event_new(b->base, FD_NET, EV_READ | EV_PERSIST, on_ask, b);
     b->watch_ev = event_new(b->base, b->watch_fd, EV_READ | EV_PERSIST, on_watch, b);
     b->note_ev = evtimer_new(b->base, on_note, b);
     b->reload_ev = evtimer_new(b->base, on_reload, b);
-    b->expiry_ev = event_new(b->base, -1, EV_PERSIST, on_expiry, b);
-    struct timeval tv = {EXPIRY_MS / 1000, 0};
+    b->expiry_ev = evtimer_new(b->base, on_expiry, b);
+    if (!b->net_ev || !b->watch_ev || !b->note_ev || !b->reload_ev || !b->expiry_ev) {
+        err_set(e, STATUS_FAILED, "cannot start the broker: out of memory");
+        goto out;
+    }
     event_add(b->net_ev, NULL);
     event_add(b->watch_ev, NULL);
-    event_add(b->expiry_ev, &tv);
+    arm_expiry(b);
+    addr_watch_own();
+    struct timeval limit = {SEND_TIMEOUT_S, 0};
+    setsockopt(FD_NET, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     /* The resolver reads its own configuration and modules whenever it likes; dialling needs sockets. */
     const struct confine_path paths[] = {
         {.path = own, .access = CONFINE_READ | CONFINE_WRITE}, {.path = config, .access = CONFINE_READ},
         {.path = assets, .access = CONFINE_READ},              {.path = "/etc", .access = CONFINE_READ},
         {.path = "/usr", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/lib", .access = CONFINE_READ | CONFINE_EXEC},
-        {.path = "/lib64", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/run", .access = CONFINE_READ | CONFINE_WRITE},
+        {.path = "/lib64", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/run", .access = CONFINE_READ},
         {.path = "/var/lib/sss", .access = CONFINE_READ},      {.path = "/dev/null", .access = CONFINE_READ | CONFINE_WRITE},
-        {.path = "/dev/urandom", .access = CONFINE_READ},
+        {.path = "/dev/urandom", .access = CONFINE_READ},      {.path = "/mnt/wsl", .access = CONFINE_READ},
     };
     const struct confine c = {.groups = CONFINE_IO | CONFINE_FILES | CONFINE_SOCKETS | CONFINE_THREADS, .paths = paths,
-                              .npaths = sizeof paths / sizeof *paths, .files_max = FLOWS_MAX + 256};
+                              .npaths = sizeof paths / sizeof *paths, .files_max = FLOWS_MAX + DIAL_PENDING_MAX * DIAL_ADDRS_MAX + 64};
     rc = confine_self(&c, e);
 out:
     free(assets);
@@ -624,7 +765,9 @@ int broker_main(int argc, char **argv)
     if (argc < 2)
         return STATUS_USAGE;
     b.sandbox = argv[1];
-    b.flow_base = (int64_t)time(NULL) << 32;
+    b.last_flow = (int64_t)time(NULL) << 24;
+    /* The host's resolver may take half a minute for a dead server; nobody waits that long for a SYN-ACK. */
+    setenv("RES_OPTIONS", "timeout:3 attempts:2", 0);
     if (start(&b, &e) < 0) {
         log_line("%s", e.text);
         return STATUS_FAILED;

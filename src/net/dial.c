@@ -14,6 +14,7 @@
 
 #define THREADS 8
 #define STAGGER_MS 250
+#define ANSWERS_MAX 32 /* of a resolver; what is beyond is neither vetted nor dialled */
 
 struct target {
     struct sockaddr_storage addr;
@@ -29,7 +30,7 @@ struct dial {
     uint16_t port;
     bool cancelled, resolving;
     int error;
-    struct target addrs[DIAL_ADDRS_MAX];
+    struct target addrs[ANSWERS_MAX];
     unsigned naddrs, started, failed;
     int fds[DIAL_ADDRS_MAX];
     struct event *evs[DIAL_ADDRS_MAX];
@@ -47,24 +48,36 @@ struct dialer {
     bool stopping;
 };
 
+static void take(struct dial *d, const void *addr, socklen_t len)
+{
+    if (d->naddrs == ANSWERS_MAX || len > sizeof d->addrs[0].addr)
+        return;
+    memcpy(&d->addrs[d->naddrs].addr, addr, len);
+    d->addrs[d->naddrs++].len = len;
+}
+
+/* What needs no resolver: a literal, or this host's loopback. */
+static bool resolve_at_once(struct dial *d)
+{
+    struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(d->port)};
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(d->port)};
+    bool local = strcmp(d->name, "localhost") == 0;
+    if (inet_pton(AF_INET, local ? "127.0.0.1" : d->name, &four.sin_addr) == 1)
+        take(d, &four, sizeof four);
+    if (inet_pton(AF_INET6, local ? "::1" : d->name, &six.sin6_addr) == 1)
+        take(d, &six, sizeof six);
+    return d->naddrs > 0;
+}
+
 static void resolve(struct dial *d)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG}, *list = NULL;
     char port[8];
     snprintf(port, sizeof port, "%u", d->port);
-    uint8_t probe[16];
-    if (inet_pton(AF_INET, d->name, probe) == 1 || inet_pton(AF_INET6, d->name, probe) == 1)
-        hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-    if (strcmp(d->name, "localhost") == 0)
-        hints.ai_flags &= ~AI_ADDRCONFIG;
     int rc = getaddrinfo(d->name, port, &hints, &list);
     d->error = rc == 0 ? 0 : rc == EAI_AGAIN ? EHOSTUNREACH : ENOENT;
-    for (struct addrinfo *i = list; i && d->naddrs < DIAL_ADDRS_MAX; i = i->ai_next) {
-        if (i->ai_addrlen > sizeof d->addrs[0].addr)
-            continue;
-        memcpy(&d->addrs[d->naddrs].addr, i->ai_addr, i->ai_addrlen);
-        d->addrs[d->naddrs++].len = i->ai_addrlen;
-    }
+    for (struct addrinfo *i = list; i; i = i->ai_next)
+        take(d, i->ai_addr, i->ai_addrlen);
     if (list)
         freeaddrinfo(list);
     if (!d->error && d->naddrs == 0)
@@ -192,9 +205,22 @@ static void on_stagger(evutil_socket_t fd, short what, void *arg)
 
 static void on_timeout(evutil_socket_t fd, short what, void *arg)
 {
+    struct dial *d = arg;
     (void)fd;
     (void)what;
-    finish(arg, -1, ETIMEDOUT);
+    if (!d->resolving) {
+        finish(d, -1, ETIMEDOUT);
+        return;
+    }
+    /* A thread still has it: it counts as pending until the resolver gives up as well. */
+    d->cancelled = true;
+    d->ops->done(d->arg, -1, ETIMEDOUT);
+}
+
+static void arm_timeout(struct dial *d)
+{
+    struct timeval tv = {DIAL_TIMEOUT_MS / 1000, DIAL_TIMEOUT_MS % 1000 * 1000};
+    evtimer_add(d->timeout, &tv);
 }
 
 static const uint8_t *raw(const struct target *t, uint8_t *family)
@@ -217,6 +243,7 @@ static void vet_and_connect(struct dial *d)
 {
     char text[INET6_ADDRSTRLEN] = "";
     unsigned kept = 0;
+    bool refused = false;
     if (d->error) {
         finish(d, -1, d->error);
         return;
@@ -226,14 +253,20 @@ static void vet_and_connect(struct dial *d)
         const uint8_t *a = raw(&d->addrs[i], &family);
         bool scoped = d->addrs[i].addr.ss_family == AF_INET6 &&
                       ((struct sockaddr_in6 *)&d->addrs[i].addr)->sin6_scope_id != 0;
-        if (scoped || !d->ops->vet(d->arg, family, a, d->port))
+        if (scoped)
+            continue; /* bound to one interface: nothing outside */
+        if (!d->ops->vet(d->arg, family, a, d->port)) {
+            refused = true;
+            break;
+        }
+        if (kept == DIAL_ADDRS_MAX)
             continue;
         if (kept == 0)
             inet_ntop(family == 4 ? AF_INET : AF_INET6, a, text, sizeof text);
         d->addrs[kept++] = d->addrs[i];
     }
     d->naddrs = kept;
-    if (kept == 0) {
+    if (refused || kept == 0) {
         finish(d, -1, EACCES);
         return;
     }
@@ -241,10 +274,12 @@ static void vet_and_connect(struct dial *d)
         finish(d, -1, EIO);
         return;
     }
-    struct timeval tv = {DIAL_TIMEOUT_MS / 1000, DIAL_TIMEOUT_MS % 1000 * 1000};
     d->stagger = evtimer_new(d->dialer->base, on_stagger, d);
-    d->timeout = evtimer_new(d->dialer->base, on_timeout, d);
-    evtimer_add(d->timeout, &tv);
+    if (!d->stagger) {
+        finish(d, -1, ENOMEM);
+        return;
+    }
+    arm_timeout(d);
     start_next(d);
 }
 
@@ -313,8 +348,23 @@ struct dial *dial_start(struct dialer *dialer, const char *name, uint16_t port, 
     d->port = port;
     d->resolving = true;
     snprintf(d->name, sizeof d->name, "%s", name);
+    d->timeout = evtimer_new(dialer->base, on_timeout, d);
+    if (!d->timeout) {
+        free(d);
+        return NULL;
+    }
     dialer->pending++;
+    arm_timeout(d);
     pthread_mutex_lock(&dialer->lock);
+    if (resolve_at_once(d)) {
+        uint64_t one = 1;
+        d->next = dialer->resolved;
+        dialer->resolved = d;
+        ssize_t ignored = write(dialer->wakefd, &one, sizeof one);
+        (void)ignored;
+        pthread_mutex_unlock(&dialer->lock);
+        return d;
+    }
     *dialer->todo_tail = d;
     dialer->todo_tail = &d->next;
     if (dialer->idle == 0 && dialer->threads < THREADS) {
@@ -336,8 +386,10 @@ void dial_cancel(struct dial *d)
 {
     if (!d)
         return;
-    if (d->resolving)
+    if (d->resolving) {
         d->cancelled = true;
-    else
+        evtimer_del(d->timeout);
+    } else {
         dial_free(d);
+    }
 }

@@ -1,6 +1,8 @@
 /* Resolving and dialling for the broker: a name is resolved once, on a worker thread with the host's own
  * resolver (getaddrinfo: nsswitch, VPNs, mDNS), every address is vetted, and only a vetted one is dialled.
- * Addresses are tried in the resolver's order, the next a little later (RFC 8305, simplified). */
+ * If one address of a name is refused, the name is: a set of mixed kinds is an attack or a mistake (threat 2).
+ * Addresses are tried in the resolver's order, the next a little later (RFC 8305, simplified).  Literal addresses and
+ * "localhost" (127.0.0.1, then ::1, whatever the host's files say) need no thread: slow names cannot hold them up. */
 #ifndef SBX_NET_DIAL_H
 #define SBX_NET_DIAL_H
 
@@ -8,9 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define DIAL_ADDRS_MAX 4
-#define DIAL_TIMEOUT_MS 10000
-#define DIAL_PENDING_MAX 128
+#define DIAL_ADDRS_MAX 4     /* are tried; all are vetted */
+#define DIAL_TIMEOUT_MS 10000 /* for the resolver, and for connecting */
+#define DIAL_PENDING_MAX 64
 
 struct dialer;
 struct dial;
@@ -20,8 +22,8 @@ struct dial_ops {
     bool (*vet)(void *arg, uint8_t family, const uint8_t *addr, uint16_t port);
     /* About to connect to these (text, for the log): the decision is written here.  False ends it. */
     bool (*connecting)(void *arg, const char *addr);
-    /* The last callback.  fd: connected, the callee's; or -1 with an errno: ENOENT no such name, EACCES all
-     * addresses were refused, EAGAIN too many at once, else why connecting failed. */
+    /* The last callback.  fd: connected, the callee's; or -1 with an errno: ENOENT no such name, EACCES an
+     * address was refused, EIO `connecting` was false, EAGAIN too many at once, else why connecting failed. */
     void (*done)(void *arg, int fd, int error);
 };
 

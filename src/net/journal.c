@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "core/log.h"
+#include "core/rule.h"
 
 #define SLOTS 64
 #define WINDOW_MS 1000
@@ -14,7 +15,7 @@ struct slot {
     bool used;
     int64_t since_ms;
     int64_t more; /* repeats that no row speaks of yet */
-    char kind[12], proto[8], host[264], verdict[8], rule[360], reason[96];
+    char kind[12], proto[8], host[264], verdict[8], rule[RULE_TEXT_MAX + 32], reason[344];
     int port;
 };
 
