@@ -53,6 +53,14 @@ static void write_slot(struct journal *j, struct slot *s)
     s->more = 0;
 }
 
+static void write_dropped(struct journal *j)
+{
+    struct decision_row row = {.kind = "dropped", .proto = "other", .host = "", .rule = "", .verdict = "deny", .count = j->dropped,
+                               .reason = "too many different refusals in a second"};
+    if (j->dropped && journal_write(j, &row) == 0)
+        j->dropped = 0;
+}
+
 static void arm(struct journal *j)
 {
     struct timeval tv = {1, 0};
@@ -81,12 +89,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
         }
         live = true;
     }
-    if (j->dropped) {
-        struct decision_row row = {.kind = "dropped", .proto = "other", .verdict = "deny", .count = j->dropped,
-                                   .reason = "too many different refusals in a second"};
-        if (journal_write(j, &row) == 0)
-            j->dropped = 0;
-    }
+    write_dropped(j);
     decisions_commit(j->store, NULL);
     if (live || j->dropped)
         arm(j);
@@ -150,6 +153,8 @@ void journal_free(struct journal *j)
     for (int i = 0; j->store && i < SLOTS; i++)
         if (j->slots[i].used)
             write_slot(j, &j->slots[i]);
+    if (j->store)
+        write_dropped(j);
     if (j->timer)
         event_free(j->timer);
     decisions_close(j->store);

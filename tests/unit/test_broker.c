@@ -1,0 +1,838 @@
+/* The broker as a process: driven from net's end of the socket, with a resolver and outside servers of our own.
+ *
+ * getaddrinfo and connect are interposed: names resolve to what a test says, and connections to global addresses
+ * are redirected to a listener here (or counted as attempts), so that nothing depends on a network. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/decisions.h"
+#include "core/link.h"
+#include "core/paths.h"
+#include "core/policy.h"
+#include "net/ask.h"
+#include "net/broker.h"
+
+/* Seen by the test and by the broker that it forks. */
+struct shared {
+    uint16_t listener;      /* where connections to global addresses end up */
+    int connects, loopback; /* what the broker tried */
+    int resolved;
+};
+static struct shared *sh;
+
+/* ---- the world ---- */
+
+static const struct {
+    const char *name;
+    const char *addrs[3];
+} world[] = {
+    {"public.example.com", {"93.184.216.34"}},
+    {"v6.example.com", {"2606:4700::1", "93.184.216.34"}},
+    {"mixed.example.com", {"8.8.8.8", "10.0.0.1"}},
+    {"private.example.com", {"10.0.0.1"}},
+    {"loop.example.com", {"127.0.0.1"}},
+    {"mapped.example.com", {"::ffff:127.0.0.1"}},
+    {"nat64.example.com", {"64:ff9b::a9fe:a9fe"}},
+    {"metadata.example.com", {"169.254.169.254"}},
+    {"cgnat.example.com", {"100.64.0.1"}},
+    {"doc.example.com", {"203.0.113.9"}},
+    {"dead.example.com", {"9.9.9.9"}},
+    {"other.example.com", {"93.184.216.35"}},
+};
+
+static struct addrinfo *answer_of(const char *text, const char *port)
+{
+    struct addrinfo *i = calloc(1, sizeof *i + sizeof(struct sockaddr_in6));
+    i->ai_addr = (struct sockaddr *)(i + 1);
+    struct sockaddr_in *four = (struct sockaddr_in *)i->ai_addr;
+    struct sockaddr_in6 *six = (struct sockaddr_in6 *)i->ai_addr;
+    if (inet_pton(AF_INET, text, &four->sin_addr) == 1) {
+        four->sin_family = AF_INET;
+        four->sin_port = htons((uint16_t)atoi(port));
+        i->ai_addrlen = sizeof *four;
+    } else {
+        assert_int_equal(inet_pton(AF_INET6, text, &six->sin6_addr), 1);
+        six->sin6_family = AF_INET6;
+        six->sin6_port = htons((uint16_t)atoi(port));
+        i->ai_addrlen = sizeof *six;
+    }
+    return i;
+}
+
+int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+{
+    (void)hints;
+    int turn = __atomic_fetch_add(&sh->resolved, 1, __ATOMIC_RELAXED);
+    if (strcmp(name, "flip.example.com") == 0) { /* threat 1: another answer each time */
+        *out = answer_of(turn % 2 ? "127.0.0.1" : "93.184.216.34", port);
+        return 0;
+    }
+    if (strcmp(name, "slow.example.com") == 0) {
+        sleep(3);
+        return EAI_NONAME;
+    }
+    for (size_t i = 0; i < sizeof world / sizeof *world; i++) {
+        if (strcmp(world[i].name, name) != 0)
+            continue;
+        struct addrinfo **tail = out;
+        *out = NULL;
+        for (int k = 0; k < 3 && world[i].addrs[k]; k++) {
+            *tail = answer_of(world[i].addrs[k], port);
+            tail = &(*tail)->ai_next;
+        }
+        return 0;
+    }
+    return EAI_NONAME;
+}
+
+void freeaddrinfo(struct addrinfo *list)
+{
+    while (list) {
+        struct addrinfo *next = list->ai_next;
+        free(list);
+        list = next;
+    }
+}
+
+/* Outside is here: what goes to a global address arrives at our listener, and getpeername tells what was dialled. */
+static struct {
+    int fd;
+    struct sockaddr_storage peer;
+    socklen_t len;
+} dialled[4096];
+
+int connect(int fd, const struct sockaddr *to, socklen_t len)
+{
+    if (to->sa_family != AF_INET && to->sa_family != AF_INET6)
+        return (int)syscall(SYS_connect, fd, to, len);
+    __atomic_fetch_add(&sh->connects, 1, __ATOMIC_RELAXED);
+    const struct sockaddr_in *four = (const struct sockaddr_in *)to;
+    bool here = to->sa_family == AF_INET && (ntohl(four->sin_addr.s_addr) >> 24) == 127;
+    if (here)
+        __atomic_fetch_add(&sh->loopback, 1, __ATOMIC_RELAXED);
+    if (here || (to->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)to)->sin6_addr)))
+        return (int)syscall(SYS_connect, fd, to, len);
+    if (to->sa_family == AF_INET6 || ntohl(four->sin_addr.s_addr) == 0x09090909) {
+        errno = ENETUNREACH;
+        return -1;
+    }
+    struct sockaddr_in us = {.sin_family = AF_INET, .sin_port = htons(sh->listener), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (fd < 4096) {
+        dialled[fd].fd = fd;
+        dialled[fd].len = len;
+        memcpy(&dialled[fd].peer, to, len);
+    }
+    return (int)syscall(SYS_connect, fd, &us, sizeof us);
+}
+
+int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    if (fd > 0 && fd < 4096 && dialled[fd].fd == fd) {
+        memcpy(addr, &dialled[fd].peer, dialled[fd].len);
+        *len = dialled[fd].len;
+        return 0;
+    }
+    return (int)syscall(SYS_getpeername, fd, addr, len);
+}
+
+/* ---- the fixture ---- */
+
+static char home[] = "/tmp/sbx-broker-XXXXXX";
+static pid_t pid;
+static int net = -1, sup = -1, listener = -1;
+static uint32_t next_id;
+
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void put_policy(const char *text)
+{
+    char *path = policy_path(NULL, NULL);
+    put(path, text);
+    free(path);
+}
+
+static void put_config(const char *text)
+{
+    char *path = path_in(PATH_CONFIG, NULL, "config.json");
+    put(path, text);
+    free(path);
+}
+
+static int listen_here(uint16_t *port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 4096) < 0)
+        return -1;
+    syscall(SYS_getsockname, fd, &a, &len);
+    *port = ntohs(a.sin_port);
+    return fd;
+}
+
+static void start_broker(void)
+{
+    int a[2], b[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, b), 0);
+    pid = fork();
+    if (pid == 0) {
+        char *argv[] = {(char *)"broker", (char *)"box", NULL};
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int high_a = fcntl(a[1], F_DUPFD, 100), high_b = fcntl(b[1], F_DUPFD, 100);
+        int err = open("/dev/null", O_WRONLY);
+        if (!getenv("SBX_TEST_VERBOSE"))
+            dup2(err, 2);
+        dup2(high_a, 3);
+        dup2(high_b, 4);
+        close_range(5, ~0u, 0);
+        _exit(broker_main(2, argv));
+    }
+    close(a[1]);
+    close(b[1]);
+    sup = a[0];
+    net = b[0];
+    next_id = 1;
+    /* "hello" says that it is confined and ready. */
+    char hello[256];
+    ssize_t n = recv(sup, hello, sizeof hello - 1, 0);
+    assert_true(n > 8);
+}
+
+static int set_up(void **state)
+{
+    char dir[64];
+    (void)state;
+    strcpy(home + strlen(home) - 6, "XXXXXX");
+    if (!mkdtemp(home))
+        return -1;
+    snprintf(dir, sizeof dir, "%s/config", home);
+    setenv("XDG_CONFIG_HOME", dir, 1);
+    snprintf(dir, sizeof dir, "%s/data", home);
+    setenv("XDG_DATA_HOME", dir, 1);
+    char *sandbox = path_sandbox("box", NULL, NULL);
+    path_mkdirs(sandbox, 0700, NULL);
+    free(sandbox);
+    memset(sh, 0, sizeof *sh);
+    listener = listen_here(&sh->listener);
+    return listener < 0 ? -1 : 0;
+}
+
+static void stop_broker(void)
+{
+    int status;
+    close(sup);
+    close(net);
+    waitpid(pid, &status, 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    pid = 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    if (pid)
+        stop_broker();
+    close(listener);
+    return path_remove_tree(home, NULL);
+}
+
+static struct ask target(const char *host, uint16_t port)
+{
+    struct ask a = {.id = next_id++, .kind = ASK_CONNECT, .proto = PROTO_TCP, .target.port = port};
+    if (inet_pton(AF_INET, host, a.target.addr) == 1) {
+        a.target.kind = TARGET_IP4;
+    } else if (inet_pton(AF_INET6, host, a.target.addr) == 1) {
+        a.target.kind = TARGET_IP6;
+    } else {
+        a.target.kind = TARGET_NAME;
+        a.target.name_len = (uint8_t)strlen(host);
+        snprintf(a.target.name, sizeof a.target.name, "%s", host);
+    }
+    return a;
+}
+
+static void tell(const struct ask *a)
+{
+    assert_int_equal(send(net, a, sizeof *a, MSG_NOSIGNAL), sizeof *a);
+}
+
+static struct answer hear(int *fd)
+{
+    struct answer a;
+    union {
+        struct cmsghdr h;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {&a, sizeof a};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct pollfd p = {net, POLLIN, 0};
+    *fd = -1;
+    if (poll(&p, 1, 15000) != 1)
+        fail_msg("no answer");
+    assert_int_equal(recvmsg(net, &m, MSG_CMSG_CLOEXEC), sizeof a);
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    if (h)
+        memcpy(fd, CMSG_DATA(h), sizeof *fd);
+    assert_int_equal(a.verdict == VERDICT_ALLOW && a.kind == ANSWER_CONNECT, *fd >= 0);
+    return a;
+}
+
+/* Asks, and ends at once what was allowed. */
+static struct answer ask(const char *host, uint16_t port)
+{
+    int fd;
+    struct ask a = target(host, port);
+    tell(&a);
+    struct answer r = hear(&fd);
+    assert_int_equal(r.id, a.id);
+    if (fd >= 0) {
+        a.kind = ASK_DONE;
+        a.bytes_up = 11;
+        a.bytes_down = 22;
+        tell(&a);
+        close(fd);
+    }
+    return r;
+}
+
+static void expect(const char *host, uint16_t port, enum verdict want)
+{
+    struct answer a = ask(host, port);
+    if (a.verdict != want)
+        fail_msg("%s:%u: verdict %u, not %u (%s)", host, port, a.verdict, want, a.rule);
+}
+
+struct found {
+    int64_t rows, count, open, close;
+    char host[64], rule[300], reason[300], kind[16];
+};
+
+static bool look(const struct decision_row *r, void *arg)
+{
+    struct found *f = arg;
+    f->rows++;
+    f->count += r->count;
+    f->open += strcmp(r->kind, "open") == 0;
+    f->close += strcmp(r->kind, "close") == 0;
+    snprintf(f->kind, sizeof f->kind, "%s", r->kind);
+    snprintf(f->host, sizeof f->host, "%s", r->host);
+    snprintf(f->rule, sizeof f->rule, "%s", r->rule);
+    snprintf(f->reason, sizeof f->reason, "%s", r->reason);
+    return true;
+}
+
+/* What the log holds, and that it holds together. */
+static struct found logged(const char *host, const char *verdict)
+{
+    struct found f = {0};
+    struct err e = {0};
+    int64_t rows;
+    char *path = path_sandbox("box", "log.db", NULL);
+    struct decisions *d = decisions_read(path, &e);
+    free(path);
+    if (!d)
+        fail_msg("%s", e.text);
+    struct decisions_filter q = {.host = host, .verdict = verdict};
+    assert_int_equal(decisions_each(d, &q, look, &f, &e), 0);
+    if (decisions_verify(d, &rows, &e) < 0)
+        fail_msg("%s", e.text);
+    decisions_close(d);
+    return f;
+}
+
+/* ---- what must hold ---- */
+
+static void allowed_and_denied(void **state)
+{
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": ["
+               "{\"id\": \"1\", \"action\": \"allow\", \"target\": \"public.example.com\"},"
+               "{\"id\": \"2\", \"action\": \"allow\", \"target\": \"v6.example.com:443\"},"
+               "{\"id\": \"3\", \"action\": \"allow\", \"target\": \"dead.example.com\"},"
+               "{\"id\": \"4\", \"action\": \"allow\", \"target\": \"nowhere.example.com\"},"
+               "{\"id\": \"aa\", \"action\": \"deny\", \"target\": \"ads.example.com\"}]}");
+    start_broker();
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    expect("v6.example.com", 443, VERDICT_ALLOW); /* the second address, when the first fails */
+    expect("v6.example.com", 444, VERDICT_DENY);
+    expect("nowhere.example.com", 443, VERDICT_NO_NAME);
+    struct answer a = ask("dead.example.com", 443);
+    assert_int_equal(a.verdict, VERDICT_UNREACHABLE);
+    assert_int_equal(a.error, ENETUNREACH);
+    int before = sh->resolved;
+    a = ask("other.example.com", 443);
+    assert_int_equal(a.verdict, VERDICT_DENY);
+    assert_string_equal(a.rule, "posture locked-down");
+    assert_string_equal(a.hint, "sbx policy allow network box other.example.com");
+    a = ask("other.example.com", 22);
+    assert_string_equal(a.hint, "sbx policy allow network box other.example.com:22");
+    a = ask("ads.example.com", 443);
+    assert_string_equal(a.hint, "sbx policy rm -g aa");
+    expect("8.8.8.8", 443, VERDICT_DENY);
+    assert_int_equal(sh->resolved, before); /* a denied name is not even looked up */
+    stop_broker();
+    struct found f = logged("public.example.com", "allow");
+    assert_int_equal(f.rows, 2);
+    assert_int_equal(f.open, 1);
+    assert_int_equal(f.close, 1);
+    assert_int_equal(logged("other.example.com", "deny").count, 2);
+    assert_int_equal(logged("dead.example.com", "fail").rows, 1);
+}
+
+static void open_posture(const char *rules)
+{
+    char text[1024];
+    snprintf(text, sizeof text, "{\"version\": 1, \"posture\": \"open\", \"rules\": [%s]}", rules);
+    put_policy(text);
+}
+
+static void threat_01_rebinding(void **state)
+{
+    (void)state;
+    open_posture("");
+    start_broker();
+    int allowed = 0, denied = 0;
+    for (int i = 0; i < 10000; i++) {
+        struct answer a = ask("flip.example.com", 443);
+        allowed += a.verdict == VERDICT_ALLOW;
+        denied += a.verdict == VERDICT_DENY;
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+        if (fd >= 0)
+            close(fd);
+    }
+    assert_int_equal(sh->loopback, 0);
+    assert_int_equal(allowed, 5000);
+    assert_int_equal(denied, 5000);
+    assert_int_equal(sh->connects, allowed);
+    assert_int_equal(sh->resolved, 10000); /* once for each */
+}
+
+static void threat_02_mixed_answers(void **state)
+{
+    (void)state;
+    open_posture("");
+    start_broker();
+    expect("mixed.example.com", 443, VERDICT_DENY);
+    assert_int_equal(sh->connects, 0);
+    stop_broker();
+    assert_string_equal(logged("mixed", NULL).reason, "address check: a private address");
+}
+
+static void threat_05_15_16_names_of_inner_addresses(void **state)
+{
+    static const char *const names[] = {"private.example.com", "loop.example.com", "mapped.example.com", "nat64.example.com",
+                                        "metadata.example.com", "cgnat.example.com", "doc.example.com",
+                                        "metadata.google.internal"};
+    static const char *const literals[] = {"127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1",
+                                           "fd00:ec2::254", "192.168.1.1", "0.0.0.0", "::", "fe80::1", "224.0.0.1"};
+    (void)state;
+    /* Wildcards and wide ranges do not open them either. */
+    open_posture("{\"action\": \"allow\", \"target\": \"**.example.com\"}, {\"action\": \"allow\", \"target\": \"0.0.0.0/0\"},"
+                 "{\"action\": \"allow\", \"target\": \"::/0\"}, {\"action\": \"allow\", \"target\": \"private.example.com\"}");
+    start_broker();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        expect(names[i], 80, VERDICT_DENY);
+    for (size_t i = 0; i < sizeof literals / sizeof *literals; i++)
+        expect(literals[i], 80, VERDICT_DENY);
+    struct answer a = ask("private.example.com", 80);
+    assert_string_equal(a.hint, "sbx policy allow network box private.example.com:80");
+    a = ask("metadata.example.com", 80);
+    assert_string_equal(a.hint, "");
+    assert_int_equal(sh->connects, 0);
+}
+
+static void threat_15_metadata_above_rules(void **state)
+{
+    (void)state;
+    open_posture("{\"action\": \"allow\", \"target\": \"metadata.example.com:80\"},"
+                 "{\"action\": \"allow\", \"target\": \"169.254.169.254\"}, {\"action\": \"allow\", \"target\": \"169.254.0.0/16\"}");
+    put_config("{\"net.outside\": [\"169.254.0.0/16\"], \"net.map\": {\"public.example.com:80\": \"169.254.169.254:80\"}}");
+    start_broker();
+    expect("metadata.example.com", 80, VERDICT_DENY);
+    expect("169.254.169.254", 80, VERDICT_DENY);
+    expect("::ffff:169.254.169.254", 80, VERDICT_DENY);
+    expect("public.example.com", 80, VERDICT_DENY);
+    assert_int_equal(sh->connects, 0);
+}
+
+static void threat_17_host_services(void **state)
+{
+    uint16_t port;
+    char rules[128];
+    (void)state;
+    int service = listen_here(&port);
+    snprintf(rules, sizeof rules, "{\"action\": \"allow\", \"target\": \"localhost:%u\"}", port);
+    open_posture(rules);
+    start_broker();
+    expect("host.docker.internal", port, VERDICT_ALLOW);
+    expect("host.sbx.internal", port, VERDICT_ALLOW);
+    expect("host.docker.internal", sh->listener, VERDICT_DENY);
+    expect("localhost", sh->listener, VERDICT_DENY);
+    expect("loop.example.com", port, VERDICT_DENY); /* another name for it is not that rule */
+    expect("127.0.0.1", port, VERDICT_DENY);
+    close(service);
+    expect("host.docker.internal", port, VERDICT_UNREACHABLE);
+}
+
+static void threat_97_inner_names_need_a_rule(void **state)
+{
+    (void)state;
+    open_posture("{\"action\": \"allow\", \"target\": \"private.example.com:443\"}");
+    start_broker();
+    expect("private.example.com", 443, VERDICT_ALLOW);
+    expect("private.example.com", 80, VERDICT_DENY);
+}
+
+static void denied_addresses(void **state)
+{
+    (void)state;
+    open_posture("{\"action\": \"deny\", \"target\": \"93.184.216.0/24\"}");
+    start_broker();
+    expect("public.example.com", 443, VERDICT_DENY);
+    assert_int_equal(sh->connects, 0);
+}
+
+static void settings(void **state)
+{
+    char config[256];
+    (void)state;
+    open_posture("{\"action\": \"deny\", \"target\": \"other.example.com\"}");
+    snprintf(config, sizeof config,
+             "{\"net.outside\": [\"10.0.0.0/8\"], \"net.map\": {\"unknown.example.com:443\": \"127.0.0.1:%u\","
+             " \"other.example.com:443\": \"127.0.0.1:%u\"}}", sh->listener, sh->listener);
+    put_config(config);
+    start_broker();
+    expect("unknown.example.com", 443, VERDICT_ALLOW);
+    expect("unknown.example.com", 80, VERDICT_NO_NAME);
+    expect("other.example.com", 443, VERDICT_DENY); /* the decision is by the name */
+    expect("private.example.com", 443, VERDICT_ALLOW);
+    expect("cgnat.example.com", 443, VERDICT_DENY);
+}
+
+static bool readable(int fd, int ms)
+{
+    struct pollfd p = {fd, POLLIN, 0};
+    return poll(&p, 1, ms) == 1;
+}
+
+/* An edited policy is in force within a second, also for what is open; and net need not help. */
+static void rules_change_live(void **state)
+{
+    int fd, kept;
+    (void)state;
+    open_posture("");
+    start_broker();
+    struct ask one = target("public.example.com", 443), two = target("other.example.com", 443);
+    tell(&one);
+    hear(&fd);
+    tell(&two);
+    hear(&kept);
+    open_posture("{\"action\": \"deny\", \"target\": \"93.184.216.34\"}"); /* by its address */
+    assert_true(readable(net, 1000));
+    int none;
+    struct answer a = hear(&none);
+    assert_int_equal(a.kind, ANSWER_CUT);
+    assert_int_equal(a.id, one.id);
+    char c;
+    assert_int_equal(recv(fd, &c, 1, MSG_DONTWAIT), 0); /* shut by the broker */
+    assert_true(recv(kept, &c, 1, MSG_DONTWAIT) < 0);
+    expect("public.example.com", 443, VERDICT_DENY);
+    open_posture("");
+    usleep(300000);
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    /* A rule that runs out. */
+    char text[256];
+    snprintf(text, sizeof text, "{\"version\": 1, \"posture\": \"locked-down\", \"rules\": [{\"action\": \"allow\", \"target\":"
+             " \"other.example.com\", \"expires\": %lld}]}", (long long)time(NULL) + 2);
+    put_policy(text);
+    usleep(300000);
+    assert_false(readable(net, 0));
+    a = hear(&none);
+    assert_int_equal(a.kind, ANSWER_CUT);
+    assert_int_equal(a.id, two.id);
+    close(fd);
+    close(kept);
+}
+
+static void threat_100_broken_policy_denies(void **state)
+{
+    (void)state;
+    open_posture("");
+    start_broker();
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    put_policy("{\"version\": 1, \"posture\": \"open\", \"ruels\": []}");
+    usleep(400000);
+    struct answer a = ask("public.example.com", 443);
+    assert_int_equal(a.verdict, VERDICT_DENY);
+    assert_string_equal(a.rule, "policy cannot be read");
+    char note[2048];
+    ssize_t n = recv(sup, note, sizeof note - 1, MSG_DONTWAIT);
+    assert_true(n > 0);
+    assert_non_null(memmem(note, (size_t)n, "ruels", 5));
+    open_posture("");
+    usleep(400000);
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    stop_broker();
+    assert_int_equal(logged("", NULL).rows > 3, 1);
+}
+
+static void conditional_rules_are_not_in_force_yet(void **state)
+{
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": ["
+               "{\"action\": \"allow\", \"target\": \"GET public.example.com\"},"
+               "{\"action\": \"allow\", \"target\": \"other.example.com\"},"
+               "{\"action\": \"deny\", \"target\": \"other.example.com/admin\"}]}");
+    start_broker();
+    expect("public.example.com", 443, VERDICT_DENY);
+    expect("other.example.com", 443, VERDICT_DENY);
+    assert_int_equal(sh->connects, 0);
+}
+
+static void names(void **state)
+{
+    static const struct {
+        const char *name;
+        enum verdict want;
+    } cases[] = {{"public.example.com", VERDICT_ALLOW}, {"unlisted.example.com", VERDICT_ALLOW},
+                 {"ads.example.com", VERDICT_DENY}, {"metadata.google.internal", VERDICT_DENY}};
+    int none;
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": ["
+               "{\"action\": \"deny\", \"target\": \"ads.example.com\"}]}");
+    start_broker();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ask a = target(cases[i].name, 0);
+        a.kind = ASK_NAME;
+        tell(&a);
+        struct answer r = hear(&none);
+        assert_int_equal(r.kind, ANSWER_NAME);
+        if (r.verdict != cases[i].want)
+            fail_msg("%s", cases[i].name);
+    }
+    assert_int_equal(sh->resolved, 0); /* a query carries nothing out (threat 58) */
+}
+
+static void threat_06_07_08_only_canonical_names(void **state)
+{
+    static const char *const bad[] = {"API.example.com", "api.example.com.", "api..example.com", "-a.example.com", "a b.com",
+                                      "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "a@b.com", "a%00.com", "[::1]",
+                                      "\xc3\xa4.com", "a/b.com", "fe80::1%eth0", ""};
+    (void)state;
+    open_posture("");
+    start_broker();
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        expect(bad[i], 443, VERDICT_DENY);
+    int none;
+    for (int c = 0; c < 256; c++) {
+        struct ask a = target("public.example.com", 443);
+        a.target.name[3] = (char)c;
+        bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+        if (word)
+            continue;
+        tell(&a);
+        assert_int_equal(hear(&none).verdict, VERDICT_DENY);
+    }
+    struct ask a = target("public.example.com", 443);
+    a.target.name_len = 5; /* a length that is not the string's */
+    tell(&a);
+    assert_int_equal(hear(&none).verdict, VERDICT_DENY);
+    assert_int_equal(sh->resolved, 0);
+}
+
+/* A broken-into net: nothing it sends ends the broker, and it goes on answering. */
+static void hostile_net(void **state)
+{
+    int none;
+    (void)state;
+    open_posture("");
+    start_broker();
+    srand(1);
+    for (int i = 0; i < 3000; i++) {
+        union {
+            struct ask a;
+            uint8_t bytes[sizeof(struct ask) + 64];
+        } u;
+        for (size_t k = 0; k < sizeof u.bytes; k++)
+            u.bytes[k] = (uint8_t)rand();
+        size_t n = i % 3 ? sizeof u.a : (size_t)rand() % sizeof u.bytes;
+        u.a.id = 1000000;
+        if (i % 3)
+            u.a.kind = (uint8_t)(1 + rand() % 8);
+        if (i % 5 == 0)
+            u.a.proto = PROTO_TCP;
+        if (n)
+            send(net, u.bytes, n, MSG_DONTWAIT);
+        while (readable(net, 0))
+            hear(&none);
+    }
+    /* A descriptor that it did not ask for is dropped. */
+    usleep(100000);
+    while (readable(net, 0))
+        hear(&none);
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    /* The same number twice: the second is refused, the first lives. */
+    int fd;
+    struct ask a = target("public.example.com", 443);
+    tell(&a);
+    hear(&fd);
+    tell(&a);
+    assert_int_equal(hear(&none).verdict, VERDICT_UNREACHABLE);
+    close(fd);
+}
+
+static void threat_18_79_flood(void **state)
+{
+    (void)state;
+    open_posture("");
+    start_broker();
+    /* Names that take long: beyond the bound they are refused at once, and others are still served. */
+    for (int i = 0; i < 200; i++) {
+        struct ask a = target("slow.example.com", 443);
+        tell(&a);
+    }
+    int fd, refused = 0;
+    while (refused < 136) {
+        struct answer r = hear(&fd);
+        assert_int_equal(r.verdict, VERDICT_UNREACHABLE);
+        assert_int_equal(r.error, EAGAIN);
+        refused++;
+    }
+    for (uint32_t id = 1; id <= 200; id++) {
+        struct ask a = {.id = id, .kind = ASK_CANCEL};
+        tell(&a);
+    }
+    assert_int_equal(kill(pid, 0), 0);
+}
+
+static void connections_are_bounded(void **state)
+{
+    int fds[700], open = 0, refused = 0;
+    (void)state;
+    open_posture("");
+    start_broker();
+    for (int i = 0; i < 700; i++) {
+        struct ask a = target("public.example.com", 443);
+        tell(&a);
+        struct answer r = hear(&fds[i]);
+        open += r.verdict == VERDICT_ALLOW;
+        refused += r.verdict == VERDICT_UNREACHABLE;
+    }
+    assert_int_equal(open, 512 + 64);
+    assert_int_equal(refused, 700 - open);
+    for (uint32_t id = 1; id <= 700; id++) {
+        struct ask a = {.id = id, .kind = ASK_DONE};
+        tell(&a);
+        if (fds[id - 1] >= 0)
+            close(fds[id - 1]);
+    }
+    expect("public.example.com", 443, VERDICT_ALLOW);
+}
+
+static void threat_84_log_flood(void **state)
+{
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\"}");
+    start_broker();
+    for (int i = 0; i < 20000; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "h%d.example.com", i < 10000 ? 0 : i);
+        expect(name, 443, VERDICT_DENY);
+    }
+    stop_broker();
+    struct found f = logged(NULL, NULL);
+    if (f.count != 20000) /* every one is in a row, or in the count of the dropped */
+        fail_msg("%lld of 20000 are accounted for", (long long)f.count);
+    assert_true(f.rows < 4000);
+}
+
+static void threat_99_a_decision_stands_before_the_connection(void **state)
+{
+    (void)state;
+    open_posture("");
+    start_broker();
+    for (int i = 0; i < 50; i++) {
+        int fd;
+        struct ask a = target("public.example.com", 443);
+        tell(&a);
+        hear(&fd);
+        assert_int_equal(logged("public.example.com", "allow").open, i + 1); /* while it is open */
+        a.kind = ASK_DONE;
+        tell(&a);
+        close(fd);
+    }
+    stop_broker();
+    struct found f = logged("public.example.com", "allow");
+    assert_int_equal(f.open, sh->connects);
+    assert_int_equal(f.close, f.open);
+}
+
+static void mismatch_and_refused_packets(void **state)
+{
+    int fd;
+    (void)state;
+    open_posture("");
+    start_broker();
+    struct ask a = target("public.example.com", 443);
+    tell(&a);
+    hear(&fd);
+    a.kind = ASK_MISMATCH;
+    strcpy(a.seen, "evil\x1b[31m.example");
+    tell(&a);
+    struct ask u = target("8.8.8.8", 443);
+    u.kind = ASK_REFUSED;
+    u.proto = PROTO_UDP;
+    u.count = 7;
+    tell(&u);
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    char c;
+    assert_int_equal(recv(fd, &c, 1, MSG_DONTWAIT), 0);
+    stop_broker();
+    assert_string_equal(logged("public", "deny").reason, "it speaks to \"evil\\x1b[31m.example\"");
+    assert_int_equal(logged("8.8.8.8", "deny").count, 7);
+    close(fd);
+}
+
+int main(void)
+{
+    sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    signal(SIGPIPE, SIG_IGN);
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T(allowed_and_denied), T(threat_01_rebinding), T(threat_02_mixed_answers),
+        T(threat_05_15_16_names_of_inner_addresses), T(threat_15_metadata_above_rules), T(threat_17_host_services),
+        T(threat_97_inner_names_need_a_rule), T(denied_addresses), T(settings), T(rules_change_live),
+        T(threat_100_broken_policy_denies), T(conditional_rules_are_not_in_force_yet), T(names),
+        T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
+        T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection), T(mismatch_and_refused_packets),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
