@@ -87,6 +87,21 @@ static pid_t holder(const char *name)
     return pid;
 }
 
+/* A full disk has no room for a new file, but for one block where a block is already: the truth is worth more than
+ * the atomic way, as a reader takes what it cannot read for a failure, too. */
+static int overwrite(const char *path, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT);
+    int fd = text ? open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW) : -1, rc = -1;
+    if (fd >= 0) {
+        size_t n = strlen(text);
+        rc = pwrite(fd, text, n, 0) == (ssize_t)n && ftruncate(fd, (off_t)n) == 0 ? 0 : -1;
+        close(fd);
+    }
+    free(text);
+    return rc;
+}
+
 int state_store(const char *name, enum life life, const char *reason, struct err *e)
 {
     char *path = path_sandbox(name, "last.json", e);
@@ -94,7 +109,12 @@ int state_store(const char *name, enum life life, const char *reason, struct err
         return -1;
     json_t *o = json_pack("{s:i, s:s, s:s, s:I}", "version", 1, "state", names[life], "reason",
                           reason ? reason : "", "when", (json_int_t)time(NULL));
-    int rc = o ? jsonfile_write(path, o, 0600, e) : err_set(e, STATUS_FAILED, "out of memory");
+    struct err why = {0};
+    int rc = o ? jsonfile_write(path, o, 0600, &why) : err_set(&why, STATUS_FAILED, "out of memory");
+    if (rc < 0 && o && overwrite(path, o) == 0)
+        rc = 0;
+    if (rc < 0 && e)
+        *e = why;
     json_decref(o);
     free(path);
     return rc;

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -215,6 +216,24 @@ class Lifecycle(Case):
             self.stop(s)
         for a, b in zip(*seen):
             self.assertNotEqual(a, b)
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounts a small file system")
+    def test_a_full_disk_of_the_host_is_named_and_left_again(self):
+        d = sandbox_dir("full")
+        os.makedirs(d, mode=0o700)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", d], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", d])
+        self.create("full")
+        s = self.start("full")
+        c = s.connect()
+        c.request("exec", chan=1, tty=False,
+                  argv=["sh", "-c", "dd if=/dev/urandom of=$HOME/big bs=1M count=100; sync"])
+        self.assertEqual(s.proc.wait(60), 1)
+        self.assertIn("disk of this host is full", self.last("full")["reason"])
+        subprocess.run(["mount", "-o", "remount,size=512m", d], check=True)
+        s = self.start("full")
+        self.assertEqual(s.connect().exec(["true"])[0]["status"], 0)
+        self.stop(s)
 
     def test_a_missing_workspace_folder_is_told(self):
         self.create("nowhere", folders=[("/nonexistent/folder", False)])
