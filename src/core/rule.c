@@ -91,7 +91,9 @@ static int parse_host(struct rule *r, char *host, const char *whole, struct err 
     idn2_free(ascii);
     if (!ok)
         return err_set(e, STATUS_USAGE, "\"%s\" is not a host name, an address or a range", whole);
-    strcpy(r->host, rule_alias(r->host));
+    const char *alias = rule_alias(r->host);
+    if (alias != r->host)
+        strcpy(r->host, alias);
     if (strcmp(r->host, "localhost") == 0 && (r->kind != RULE_HOST || r->port_low != r->port_high))
         return err_set(e, STATUS_USAGE,
                        "\"%s\": a rule for this host's own services names exactly one port, as in localhost:1234",
