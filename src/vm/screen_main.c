@@ -45,7 +45,7 @@ static bool buffer_put(struct buffer *b, const void *p, size_t n)
 {
     if (b->pos == b->len)
         b->pos = b->len = 0;
-    if (b->len + n > b->cap) {
+    if (b->pos && b->len + n > b->cap) {
         memmove(b->p, b->p + b->pos, b->len - b->pos);
         b->len -= b->pos;
         b->pos = 0;

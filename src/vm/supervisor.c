@@ -385,7 +385,7 @@ static void clean_up(struct supervisor *s)
     /* The clients hear of their sessions' ends and of the last state before the lock is free. */
     clients_free(s->clients);
     sessions_free(s->sessions);
-    struct event *events[] = {s->clock_timer, s->stop_timer, s->sigchld, s->sigterm, s->sigint, s->log_ev};
+    struct event *events[] = {s->clock_timer, s->stop_timer, s->screen_timer, s->sigchld, s->sigterm, s->sigint, s->log_ev};
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (events[i])
             event_free(events[i]);

@@ -224,6 +224,31 @@ static void drop(struct helper *h)
     h->ctl = NULL;
 }
 
+static void on_screen_due(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct supervisor *s = arg;
+    struct err e = {0};
+    if (s->life == LIFE_STOPPING)
+        return;
+    if (start_screen(s, &e) == 0)
+        log_line("sbx screen was started again; screens begin empty");
+    else
+        log_line("%s", e.text);
+}
+
+/* At once the first time, then ever slower. */
+static void restart_screen_later(struct supervisor *s)
+{
+    unsigned tries = s->helpers[ROLE_SCREEN].restarts++;
+    struct timeval tv = {tries * tries / 10, tries * tries % 10 * 100000};
+    if (tries >= SCREEN_RESTARTS)
+        supervisor_notice(s, "the screen process fails again and again; terminals stay blank until a restart");
+    else if (s->screen_timer || (s->screen_timer = evtimer_new(s->base, on_screen_due, s)))
+        evtimer_add(s->screen_timer, &tv);
+}
+
 bool helper_reaped(struct supervisor *s, pid_t pid, int status)
 {
     for (int r = 0; r < ROLES; r++) {
@@ -240,11 +265,7 @@ bool helper_reaped(struct supervisor *s, pid_t pid, int status)
         if (r == ROLE_SCREEN) {
             sessions_set_screen(s->sessions, NULL, NULL);
             drop(h);
-            struct err e = {0};
-            if (s->life != LIFE_STOPPING && h->restarts++ < SCREEN_RESTARTS && start_screen(s, &e) == 0)
-                log_line("sbx screen was started again; screens begin empty");
-            else if (s->life != LIFE_STOPPING)
-                supervisor_notice(s, "the screen process fails; terminals stay blank until a restart");
+            restart_screen_later(s);
         } else {
             /* The cable cannot be plugged in again, and a machine without its workspace loses data. */
             supervisor_fail(s, "its %s process ended unexpectedly (%s); see sbx.log",

@@ -68,7 +68,7 @@ struct supervisor {
     struct linkev *ctl;
     struct ctl *guest_ctl;
     struct bounded_log *console_log, *log;
-    struct event *console_ev, *patience, *clock_timer, *stop_timer, *sigchld, *sigterm, *sigint, *log_ev;
+    struct event *console_ev, *patience, *clock_timer, *stop_timer, *screen_timer, *sigchld, *sigterm, *sigint, *log_ev;
     bool vm_reaped, qmp_closed, answered, configuring, configured, tried_tcg;
     int vm_status;
     char shutdown[48]; /* QEMU's word for why the guest went off */

@@ -302,7 +302,8 @@ class Sessions(Case):
         for _ in range(size >> 20):
             want.update(b"x" * (1 << 20))
         self.assertEqual(got.digest(), want.digest())
-        self.assertLess(peak - before, 4096)
+        if "build-san" not in SBX:  # ASan keeps freed memory
+            self.assertLess(peak - before, 4096)
 
     def test_who_does_not_read_stalls_nobody_else(self):
         stuck = self.s.connect()
