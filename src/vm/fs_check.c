@@ -3,7 +3,10 @@
 #include <linux/fuse.h>
 #include <string.h>
 
-/* Fixed part of the body and number of NUL-terminated strings behind it. */
+/* FUSE_INTERRUPT is not among them: each that finds no request would be kept by libfuse, without a bound.  ENOSYS tells
+ * the kernel to send no more, and no request of ours takes longer than the disk does.
+ *
+ * Fixed part of the body and number of NUL-terminated strings behind it. */
 static bool shape(uint32_t opcode, size_t *fixed, unsigned *strings)
 {
     *strings = 0;
@@ -82,9 +85,6 @@ static bool shape(uint32_t opcode, size_t *fixed, unsigned *strings)
         *fixed = sizeof(struct fuse_create_in);
         *strings = 1;
         return true;
-    case FUSE_INTERRUPT:
-        *fixed = sizeof(struct fuse_interrupt_in);
-        return true;
     case FUSE_BATCH_FORGET:
         *fixed = sizeof(struct fuse_batch_forget_in);
         return true;
@@ -130,6 +130,11 @@ bool fs_check(const uint8_t *msg, size_t len)
     size_t n = len - sizeof h;
     if (n < fixed)
         return false;
+    if (h.opcode == FUSE_INIT && n < sizeof(struct fuse_init_in)) {
+        struct fuse_init_in init = {0};
+        memcpy(&init, body, n);
+        return !(init.flags & FUSE_INIT_EXT); /* more flags than there are bytes */
+    }
     if (h.opcode == FUSE_WRITE) {
         struct fuse_write_in w;
         memcpy(&w, body, sizeof w);

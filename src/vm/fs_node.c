@@ -35,19 +35,23 @@ static uint32_t hash(dev_t dev, ino_t ino, int64_t born)
 
 static void lru_remove(struct node *n)
 {
+    if (!n->in_lru)
+        return;
+    n->in_lru = false;
     if (n->lru_prev)
         n->lru_prev->lru_next = n->lru_next;
-    else if (lru_head == n)
+    else
         lru_head = n->lru_next;
     if (n->lru_next)
         n->lru_next->lru_prev = n->lru_prev;
-    else if (lru_tail == n)
+    else
         lru_tail = n->lru_prev;
     n->lru_prev = n->lru_next = NULL;
 }
 
 static void lru_append(struct node *n)
 {
+    n->in_lru = true;
     n->lru_prev = lru_tail;
     n->lru_next = NULL;
     if (lru_tail)
@@ -67,11 +71,17 @@ static void drop_fd(struct node *n)
     fds--;
 }
 
-/* May its descriptor be closed and opened again later? Not if no name leads to it, or nothing tells it apart from
- * a later file with the same number. */
+/* May its descriptor be closed and opened again later? Not if no name leads to it. */
 static bool can_close(const struct node *n)
 {
-    return !n->unlinked && n->pins == 0 && n->born_ns != 0;
+    return n->parent && !n->unlinked && n->pins == 0;
+}
+
+static void lru_touch(struct node *n)
+{
+    lru_remove(n);
+    if (n->fd >= 0 && can_close(n))
+        lru_append(n);
 }
 
 static void unhash(struct node *n)
@@ -224,10 +234,7 @@ int node_stat(struct node *n, const char *name, struct stat *st, int64_t *born)
 static int reopen(struct node *n, unsigned depth)
 {
     if (n->fd >= 0) {
-        if (n->parent && can_close(n)) {
-            lru_remove(n);
-            lru_append(n);
-        }
+        lru_touch(n);
         return n->fd;
     }
     if (n->unlinked || depth > 4096)
@@ -239,8 +246,7 @@ static int reopen(struct node *n, unsigned depth)
         /* The oldest may be the very parent: its turn comes when it is the oldest and not in use here. */
         struct node *old = lru_head;
         if (old->fd == at) {
-            lru_remove(old);
-            lru_append(old);
+            lru_touch(old);
             if (lru_head == old)
                 break;
             continue;
@@ -259,13 +265,13 @@ static int reopen(struct node *n, unsigned depth)
         return -why;
     }
     to_stat(&x, &st, &born);
-    if (st.st_dev != n->dev || st.st_ino != n->ino || born != n->born_ns) {
+    if (st.st_dev != n->dev || st.st_ino != n->ino || (st.st_mode & S_IFMT) != n->type || born != n->born_ns) {
         close(fd);
         return -ESTALE;
     }
     n->fd = fd;
     fds++;
-    lru_append(n);
+    lru_touch(n);
     return fd;
 }
 
@@ -274,16 +280,42 @@ int node_fd(struct node *n)
     return reopen(n, 0);
 }
 
+static bool is_same(const struct node *n, unsigned folder, const struct stat *st, int64_t born)
+{
+    return n->dev == st->st_dev && n->ino == st->st_ino && n->born_ns == born && n->folder == folder &&
+           n->type == (st->st_mode & S_IFMT);
+}
+
+static struct node *current(unsigned folder, const struct stat *st, int64_t born)
+{
+    struct node *n = bucket[hash(st->st_dev, st->st_ino, born)];
+    while (n && (n->retired || !is_same(n, folder, st, born)))
+        n = n->hash_next;
+    return n;
+}
+
 struct node *node_known_child(struct node *parent, const char *name)
 {
     struct stat st;
     int64_t born;
+    return node_stat(parent, name, &st, &born) == 0 ? current(parent->folder, &st, born) : NULL;
+}
+
+void node_each_known(struct node *parent, const char *name, void (*fn)(struct node *n, const struct stat *st, void *arg),
+                     void *arg)
+{
+    struct stat st;
+    int64_t born;
     if (node_stat(parent, name, &st, &born) != 0)
-        return NULL;
-    struct node *n = bucket[hash(st.st_dev, st.st_ino, born)];
-    while (n && !(n->dev == st.st_dev && n->ino == st.st_ino && n->born_ns == born && n->folder == parent->folder))
-        n = n->hash_next;
-    return n;
+        return;
+    for (struct node *n = bucket[hash(st.st_dev, st.st_ino, born)]; n; n = n->hash_next)
+        if (is_same(n, parent->folder, &st, born))
+            fn(n, &st, arg);
+}
+
+void node_retire(struct node *n)
+{
+    n->retired = n->type == S_IFREG;
 }
 
 struct node *node_lookup(struct node *parent, const char *name, struct stat *st)
@@ -295,10 +327,7 @@ struct node *node_lookup(struct node *parent, const char *name, struct stat *st)
         return NULL;
     }
     uint32_t h = hash(st->st_dev, st->st_ino, born);
-    struct node *n = bucket[h];
-    while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && n->born_ns == born && n->folder == parent->folder &&
-                  n->type == (st->st_mode & S_IFMT)))
-        n = n->hash_next;
+    struct node *n = current(parent->folder, st, born);
     if (n) {
         /* Found under another name (a hard link, or the host renamed it): the newest is the one that holds. */
         if (n->parent != parent || strcmp(n->name, name) != 0)
@@ -327,17 +356,12 @@ struct node *node_lookup(struct node *parent, const char *name, struct stat *st)
     n->born_ns = born;
     n->type = st->st_mode & S_IFMT;
     n->lookups = 1;
+    for (struct node *old = bucket[h]; old; old = old->hash_next)
+        if (is_same(old, parent->folder, st, born))
+            old->twin = n->twin = true;
     n->hash_next = bucket[h];
     bucket[h] = n;
     n->hashed = true;
-    if (born == 0 && node_fd(n) < 0) { /* held open: its number cannot be given to another file */
-        n->lookups = 0;
-        collect(n);
-        errno = ESTALE;
-        return NULL;
-    }
-    if (born == 0)
-        lru_remove(n);
     return n;
 }
 
@@ -351,16 +375,14 @@ void node_forget(struct node *n, uint64_t c)
 
 void node_pin(struct node *n)
 {
-    if (n->pins++ == 0 && n->parent && n->fd >= 0)
-        lru_remove(n);
+    n->pins++;
+    lru_remove(n);
 }
 
 void node_unpin(struct node *n)
 {
-    if (--n->pins == 0 && n->parent && n->fd >= 0 && can_close(n)) {
-        lru_remove(n);
-        lru_append(n);
-    }
+    n->pins--;
+    lru_touch(n);
     collect(n);
 }
 
@@ -383,6 +405,7 @@ void node_moved(struct node *n, struct node *parent, const char *name)
     free(n->name);
     n->name = copy;
     n->unlinked = false;
+    lru_touch(n);
     if (old != parent) {
         n->parent = parent;
         parent->children++;
@@ -397,7 +420,8 @@ void node_unlinked(struct node *parent, const char *name, bool last)
     struct node *n = node_known_child(parent, name);
     if (!n || n->parent != parent || strcmp(n->name, name) != 0)
         return;
-    if (n->fd < 0 && node_fd(n) < 0)
+    /* Once no name leads to it the descriptor is the only way: it may be open, or have other names. */
+    if (node_fd(n) < 0)
         return;
     n->unlinked = true;
     lru_remove(n);
@@ -410,10 +434,10 @@ unsigned nodes_count(void)
     return count;
 }
 
-void nodes_each_dir(void (*fn)(struct node *n, void *arg), void *arg)
+void nodes_each(void (*fn)(struct node *n, void *arg), void *arg)
 {
     for (uint32_t i = 0; i < table_used; i++)
-        if (table[i] && table[i]->type == S_IFDIR)
+        if (table[i])
             fn(table[i], arg);
 }
 

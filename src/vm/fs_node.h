@@ -1,7 +1,7 @@
 /* The inodes that the guest knows, and how each is reached beneath its folder.
  *
- * Theory of operation.  A node is a place: the parent node and a name, with the identity (device, inode, time of
- * birth) that was found there.  Descriptors are opened when an operation needs one, O_PATH, one component at a
+ * Theory of operation.  A node is a place: the parent node and a name, with the identity (device, inode, type,
+ * time of birth) that was found there.  Descriptors are opened when an operation needs one, O_PATH, one component at a
  * time with O_NOFOLLOW from the parent's, and the identity is compared: what was swapped meanwhile, for a symbolic
  * link above all, is ESTALE and never followed.  So no operation can leave the folder, a tree of any size needs few
  * descriptors (the least recently used are closed), and an inode number that the host reuses is another node.
@@ -16,7 +16,7 @@
 #define FUSE_USE_VERSION 35
 #include <fuse_lowlevel.h>
 
-#define FS_NODES_MAX 1000000u /* some 130 bytes each */
+#define FS_NODES_MAX 1000000u /* some 200 bytes each, the name included: what a guest that never forgets can use */
 #define FS_FOLDERS_MAX 16u
 
 struct node {
@@ -33,15 +33,20 @@ struct node {
     uint8_t folder;
     bool unlinked;       /* no name leads here any more */
     bool hashed;
+    bool in_lru;
+    bool retired;        /* the next look-up makes another node for the same file */
+    bool twin;           /* there was a retired node of the same file when it was made, or it is that one */
     int fd;              /* O_PATH, or -1 */
-    int wd;              /* inotify watch of a directory, or -1 */
-    int64_t changed_ms;  /* when the guest last changed it through us */
-    struct node *hash_next, *lru_prev, *lru_next;
+    int wd;              /* inotify watch of a directory, or -1 (vm/fs_watch.h) */
+    struct node *hash_next, *lru_prev, *lru_next, *wd_next;
 };
+
+struct fs_rules;
 
 struct fs_folder {
     int fd; /* O_PATH of the top */
     bool read_only;
+    const struct fs_rules *rules; /* vm/fs_rules.h; NULL: none */
 };
 
 /* Folders' descriptors stay the caller's.  fds_max: descriptors that the nodes may hold together. */
@@ -58,8 +63,14 @@ int node_fd(struct node *n);
 
 /* Finds or makes the child of that name; st gets its attributes.  Adds one lookup.  NULL with errno. */
 struct node *node_lookup(struct node *parent, const char *name, struct stat *st);
-/* The same with what readdir and statx said already. */
-struct node *node_known_child(struct node *parent, const char *name); /* no lookup added; may be NULL */
+/* The node of what stands under that name now, or NULL; no lookup added. */
+struct node *node_known_child(struct node *parent, const char *name);
+/* fn for each node of what stands under that name now, retired ones as well. */
+void node_each_known(struct node *parent, const char *name, void (*fn)(struct node *n, const struct stat *st, void *arg),
+                     void *arg);
+/* A guest that caches writes trusts its own idea of a file's size and times for as long as it knows the inode.  So a
+ * file that the host changed becomes another inode at the next look-up; who has it open keeps the old one. */
+void node_retire(struct node *n);
 
 void node_forget(struct node *n, uint64_t count);
 void node_pin(struct node *n);
@@ -75,7 +86,7 @@ int node_stat(struct node *n, const char *name, struct stat *st, int64_t *born_n
 void node_set_freed(void (*fn)(struct node *n));
 
 unsigned nodes_count(void);
-void nodes_each_dir(void (*fn)(struct node *n, void *arg), void *arg);
+void nodes_each(void (*fn)(struct node *n, void *arg), void *arg);
 void nodes_finish(void);
 
 #endif

@@ -1,0 +1,117 @@
+/* Rules on paths: what is matched, and that nothing leads around them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "vm/fs_rules.h"
+
+static struct fs_rules_at place(const struct fs_rules *r, const char *path)
+{
+    struct fs_rules_at at;
+    char copy[256], *save;
+    snprintf(copy, sizeof copy, "%s", path);
+    fs_rules_top(r, &at);
+    for (char *p = strtok_r(copy, "/", &save); p; p = strtok_r(NULL, "/", &save))
+        fs_rules_step(r, &at, p);
+    return at;
+}
+
+static bool hidden(const char *pattern, const char *path)
+{
+    struct fs_rules *r = fs_rules_new();
+    assert_int_equal(fs_rules_add(r, FS_RULE_HIDE, pattern, NULL), 0);
+    struct fs_rules_at at = place(r, path);
+    bool is = fs_rules_hidden(r, &at);
+    assert_false(fs_rules_readonly(r, &at));
+    fs_rules_free(r);
+    return is;
+}
+
+static void patterns(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pattern, *path;
+        bool match;
+    } t[] = {
+        {".env", ".env", true},
+        {".env", ".env/below", true},
+        {".env", "sub/.env", false},
+        {".env", ".envx", false},
+        {"**/.env", ".env", true},
+        {"**/.env", "a/b/c/.env", true},
+        {"**/.env", "a/b/.env/c", true},
+        {"**/.env", "a/env", false},
+        {"*.pem", "key.pem", true},
+        {"*.pem", ".pem", true},
+        {"*.pem", "a/key.pem", false},
+        {"a/*/c", "a/b/c", true},
+        {"a/*/c", "a/c", false},
+        {"a/**/c", "a/c", true},
+        {"a/**/c", "a/x/y/c", true},
+        {"a/**/c", "b/c", false},
+        {"a/**", "a", true},
+        {"a/**", "a/b", true},
+        {"**", "anything", true},
+        {"node_modules/", "node_modules/x", true},
+        {"a*b*c", "aXbYc", true},
+        {"a*b*c", "aXcYb", false},
+        {"**/a/**/b", "x/a/y/a/b", true},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++)
+        if (hidden(t[i].pattern, t[i].path) != t[i].match)
+            fail_msg("%s on %s", t[i].pattern, t[i].path);
+}
+
+static void refused(void **state)
+{
+    (void)state;
+    struct fs_rules *r = fs_rules_new();
+    const char *bad[] = {"", "/etc", "..", "a/../b", "a//b", "./a"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct err e = {0};
+        assert_int_equal(fs_rules_add(r, FS_RULE_HIDE, bad[i], &e), -1);
+        assert_int_equal(e.status, STATUS_USAGE);
+    }
+    assert_true(fs_rules_empty(r));
+    char deep[512] = "a";
+    for (int i = 0; i < 31; i++)
+        strcat(deep, "/a");
+    assert_int_equal(fs_rules_add(r, FS_RULE_HIDE, deep, NULL), -1);
+    for (unsigned i = 0; i < FS_RULES_MAX; i++)
+        assert_int_equal(fs_rules_add(r, FS_RULE_HIDE, "x", NULL), 0);
+    assert_int_equal(fs_rules_add(r, FS_RULE_HIDE, "x", NULL), -1);
+    fs_rules_free(r);
+}
+
+static void ways_around(void **state)
+{
+    (void)state;
+    struct fs_rules *r = fs_rules_new();
+    fs_rules_add(r, FS_RULE_READONLY, ".git/hooks", NULL);
+    fs_rules_add(r, FS_RULE_HIDE, "**/.env", NULL);
+    struct fs_rules_at git = place(r, ".git"), other = place(r, "other"), deep = place(r, "a/b");
+    assert_true(fs_rules_leads(r, &git));
+    assert_false(fs_rules_leads(r, &other));
+    assert_false(fs_rules_leads(r, &deep)); /* `**` leads everywhere: no reason to forbid files there */
+    assert_false(fs_rules_keep(r, &git, &other));
+    assert_false(fs_rules_keep(r, &git, &other) && fs_rules_keep(r, &other, &git));
+    assert_true(fs_rules_keep(r, &other, &deep) && fs_rules_keep(r, &deep, &other));
+    fs_rules_free(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(patterns),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(ways_around),
+    };
+    return cmocka_run_group_tests_name("fs_rules", tests, NULL, NULL);
+}
