@@ -4,6 +4,7 @@
 
 #include "net/broker.h"
 #include "net/net_main.h"
+#include "ui/cli/policy.h"
 #include "vm/accel.h"
 #include "vm/fs.h"
 #include "vm/screen_main.h"
@@ -14,7 +15,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } roles[] = {
     {"supervise", supervise_main}, {"broker", broker_main}, {"net", net_main}, {"fs", fs_main},
-    {"screen", screen_main},       {"accel", accel_main},
+    {"screen", screen_main},       {"accel", accel_main}, {"policy", policy_command},
 };
 
 int main(int argc, char **argv)
