@@ -1,0 +1,64 @@
+/* What several commands do with sandboxes. */
+#ifndef SBX_UI_CLI_SANDBOX_H
+#define SBX_UI_CLI_SANDBOX_H
+
+#include "core/record.h"
+#include "ui/cli/cli.h"
+
+/* Starts it and waits until it runs, with progress; fine if it runs already. */
+int sandbox_start(const char *name, struct err *e);
+/* Asks it to stop and waits; fine if it does not run. */
+int sandbox_stop(const char *name, int timeout_s, struct err *e);
+bool sandbox_running(const char *name);
+/* Stopped or not: its folder goes, never a workspace.  force: a running one is stopped first. */
+int sandbox_remove(const char *name, bool force, struct err *e);
+/* Its status as `ls` and `inspect` show it: the record, and what the supervisor says.  New reference. */
+json_t *sandbox_describe(const char *name, bool full, struct err *e);
+
+/* Builds the base image if there is none, with progress. */
+int sandbox_need_image(struct err *e);
+/* The agent's template, made if it is missing; *name is malloc'ed, NULL if the agent needs none. */
+int sandbox_need_agent(const json_t *kit, char **name, struct err *e);
+/* Folders as the user gives them: "PATH[:ro]". */
+int sandbox_folder(struct record *r, const char *text, struct err *e);
+
+int cmd_run(const struct args *a, struct err *e);
+int cmd_create(const struct args *a, struct err *e);
+int cmd_start(const struct args *a, struct err *e);
+int cmd_stop(const struct args *a, struct err *e);
+int cmd_restart(const struct args *a, struct err *e);
+int cmd_ls(const struct args *a, struct err *e);
+int cmd_rm(const struct args *a, struct err *e);
+int cmd_exec(const struct args *a, struct err *e);
+int cmd_attach(const struct args *a, struct err *e);
+int cmd_cp(const struct args *a, struct err *e);
+int cmd_logs(const struct args *a, struct err *e);
+int cmd_inspect(const struct args *a, struct err *e);
+int cmd_policy_allow(const struct args *a, struct err *e);
+int cmd_policy_deny(const struct args *a, struct err *e);
+int cmd_policy_ls(const struct args *a, struct err *e);
+int cmd_policy_rm(const struct args *a, struct err *e);
+int cmd_policy_reset(const struct args *a, struct err *e);
+int cmd_policy_default(const struct args *a, struct err *e);
+int cmd_policy_log(const struct args *a, struct err *e);
+int cmd_policy_check(const struct args *a, struct err *e);
+int cmd_policy_export(const struct args *a, struct err *e);
+int cmd_policy_import(const struct args *a, struct err *e);
+int cmd_image_build(const struct args *a, struct err *e);
+int cmd_image_ls(const struct args *a, struct err *e);
+int cmd_image_rm(const struct args *a, struct err *e);
+int cmd_template_save(const struct args *a, struct err *e);
+int cmd_template_ls(const struct args *a, struct err *e);
+int cmd_template_rm(const struct args *a, struct err *e);
+int cmd_config_get(const struct args *a, struct err *e);
+int cmd_config_set(const struct args *a, struct err *e);
+int cmd_config_unset(const struct args *a, struct err *e);
+int cmd_config_ls(const struct args *a, struct err *e);
+int cmd_doctor(const struct args *a, struct err *e);
+int cmd_login(const struct args *a, struct err *e);
+int cmd_version(const struct args *a, struct err *e);
+int cmd_help(const struct args *a, struct err *e);
+int cmd_completion(const struct args *a, struct err *e);
+int cmd_man(const struct args *a, struct err *e);
+
+#endif
