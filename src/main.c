@@ -4,9 +4,12 @@
 
 #include "net/broker.h"
 #include "net/net_main.h"
-#include "ui/cli/policy.h"
+#include "ui/cli/backend.h"
+#include "ui/cli/cli.h"
 #include "vm/accel.h"
+#include "vm/disk.h"
 #include "vm/fs.h"
+#include "vm/image.h"
 #include "vm/screen_main.h"
 #include "vm/supervisor.h"
 
@@ -15,7 +18,30 @@ static const struct {
     int (*run)(int argc, char **argv);
 } roles[] = {
     {"supervise", supervise_main}, {"broker", broker_main}, {"net", net_main}, {"fs", fs_main},
-    {"screen", screen_main},       {"accel", accel_main}, {"policy", policy_command},
+    {"screen", screen_main},       {"accel", accel_main},
+};
+
+static bool image_exists(void)
+{
+    struct image i;
+    bool found = image_find(&i, NULL, NULL) == 0;
+    image_finish(&i);
+    return found;
+}
+
+static bool kvm_works(char *text, size_t cap)
+{
+    struct accel_probe p;
+    accel_probe(&p);
+    snprintf(text, cap, "%s%s%s", p.reason, p.remedy[0] ? "; " : "", p.remedy);
+    return p.reason[0] == '\0';
+}
+
+struct backend backend = {
+    .image_build = image_build, .image_list = image_list, .image_remove = image_remove, .image_exists = image_exists,
+    .template_load = template_load, .template_list = template_list, .template_remove = template_remove,
+    .template_save = template_save, .template_freeze = template_freeze, .template_check_name = template_check_name,
+    .kvm_works = kvm_works,
 };
 
 int main(int argc, char **argv)
@@ -23,6 +49,5 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc > 1 && i < sizeof roles / sizeof *roles; i++)
         if (strcmp(argv[1], roles[i].role) == 0)
             return roles[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "usage: sbx COMMAND\n");
-    return 2;
+    return cli_main(argc, argv);
 }

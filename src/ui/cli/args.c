@@ -91,6 +91,8 @@ int args_parse(struct args *a, const struct command *c, int argc, char **argv, s
                 return -1;
         } else if (ours) {
             a->words[a->nwords++] = argv[i];
+        } else if (a->nrest == 0 && !a->has_rest && strcmp(argv[i], "--") == 0) {
+            a->has_rest = true; /* "exec NAME -- CMD": the mark is not a part of the command */
         } else {
             a->rest[a->nrest++] = argv[i];
         }

@@ -1,569 +1,442 @@
-#include "ui/cli/policy.h"
-
-#include <getopt.h>
-#include <jansson.h>
-#include <stdbool.h>
-#include <stdio.h>
+/* sbx policy ... */
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/decisions.h"
+#include "core/jsonfile.h"
+#include "core/paths.h"
 #include "core/policy.h"
-#include "core/record.h"
-#include "ui/cli/policy_log.h"
-#include "ui/cli/table.h"
+#include "ui/cli/sandbox.h"
 
-/* ---- what the sub-commands share ---- */
+#define RULES_MAX 256
 
-struct call {
-    const char *verb;
-    bool global, json, all;
-    const char *period, *comment, *sandbox;
-    char **args; /* what is left after the options */
-    int nargs;
-};
-
-static int usage(const char *verb, struct err *e);
-
-static int read_options(struct call *c, int argc, char **argv, const char *letters, const struct option *longs,
-                        struct err *e)
+/* "90s", "15m", "1h", "7d" to seconds. */
+static int duration(const char *text, long long *out, struct err *e)
 {
-    int o;
-    optind = 0; /* GNU: start anew */
-    opterr = 0;
-    while ((o = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
-        switch (o) {
-        case 'g':
-            c->global = true;
-            break;
-        case 'j':
-            c->json = true;
-            break;
-        case 'a':
-            c->all = true;
-            break;
-        case 'f':
-            c->period = optarg;
-            break;
-        case 'c':
-            c->comment = optarg;
-            break;
-        case 's':
-            c->sandbox = optarg;
-            break;
-        default:
-            if (optopt && optopt < 128 && strchr("fcs", optopt))
-                return err_set(e, STATUS_USAGE, "%s needs a value; see sbx policy help", argv[optind - 1]);
-            return err_set(e, STATUS_USAGE, "sbx policy %s has no option %s; see sbx policy help", c->verb, argv[optind - 1]);
-        }
-    }
-    c->args = argv + optind;
-    c->nargs = argc - optind;
-    return 0;
-}
-
-static const struct option global_only[] = {{"global", no_argument, NULL, 'g'}, {0}};
-
-/* That it exists; a record that is damaged keeps nobody from shutting its network. */
-static int need_sandbox(const char *name, struct err *e)
-{
-    struct err why = {0};
-    struct record r;
-    if (record_check_name(name, e) < 0)
-        return -1;
-    record_init(&r);
-    int rc = record_load(&r, name, &why);
-    record_finish(&r);
-    if (rc < 0 && why.status == STATUS_NOT_FOUND)
-        return err_set(e, STATUS_USAGE, "%s", why.text);
-    return 0;
-}
-
-/* Takes the scope: -g, or the first argument as a sandbox.  *scope is NULL for the global one. */
-static int take_scope(struct call *c, const char **scope, int least, struct err *e)
-{
-    *scope = NULL;
-    if (!c->global) {
-        if (c->nargs <= least)
-            return usage(c->verb, e); /* neither -g nor a sandbox */
-        *scope = c->args[0];
-        c->args++;
-        c->nargs--;
-        if (need_sandbox(*scope, e) < 0)
-            return -1;
-    }
-    return c->nargs < least ? usage(c->verb, e) : 0;
-}
-
-static const char *where(const char *scope)
-{
-    return scope ? scope : "all sandboxes";
-}
-
-long long policy_duration(const char *text)
-{
-    static const struct {
-        char unit;
-        long long seconds;
-    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {'w', 604800}};
     char *end;
-    if (text[0] < '0' || text[0] > '9')
-        return 0;
     long long n = strtoll(text, &end, 10);
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (*end == units[i].unit && end[1] == '\0' && n > 0 && n < 1000000)
-            return n * units[i].seconds;
+    long long unit = *end == 's' ? 1 : *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 0;
+    if (end == text || n <= 0 || !unit || end[1])
+        return err_set(e, STATUS_USAGE, "\"%s\" is no time; write 30s, 15m, 1h or 7d", text);
+    *out = n * unit;
     return 0;
 }
 
-/* ---- allow, deny ---- */
-
-#define RULES_MAX 512
-
-struct rules {
-    struct rule *list;
-    size_t n;
-};
-
-static int read_rules(struct rules *out, const struct call *c, bool deny, struct err *e)
+/* Whose policy: -g, or the first word if it is a sandbox.  *next: where the other words begin. */
+static int scope(const struct args *a, int first, const char **sandbox, int *next, struct err *e)
 {
-    long long seconds = c->period ? policy_duration(c->period) : 0;
-    if (c->period && !seconds)
-        return err_set(e, STATUS_USAGE, "--for takes a time like 30m, 1h or 7d, not \"%s\"", c->period);
-    for (int i = 0; i < c->nargs; i++) {
-        char *save = NULL;
-        for (char *t = strtok_r(c->args[i], ",", &save); t; t = strtok_r(NULL, ",", &save)) {
-            t += strspn(t, " \t\n");
-            if (!*t)
-                continue;
-            if (out->n == RULES_MAX)
-                return err_set(e, STATUS_USAGE, "no more than %d rules at once", RULES_MAX);
-            struct rule *r = &out->list[out->n];
-            if (rule_parse(r, t, e) < 0)
-                return -1;
-            if (rule_is_conditional(r))
-                return err_set(e, STATUS_USAGE,
-                               "\"%s\": rules for methods and paths need interception of HTTP, which this version does not "
-                               "have; name the host alone", t);
-            r->deny = deny;
-            r->expires = seconds ? time(NULL) + seconds : 0;
-            snprintf(r->comment, sizeof r->comment, "%s", c->comment ? c->comment : "");
-            out->n++;
-        }
-    }
-    return out->n ? 0 : usage(c->verb, e);
+    struct record r;
+    *sandbox = NULL;
+    *next = first;
+    if (args_has(a, "global"))
+        return 0;
+    if (a->nwords <= first)
+        return err_set(e, STATUS_USAGE, "for which sandbox? Give its name, or -g for all");
+    if (record_load(&r, a->words[first], NULL) < 0)
+        return err_set(e, STATUS_NOT_FOUND, "there is no sandbox named %s; for all sandboxes add -g", a->words[first]);
+    record_finish(&r);
+    *sandbox = a->words[first];
+    *next = first + 1;
+    return 0;
 }
 
-/* What users of such a tool trip over. */
-static void remark(const struct rules *rules)
+static int add(const struct args *a, bool deny, struct err *e)
 {
-    for (size_t i = 0; i < rules->n; i++) {
-        const struct rule *r = &rules->list[i];
-        char text[RULE_TEXT_MAX];
-        rule_format(text, r);
-        if (rule_warning(r))
-            fprintf(stderr, "warning: %s: %s\n", text, rule_warning(r));
-        bool base = r->kind != RULE_LABEL && r->kind != RULE_DEPTH;
-        for (size_t k = 0; k < rules->n && !base; k++)
-            base = rules->list[k].kind == RULE_HOST && strcmp(rules->list[k].host, r->host) == 0;
-        if (!base)
-            fprintf(stderr, "note: %s does not cover %s itself\n", text, r->host);
-    }
-}
-
-static int change_rules(int argc, char **argv, bool deny, struct err *e)
-{
-    static const struct option longs[] = {{"global", no_argument, NULL, 'g'}, {"for", required_argument, NULL, 'f'},
-                                          {"comment", required_argument, NULL, 'c'}, {0}};
-    struct call c = {.verb = argv[0]};
-    struct rules rules = {calloc(RULES_MAX, sizeof *rules.list), 0};
-    const char *scope;
-    int rc = -1;
-    if (!rules.list)
+    struct rule *rules = calloc(RULES_MAX, sizeof *rules);
+    const char *sandbox, *life = args_value(a, "for"), *comment = args_value(a, "comment");
+    long long seconds = 0;
+    size_t n = 0;
+    int next, rc = -1;
+    if (!rules)
         return err_set(e, STATUS_FAILED, "out of memory");
-    if (read_options(&c, argc, argv, "g", longs, e) < 0)
-        goto out;
-    if (c.nargs < 1 || strcmp(c.args[0], "network") != 0) {
-        usage(c.verb, e);
+    if (strcmp(a->words[0], "network") != 0) {
+        err_set(e, STATUS_USAGE, "rules are for the network: sbx policy %s network ...", deny ? "deny" : "allow");
         goto out;
     }
-    c.args++;
-    c.nargs--;
-    if (take_scope(&c, &scope, 1, e) < 0 || read_rules(&rules, &c, deny, e) < 0 ||
-        policy_add(scope, rules.list, rules.n, e) < 0)
+    if (scope(a, 1, &sandbox, &next, e) < 0 || (life && duration(life, &seconds, e) < 0))
         goto out;
-    rc = 0;
-    remark(&rules);
-    for (size_t i = 0; i < rules.n; i++) {
+    if (next >= a->nwords) {
+        err_set(e, STATUS_USAGE, "which hosts? For example: sbx policy %s network -g api.example.com", deny ? "deny" : "allow");
+        goto out;
+    }
+    for (int i = next; i < a->nwords; i++) {
+        char *copy = strdup(a->words[i]), *save = NULL;
+        for (char *t = copy ? strtok_r(copy, ", ", &save) : NULL; t; t = strtok_r(NULL, ", ", &save)) {
+            if (n == RULES_MAX) {
+                err_set(e, STATUS_USAGE, "at most %d rules at once", RULES_MAX);
+                free(copy);
+                goto out;
+            }
+            if (rule_parse(&rules[n], t, e) < 0) {
+                free(copy);
+                goto out;
+            }
+            rules[n].deny = deny;
+            rules[n].expires = seconds ? time(NULL) + seconds : 0;
+            snprintf(rules[n].comment, sizeof rules[n].comment, "%s", comment ? comment : "");
+            n++;
+        }
+        free(copy);
+    }
+    if (n == 0) {
+        err_set(e, STATUS_USAGE, "the list of rules is empty");
+        goto out;
+    }
+    rc = policy_add(sandbox, rules, n, e);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
         char text[RULE_TEXT_MAX];
-        rule_format(text, &rules.list[i]);
-        printf("%s for %s: %s%s%s\n", deny ? "denied" : "allowed", where(scope), text, c.period ? ", for " : "",
-               c.period ? c.period : "");
+        const char *warning = rule_warning(&rules[i]);
+        rule_format(text, &rules[i]);
+        printf("%s %s (%s)\n", deny ? "denied" : "allowed", text, sandbox ? sandbox : "all sandboxes");
+        if (warning)
+            out_notice("%s: %s", text, warning);
     }
 out:
-    free(rules.list);
+    free(rules);
     return rc;
 }
 
-static int do_allow(int argc, char **argv, struct err *e)
+int cmd_policy_allow(const struct args *a, struct err *e)
 {
-    return change_rules(argc, argv, false, e);
+    return add(a, false, e);
 }
 
-static int do_deny(int argc, char **argv, struct err *e)
+int cmd_policy_deny(const struct args *a, struct err *e)
 {
-    return change_rules(argc, argv, true, e);
+    return add(a, true, e);
 }
 
-/* ---- ls ---- */
-
-struct listing {
-    struct table *table;
-    json_t *json;
-    size_t shown, hidden;
-};
-
-static void list_rule(struct listing *l, const struct rule *r, const char *scope)
+int cmd_policy_ls(const struct args *a, struct err *e)
 {
-    char text[RULE_TEXT_MAX], until[32] = "";
-    rule_format(text, r);
-    if (r->expires) {
-        struct tm tm;
-        time_t t = (time_t)r->expires;
-        localtime_r(&t, &tm);
-        if (t <= time(NULL))
-            snprintf(until, sizeof until, "expired");
-        else
-            strftime(until, sizeof until, "%Y-%m-%d %H:%M", &tm);
+    static const char *const headers[] = {"ACTION", "RULE", "SCOPE", "EXPIRES", "ID", "COMMENT"};
+    static const char *const origins[] = {"sandbox", "all", "preset"};
+    const char *sandbox = a->nwords ? a->words[0] : NULL;
+    struct record r;
+    if (sandbox) {
+        if (record_load(&r, sandbox, e) < 0)
+            return -1;
+        record_finish(&r);
     }
-    l->shown++;
-    if (l->json) {
-        json_t *o = json_pack("{s:s, s:s, s:s, s:s}", "scope", scope, "id", r->id, "action", r->deny ? "deny" : "allow",
-                              "target", text);
-        if (r->expires)
-            json_object_set_new(o, "expires", json_integer(r->expires));
-        if (r->comment[0])
-            json_object_set_new(o, "comment", json_string(r->comment));
-        json_array_append_new(json_object_get(l->json, "rules"), o);
-        return;
-    }
-    const char *cells[] = {r->id, scope, r->deny ? "deny" : "allow", text, until, r->comment};
-    table_add(l->table, cells);
-}
-
-/* The rules of one policy that come from `origin`. */
-static void list_rules(struct listing *l, const struct policy *p, enum rule_origin origin, const char *scope, bool show)
-{
-    size_t n;
-    const struct rule *r = policy_rules(p, &n);
-    for (size_t i = 0; i < n; i++) {
-        if (r[i].origin != origin)
-            continue;
-        if (show)
-            list_rule(l, &r[i], scope);
-        else
-            l->hidden++;
-    }
-}
-
-static int note_error(const struct policy *p, struct listing *l, struct err *e)
-{
-    if (!policy_error(p))
-        return 0;
-    if (l->json)
-        json_object_set_new(l->json, "error", json_string(policy_error(p)));
-    return err_set(e, STATUS_FAILED, "the policy cannot be read, so everything is denied: %s", policy_error(p));
-}
-
-static int do_ls(int argc, char **argv, struct err *e)
-{
-    static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"all", no_argument, NULL, 'a'},
-                                          {"global", no_argument, NULL, 'g'}, {0}};
-    static const char *const heads[] = {"ID", "WHERE", "ACTION", "TARGET", "EXPIRES", "COMMENT", NULL};
-    struct call c = {.verb = "ls"};
-    struct listing l = {0};
-    char **names = NULL;
-    int nnames = 0, rc;
-    if (read_options(&c, argc, argv, "ga", longs, e) < 0 || (c.nargs > 1 && usage("ls", e) < 0))
-        return -1;
-    const char *only = c.nargs ? c.args[0] : NULL;
-    if (only && need_sandbox(only, e) < 0)
-        return -1;
-    struct policy *p = policy_load(only);
+    struct policy *p = policy_load(sandbox);
     if (!p)
         return err_set(e, STATUS_FAILED, "out of memory");
-    enum posture chosen = policy_posture(p), posture = chosen ? chosen : POSTURE_BALANCED;
-    if (c.json)
-        l.json = json_pack("{s:s, s:b, s:[]}", "posture", posture_name(posture), "chosen", chosen != POSTURE_UNSET, "rules");
-    else
-        l.table = table_new(heads);
-    rc = note_error(p, &l, e);
-    list_rules(&l, p, RULE_SANDBOX, only ? only : "", true);
-    list_rules(&l, p, RULE_GLOBAL, "global", true);
-    if (!only && !c.global) {
-        nnames = record_list(&names, NULL);
-        for (int i = 0; i < nnames; i++) {
-            struct policy *own = policy_load(names[i]);
-            if (own && !policy_error(p) && note_error(own, &l, e) < 0)
-                rc = -1;
-            if (own)
-                list_rules(&l, own, RULE_SANDBOX, names[i], true);
-            policy_free(own);
+    size_t n;
+    const struct rule *rules = policy_rules(p, &n);
+    const char *error = policy_error(p);
+    bool json = args_has(a, "json"), all = args_has(a, "all");
+    json_t *list = json_array();
+    struct table *t = json ? NULL : table_new(6, headers);
+    size_t hidden = 0;
+    for (size_t i = 0; i < n; i++) {
+        char text[RULE_TEXT_MAX], expires[40] = "never";
+        rule_format(text, &rules[i]);
+        long long left = rules[i].expires - (long long)time(NULL);
+        if (rules[i].expires)
+            snprintf(expires, sizeof expires, left <= 0 ? "expired" : left < 3600 ? "in %lldm" : "in %lldh",
+                     left < 3600 ? left / 60 + 1 : left / 3600);
+        if (json) {
+            json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", rules[i].id, "action", rules[i].deny ? "deny" : "allow", "rule",
+                                  text, "scope", rules[i].origin == RULE_SANDBOX ? sandbox : origins[rules[i].origin], "comment",
+                                  rules[i].comment);
+            if (rules[i].expires)
+                json_object_set_new(o, "expires", json_integer(rules[i].expires));
+            json_array_append_new(list, o);
+            continue;
         }
-        if (nnames > 0)
-            record_list_free(names, nnames);
+        if (rules[i].origin == RULE_PRESET && !all) {
+            hidden++;
+            continue;
+        }
+        const char *cells[] = {rules[i].deny ? "deny" : "allow", text,
+                               rules[i].origin == RULE_SANDBOX ? sandbox : origins[rules[i].origin], expires, rules[i].id, rules[i].comment};
+        table_row(t, cells);
     }
-    list_rules(&l, p, RULE_PRESET, posture_name(posture), c.all);
-    if (l.json) {
-        json_dumpf(l.json, stdout, JSON_INDENT(2));
-        putchar('\n');
+    enum posture posture = policy_posture(p) ? policy_posture(p) : POSTURE_BALANCED;
+    if (json) {
+        json_t *o = json_pack("{s:s, s:O}", "posture", posture_name(posture), "rules", list);
+        if (error)
+            json_object_set_new(o, "error", json_string(error));
+        out_json(o);
+        json_decref(o);
     } else {
-        printf("posture: %s%s\n", posture_name(posture),
-               chosen ? "" : " (not chosen yet; to choose: sbx policy set-default open|balanced|locked-down)");
-        table_print(l.table, stdout);
-        if (l.hidden)
-            printf("%s %zu entries of the posture (sbx policy ls --all shows them)\n", l.shown ? "and" : "no rules, but",
-                   l.hidden);
-        else if (!l.shown)
-            printf("no rules\n");
+        printf("posture: %s%s\n", posture_name(posture), policy_posture(p) ? "" : " (not chosen yet)");
+        table_print(t);
+        if (hidden)
+            printf("and %zu rules of the preset (--all shows them)\n", hidden);
     }
-    json_decref(l.json);
-    table_free(l.table);
+    if (error)
+        out_error(error);
+    int rc = error ? STATUS_FAILED : 0;
+    json_decref(list);
     policy_free(p);
     return rc;
 }
 
-/* ---- rm, reset, set-default ---- */
-
-static int do_rm(int argc, char **argv, struct err *e)
+int cmd_policy_rm(const struct args *a, struct err *e)
 {
-    struct call c = {.verb = "rm"};
-    const char *scope;
-    if (read_options(&c, argc, argv, "g", global_only, e) < 0 || take_scope(&c, &scope, 1, e) < 0)
+    const char *sandbox;
+    int next, missing = 0;
+    if (scope(a, 0, &sandbox, &next, e) < 0)
         return -1;
-    for (int i = 0; i < c.nargs; i++) {
-        char *save = NULL;
-        for (char *t = strtok_r(c.args[i], ",", &save); t; t = strtok_r(NULL, ",", &save)) {
-            int n = policy_remove(scope, t, e);
-            if (n < 0)
-                return -1;
-            if (n == 0)
-                return err_set(e, STATUS_FAILED, "no rule \"%s\" for %s; sbx policy ls lists them", t, where(scope));
-            printf("removed for %s: %s\n", where(scope), t);
+    if (next < a->nwords && strcmp(a->words[next], "network") == 0)
+        next++;
+    if (next >= a->nwords)
+        return err_set(e, STATUS_USAGE, "which rule? Give its text or its id; sbx policy ls shows them");
+    for (int i = next; i < a->nwords; i++) {
+        int n = policy_remove(sandbox, a->words[i], e);
+        if (n < 0)
+            return -1;
+        if (n == 0) {
+            char text[200];
+            snprintf(text, sizeof text, "there is no rule \"%.100s\" for %s", a->words[i], sandbox ? sandbox : "all sandboxes");
+            out_error(text);
+            missing = STATUS_NOT_FOUND;
         }
     }
-    return 0;
+    return missing;
 }
 
-static int do_reset(int argc, char **argv, struct err *e)
+int cmd_policy_reset(const struct args *a, struct err *e)
 {
-    struct call c = {.verb = "reset"};
-    if (read_options(&c, argc, argv, "g", global_only, e) < 0)
-        return -1;
-    if (c.nargs > 1 || (c.nargs && c.global))
-        return usage("reset", e);
-    const char *scope = c.nargs ? c.args[0] : NULL;
-    if ((scope && need_sandbox(scope, e) < 0) || policy_reset(scope, e) < 0)
-        return -1;
-    printf("no rules for %s any more%s\n", where(scope),
-           scope ? "" : "; the posture is balanced until another is chosen");
-    return 0;
+    const char *sandbox = a->nwords ? a->words[0] : NULL;
+    struct record r;
+    if (sandbox) {
+        if (record_load(&r, sandbox, e) < 0)
+            return -1;
+        record_finish(&r);
+    }
+    if (isatty(0) && isatty(2) && !args_has(a, "force") && !ask_yes("Remove every rule and go back to the default posture?"))
+        return err_set(e, STATUS_FAILED, "nothing was changed");
+    return policy_reset(sandbox, e);
 }
 
-static int do_set_default(int argc, char **argv, struct err *e)
+int cmd_policy_default(const struct args *a, struct err *e)
 {
-    static const char *const means[] = {
-        [POSTURE_OPEN] = "everything outside is allowed; this host and private networks are not",
-        [POSTURE_BALANCED] = "denied, but for what development needs (sbx policy ls --all)",
-        [POSTURE_LOCKED] = "nothing is allowed until a rule says so, the model's provider included",
-    };
-    struct call c = {.verb = "set-default"};
-    if (read_options(&c, argc, argv, "g", global_only, e) < 0)
-        return -1;
-    if (c.nargs < 1 || c.nargs > 2 || (c.nargs == 2 && c.global))
-        return usage("set-default", e);
-    enum posture p = posture_parse(c.args[0]);
-    const char *scope = c.nargs == 2 ? c.args[1] : NULL;
+    enum posture p = posture_parse(a->words[0]);
     if (p == POSTURE_UNSET)
-        return err_set(e, STATUS_USAGE, "there is no posture \"%s\": open (allow-all), balanced or locked-down (deny-all)",
-                       c.args[0]);
-    if ((scope && need_sandbox(scope, e) < 0) || policy_set_posture(scope, p, e) < 0)
+        return err_set(e, STATUS_USAGE, "\"%s\" is no posture; there are open, balanced and locked-down", a->words[0]);
+    if (policy_set_posture(NULL, p, e) < 0)
         return -1;
-    printf("%s for %s: %s\n", posture_name(p), where(scope), means[p]);
+    printf("posture: %s\n", posture_name(p));
     return 0;
 }
 
-/* ---- check ---- */
+/* ---- the log ---- */
 
-static int do_check(int argc, char **argv, struct err *e)
+struct show {
+    const char *sandbox;
+    struct table *table;
+    json_t *list;
+    bool raw;
+    int64_t last;
+};
+
+static bool show_row(const struct decision_row *r, void *arg)
 {
-    static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {"sandbox", required_argument, NULL, 's'}, {0}};
-    struct call c = {.verb = "check"};
+    struct show *s = arg;
+    char when[40], port[16], count[24], bytes[40] = "";
+    time_t t = (time_t)(r->time_ms / 1000);
+    struct tm tm;
+    if (r->seq > s->last)
+        s->last = r->seq;
+    if (s->list) {
+        json_t *o = json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "sandbox", s->sandbox,
+                              "seq", (json_int_t)r->seq, "time_ms", (json_int_t)r->time_ms, "kind", r->kind, "proto", r->proto, "host",
+                              r->host, "port", r->port, "address", r->addr, "verdict", r->verdict, "rule", r->rule, "reason",
+                              r->reason, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down, "duration_ms",
+                              (json_int_t)r->duration_ms, "count", (json_int_t)r->count);
+        if (o)
+            json_array_append_new(s->list, o);
+        return true;
+    }
+    strftime(when, sizeof when, s->raw ? "%m-%d %H:%M:%S" : "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
+    snprintf(port, sizeof port, "%d", r->port);
+    snprintf(count, sizeof count, "%lld", (long long)r->count);
+    if (r->bytes_up || r->bytes_down)
+        snprintf(bytes, sizeof bytes, "%s/%s", human_bytes(r->bytes_up), human_bytes(r->bytes_down));
+    if (s->raw) {
+        const char *cells[] = {when, s->sandbox, r->kind, r->verdict, r->proto, r->host, port, r->rule, r->reason, count, bytes};
+        table_row(s->table, cells);
+    } else {
+        const char *cells[] = {s->sandbox, r->verdict, r->proto, r->host, port, r->rule[0] ? r->rule : r->reason, when, count, bytes};
+        table_row(s->table, cells);
+    }
+    return true;
+}
+
+static struct table *log_table(bool raw)
+{
+    static const char *const grouped[] = {"SANDBOX", "VERDICT", "PROTO", "HOST", "PORT", "RULE", "LAST SEEN", "COUNT", "UP/DOWN"};
+    static const char *const each[] = {"TIME", "SANDBOX", "KIND", "VERDICT", "PROTO", "HOST", "PORT", "RULE", "REASON", "COUNT", "UP/DOWN"};
+    return raw ? table_new(11, each) : table_new(9, grouped);
+}
+
+static int show_log(struct show *s, const struct decisions_filter *f, struct err *e)
+{
+    struct err why = {0};
+    char *path = path_sandbox(s->sandbox, "log.db", e);
+    struct decisions *d = path ? decisions_read(path, &why) : NULL;
+    int rc = 0;
+    free(path);
+    if (!d) {
+        if (why.status == STATUS_NOT_FOUND)
+            return 0; /* nothing was tried yet */
+        if (e)
+            *e = why;
+        return -1;
+    }
+    rc = s->raw ? decisions_each(d, f, show_row, s, e) : decisions_grouped(d, f, show_row, s, e);
+    decisions_close(d);
+    return rc;
+}
+
+static int verify(char **names, int n, struct err *e)
+{
+    int bad = 0;
+    for (int i = 0; i < n; i++) {
+        struct err why = {0};
+        int64_t rows = 0;
+        char *path = path_sandbox(names[i], "log.db", e);
+        struct decisions *d = path ? decisions_read(path, &why) : NULL;
+        free(path);
+        if (!d) {
+            printf("%s: %s\n", names[i], why.text);
+            bad |= why.status != STATUS_NOT_FOUND;
+        } else if (decisions_verify(d, &rows, &why) == 0) {
+            printf("%s: %lld rows, unbroken\n", names[i], (long long)rows);
+        } else {
+            printf("%s: BROKEN: %s\n", names[i], why.text);
+            bad = 1;
+        }
+        decisions_close(d);
+    }
+    return bad ? STATUS_FAILED : 0;
+}
+
+int cmd_policy_log(const struct args *a, struct err *e)
+{
+    char **names = NULL;
+    int n, rc = 0;
+    long limit;
+    long long since = 0;
+    if (args_number(a, "limit", 1, 1000000, 0, &limit, e) < 0 ||
+        (args_has(a, "since") && duration(args_value(a, "since"), &since, e) < 0))
+        return -1;
+    bool follow = args_has(a, "follow"), json = args_has(a, "json"), own = a->nwords > 0;
+    if (own) {
+        n = a->nwords;
+        names = (char **)a->words;
+        for (int i = 0; i < n; i++) {
+            struct record r;
+            if (record_load(&r, names[i], e) < 0)
+                return -1;
+            record_finish(&r);
+        }
+    } else if ((n = record_list(&names, e)) < 0) {
+        return -1;
+    }
+    if (args_has(a, "verify")) {
+        rc = verify(names, n, e);
+    } else {
+        struct decisions_filter f = {.host = args_value(a, "host"), .verdict = args_value(a, "verdict"), .limit = (int)limit,
+                                     .since_ms = since ? ((int64_t)time(NULL) - since) * 1000 : 0};
+        int64_t *last = calloc((size_t)n + 1, sizeof *last);
+        json_t *list = json ? json_array() : NULL;
+        bool raw = args_has(a, "raw") || follow;
+        do {
+            struct table *t = json ? NULL : log_table(raw);
+            bool any = false;
+            for (int i = 0; i < n && rc == 0; i++) {
+                struct show s = {.sandbox = names[i], .table = t, .list = list, .raw = raw, .last = last[i]};
+                f.after_seq = last[i];
+                rc = show_log(&s, &f, e);
+                any |= s.last != last[i];
+                if (follow)
+                    last[i] = s.last;
+            }
+            if (json) {
+                if (!follow) {
+                    out_json(list);
+                } else {
+                    size_t i;
+                    json_t *o;
+                    json_array_foreach(list, i, o) { /* one a line, as they come */
+                        json_dumpf(o, stdout, JSON_COMPACT);
+                        putchar('\n');
+                    }
+                    json_array_clear(list);
+                }
+            } else if (any || !follow) {
+                table_print(t);
+            } else {
+                table_print(NULL);
+            }
+            if (follow && (fflush(stdout) != 0 || rc < 0))
+                break;
+            if (follow)
+                usleep(300000);
+        } while (follow && rc == 0);
+        json_decref(list);
+        free(last);
+    }
+    if (!own)
+        record_list_free(names, n);
+    return rc;
+}
+
+int cmd_policy_check(const struct args *a, struct err *e)
+{
+    const char *sandbox = args_value(a, "sandbox");
     struct rule r = {0};
     struct decision d;
-    if (read_options(&c, argc, argv, "s:", longs, e) < 0 || (c.nargs != 1 && usage("check", e) < 0))
+    char text[RULE_TEXT_MAX];
+    if (rule_parse(&r, a->words[0], e) < 0)
         return -1;
-    if (c.sandbox && need_sandbox(c.sandbox, e) < 0)
-        return -1;
-    /* The question has the form of a rule for one host or address. */
-    if (rule_parse(&r, c.args[0], e) < 0)
-        return -1;
-    if (r.kind == RULE_LABEL || r.kind == RULE_DEPTH || rule_is_conditional(&r) ||
-        (r.kind == RULE_RANGE && r.prefix != (r.family == 4 ? 32 : 128)))
-        return err_set(e, STATUS_USAGE, "\"%s\": one host or address is checked, with an optional port", c.args[0]);
-    uint16_t port = rule_has_port(&r) ? r.port_low : 443;
-    struct policy *p = policy_load(c.sandbox);
+    if (r.kind == RULE_LABEL || r.kind == RULE_DEPTH || (r.kind == RULE_RANGE && r.prefix != (r.family == 4 ? 32 : 128)))
+        return err_set(e, STATUS_USAGE, "check takes one host or address, not a pattern");
+    uint16_t port = r.port_low == r.port_high ? r.port_low : 443;
+    struct policy *p = policy_load(sandbox);
     if (!p)
         return err_set(e, STATUS_FAILED, "out of memory");
     if (r.kind == RULE_RANGE)
         policy_decide_addr(p, r.family, r.addr, port, time(NULL), &d);
     else
         policy_decide_name(p, r.host, port, time(NULL), &d);
-    bool allow = d.allow && !d.http;
-    char text[RULE_TEXT_MAX];
     r.port_low = r.port_high = port;
     rule_format(text, &r);
-    if (c.json) {
-        json_t *o = json_pack("{s:s, s:b, s:s}", "target", text, "allow", allow, "by", d.text);
-        if (policy_error(p))
-            json_object_set_new(o, "error", json_string(policy_error(p)));
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
+    if (args_has(a, "json")) {
+        json_t *o = json_pack("{s:s, s:s, s:s}", "target", text, "verdict", d.allow ? "allow" : "deny", "by", d.text);
+        out_json(o);
         json_decref(o);
     } else {
-        printf("%s: %s by %s\n", text, allow ? "allowed" : "denied", d.text);
-        if (allow && !d.exact)
-            printf("  as long as it resolves to addresses outside of this host and its private networks\n");
-        if (d.http)
-            printf("  the rule speaks of methods or paths, which only intercepted HTTP can be held to\n");
-        else if (!allow && policy_error(p))
-            printf("  %s\n", policy_error(p));
-        else if (!allow && d.rule)
-            printf("  to remove that rule: sbx policy rm %s %s\n",
-                   d.rule->origin == RULE_GLOBAL ? "-g" : c.sandbox, d.rule->id);
-        else if (!allow)
-            printf("  to allow it: sbx policy allow network %s %s\n", c.sandbox ? c.sandbox : "-g", text);
+        printf("%s: %s, by %s\n", text, d.allow ? "allowed" : "denied", d.text);
+        if (policy_error(p))
+            out_error(policy_error(p));
     }
     policy_free(p);
-    if (!allow && e)
-        e->status = STATUS_DENIED; /* status 1, and nothing more to say */
-    return allow ? 0 : -1;
+    return d.allow ? 0 : STATUS_DENIED;
 }
 
-/* ---- export, import ---- */
-
-static int do_export(int argc, char **argv, struct err *e)
+int cmd_policy_export(const struct args *a, struct err *e)
 {
-    struct call c = {.verb = "export"};
-    if (read_options(&c, argc, argv, "g", global_only, e) < 0 || (c.nargs > 1 && usage("export", e) < 0))
-        return -1;
-    if (c.nargs && need_sandbox(c.args[0], e) < 0)
-        return -1;
-    json_t *o = policy_export(c.nargs ? c.args[0] : NULL, e);
+    json_t *o = policy_export(a->nwords ? a->words[0] : NULL, e);
     if (!o)
         return -1;
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-    putchar('\n');
+    out_json(o);
     json_decref(o);
     return 0;
 }
 
-static int do_import(int argc, char **argv, struct err *e)
+int cmd_policy_import(const struct args *a, struct err *e)
 {
-    struct call c = {.verb = "import"};
-    json_error_t why;
-    if (read_options(&c, argc, argv, "g", global_only, e) < 0)
-        return -1;
-    if (c.nargs < 1 || c.nargs > 2 || (c.nargs == 2 && c.global))
-        return usage("import", e);
-    const char *scope = c.nargs == 2 ? c.args[0] : NULL, *file = c.args[c.nargs - 1];
-    if (scope && need_sandbox(scope, e) < 0)
-        return -1;
-    json_t *o = strcmp(file, "-") == 0 ? json_loadf(stdin, JSON_REJECT_DUPLICATES, &why)
-                                       : json_load_file(file, JSON_REJECT_DUPLICATES, &why);
+    json_error_t je;
+    json_t *o = strcmp(a->words[0], "-") == 0 ? json_loadf(stdin, JSON_REJECT_DUPLICATES, &je) : jsonfile_read(a->words[0], e);
     if (!o)
-        return err_set(e, STATUS_USAGE, "%s: line %d: %s", file, why.line, why.text);
-    int rc = json_is_object(o) ? policy_import(scope, o, e) : err_set(e, STATUS_USAGE, "a policy is a JSON object");
-    if (rc < 0)
-        err_wrap(e, "nothing was changed: %s", file);
-    else
-        printf("imported for %s: %zu rules\n", where(scope), json_array_size(json_object_get(o, "rules")));
+        return strcmp(a->words[0], "-") == 0 ? err_set(e, STATUS_USAGE, "standard input, line %d: %s", je.line, je.text) : -1;
+    int rc = policy_import(a->nwords > 1 ? a->words[1] : NULL, o, e);
     json_decref(o);
-    return rc < 0 ? -1 : 0;
-}
-
-/* ---- the table ---- */
-
-static int do_help(int argc, char **argv, struct err *e);
-
-static const struct policy_verb verbs[] = {
-    {"allow", "network [-g | SANDBOX] RULE[,RULE...] [--for TIME] [--comment TEXT]", "allow hosts, wildcards, addresses, ranges"},
-    {"deny", "network [-g | SANDBOX] RULE[,RULE...] [--for TIME] [--comment TEXT]", "deny them; a denial wins over any allowance"},
-    {"ls", "[SANDBOX] [--all] [--json]", "the posture and the rules in force"},
-    {"rm", "[-g | SANDBOX] ID|RULE...", "remove rules"},
-    {"reset", "[SANDBOX]", "remove all rules; without SANDBOX the global ones and the choice of posture"},
-    {"set-default", "open|balanced|locked-down [SANDBOX]", "choose the posture (also allow-all, deny-all)"},
-    {"log", "[SANDBOX...] [--raw] [--follow] [--since TIME] [--host TEXT] [--verdict allow|deny|fail] [--limit N] [--json] [--verify]",
-     "what was tried"},
-    {"check", "HOST[:PORT] [--sandbox NAME] [--json]", "what would happen, and by which rule"},
-    {"export", "[SANDBOX]", "the rules as JSON"},
-    {"import", "[SANDBOX] FILE|-", "replace the rules by those of a file"},
-    {"help", "", "this list"},
-    {NULL, NULL, NULL},
-};
-
-/* In the order of verbs. */
-static int (*const runs[])(int, char **, struct err *) = {
-    do_allow, do_deny, do_ls, do_rm, do_reset, do_set_default, policy_log_command, do_check, do_export, do_import, do_help,
-};
-
-const struct policy_verb *policy_verbs(void)
-{
-    return verbs;
-}
-
-static int usage(const char *verb, struct err *e)
-{
-    for (const struct policy_verb *v = verbs; v->name; v++)
-        if (strcmp(v->name, verb) == 0)
-            return err_set(e, STATUS_USAGE, "usage: sbx policy %s %s", v->name, v->synopsis);
-    return -1;
-}
-
-static int do_help(int argc, char **argv, struct err *e)
-{
-    (void)argc;
-    (void)argv;
-    (void)e;
-    for (const struct policy_verb *v = verbs; v->name; v++)
-        printf("sbx policy %s %s\n    %s\n", v->name, v->synopsis, v->help);
-    printf("\nRULE: example.com  *.example.com (one label)  **.example.com (any depth)  192.0.2.7  10.0.0.0/8\n"
-           "      localhost:1234 (a service of this host; host.docker.internal:1234 in the sandbox)\n"
-           "      each with an optional :PORT or :LOW-HIGH; TIME: 30m, 1h, 7d\n");
-    return 0;
-}
-
-int policy_command(int argc, char **argv)
-{
-    struct err e = {0};
-    const char *name = argc > 1 ? argv[1] : "help";
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
-        name = "help";
-    for (size_t i = 0; verbs[i].name; i++) {
-        if (strcmp(verbs[i].name, name) != 0)
-            continue;
-        if (argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
-            printf("usage: sbx policy %s %s\n%s\n", verbs[i].name, verbs[i].synopsis, verbs[i].help);
-            return STATUS_OK;
-        }
-        int rc = runs[i](argc > 1 ? argc - 1 : argc, argc > 1 ? argv + 1 : argv, &e);
-        if (rc < 0 && e.text[0])
-            fprintf(stderr, "sbx: %s\n", e.text);
-        if (rc < 0)
-            return e.status == STATUS_USAGE ? STATUS_USAGE : STATUS_FAILED;
-        return fflush(stdout) == 0 ? STATUS_OK : STATUS_FAILED;
-    }
-    fprintf(stderr, "sbx: there is no command \"sbx policy %s\"; see sbx policy help\n", name);
-    return STATUS_USAGE;
+    return rc;
 }

@@ -1,0 +1,345 @@
+/* The table of commands, and what is made of it: dispatch, help, completion, the man page. */
+#include <locale.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ui/cli/sandbox.h"
+
+#define END {0, NULL, NULL, NULL}
+#define JSON_OPT {0, "json", NULL, "machine-readable"}
+
+static const struct option none[] = {END};
+static const struct option json_only[] = {JSON_OPT, END};
+#define CREATE_OPTIONS \
+    {0, "name", "NAME", "the sandbox's name (else from agent and folder)"}, \
+    {'e', "env", "NAME[=VALUE]", "a variable for its sessions; without a value, this host's"}, \
+    {0, "env-file", "FILE", "variables from a file, NAME=VALUE a line"}, \
+    {0, "cpus", "N", "virtual processors"}, \
+    {'m', "memory", "SIZE", "memory, like 4G"}, \
+    {0, "disk", "SIZE", "the largest size of its disk, like 20G"}, \
+    {'t', "template", "NAME", "start from a saved template"}
+static const struct option run_options[] = {CREATE_OPTIONS, {'d', "detach", NULL, "start it and leave; sbx attach joins"}, END};
+static const struct option create_options[] = {CREATE_OPTIONS, END};
+static const struct option all_options[] = {{'a', "all", NULL, "every sandbox"}, END};
+static const struct option stop_options[] = {{'a', "all", NULL, "every sandbox"}, {0, "timeout", "SECONDS", "how long it may take to end in order (10)"}, END};
+static const struct option ls_options[] = {JSON_OPT, {'q', "quiet", NULL, "names alone"}, END};
+static const struct option rm_options[] = {{'f', "force", NULL, "do not ask; stop it first if it runs"}, {'a', "all", NULL, "every sandbox"}, END};
+static const struct option exec_options[] = {
+    {'i', "interactive", NULL, "standard input is the command's, also from a terminal"}, {'t', "tty", NULL, "a terminal for the command"},
+    {'e', "env", "NAME[=VALUE]", "a variable"}, {'w', "workdir", "PATH", "the folder it starts in"},
+    {'u', "user", "USER", "agent (the default), root, or another account"}, {'d', "detach", NULL, "start it and leave; prints the session"}, END};
+static const struct option attach_options[] = {{0, "read-only", NULL, "watch; keys but the prefix are not sent"}, END};
+static const struct option logs_options[] = {{'f', "follow", NULL, "go on as it grows"}, {0, "sbx", NULL, "what sbx's own processes say, instead of the machine's console"}, END};
+static const struct option add_options[] = {{'g', "global", NULL, "for all sandboxes"}, {0, "for", "TIME", "for a time: 30s, 15m, 1h, 7d"}, {0, "comment", "TEXT", "why"}, END};
+static const struct option scope_options[] = {{'g', "global", NULL, "for all sandboxes"}, END};
+static const struct option policy_ls_options[] = {JSON_OPT, {'a', "all", NULL, "the preset's rules as well"}, END};
+static const struct option force_options[] = {{'f', "force", NULL, "do not ask"}, END};
+static const struct option log_options[] = {
+    JSON_OPT, {0, "raw", NULL, "each row, not grouped"}, {'f', "follow", NULL, "rows as they come"}, {0, "since", "TIME", "the last 15m, 1h, 7d"},
+    {0, "host", "TEXT", "hosts that contain it"}, {0, "verdict", "VERDICT", "allow, deny or fail"}, {'n', "limit", "N", "the newest N"},
+    {0, "verify", NULL, "is the chain of rows unbroken?"}, END};
+static const struct option check_options[] = {JSON_OPT, {0, "sandbox", "NAME", "by the rules of this sandbox"}, END};
+static const struct option build_options[] = {{0, "if-missing", NULL, "only if there is none"}, END};
+static const struct option login_options[] = {JSON_OPT, {0, "posture", "POSTURE", "open, balanced or locked-down"}, END};
+
+static const struct command policy_commands[] = {
+    {"allow", "policy allow network (-g | SANDBOX) RULE[,RULE...]", "let sandboxes reach hosts", NULL, add_options, 2, -1, false, 0, cmd_policy_allow, NULL, false},
+    {"deny", "policy deny network (-g | SANDBOX) RULE[,RULE...]", "forbid hosts; a deny wins over any allow", NULL, add_options, 2, -1, false, 0, cmd_policy_deny, NULL, false},
+    {"ls", "policy ls [SANDBOX]", "rules in force", NULL, policy_ls_options, 0, 1, false, 0, cmd_policy_ls, NULL, false},
+    {"rm", "policy rm (-g | SANDBOX) RULE-OR-ID...", "take rules back", NULL, scope_options, 1, -1, false, 0, cmd_policy_rm, NULL, false},
+    {"log", "policy log [SANDBOX...]", "what was tried, and what became of it", NULL, log_options, 0, -1, false, 0, cmd_policy_log, NULL, false},
+    {"check", "policy check HOST[:PORT]", "what would happen, and by which rule", NULL, check_options, 1, 1, false, 0, cmd_policy_check, NULL, false},
+    {"set-default", "policy set-default open|balanced|locked-down", "choose the posture", NULL, none, 1, 1, false, 0, cmd_policy_default, NULL, false},
+    {"reset", "policy reset [SANDBOX]", "back to the default", NULL, force_options, 0, 1, false, 0, cmd_policy_reset, NULL, false},
+    {"export", "policy export [SANDBOX]", "the rules as JSON", NULL, none, 0, 1, false, 0, cmd_policy_export, NULL, false},
+    {"import", "policy import FILE|- [SANDBOX]", "rules from JSON, instead of those that are there", NULL, none, 1, 2, false, 0, cmd_policy_import, NULL, false},
+    {0}};
+static const struct command image_commands[] = {
+    {"build", "image build", "make a base image from this host's mirrors", NULL, build_options, 0, 0, false, 0, cmd_image_build, NULL, false},
+    {"ls", "image ls", "base images", NULL, json_only, 0, 0, false, 0, cmd_image_ls, NULL, false},
+    {"rm", "image rm IMAGE...", "remove base images", NULL, none, 1, -1, false, 0, cmd_image_rm, NULL, false},
+    {0}};
+static const struct command template_commands[] = {
+    {"save", "template save SANDBOX NAME[:TAG]", "keep a sandbox's disk for others to start from", NULL, none, 2, 2, false, 0, cmd_template_save, NULL, false},
+    {"ls", "template ls", "saved templates and installed agents", NULL, json_only, 0, 0, false, 0, cmd_template_ls, NULL, false},
+    {"rm", "template rm NAME...", "remove templates", NULL, none, 1, -1, false, 0, cmd_template_rm, NULL, false},
+    {0}};
+static const struct command config_commands[] = {
+    {"get", "config get SETTING", "a setting's value", NULL, none, 1, 1, false, 0, cmd_config_get, NULL, false},
+    {"set", "config set SETTING VALUE", "change a setting", NULL, none, 2, 2, false, 0, cmd_config_set, NULL, false},
+    {"unset", "config unset SETTING", "back to its default", NULL, none, 1, 1, false, 0, cmd_config_unset, NULL, false},
+    {"ls", "config ls", "all settings", NULL, json_only, 0, 0, false, 0, cmd_config_ls, NULL, false},
+    {0}};
+
+const struct command cli_commands[] = {
+    {"run", "run AGENT [PATH[:ro]...] [-- ARGUMENT...]", "start an agent in this folder (or PATH), or attach to it again",
+     "The first folder is the workspace; it appears in the sandbox at the same path, live in both directions. Without a "
+     "terminal the agent runs with its ARGUMENTs as a plain command: its output and exit status are passed on.",
+     run_options, 0, -1, false, 0, cmd_run, NULL, false},
+    {"create", "create AGENT [PATH[:ro]...]", "make a sandbox without starting it; without PATH it sees no folder", NULL, create_options, 1, -1, false, 0, cmd_create, NULL, false},
+    {"start", "start SANDBOX...", "start sandboxes", NULL, all_options, 0, -1, false, 0, cmd_start, NULL, false},
+    {"stop", "stop SANDBOX...", "stop sandboxes, keeping everything", NULL, stop_options, 0, -1, false, 0, cmd_stop, NULL, false},
+    {"restart", "restart SANDBOX...", "stop and start", NULL, stop_options, 0, -1, false, 0, cmd_restart, NULL, false},
+    {"ls", "ls", "list sandboxes", NULL, ls_options, 0, 0, false, 0, cmd_ls, NULL, false},
+    {"exec", "exec [OPTION...] SANDBOX COMMAND [ARGUMENT...]", "run a command in a sandbox", "Starts the sandbox if it does not run. The exit status is the command's.", exec_options, 1, 1, true, 1, cmd_exec, NULL, false},
+    {"attach", "attach SANDBOX [SESSION]", "join a terminal session; the prefix (Ctrl-]) and d leaves it", NULL, attach_options, 1, 2, false, 0, cmd_attach, NULL, false},
+    {"cp", "cp PATH SANDBOX:PATH | SANDBOX:PATH PATH", "copy files in or out", NULL, none, 2, 2, false, 0, cmd_cp, NULL, false},
+    {"rm", "rm SANDBOX...", "remove sandboxes; never a file of the workspace", NULL, rm_options, 0, -1, false, 0, cmd_rm, NULL, false},
+    {"logs", "logs SANDBOX", "the machine's console", NULL, logs_options, 1, 1, false, 0, cmd_logs, NULL, false},
+    {"inspect", "inspect SANDBOX", "everything that is known of a sandbox, as JSON", NULL, json_only, 1, 1, false, 0, cmd_inspect, NULL, false},
+    {"policy", "policy COMMAND", "what sandboxes may reach", NULL, NULL, 0, 0, false, 0, NULL, policy_commands, false},
+    {"image", "image COMMAND", "base images", NULL, NULL, 0, 0, false, 0, NULL, image_commands, false},
+    {"template", "template COMMAND", "saved disks to start from", NULL, NULL, 0, 0, false, 0, NULL, template_commands, false},
+    {"save", "save SANDBOX NAME[:TAG]", "the same as template save", NULL, none, 2, 2, false, 0, cmd_template_save, NULL, false},
+    {"config", "config COMMAND", "settings", NULL, NULL, 0, 0, false, 0, NULL, config_commands, false},
+    {"login", "login", "first set-up: no account is needed", NULL, login_options, 0, 0, false, 0, cmd_login, NULL, false},
+    {"doctor", "doctor", "what is missing on this host, why, and the command that mends it", NULL, json_only, 0, 0, false, 0, cmd_doctor, NULL, false},
+    {"version", "version", "the version", NULL, json_only, 0, 0, false, 0, cmd_version, NULL, false},
+    {"help", "help [COMMAND]", "this, or the help of a command", NULL, none, 0, 2, false, 0, cmd_help, NULL, false},
+    {"completion", "completion bash|zsh|fish", "completions for a shell, to standard output", NULL, none, 1, 1, false, 0, cmd_completion, NULL, false},
+    {"man", "man", "the man page, to standard output", NULL, none, 0, 0, false, 0, cmd_man, NULL, true},
+    {0}};
+
+static const struct command *find(const struct command *list, const char *name)
+{
+    for (; list->name; list++)
+        if (strcmp(list->name, name) == 0)
+            return list;
+    return NULL;
+}
+
+/* Edits to make one of the other, at most 3 counted (Levenshtein). */
+static int distance(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+    int row[40], prev;
+    if (n > 30 || m > 30)
+        return 9;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = (int)j;
+    for (size_t i = 1; i <= n; i++) {
+        prev = row[0];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= m; j++) {
+            int up = row[j], best = prev + (a[i - 1] != b[j - 1]);
+            best = up + 1 < best ? up + 1 : best;
+            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+            prev = up;
+            row[j] = best;
+        }
+    }
+    return row[m];
+}
+
+static int unknown(const struct command *list, const char *name, const char *parent, struct err *e)
+{
+    const struct command *best = NULL;
+    int least = 3;
+    for (const struct command *c = list; c->name; c++) {
+        int d = distance(name, c->name);
+        if (d < least) {
+            least = d;
+            best = c;
+        }
+    }
+    if (best)
+        return err_set(e, STATUS_USAGE, "there is no command \"%s%s%s\"; did you mean %s?", parent, parent[0] ? " " : "", name, best->name);
+    return err_set(e, STATUS_USAGE, "there is no command \"%s%s%s\"; sbx help lists them", parent, parent[0] ? " " : "", name);
+}
+
+/* ---- help ---- */
+
+static void print_list(const struct command *list)
+{
+    for (; list->name; list++)
+        if (!list->hidden)
+            printf("  %-12s %s\n", list->name, list->summary);
+}
+
+static void print_help(const struct command *c)
+{
+    printf("usage: sbx %s\n\n%s.\n", c->synopsis, c->summary);
+    if (c->help)
+        printf("\n%s\n", c->help);
+    if (c->sub) {
+        printf("\nCommands:\n");
+        for (const struct command *s = c->sub; s->name; s++)
+            printf("  %-60s %s\n", s->synopsis + strlen(c->name) + 1, s->summary);
+    }
+    bool any = false;
+    for (const struct option *o = c->options; o && o->name; o++) {
+        char left[64];
+        if (!any)
+            printf("\nOptions:\n");
+        any = true;
+        snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
+                 o->value ? " " : "", o->value ? o->value : "");
+        printf("  %-28s %s\n", left, o->help);
+    }
+}
+
+int cmd_help(const struct args *a, struct err *e)
+{
+    if (a->nwords == 0) {
+        printf("sbx runs coding agents at full speed in microVMs of their own.\n\nusage: sbx COMMAND\n\n");
+        print_list(cli_commands);
+        printf("\nFirst steps:  sbx login    sbx run claude    sbx ls    sbx policy log\n");
+        return 0;
+    }
+    const struct command *c = find(cli_commands, a->words[0]);
+    if (!c)
+        return unknown(cli_commands, a->words[0], "", e);
+    if (a->nwords > 1) {
+        const struct command *s = c->sub ? find(c->sub, a->words[1]) : NULL;
+        if (!s)
+            return unknown(c->sub ? c->sub : cli_commands, a->words[1], c->name, e);
+        c = s;
+    }
+    print_help(c);
+    return 0;
+}
+
+static void complete_words(const struct command *list)
+{
+    for (; list->name; list++)
+        if (!list->hidden)
+            printf("%s ", list->name);
+}
+
+int cmd_completion(const struct args *a, struct err *e)
+{
+    const char *shell = a->words[0];
+    if (strcmp(shell, "bash") == 0 || strcmp(shell, "zsh") == 0) {
+        if (shell[0] == 'z')
+            puts("#compdef sbx\nautoload -Uz bashcompinit && bashcompinit");
+        puts("_sbx() {\n  local cur=${COMP_WORDS[COMP_CWORD]} cmd=${COMP_WORDS[1]} words=");
+        printf("  if [ $COMP_CWORD -eq 1 ]; then words='");
+        complete_words(cli_commands);
+        puts("'\n  else case $cmd in");
+        for (const struct command *c = cli_commands; c->name; c++) {
+            printf("    %s) ", c->name);
+            if (c->sub) {
+                printf("[ $COMP_CWORD -eq 2 ] && words='");
+                complete_words(c->sub);
+                puts("' || words=$(sbx ls -q 2>/dev/null) ;;");
+            } else if (c->options) {
+                printf("words='");
+                for (const struct option *o = c->options; o->name; o++)
+                    printf("--%s ", o->name);
+                puts("'; [ \"${cur#-}\" = \"$cur\" ] && words=$(sbx ls -q 2>/dev/null) ;;");
+            } else {
+                puts(";;");
+            }
+        }
+        puts("  esac; fi\n  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -o default -F _sbx sbx");
+        return 0;
+    }
+    if (strcmp(shell, "fish") == 0) {
+        for (const struct command *c = cli_commands; c->name; c++) {
+            if (c->hidden)
+                continue;
+            printf("complete -c sbx -n __fish_use_subcommand -a %s -d '%s'\n", c->name, c->summary);
+            for (const struct command *s = c->sub; s && s->name; s++)
+                printf("complete -c sbx -n '__fish_seen_subcommand_from %s' -a %s -d '%s'\n", c->name, s->name, s->summary);
+            for (const struct option *o = c->options; o && o->name; o++)
+                printf("complete -c sbx -n '__fish_seen_subcommand_from %s' -l %s -d '%s'\n", c->name, o->name, o->help);
+        }
+        return 0;
+    }
+    return err_set(e, STATUS_USAGE, "there are completions for bash, zsh and fish, not for \"%s\"", shell);
+}
+
+static void man_command(const struct command *c)
+{
+    printf(".It Nm %s\n%s.\n", c->synopsis, c->summary);
+    if (c->help)
+        printf("%s\n", c->help);
+    if (c->options && c->options->name) {
+        puts(".Bl -tag -width Ds -compact");
+        for (const struct option *o = c->options; o->name; o++) {
+            printf(".It ");
+            if (o->letter)
+                printf("Fl %c , ", o->letter);
+            printf("Fl -%s%s%s\n%s.\n", o->name, o->value ? " Ar " : "", o->value ? o->value : "", o->help);
+        }
+        puts(".El");
+    }
+    for (const struct command *s = c->sub; s && s->name; s++)
+        man_command(s);
+}
+
+int cmd_man(const struct args *a, struct err *e)
+{
+    (void)a;
+    (void)e;
+    puts(".Dd $Mdocdate$\n.Dt SBX 1\n.Os\n.Sh NAME\n.Nm sbx\n.Nd microVM sandboxes for coding agents\n.Sh SYNOPSIS\n.Nm\n.Ar command\n"
+         ".Sh DESCRIPTION\n.Nm\nruns coding agents without approval prompts inside microVMs of their own, which see only the folders that\n"
+         "they were given and reach only the hosts that a rule allows.\n.Sh COMMANDS\n.Bl -tag -width Ds");
+    for (const struct command *c = cli_commands; c->name; c++)
+        if (!c->hidden)
+            man_command(c);
+    puts(".El\n.Sh EXIT STATUS\n0 done, 1 failed, 2 bad input, 3 not found, 4 denied by policy, 5 timed out; of exec and run the command's own.\n"
+         ".Sh FILES\n.Bl -tag -width Ds -compact\n.It Pa ~/.config/sbx\nsettings, the policy, own agent kits.\n.It Pa ~/.local/share/sbx\n"
+         "images, templates, sandboxes.\n.It Pa ~/.cache/sbx\nwhat can be made again.\n.El");
+    return 0;
+}
+
+int cli_main(int argc, char **argv)
+{
+    struct err e = {0};
+    struct args a;
+    const struct command *c;
+    int at = 1;
+    setlocale(LC_CTYPE, "");
+    signal(SIGPIPE, SIG_DFL);
+    if (sodium_init() < 0)
+        return STATUS_FAILED;
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        memset(&a, 0, sizeof a);
+        cmd_help(&a, &e);
+        return argc < 2 ? STATUS_USAGE : 0;
+    }
+    if (strcmp(argv[1], "--version") == 0)
+        argv[1] = (char *)"version";
+    c = find(cli_commands, argv[at]);
+    if (!c) {
+        unknown(cli_commands, argv[at], "", &e);
+        out_error(e.text);
+        return STATUS_USAGE;
+    }
+    at++;
+    if (c->sub) {
+        if (at >= argc || strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0) {
+            print_help(c);
+            return at >= argc ? STATUS_USAGE : 0;
+        }
+        const struct command *s = find(c->sub, argv[at]);
+        if (!s) {
+            unknown(c->sub, argv[at], c->name, &e);
+            out_error(e.text);
+            return STATUS_USAGE;
+        }
+        c = s;
+        at++;
+    }
+    for (int i = at; i < argc && strcmp(argv[i], "--") != 0 && !(c->stop_at_word && argv[i][0] != '-'); i++)
+        if (strcmp(argv[i], "--help") == 0) {
+            print_help(c);
+            return 0;
+        }
+    signal(SIGPIPE, SIG_IGN);
+    int status = args_parse(&a, c, argc - at, argv + at, &e);
+    if (status == 0)
+        status = c->run(&a, &e);
+    args_finish(&a);
+    if (status < 0) {
+        out_error(e.text[0] ? e.text : "it failed");
+        return e.status ? e.status : STATUS_FAILED;
+    }
+    if (fflush(stdout) != 0)
+        return STATUS_FAILED;
+    return status;
+}

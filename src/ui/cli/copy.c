@@ -1,0 +1,363 @@
+/* cp: a tar stream through a session in the machine.  What comes out of it is hostile: it is unpacked beneath the
+ * destination alone, no absolute names, no "..", no links to follow, no devices (threats.md, 91). */
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/confine.h"
+#include "core/spawn.h"
+#include "core/state.h"
+#include "ui/cli/sandbox.h"
+#include "ui/client.h"
+
+struct stream {
+    struct client c;
+    int status;
+    bool exited, eof;
+    unsigned char *buf; /* received, not yet taken */
+    size_t pos, len, cap;
+    char errors[400];
+};
+
+static void on_note(struct client *c, const json_t *msg, void *arg)
+{
+    struct stream *s = arg;
+    const char *op = json_string_value(json_object_get(msg, "op"));
+    (void)c;
+    if (op && strcmp(op, "exit") == 0) {
+        s->exited = true;
+        s->status = json_object_get(msg, "signal") ? 128 : (int)json_integer_value(json_object_get(msg, "status"));
+    }
+}
+
+static void on_data(struct client *c, uint16_t chan, unsigned stream, const uint8_t *buf, size_t len, void *arg)
+{
+    struct stream *s = arg;
+    if (stream == 1) {
+        size_t n = strlen(s->errors), room = sizeof s->errors - 1 - n;
+        memcpy(s->errors + n, buf, len < room ? len : room);
+        s->errors[n + (len < room ? len : room)] = '\0';
+        link_consumed(c->link, chan, stream, len);
+        return;
+    }
+    if (s->pos == s->len)
+        s->pos = s->len = 0;
+    if (s->len + len > s->cap) {
+        size_t cap = s->len + len; /* bounded by the window of the stream */
+        unsigned char *more = realloc(s->buf, cap);
+        if (!more)
+            return;
+        s->buf = more;
+        s->cap = cap;
+    }
+    memcpy(s->buf + s->len, buf, len);
+    s->len += len;
+}
+
+static void on_eof(struct client *c, uint16_t chan, unsigned stream, void *arg)
+{
+    (void)c;
+    (void)chan;
+    if (stream == 0)
+        ((struct stream *)arg)->eof = true;
+}
+
+static int open_stream(struct stream *s, const char *sandbox, json_t *argv, struct err *e)
+{
+    memset(s, 0, sizeof *s);
+    if (client_open(&s->c, sandbox, e) < 0)
+        return -1;
+    s->c.note = on_note;
+    s->c.data = on_data;
+    s->c.eof = on_eof;
+    s->c.arg = s;
+    link_open(s->c.link, 1, 0);
+    json_t *r = client_request(&s->c, "exec", json_pack("{s:i, s:O, s:s}", "chan", 1, "argv", argv, "user", "agent"), 30000, e);
+    json_decref(r);
+    return r ? 0 : -1;
+}
+
+static bool turn(struct stream *s, int timeout_ms)
+{
+    struct pollfd p = {.fd = s->c.fd, .events = client_events(&s->c)};
+    if (poll(&p, 1, timeout_ms) > 0)
+        client_ready(&s->c, p.revents);
+    return !s->c.closed;
+}
+
+static int close_stream(struct stream *s, const char *what, struct err *e)
+{
+    while (!s->exited && turn(s, 60000))
+        ;
+    s->errors[strcspn(s->errors, "\n")] = '\0';
+    int rc = s->exited && s->status == 0 ? 0 : err_set(e, STATUS_FAILED, "%s: %s", what, s->errors[0] ? s->errors : "the sandbox ended");
+    client_close(&s->c);
+    free(s->buf);
+    return rc;
+}
+
+/* ---- out of the machine ---- */
+
+static la_ssize_t take(struct archive *a, void *arg, const void **out)
+{
+    struct stream *s = arg;
+    static unsigned char chunk[65536];
+    (void)a;
+    while (s->pos == s->len && !s->eof && turn(s, 60000))
+        ;
+    size_t n = s->len - s->pos < sizeof chunk ? s->len - s->pos : sizeof chunk;
+    memcpy(chunk, s->buf + s->pos, n);
+    s->pos += n;
+    if (n)
+        link_consumed(s->c.link, 1, 0, n);
+    *out = chunk;
+    return (la_ssize_t)n;
+}
+
+/* "top/rest" of the stream becomes "base/rest": the copy has the name that the user gave. */
+static bool rename_entry(struct archive_entry *entry, const char *base)
+{
+    const char *path = archive_entry_pathname(entry);
+    char out[PATH_MAX];
+    if (!path)
+        return false;
+    while (strncmp(path, "./", 2) == 0)
+        path += 2;
+    const char *slash = strchr(path, '/');
+    int n = snprintf(out, sizeof out, "%s%s", base, slash ? slash : "");
+    if (n < 0 || (size_t)n >= sizeof out || strstr(out, "/../") || strstr(out, "/..") == out + strlen(out) - 3)
+        return false;
+    archive_entry_set_pathname(entry, out);
+    return true;
+}
+
+static int unpack(struct stream *s, const char *base, struct err *e)
+{
+    struct archive *in = archive_read_new(), *out = archive_write_disk_new();
+    struct archive_entry *entry;
+    int rc = 0, got = 0, r;
+    archive_read_support_format_tar(in);
+    archive_write_disk_set_options(out, ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_SECURE_SYMLINKS |
+                                            ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS |
+                                            ARCHIVE_EXTRACT_UNLINK);
+    if (archive_read_open(in, s, NULL, take, NULL) != ARCHIVE_OK)
+        rc = err_set(e, STATUS_FAILED, "cannot copy: %s", s->errors[0] ? s->errors : archive_error_string(in));
+    while (rc == 0 && (r = archive_read_next_header(in, &entry)) != ARCHIVE_EOF) {
+        if (r < ARCHIVE_WARN) {
+            rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(in));
+            break;
+        }
+        mode_t type = archive_entry_filetype(entry);
+        if ((type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK) || !rename_entry(entry, base))
+            continue; /* devices, sockets, names that lead elsewhere */
+        if (archive_entry_hardlink(entry)) { /* names a place by the old name */
+            archive_entry_set_hardlink(entry, NULL);
+        }
+        archive_entry_set_perm(entry, archive_entry_perm(entry) & 0777);
+        if (archive_write_header(out, entry) < ARCHIVE_WARN) {
+            rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", archive_entry_pathname(entry), archive_error_string(out));
+            break;
+        }
+        const void *data;
+        size_t size;
+        la_int64_t at;
+        while ((r = archive_read_data_block(in, &data, &size, &at)) == ARCHIVE_OK)
+            if (archive_write_data_block(out, data, size, at) < ARCHIVE_WARN) {
+                rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", archive_entry_pathname(entry), archive_error_string(out));
+                break;
+            }
+        if (rc == 0 && r < ARCHIVE_WARN && r != ARCHIVE_EOF)
+            rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(in));
+        archive_write_finish_entry(out);
+        got++;
+    }
+    if (rc == 0 && got == 0 && !s->errors[0])
+        rc = err_set(e, STATUS_FAILED, "nothing was copied");
+    archive_read_free(in);
+    archive_write_free(out);
+    return rc;
+}
+
+/* "/a/b/" -> dir "/a", base "b". */
+static void split(const char *path, char dir[PATH_MAX], char base[PATH_MAX])
+{
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", path);
+    size_t n = strlen(copy);
+    while (n > 1 && copy[n - 1] == '/')
+        copy[--n] = '\0';
+    char *slash = strrchr(copy, '/');
+    snprintf(base, PATH_MAX, "%s", slash ? slash + 1 : copy);
+    if (slash)
+        *slash = '\0';
+    snprintf(dir, PATH_MAX, "%s", slash ? (copy[0] ? copy : "/") : ".");
+}
+
+static int copy_out(const char *sandbox, const char *from, const char *to, struct err *e)
+{
+    char dir[PATH_MAX], base[PATH_MAX], to_dir[PATH_MAX], to_base[PATH_MAX];
+    struct stat st;
+    struct stream s;
+    split(from, dir, base);
+    bool into = stat(to, &st) == 0 && S_ISDIR(st.st_mode);
+    if (into) {
+        snprintf(to_dir, sizeof to_dir, "%s", to);
+        snprintf(to_base, sizeof to_base, "%s", base);
+    } else {
+        split(to, to_dir, to_base);
+    }
+    if (strcmp(to_base, "..") == 0 || strcmp(to_base, ".") == 0 || !to_base[0])
+        return err_set(e, STATUS_USAGE, "the name of the copy is missing in \"%s\"", to);
+    if (stat(to_dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        return err_set(e, STATUS_USAGE, "the folder %s does not exist", to_dir);
+    json_t *argv = json_pack("[s, s, s, s, s, s]", "tar", "-C", dir, "-cf", "-", base);
+    int rc = argv ? open_stream(&s, sandbox, argv, e) : -1;
+    json_decref(argv);
+    if (rc < 0)
+        return -1;
+    link_send_eof(s.c.link, 1, 0);
+    if (chdir(to_dir) < 0)
+        rc = err_errno(e, errno, "cannot enter %s", to_dir);
+    if (rc == 0)
+        rc = unpack(&s, to_base, e);
+    struct err why = {0};
+    if (close_stream(&s, "cannot copy", &why) < 0 && rc == 0) {
+        if (e)
+            *e = why;
+        rc = -1;
+    } else if (rc < 0 && why.text[0] && e) {
+        *e = why; /* tar's own words are the reason */
+    }
+    return rc;
+}
+
+/* ---- into the machine ---- */
+
+static la_ssize_t give(struct archive *a, void *arg, const void *buf, size_t len)
+{
+    struct stream *s = arg;
+    size_t done = 0;
+    while (done < len) {
+        if (s->c.closed || s->exited) {
+            archive_set_error(a, EPIPE, "%s", s->errors[0] ? s->errors : "the sandbox ended");
+            return -1;
+        }
+        size_t n = link_send_data(s->c.link, 1, 0, (const char *)buf + done, len - done);
+        done += n;
+        turn(s, n ? 0 : 1000);
+    }
+    return (la_ssize_t)len;
+}
+
+static int pack(struct stream *s, const char *from, const char *base, struct err *e)
+{
+    struct archive *disk = archive_read_disk_new(), *out = archive_write_new();
+    struct archive_entry *entry = archive_entry_new();
+    int rc = 0, r;
+    size_t prefix = strlen(from);
+    archive_write_set_format_pax_restricted(out);
+    archive_write_set_bytes_per_block(out, 65536);
+    archive_read_disk_set_symlink_physical(disk);
+    if (archive_write_open(out, s, NULL, give, NULL) != ARCHIVE_OK || archive_read_disk_open(disk, from) != ARCHIVE_OK)
+        rc = err_set(e, STATUS_FAILED, "cannot read %s: %s", from, archive_error_string(disk));
+    while (rc == 0 && (r = archive_read_next_header2(disk, entry)) != ARCHIVE_EOF) {
+        char name[PATH_MAX];
+        if (r < ARCHIVE_WARN) {
+            rc = err_set(e, STATUS_FAILED, "cannot read %s: %s", from, archive_error_string(disk));
+            break;
+        }
+        archive_read_disk_descend(disk);
+        snprintf(name, sizeof name, "%s%s", base, archive_entry_pathname(entry) + prefix);
+        archive_entry_set_pathname(entry, name);
+        archive_entry_set_uid(entry, 1000);
+        archive_entry_set_gid(entry, 1000);
+        archive_entry_set_uname(entry, NULL);
+        archive_entry_set_gname(entry, NULL);
+        if (archive_write_header(out, entry) < ARCHIVE_WARN) {
+            rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(out));
+            break;
+        }
+        if (archive_entry_filetype(entry) == AE_IFREG && archive_entry_size(entry) > 0) {
+            int fd = open(archive_entry_sourcepath(entry), O_RDONLY | O_CLOEXEC);
+            char buf[65536];
+            ssize_t n;
+            while (fd >= 0 && (n = read(fd, buf, sizeof buf)) > 0)
+                if (archive_write_data(out, buf, (size_t)n) < 0) {
+                    rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(out));
+                    break;
+                }
+            if (fd >= 0)
+                close(fd);
+        }
+        archive_entry_clear(entry);
+    }
+    if (archive_write_close(out) != ARCHIVE_OK && rc == 0)
+        rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(out));
+    archive_entry_free(entry);
+    archive_read_free(disk);
+    archive_write_free(out);
+    return rc;
+}
+
+static int copy_in(const char *sandbox, const char *from, const char *to, struct err *e)
+{
+    char dir[PATH_MAX], base[PATH_MAX], clean[PATH_MAX];
+    struct stat st;
+    struct stream s;
+    if (lstat(from, &st) < 0)
+        return err_set(e, STATUS_USAGE, "%s does not exist", from);
+    snprintf(clean, sizeof clean, "%s", from);
+    for (size_t n = strlen(clean); n > 1 && clean[n - 1] == '/';)
+        clean[--n] = '\0';
+    split(clean, dir, base);
+    /* Into a folder that exists (or is written with a slash) under its own name, else under the name given. */
+    static const char script[] = "t=$1; b=$2; case $t in */) mkdir -p -- \"$t\";; esac; "
+                                 "if [ -d \"$t\" ]; then cd -- \"$t\" && exec tar -xf - ; "
+                                 "else d=$(dirname -- \"$t\"); n=$(basename -- \"$t\"); mkdir -p -- \"$d\" && cd -- \"$d\" && "
+                                 "exec tar -xf - --transform \"s|^${b}|${n}|\" --no-same-owner; fi";
+    json_t *argv = json_pack("[s, s, s, s, s, s]", "sh", "-c", script, "sh", to, base);
+    int rc = argv ? open_stream(&s, sandbox, argv, e) : -1;
+    json_decref(argv);
+    if (rc < 0)
+        return -1;
+    rc = pack(&s, clean, base, e);
+    link_send_eof(s.c.link, 1, 0);
+    struct err why = {0};
+    if (close_stream(&s, "cannot copy", &why) < 0) {
+        if (e)
+            *e = why;
+        rc = -1;
+    }
+    return rc;
+}
+
+/* "NAME:PATH" unless it begins like a path of the host. */
+static const char *in_sandbox(const char *text, char name[RECORD_NAME_MAX + 1])
+{
+    const char *colon = strchr(text, ':');
+    if (!colon || text[0] == '/' || text[0] == '.' || (size_t)(colon - text) > RECORD_NAME_MAX)
+        return NULL;
+    memcpy(name, text, (size_t)(colon - text));
+    name[colon - text] = '\0';
+    return record_check_name(name, NULL) == 0 && colon[1] ? colon + 1 : NULL;
+}
+
+int cmd_cp(const struct args *a, struct err *e)
+{
+    char from_name[RECORD_NAME_MAX + 1], to_name[RECORD_NAME_MAX + 1];
+    const char *from = in_sandbox(a->words[0], from_name), *to = in_sandbox(a->words[1], to_name);
+    const char *name = from ? from_name : to_name;
+    struct sandbox_status st;
+    if (!from == !to)
+        return err_set(e, STATUS_USAGE, "exactly one of both is in a sandbox: sbx cp PATH NAME:PATH, or sbx cp NAME:PATH PATH");
+    if (sandbox_state(name, &st, e) < 0 || sandbox_start(name, e) < 0)
+        return -1;
+    return from ? copy_out(name, from, a->words[1], e) : copy_in(name, a->words[0], to, e);
+}

@@ -1,0 +1,485 @@
+/* run, create, start, stop, restart, rm, ls, inspect, logs. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/config.h"
+#include "core/kit.h"
+#include "core/paths.h"
+#include "core/policy.h"
+#include "core/sanitize.h"
+#include "core/state.h"
+#include "ui/cli/backend.h"
+#include "ui/cli/sandbox.h"
+#include "ui/session.h"
+
+/* "K=V", or "K" with our own value. */
+static int add_variable(json_t *env, const char *text, struct err *e)
+{
+    const char *eq = strchr(text, '=');
+    char key[256];
+    size_t n = eq ? (size_t)(eq - text) : strlen(text);
+    const char *value = eq ? eq + 1 : getenv(text);
+    if (n == 0 || n >= sizeof key || strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") < n)
+        return err_set(e, STATUS_USAGE, "\"%s\" is no variable; write NAME=VALUE, or NAME for this host's value", text);
+    if (!value)
+        return err_set(e, STATUS_USAGE, "the variable %s is not set on this host", text);
+    memcpy(key, text, n);
+    key[n] = '\0';
+    json_t *v = json_string(value);
+    if (!v)
+        return err_set(e, STATUS_USAGE, "the value of %s is not text (UTF-8)", key);
+    json_object_set_new(env, key, v);
+    return 0;
+}
+
+static int read_variables(const struct args *a, json_t *env, struct err *e)
+{
+    const char *file = args_value(a, "env-file"), *v;
+    char line[8192];
+    FILE *f = file ? fopen(file, "re") : NULL;
+    if (file && !f)
+        return err_set(e, STATUS_USAGE, "the file %s cannot be read: %s", file, strerror(errno));
+    int rc = 0;
+    while (f && rc == 0 && fgets(line, sizeof line, f)) {
+        char *p = line + strspn(line, " \t");
+        p[strcspn(p, "\r\n")] = '\0';
+        if (*p && *p != '#')
+            rc = add_variable(env, strncmp(p, "export ", 7) == 0 ? p + 7 : p, e);
+    }
+    if (f)
+        fclose(f);
+    for (int i = 0; rc == 0 && (v = args_nth(a, "env", i)); i++)
+        rc = add_variable(env, v, e);
+    return rc;
+}
+
+/* MiB from "4096", "4G", "512M". */
+static int size_option(const struct args *a, const char *name, long fallback, long min, unsigned *out, struct err *e)
+{
+    const char *v = args_value(a, name);
+    char *end;
+    if (!v) {
+        *out = (unsigned)fallback;
+        return 0;
+    }
+    double n = strtod(v, &end);
+    if (*end == 'g' || *end == 'G') {
+        n *= 1024;
+        end++;
+    } else if (*end == 'm' || *end == 'M') {
+        end++;
+    }
+    if (strcmp(end, "iB") == 0 || strcmp(end, "B") == 0 || strcmp(end, "b") == 0)
+        end += strlen(end);
+    if (end == v || *end || n < (double)min || n > 8388608)
+        return err_set(e, STATUS_USAGE, "--%s is a size of at least %ld MiB, like 4096, 4G or 512M, not \"%s\"", name, min, v);
+    *out = (unsigned)n;
+    return 0;
+}
+
+static bool exists(const char *name)
+{
+    struct record r;
+    struct err e = {0};
+    int rc = record_load(&r, name, &e);
+    if (rc == 0)
+        record_finish(&r);
+    return rc == 0 || e.status != STATUS_NOT_FOUND;
+}
+
+/* The sandbox of this agent on this folder, if there is one: run again is to attach again. */
+static bool find_same(const char *agent, const struct record *want, char out[RECORD_NAME_MAX + 1])
+{
+    char **names;
+    int n = record_list(&names, NULL);
+    bool found = false;
+    for (int i = 0; i < n && !found; i++) {
+        struct record r;
+        if (record_load(&r, names[i], NULL) < 0)
+            continue;
+        found = strcmp(r.agent, agent) == 0 && r.nfolders > 0 && want->nfolders > 0 &&
+                strcmp(r.folders[0].path, want->folders[0].path) == 0;
+        if (found)
+            strcpy(out, names[i]);
+        record_finish(&r);
+    }
+    if (n >= 0)
+        record_list_free(names, n);
+    return found;
+}
+
+static void unique_name(struct record *r, const char *agent)
+{
+    char base[RECORD_NAME_MAX + 1];
+    record_derive_name(base, agent, r->nfolders ? r->folders[0].path : NULL);
+    snprintf(r->name, sizeof r->name, "%s", base);
+    for (int i = 2; exists(r->name) && i < 1000; i++)
+        snprintf(r->name, sizeof r->name, "%.*s-%d", RECORD_NAME_MAX - 4, base, i);
+}
+
+static int fill(struct record *r, const struct args *a, const json_t *kit, struct err *e)
+{
+    long cpus;
+    if (args_number(a, "cpus", 1, 64, (long)config_int("vm.cpus", NULL), &cpus, e) < 0 ||
+        size_option(a, "memory", (long)config_int("vm.memory", NULL), 256, &r->memory_mib, e) < 0 ||
+        size_option(a, "disk", (long)config_int("vm.disk", NULL), 1024, &r->disk_mib, e) < 0)
+        return -1;
+    r->cpus = (unsigned)cpus;
+    r->env = json_object();
+    r->extra = json_object();
+    json_t *files = json_array();
+    kit_seed(kit, r->nfolders ? r->folders[0].path : NULL, r->env, files);
+    json_object_set_new(r->extra, "files", files);
+    r->created = time(NULL);
+    return read_variables(a, r->env, e);
+}
+
+static void say_posture(void)
+{
+    struct policy *p = policy_load(NULL);
+    if (p && policy_posture(p) == POSTURE_UNSET && !policy_error(p)) {
+        /* First use: what was chosen is said, and written down, once. */
+        if (policy_set_posture(NULL, POSTURE_BALANCED, NULL) == 0)
+            out_notice("network posture: balanced (AI services, package registries and code hosts; all else is denied). "
+                       "Another: sbx policy set-default open|balanced|locked-down");
+    }
+    policy_free(p);
+}
+
+/* Creates the sandbox that the command line describes; its name goes to `name`. */
+static int create(const struct args *a, const char *agent, struct record *r, char name[RECORD_NAME_MAX + 1], struct err *e)
+{
+    const char *wanted = args_value(a, "name"), *template = args_value(a, "template");
+    json_t *kit = kit_load(agent, e);
+    char *own = NULL;
+    int rc = -1;
+    if (!kit || fill(r, a, kit, e) < 0)
+        goto out;
+    if (wanted) {
+        if (record_check_name(wanted, e) < 0)
+            goto out;
+        snprintf(r->name, sizeof r->name, "%s", wanted);
+    } else {
+        unique_name(r, agent);
+    }
+    if (exists(r->name)) {
+        err_set(e, STATUS_USAGE, "there is already a sandbox named %s; choose another with --name", r->name);
+        goto out;
+    }
+    r->agent = strdup(agent);
+    if (template) {
+        json_t *t = backend.template_load(template, e);
+        if (!t)
+            goto out;
+        json_decref(t);
+        r->template = strdup(template);
+    }
+    say_posture();
+    if (sandbox_need_image(e) < 0)
+        goto out;
+    if (!template && sandbox_need_agent(kit, &own, e) < 0)
+        goto out;
+    if (own) {
+        r->template = own;
+        own = NULL;
+    }
+    rc = record_create(r, e);
+    if (rc == 0)
+        strcpy(name, r->name);
+out:
+    free(own);
+    json_decref(kit);
+    return rc;
+}
+
+static int folders(struct record *r, const struct args *a, int first, bool default_here, struct err *e)
+{
+    for (int i = first; i < a->nwords; i++)
+        if (sandbox_folder(r, a->words[i], e) < 0)
+            return -1;
+    return a->nwords == first && default_here ? sandbox_folder(r, ".", e) : 0;
+}
+
+static json_t *agent_command(const char *agent, const struct args *a, struct err *e)
+{
+    json_t *kit = kit_load(agent, e);
+    json_t *argv = kit ? json_deep_copy(json_object_get(kit, "command")) : NULL;
+    for (int i = 0; argv && i < a->nrest; i++)
+        json_array_append_new(argv, json_string(a->rest[i]));
+    json_decref(kit);
+    return argv;
+}
+
+/* Is a session of the agent there to attach to? */
+static bool has_agent_session(const char *name)
+{
+    json_t *o = sandbox_describe(name, false, NULL), *s;
+    size_t i;
+    bool found = false;
+    json_array_foreach(json_object_get(json_object_get(o, "machine"), "sessions"), i, s)
+        found |= json_is_true(json_object_get(s, "agent")) && json_is_true(json_object_get(s, "tty")) &&
+                 !json_object_get(s, "exited");
+    json_decref(o);
+    return found;
+}
+
+int cmd_run(const struct args *a, struct err *e)
+{
+    char name[RECORD_NAME_MAX + 1] = "";
+    const char *wanted = args_value(a, "name"), *agent = a->nwords ? a->words[0] : NULL;
+    struct record r;
+    int status = 0;
+    record_init(&r);
+    if (!agent && !wanted)
+        return err_set(e, STATUS_USAGE, "which agent? sbx run AGENT [PATH...], for example: sbx run claude");
+    if (wanted && exists(wanted)) { /* by name, from anywhere */
+        if (record_load(&r, wanted, e) < 0)
+            return -1;
+        if (agent && strcmp(agent, r.agent) != 0) {
+            err_set(e, STATUS_USAGE, "the sandbox %s runs %s, not %s", wanted, r.agent, agent);
+            record_finish(&r);
+            return -1;
+        }
+        strcpy(name, wanted);
+    } else if (!agent) {
+        return err_set(e, STATUS_NOT_FOUND, "there is no sandbox named %s; sbx ls lists them", wanted);
+    } else {
+        json_t *kit = kit_load(agent, e);
+        if (!kit)
+            return -1;
+        json_decref(kit);
+        if (folders(&r, a, 1, true, e) < 0 ||
+            (!(!wanted && find_same(agent, &r, name)) && create(a, agent, &r, name, e) < 0)) {
+            record_finish(&r);
+            return -1;
+        }
+    }
+    record_finish(&r);
+    if (sandbox_start(name, e) < 0 || record_load(&r, name, e) < 0)
+        return -1;
+    json_t *env = json_object();
+    struct session_request req = {.sandbox = name, .agent = true, .env = env, .input = true};
+    req.tty = isatty(0) && isatty(1);
+    int rc = read_variables(a, env, e);
+    if (rc == 0 && req.tty && a->nrest == 0 && has_agent_session(name)) {
+        rc = session_run(&req, &status, NULL, e);
+    } else if (rc == 0) {
+        req.argv = agent_command(r.agent, a, e);
+        req.login = strcmp(r.agent, "shell") == 0 && a->nrest == 0;
+        if (args_has(a, "detach")) {
+            req.detach = req.tty = true;
+            req.input = false;
+        }
+        rc = req.argv ? session_run(&req, &status, NULL, e) : -1;
+        if (rc == 0 && req.detach)
+            printf("%s\n", name);
+        json_decref(req.argv);
+    }
+    json_decref(env);
+    record_finish(&r);
+    return rc < 0 ? -1 : status;
+}
+
+int cmd_create(const struct args *a, struct err *e)
+{
+    char name[RECORD_NAME_MAX + 1] = "";
+    struct record r;
+    record_init(&r);
+    int rc = folders(&r, a, 1, false, e);
+    if (rc == 0)
+        rc = create(a, a->words[0], &r, name, e);
+    record_finish(&r);
+    if (rc == 0)
+        printf("%s\n", name);
+    return rc;
+}
+
+/* ---- one command for several sandboxes ---- */
+
+static int each(const struct args *a, int (*fn)(const char *name, void *arg, struct err *e), void *arg, struct err *e)
+{
+    char **names = NULL;
+    int n = 0, failed = 0;
+    if (args_has(a, "all")) {
+        n = record_list(&names, e);
+        if (n < 0)
+            return -1;
+    } else if (a->nwords == 0) {
+        return err_set(e, STATUS_USAGE, "which sandbox? Give a name, or --all");
+    }
+    for (int i = 0; i < (names ? n : a->nwords); i++) {
+        struct err why = {0};
+        if (fn(names ? names[i] : a->words[i], arg, &why) < 0) {
+            out_error(why.text);
+            failed = why.status ? why.status : STATUS_FAILED;
+        }
+    }
+    if (names)
+        record_list_free(names, n);
+    return failed;
+}
+
+static int start_one(const char *name, void *arg, struct err *e)
+{
+    (void)arg;
+    return sandbox_need_image(e) < 0 ? -1 : sandbox_start(name, e);
+}
+
+int cmd_start(const struct args *a, struct err *e)
+{
+    return each(a, start_one, NULL, e);
+}
+
+static int stop_one(const char *name, void *arg, struct err *e)
+{
+    return record_check_name(name, e) < 0 ? -1 : sandbox_stop(name, (int)*(long *)arg, e);
+}
+
+int cmd_stop(const struct args *a, struct err *e)
+{
+    long timeout;
+    return args_number(a, "timeout", 1, 3600, 10, &timeout, e) < 0 ? -1 : each(a, stop_one, &timeout, e);
+}
+
+static int restart_one(const char *name, void *arg, struct err *e)
+{
+    return stop_one(name, arg, e) < 0 ? -1 : start_one(name, NULL, e);
+}
+
+int cmd_restart(const struct args *a, struct err *e)
+{
+    long timeout;
+    return args_number(a, "timeout", 1, 3600, 10, &timeout, e) < 0 ? -1 : each(a, restart_one, &timeout, e);
+}
+
+static int rm_one(const char *name, void *arg, struct err *e)
+{
+    bool force = *(bool *)arg;
+    char question[160];
+    struct sandbox_status st;
+    if (record_check_name(name, e) < 0 || sandbox_state(name, &st, e) < 0)
+        return -1;
+    if (!force && isatty(0) && isatty(2)) {
+        snprintf(question, sizeof question, "Remove sandbox %s, its packages and its images? The workspace's files stay.", name);
+        if (!ask_yes(question))
+            return err_set(e, STATUS_FAILED, "%s was not removed", name);
+        force = true;
+    }
+    return sandbox_remove(name, force, e);
+}
+
+int cmd_rm(const struct args *a, struct err *e)
+{
+    bool force = args_has(a, "force");
+    return each(a, rm_one, &force, e);
+}
+
+/* ---- looking ---- */
+
+static const char *text_of(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+int cmd_ls(const struct args *a, struct err *e)
+{
+    static const char *const headers[] = {"NAME", "AGENT", "STATUS", "PORTS", "WORKSPACE"};
+    char **names;
+    int n = record_list(&names, e);
+    if (n < 0)
+        return -1;
+    bool json = args_has(a, "json"), quiet = args_has(a, "quiet");
+    json_t *all = json_array();
+    struct table *t = json || quiet ? NULL : table_new(5, headers);
+    for (int i = 0; i < n; i++) {
+        struct err why = {0};
+        if (quiet) {
+            puts(names[i]);
+            continue;
+        }
+        json_t *o = sandbox_describe(names[i], false, &why);
+        if (!o) /* named all the same: it can be removed */
+            o = json_pack("{s:s, s:s, s:s}", "name", names[i], "state", "damaged", "reason", why.text);
+        if (json) {
+            json_array_append_new(all, o);
+            continue;
+        }
+        char status[400], workspace[PATH_MAX + 32] = "-", ports[128] = "";
+        json_t *m = json_object_get(o, "machine"), *folders_ = json_object_get(o, "folders"), *port;
+        const char *reason = text_of(o, "reason"), *state = text_of(o, "state");
+        snprintf(status, sizeof status, "%s%s%s%.300s", state, strcmp(text_of(m, "accel"), "tcg") == 0 ? " (emulated)" : "",
+                 reason[0] && strcmp(state, "stopped") != 0 ? ": " : "", strcmp(state, "stopped") != 0 ? reason : "");
+        size_t nf = json_array_size(folders_), k;
+        if (nf)
+            snprintf(workspace, sizeof workspace, nf > 1 ? "%s (+%zu)" : "%s", text_of(json_array_get(folders_, 0), "path"), nf - 1);
+        json_array_foreach(json_object_get(o, "publish"), k, port)
+            snprintf(ports + strlen(ports), sizeof ports - strlen(ports), "%s%lld->%lld", k ? "," : "",
+                     (long long)json_integer_value(json_object_get(port, "host")),
+                     (long long)json_integer_value(json_object_get(port, "guest")));
+        const char *cells[] = {names[i], text_of(o, "agent"), status, ports[0] ? ports : "-", workspace};
+        table_row(t, cells);
+        json_decref(o);
+    }
+    if (json)
+        out_json(all);
+    else if (!quiet && n == 0)
+        fprintf(stderr, "No sandboxes yet. Start one in this folder with: sbx run claude\n");
+    else
+        table_print(t);
+    if (json || n == 0 || quiet)
+        (void)0;
+    json_decref(all);
+    record_list_free(names, n);
+    return 0;
+}
+
+int cmd_inspect(const struct args *a, struct err *e)
+{
+    json_t *o = sandbox_describe(a->words[0], true, e);
+    if (!o)
+        return -1;
+    /* Values of variables may be keys: their names are enough. */
+    json_t *env = json_object_get(o, "env"), *names = json_array(), *v;
+    const char *key;
+    json_object_foreach(env, key, v)
+        json_array_append_new(names, json_string(key));
+    json_object_set_new(o, "env", names);
+    out_json(o);
+    json_decref(o);
+    return 0;
+}
+
+int cmd_logs(const struct args *a, struct err *e)
+{
+    struct record r;
+    if (record_load(&r, a->words[0], e) < 0)
+        return -1;
+    record_finish(&r);
+    char *path = path_sandbox(a->words[0], args_has(a, "sbx") ? "sbx.log" : "console.log", e);
+    FILE *f = path ? fopen(path, "re") : NULL;
+    if (!f) {
+        free(path);
+        return err_set(e, STATUS_NOT_FOUND, "%s has no log yet; it was never started", a->words[0]);
+    }
+    char line[4096], safe[32768];
+    for (;;) {
+        while (fgets(line, sizeof line, f)) {
+            size_t n = strcspn(line, "\r\n");
+            sanitize_line(safe, sizeof safe, line, n); /* the guest wrote this */
+            puts(safe);
+        }
+        if (!args_has(a, "follow") || fflush(stdout) != 0)
+            break;
+        clearerr(f);
+        usleep(200000);
+    }
+    fclose(f);
+    free(path);
+    return 0;
+}

@@ -1,0 +1,355 @@
+/* image, template, config, doctor, login, version. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "core/config.h"
+#include "core/confine.h"
+#include "core/mirrors.h"
+#include "core/paths.h"
+#include "core/policy.h"
+#include "core/state.h"
+#include "ui/cli/backend.h"
+#include "ui/cli/sandbox.h"
+
+static void image_progress(double fraction, const char *text, void *arg)
+{
+    (void)arg;
+    progress_show(fraction, text);
+}
+
+int cmd_image_build(const struct args *a, struct err *e)
+{
+    if (args_has(a, "if-missing") && backend.image_exists())
+        return 0;
+    int rc = backend.image_build(image_progress, NULL, e);
+    progress_done();
+    return rc;
+}
+
+int cmd_image_ls(const struct args *a, struct err *e)
+{
+    static const char *const headers[] = {"IMAGE", "KERNEL", "MADE", "SIZE"};
+    json_t *list = backend.image_list(e), *o;
+    size_t i;
+    if (!list)
+        return -1;
+    if (args_has(a, "json")) {
+        out_json(list);
+    } else {
+        struct table *t = table_new(4, headers);
+        json_array_foreach(list, i, o) {
+            const char *cells[] = {json_string_value(json_object_get(o, "id")), json_string_value(json_object_get(o, "kernel")),
+                                   human_ago(json_integer_value(json_object_get(o, "created"))),
+                                   human_bytes(json_integer_value(json_object_get(o, "bytes")))};
+            table_row(t, cells);
+        }
+        table_print(t);
+    }
+    json_decref(list);
+    return 0;
+}
+
+int cmd_image_rm(const struct args *a, struct err *e)
+{
+    for (int i = 0; i < a->nwords; i++)
+        if (backend.image_remove(a->words[i], e) < 0)
+            return -1;
+    return 0;
+}
+
+int cmd_template_save(const struct args *a, struct err *e)
+{
+    const char *name = a->words[0], *to = a->words[1];
+    struct sandbox_status st;
+    struct record r;
+    if (record_load(&r, name, e) < 0)
+        return -1;
+    int rc = backend.template_check_name(to, e);
+    bool was_running = sandbox_running(name);
+    if (rc == 0 && sandbox_state(name, &st, e) == 0) {
+        if (was_running)
+            out_notice("%s is stopped for the copy, and started again after it", name);
+        rc = was_running ? sandbox_stop(name, 20, e) : 0;
+        int lock = rc == 0 ? state_lock(name, e) : -1;
+        if (rc == 0)
+            rc = lock < 0 ? -1 : 0;
+        if (rc == 0) {
+            json_t *note = json_pack("{s:s, s:s}", "agent", r.agent, "sandbox", name);
+            rc = backend.template_save(name, to, note, e);
+            json_decref(note);
+        }
+        if (lock >= 0)
+            close(lock);
+        struct err why = {0};
+        if (was_running && sandbox_start(name, &why) < 0 && rc == 0) {
+            if (e)
+                *e = why;
+            rc = -1;
+        }
+    }
+    record_finish(&r);
+    return rc;
+}
+
+int cmd_template_ls(const struct args *a, struct err *e)
+{
+    static const char *const headers[] = {"TEMPLATE", "SIZE", "USED BY"};
+    json_t *list = backend.template_list(e), *o;
+    size_t i, k;
+    if (!list)
+        return -1;
+    if (args_has(a, "json")) {
+        out_json(list);
+    } else {
+        struct table *t = table_new(3, headers);
+        json_array_foreach(list, i, o) {
+            char users[256] = "";
+            json_t *u;
+            json_array_foreach(json_object_get(o, "used_by"), k, u)
+                if (strlen(users) < 200)
+                    snprintf(users + strlen(users), sizeof users - strlen(users), "%s%s", k ? ", " : "", json_string_value(u));
+            const char *cells[] = {json_string_value(json_object_get(o, "name")),
+                                   human_bytes(json_integer_value(json_object_get(o, "size_kib")) * 1024), users[0] ? users : "-"};
+            table_row(t, cells);
+        }
+        table_print(t);
+    }
+    json_decref(list);
+    return 0;
+}
+
+int cmd_template_rm(const struct args *a, struct err *e)
+{
+    for (int i = 0; i < a->nwords; i++)
+        if (backend.template_remove(a->words[i], e) < 0)
+            return -1;
+    return 0;
+}
+
+/* ---- settings ---- */
+
+static void print_value(const json_t *v)
+{
+    char *text = json_is_string(v) ? NULL : json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+    puts(text ? text : json_string_value(v));
+    free(text);
+}
+
+int cmd_config_get(const struct args *a, struct err *e)
+{
+    if (!config_find(a->words[0]))
+        return err_set(e, STATUS_USAGE, "there is no setting \"%s\"; sbx config ls lists them", a->words[0]);
+    json_t *all = config_load(e);
+    if (!all)
+        return -1;
+    print_value(config_value(all, a->words[0]));
+    json_decref(all);
+    return 0;
+}
+
+int cmd_config_set(const struct args *a, struct err *e)
+{
+    return config_set(a->words[0], a->words[1], e);
+}
+
+int cmd_config_unset(const struct args *a, struct err *e)
+{
+    return config_set(a->words[0], NULL, e);
+}
+
+int cmd_config_ls(const struct args *a, struct err *e)
+{
+    static const char *const headers[] = {"SETTING", "VALUE", "MEANING"};
+    json_t *all = config_load(e);
+    if (!all)
+        return -1;
+    if (args_has(a, "json")) {
+        out_json(all);
+    } else {
+        struct table *t = table_new(3, headers);
+        for (const struct config_key *k = config_keys(); k->name; k++) {
+            char *text = json_dumps(config_value(all, k->name), JSON_COMPACT | JSON_ENCODE_ANY);
+            const char *cells[] = {k->name, text, k->help};
+            table_row(t, cells);
+            free(text);
+        }
+        table_print(t);
+    }
+    json_decref(all);
+    return 0;
+}
+
+/* ---- doctor ---- */
+
+struct doctor {
+    json_t *list;
+    bool json;
+    int failed;
+};
+
+enum finding { FINE, WARN, BROKEN };
+
+static void found(struct doctor *d, enum finding f, const char *what, const char *why, const char *remedy)
+{
+    static const char *const words[] = {"ok", "warning", "broken"};
+    static const char *const colours[] = {"\033[32m", "\033[33m", "\033[31m"};
+    bool colour = out_colour(1);
+    if (f == BROKEN)
+        d->failed++;
+    if (d->json) {
+        json_array_append_new(d->list, json_pack("{s:s, s:s, s:s, s:s}", "check", what, "result", words[f], "detail", why, "remedy", remedy));
+        return;
+    }
+    printf("%s%-8s%s %s%s%s\n", colour ? colours[f] : "", words[f], colour ? "\033[m" : "", what, why[0] ? ": " : "", why);
+    if (f != FINE && remedy[0])
+        printf("         %s\n", remedy);
+}
+
+static bool have_program(const char *name)
+{
+    const char *path = getenv("PATH");
+    char *copy = strdup(path ? path : "/usr/bin:/bin:/usr/sbin:/sbin"), *save = NULL, full[512];
+    bool ok = false;
+    for (char *d = copy ? strtok_r(copy, ":", &save) : NULL; d && !ok; d = strtok_r(NULL, ":", &save)) {
+        snprintf(full, sizeof full, "%s/%s", d, name);
+        ok = access(full, X_OK) == 0;
+    }
+    snprintf(full, sizeof full, "/usr/sbin/%s", name);
+    free(copy);
+    return ok || access(full, X_OK) == 0;
+}
+
+int cmd_doctor(const struct args *a, struct err *e)
+{
+    struct doctor d = {.list = json_array(), .json = args_has(a, "json")};
+    char text[1100];
+    struct err why = {0};
+    static const char *const programs[][2] = {{"qemu-system-x86_64", "qemu-system-x86"}, {"qemu-img", "qemu-utils"},
+                                              {"mkfs.ext4", "e2fsprogs"},                {"mkfs.erofs", "erofs-utils"},
+                                              {"mmdebstrap", "mmdebstrap"}};
+    (void)e;
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
+        char remedy[120];
+        snprintf(remedy, sizeof remedy, "sudo apt-get install %s", programs[i][1]);
+        bool ok = have_program(programs[i][0]);
+        found(&d, ok ? FINE : BROKEN, programs[i][0], ok ? "installed" : "is not installed", remedy);
+    }
+    bool kvm = backend.kvm_works(text, sizeof text);
+    found(&d, kvm ? FINE : WARN, "hardware virtualisation (KVM)",
+          kvm ? "works" : text, kvm ? "" : "meanwhile machines are emulated: slow, and no security boundary by QEMU's own word");
+    int abi = confine_landlock_abi();
+    snprintf(text, sizeof text, abi ? "version %d" : "this kernel has none", abi);
+    found(&d, abi >= 3 ? FINE : WARN, "Landlock", text, "a kernel of 6.2 or later confines the helpers better");
+    found(&d, confine_has_seccomp() ? FINE : BROKEN, "seccomp", confine_has_seccomp() ? "works" : "this kernel has none", "");
+    json_t *images = backend.image_list(&why);
+    found(&d, json_array_size(images) ? FINE : WARN, "base image", json_array_size(images) ? "built" : "not built yet",
+          "sbx image build (it is also built by itself when first needed)");
+    json_decref(images);
+    if (geteuid() != 0) {
+        FILE *f = fopen("/etc/subuid", "re");
+        char line[256];
+        const char *user = getenv("USER");
+        bool ok = false;
+        while (f && user && fgets(line, sizeof line, f))
+            ok |= strncmp(line, user, strlen(user)) == 0 && line[strlen(user)] == ':';
+        if (f)
+            fclose(f);
+        found(&d, ok ? FINE : WARN, "subordinate ids (to build images without root)", ok ? "given" : "this user has none in /etc/subuid",
+              "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER");
+    }
+    char *data = path_in(PATH_DATA, &why, "%s", "");
+    struct statvfs vfs;
+    if (data && statvfs(data, &vfs) == 0) {
+        long long room = (long long)vfs.f_bavail * (long long)vfs.f_frsize;
+        snprintf(text, sizeof text, "%s free in %s", human_bytes(room), data);
+        found(&d, room > 5ll << 30 ? FINE : room > 1ll << 30 ? WARN : BROKEN, "disk space", text, "sbx prune, sbx image rm, or a larger disk");
+    }
+    free(data);
+    json_t *config = config_load(&why);
+    found(&d, config ? FINE : BROKEN, "settings", config ? "readable" : why.text, "mend the file, or take the setting away");
+    if (config) {
+        json_t *outside = config_value(config, "net.outside"), *map = config_value(config, "net.map");
+        char *o = json_dumps(outside, JSON_COMPACT), *m = json_dumps(map, JSON_COMPACT);
+        if (json_array_size(outside)) {
+            snprintf(text, sizeof text, "%.500s count as outside although they are not global", o);
+            found(&d, FINE, "net.outside", text, "");
+        }
+        if (json_object_size(map)) {
+            snprintf(text, sizeof text, "%.500s", m);
+            found(&d, FINE, "net.map dials elsewhere", text, "");
+        }
+        free(o);
+        free(m);
+    }
+    json_decref(config);
+    struct policy *p = policy_load(NULL);
+    const char *error = p ? policy_error(p) : "out of memory";
+    found(&d, error ? BROKEN : FINE, "network policy", error ? error : posture_name(policy_posture(p) ? policy_posture(p) : POSTURE_BALANCED),
+          error ? "everything is denied until it can be read; sbx policy reset starts afresh" : "");
+    policy_free(p);
+    json_t *files = mirrors_files("trixie", &why), *f;
+    size_t i, cas = 0;
+    json_array_foreach(files, i, f)
+        cas += strstr(json_string_value(json_object_get(f, "path")), "/usr/local/share/ca-certificates/") != NULL;
+    snprintf(text, sizeof text, "%zu of this host's own are passed on to machines", cas);
+    found(&d, FINE, "certificate authorities", text, "");
+    json_decref(files);
+    if (d.json)
+        out_json(d.list);
+    json_decref(d.list);
+    return d.failed ? STATUS_FAILED : 0;
+}
+
+/* ---- first set-up ---- */
+
+int cmd_login(const struct args *a, struct err *e)
+{
+    static const struct {
+        const char *key, *name, *text;
+    } postures[] = {{"1", "balanced", "AI services, package registries, code hosts; all else is denied (recommended)"},
+                    {"2", "locked-down", "nothing until you allow it, the model's provider included"},
+                    {"3", "open", "everything; for throw-away tests"}};
+    const char *chosen = args_value(a, "posture");
+    enum posture p = POSTURE_UNSET;
+    char line[64];
+    printf("sbx needs no account: everything stays on this machine.\n");
+    if (chosen && (p = posture_parse(chosen)) == POSTURE_UNSET)
+        return err_set(e, STATUS_USAGE, "\"%s\" is no posture; there are open, balanced and locked-down", chosen);
+    if (p == POSTURE_UNSET && isatty(0) && isatty(1)) {
+        printf("\nWhat may sandboxes reach?\n");
+        for (size_t i = 0; i < 3; i++)
+            printf("  %s  %-12s %s\n", postures[i].key, postures[i].name, postures[i].text);
+        printf("Choice [1]: ");
+        fflush(stdout);
+        if (!fgets(line, sizeof line, stdin))
+            return err_set(e, STATUS_FAILED, "nothing was chosen");
+        line[strcspn(line, "\n")] = '\0';
+        for (size_t i = 0; i < 3; i++)
+            if (strcmp(line, postures[i].key) == 0 || strcmp(line, postures[i].name) == 0 || (i == 0 && !line[0]))
+                p = posture_parse(postures[i].name);
+        if (p == POSTURE_UNSET)
+            return err_set(e, STATUS_USAGE, "\"%s\" is none of the three", line);
+    }
+    if (p == POSTURE_UNSET)
+        p = POSTURE_BALANCED;
+    if (policy_set_posture(NULL, p, e) < 0)
+        return -1;
+    printf("posture: %s (sbx policy set-default changes it)\n\n", posture_name(p));
+    return cmd_doctor(a, e);
+}
+
+int cmd_version(const struct args *a, struct err *e)
+{
+    (void)e;
+    if (args_has(a, "json")) {
+        json_t *o = json_pack("{s:s}", "version", SBX_VERSION);
+        out_json(o);
+        json_decref(o);
+    } else {
+        printf("sbx %s\n", SBX_VERSION);
+    }
+    return 0;
+}
