@@ -117,9 +117,14 @@ int disk_ensure(const char *name, const char *template, unsigned size_mib, struc
         goto out;
     }
     unlink(tmp);
+    /* What a former disk held is not on the new one. */
+    char *seeded = path_sandbox(name, "seeded.json", NULL);
+    if (seeded)
+        unlink(seeded);
+    free(seeded);
     snprintf(size, sizeof size, "%uM", size_mib);
     char *argv[] = {(char *)"qemu-img", (char *)"create", (char *)"-q", (char *)"-f", (char *)"qcow2",
-                    (char *)"-o", (char *)"lazy_refcounts=on", (char *)"-u", (char *)"-b", parent, (char *)"-F",
+                    (char *)"-u", (char *)"-b", parent, (char *)"-F",
                     (char *)(template ? "qcow2" : "raw"), tmp, size, NULL};
     if (run(argv, e) < 0 || chmod(tmp, 0600) < 0 || rename(tmp, path) < 0) {
         unlink(tmp);

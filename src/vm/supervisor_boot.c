@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/config.h"
+#include "core/jsonfile.h"
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/spawn.h"
@@ -190,7 +191,37 @@ static json_t *folders(const struct supervisor *s)
     return a;
 }
 
-static json_t *configuration(const struct supervisor *s)
+/* Files lie on the sandbox's disk once they were written there; a start that has nothing new to write is faster by
+ * tens of milliseconds.  s->seed names what the files are, seeded.json what the disk has. */
+static json_t *unless_seeded(struct supervisor *s, json_t *files)
+{
+    unsigned char digest[crypto_hash_sha256_BYTES];
+    char *text = json_dumps(files, JSON_COMPACT | JSON_SORT_KEYS), *path = path_sandbox(s->name, "seeded.json", NULL);
+    crypto_hash_sha256(digest, (unsigned char *)(text ? text : ""), text ? strlen(text) : 0);
+    sodium_bin2hex(s->seed, sizeof s->seed, digest, sizeof digest);
+    json_t *had = path ? jsonfile_read(path, NULL) : NULL;
+    const char *hash = json_string_value(json_object_get(had, "files"));
+    if (hash && strcmp(hash, s->seed) == 0) {
+        s->seed[0] = '\0';
+        json_array_clear(files);
+    }
+    json_decref(had);
+    free(path);
+    free(text);
+    return files;
+}
+
+static void remember_seed(struct supervisor *s)
+{
+    char *path = s->seed[0] ? path_sandbox(s->name, "seeded.json", NULL) : NULL;
+    json_t *o = path ? json_pack("{s:i, s:s}", "version", 1, "files", s->seed) : NULL;
+    if (o)
+        jsonfile_write(path, o, 0600, NULL);
+    json_decref(o);
+    free(path);
+}
+
+static json_t *configuration(struct supervisor *s)
 {
     unsigned char seed[32], digest[crypto_hash_sha256_BYTES];
     char seed_hex[65], id_hex[65], host[RECORD_NAME_MAX + 1], text[128];
@@ -213,7 +244,7 @@ static json_t *configuration(const struct supervisor *s)
         json_object_update(env, s->record.env);
     return json_pack("{s:s, s:o, s:s, s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:b}", "op", "configure", "clock",
                      clock_now(), "seed", seed_hex, "hostname", host, "machine_id", id_hex, "uid", 1000, "gid",
-                     1000, "env", env, "files", files, "folders", folders(s), "resize_disk", 0);
+                     1000, "env", env, "files", unless_seeded(s, files), "folders", folders(s), "resize_disk", 0);
 }
 
 static void on_configured(void *arg, const json_t *reply, const char *error)
@@ -228,6 +259,7 @@ static void on_configured(void *arg, const json_t *reply, const char *error)
         return;
     }
     s->configured = true;
+    remember_seed(s);
     log_line("configured in %.0f ms", json_number_value(json_object_get(reply, "ms")));
     boot_helper_ready(s);
 }

@@ -77,6 +77,7 @@ struct supervisor {
     struct frozen frozen;
     struct frozen_server *frozen_server;
     char key[TEMPLATE_KEY_LEN + 1];
+    char seed[65]; /* hash of the files that this start writes, "" if none */
     int freeze_ram, freeze_state;
     bool freezing;
     pid_t keeper; /* writes the frozen machine to the cache */

@@ -125,6 +125,25 @@ class Lifecycle(Case):
         self.assertEqual(out, b"kept\n")
         self.stop(s)
 
+    def test_qemu_is_nobody_in_a_world_of_its_own(self):
+        self.create("jail")
+        s = self.start("jail")
+        qemu = [p for p, c in children(s.proc.pid).items() if c.startswith("qemu")][0]
+        status = dict(line.split(":", 1) for line in open(f"/proc/{qemu}/status"))
+        self.assertEqual(status["NoNewPrivs"].strip(), "1")
+        self.assertEqual(status["Seccomp"].strip(), "2")
+        self.assertEqual(int(status["CapEff"], 16), 0)
+        if os.geteuid() == 0:
+            self.assertEqual(status["Uid"].split(), ["65534"] * 4)
+        for ns in ("net", "ipc", "uts", "user"):
+            self.assertNotEqual(os.readlink(f"/proc/{qemu}/ns/{ns}"), os.readlink(f"/proc/self/ns/{ns}"), ns)
+        # Nothing of the host by path: what it has open are the sandbox's parts, sockets and memory.
+        for fd in os.listdir(f"/proc/{qemu}/fd"):
+            target = os.readlink(f"/proc/{qemu}/fd/{fd}")
+            self.assertRegex(target, r"^(socket:|anon_inode:|pipe:|/memfd:|/dev/(null|urandom|kvm)|.*/(disk|blank-.*|base.erofs|"
+                                     r"vmlinux|.*\.cpio))", target)
+        self.stop(s)
+
     def test_a_second_supervisor_is_refused(self):
         self.create("twice")
         s = self.start("twice")
