@@ -18,6 +18,7 @@
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/sanitize.h"
+#include "core/spawn.h"
 #include "vm/supervisor_int.h"
 
 #define STARTER_FD 3
@@ -380,6 +381,9 @@ static void clean_up(struct supervisor *s)
 {
     boot_close(s);
     helpers_end(s);
+    /* The frozen machine that it writes saves the next start a second and more. */
+    if (s->keeper > 0)
+        spawn_wait(s->keeper);
     if (s->log_ev)
         on_log(s->log_pipe[0], 0, s);
     /* The clients hear of their sessions' ends and of the last state before the lock is free. */

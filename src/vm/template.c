@@ -3,11 +3,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -324,8 +326,14 @@ int frozen_keep(const struct frozen *f)
 {
     pid_t pid = fork();
     if (pid == 0) {
+        struct frozen own = *f;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         setpriority(PRIO_PROCESS, 0, 15);
-        _exit(write_out(f) == 0 ? 0 : 1);
+        /* Not the supervisor's lock and sockets: they end with it. */
+        if (own.ram != 3 && (own.ram = dup2(own.ram, 3)) < 0)
+            _exit(1);
+        close_range(4, ~0u, 0);
+        _exit(write_out(&own) == 0 ? 0 : 1);
     }
     return pid;
 }
