@@ -25,7 +25,8 @@ struct flow {
     struct event *read_ev, *write_ev;
     bool up_eof;   /* the server sends no more */
     bool down_eof; /* the guest sends no more */
-    bool answered;
+    bool answered; /* by the broker */
+    bool refused;  /* the 403 is on its way */
     uint16_t port;
     uint64_t bytes_up, bytes_down;
     int64_t since_ms;
@@ -293,8 +294,8 @@ size_t flows_data(struct tcp_conn *c, const uint8_t *buf, size_t len, void *arg)
     case DNS:
         return dns_data(f, buf, len);
     case REFUSAL:
-        if (!f->answered) {
-            f->answered = true;
+        if (!f->refused) {
+            f->refused = true;
             tcp_write(c, f->refusal, strlen(f->refusal));
             tcp_shutdown(c);
         }

@@ -50,7 +50,8 @@ struct tcp_conn {
 struct tcp {
     const struct tcp_ops *ops;
     void *arg, *emit_arg;
-    uint32_t secret;
+    uint32_t secret; /* of the table's hash: a guest must not be able to aim at one bucket */
+    uint32_t isn;
     struct tcp_conn *bucket[BUCKETS];
     struct tcp_conn *all, *touched, *dead;
     unsigned count, pending;
@@ -96,6 +97,7 @@ struct tcp *tcp_new(const struct tcp_ops *ops, void *arg, uint32_t secret)
     t->ops = ops;
     t->arg = t->emit_arg = arg;
     t->secret = secret;
+    t->isn = secret ^ 0x5bd1e995u;
     return t;
 }
 
@@ -420,8 +422,8 @@ static void new_connection(struct tcp *t, const struct packet *p, uint16_t gport
     c->state = PENDING;
     c->irs = seq;
     c->rcv_nxt = c->rcv_edge = seq + 1;
-    t->secret = t->secret * 1664525u + 1013904223u;
-    c->iss = hash(t, &p->dst, rport, gport) + (uint32_t)t->now * 250u;
+    t->isn = t->isn * 1664525u + 1013904223u;
+    c->iss = (hash(t, &p->dst, rport, gport) ^ t->isn) + (uint32_t)t->now * 250u;
     c->snd_una = c->snd_nxt = c->iss;
     c->snd_wnd = wnd;
     c->mss = p->src.family == 4 ? 65520 - 40 : 65520 - 60;

@@ -119,7 +119,7 @@ static void unique_name(struct record *r, const char *agent)
     record_derive_name(base, agent, r->nfolders ? r->folders[0].path : NULL);
     snprintf(r->name, sizeof r->name, "%s", base);
     for (int i = 2; exists(r->name) && i < 1000; i++)
-        snprintf(r->name, sizeof r->name, "%.*s-%d", RECORD_NAME_MAX - 4, base, i);
+        snprintf(r->name, sizeof r->name, "%.*s-%u", RECORD_NAME_MAX - 4, base, (unsigned)i % 1000u);
 }
 
 static int fill(struct record *r, const struct args *a, const json_t *kit, struct err *e)
