@@ -94,7 +94,7 @@ $(BUILD)/bench/%: tests/bench/%.c $(BUILD)/libsbx.a
 # so that all of the code under test is instrumented.
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(LIB_SRC)
 	@mkdir -p $(@D)
-	clang $(CSTD) -Isrc $(PKG_CFLAGS) -g -O1 -fsanitize=fuzzer,address,undefined \
+	clang $(CSTD) $(CPPFLAGS_SBX) -g -O1 -fsanitize=fuzzer,address,undefined \
 	  -fno-sanitize-recover=undefined -o $@ $< $$(sed -n 's,^// needs: ,,p' $<) $(LIBS_SBX)
 
 unit: $(UNIT_BIN)
@@ -102,9 +102,9 @@ unit: $(UNIT_BIN)
 
 fuzz-build: $(FUZZ_BIN)
 fuzz: fuzz-build
-	@set -e; for f in $(FUZZ_BIN); do n=$$(basename $$f); mkdir -p tests/fuzz/corpus/$$n $(BUILD)/fuzz/$$n; \
+	@set -e; for f in $(FUZZ_BIN); do n=$$(basename $$f); mkdir -p tests/fuzz/corpus/$$n $(BUILD)/fuzz/$$n.new; \
 	  echo "== $$n"; $$f -max_total_time=$(FUZZ_TIME) -timeout=10 -print_final_stats=1 \
-	  -artifact_prefix=$(BUILD)/fuzz/$$n- $(BUILD)/fuzz/$$n tests/fuzz/corpus/$$n; done
+	  -artifact_prefix=$(BUILD)/fuzz/$$n- $(BUILD)/fuzz/$$n.new tests/fuzz/corpus/$$n; done
 
 bench-build: $(BENCH_BIN)
 

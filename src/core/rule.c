@@ -184,7 +184,7 @@ static int cut(struct parts *p, char *s, const char *text, struct err *e)
         }
         if (!strchr(p->host, ':'))
             return err_set(e, STATUS_USAGE, "\"%s\": brackets are for IPv6 addresses", text);
-        if (rest[0] == '/' && rest[1] >= '0' && rest[1] <= '9' && !strpbrk(rest + 1, "/."))
+        if (!p->prefix && rest[0] == '/' && rest[1] && rest[1 + strspn(rest + 1, "0123456789")] == '\0')
             return err_set(e, STATUS_USAGE, "\"%s\": the prefix length belongs into the brackets: [2001:db8::/32]:PORT", text);
     } else {
         p->host = s;

@@ -1,0 +1,244 @@
+/* sbx policy, as a user types it: the lines of the guide, and what is answered to mistakes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/decisions.h"
+#include "core/paths.h"
+#include "core/policy.h"
+#include "core/record.h"
+#include "ui/cli/policy.h"
+
+static char home[] = "/tmp/sbx-policycli-XXXXXX";
+static char out[1 << 16], err[1 << 16];
+
+static int set_up(void **state)
+{
+    char dir[64];
+    struct record r;
+    (void)state;
+    strcpy(home + strlen(home) - 6, "XXXXXX");
+    if (!mkdtemp(home))
+        return -1;
+    snprintf(dir, sizeof dir, "%s/config", home);
+    setenv("XDG_CONFIG_HOME", dir, 1);
+    snprintf(dir, sizeof dir, "%s/data", home);
+    setenv("XDG_DATA_HOME", dir, 1);
+    record_init(&r);
+    snprintf(r.name, sizeof r.name, "box");
+    r.agent = strdup("shell");
+    r.image = strdup("none");
+    r.cpus = 1;
+    r.memory_mib = 512;
+    r.disk_mib = 1024;
+    int rc = record_create(&r, NULL);
+    record_finish(&r);
+    return rc;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return path_remove_tree(home, NULL);
+}
+
+static void slurp(const char *name, char *to, size_t cap)
+{
+    FILE *f = fopen(name, "r");
+    assert_non_null(f);
+    to[fread(to, 1, cap - 1, f)] = '\0';
+    fclose(f);
+    unlink(name);
+}
+
+/* Runs "sbx policy ..." with words parted by blanks; returns its status, and what it wrote in out and err. */
+static int sbx(const char *line)
+{
+    char copy[512], o[80], e[80], *argv[32], *save = NULL;
+    int argc = 0;
+    snprintf(copy, sizeof copy, "policy %s", line);
+    for (char *w = strtok_r(copy, " ", &save); w && argc < 31; w = strtok_r(NULL, " ", &save))
+        argv[argc++] = w;
+    argv[argc] = NULL;
+    snprintf(o, sizeof o, "%s/out", home);
+    snprintf(e, sizeof e, "%s/err", home);
+    fflush(NULL);
+    int keep1 = dup(1), keep2 = dup(2);
+    int f1 = open(o, O_RDWR | O_CREAT | O_TRUNC, 0600), f2 = open(e, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    dup2(f1, 1);
+    dup2(f2, 2);
+    int status = policy_command(argc, argv);
+    fflush(NULL);
+    dup2(keep1, 1);
+    dup2(keep2, 2);
+    close(keep1);
+    close(keep2);
+    close(f1);
+    close(f2);
+    slurp(o, out, sizeof out);
+    slurp(e, err, sizeof err);
+    return status;
+}
+
+static void has(const char *where, const char *what)
+{
+    if (!strstr(where, what))
+        fail_msg("\"%s\" is not in: %s", what, where);
+}
+
+static void lines_of_the_guide(void **state)
+{
+    (void)state;
+    assert_int_equal(sbx("ls"), 0);
+    has(out, "not chosen yet");
+    assert_int_equal(sbx("allow network -g api.anthropic.com"), 0);
+    assert_int_equal(sbx("allow network -g api.openai.com,*.npmjs.org,*.pypi.org,files.pythonhosted.org,github.com"), 0);
+    has(err, "note: *.npmjs.org does not cover npmjs.org itself");
+    assert_int_equal(sbx("allow network -g localhost:1234"), 0);
+    assert_int_equal(sbx("deny network -g ads.example.com"), 0);
+    assert_int_equal(sbx("allow network -g 10.1.2.3:22"), 0);
+    assert_int_equal(sbx("set-default balanced"), 0);
+    assert_int_equal(sbx("set-default allow-all"), 0);
+    assert_int_equal(sbx("set-default deny-all"), 0);
+    assert_int_equal(sbx("check api.example.com"), 1);
+    has(out, "api.example.com:443: denied by posture locked-down");
+    has(out, "sbx policy allow network -g api.example.com:443");
+    assert_int_equal(sbx("check github.com"), 0);
+    has(out, "allowed by allow github.com (global)");
+    assert_int_equal(sbx("ls"), 0);
+    has(out, "*.npmjs.org");
+    has(out, "posture: locked-down\n");
+    assert_int_equal(sbx("log"), 0);
+    has(out, "nothing was logged");
+    assert_int_equal(sbx("reset"), 0);
+    assert_int_equal(sbx("ls"), 0);
+    assert_null(strstr(out, "ads.example.com"));
+}
+
+static void mistakes_change_nothing(void **state)
+{
+    static const char *const bad[] = {
+        "allow", "allow network", "allow network -g", "allow network a.com", "allow network box", "allow network -g *.com",
+        "allow network -g good.com,bad..com", "allow network -g a.com --for soon", "allow network -g a.com --for",
+        "allow network -g a.com --frob", "allow network nobox a.com", "allow network ../x a.com", "allow disk -g a.com",
+        "allow network -g GET|a.com", "allow network -g a.com/path", "set-default", "set-default opne", "set-default open nobox",
+        "check", "check *.example.com", "check a.com b.com", "check a.com:99999", "log --since yesterdayish", "log --limit x",
+        "log --verdict maybe", "log nobox", "ls nobox", "reset nobox", "import", "frobnicate", "rm -g", "export a b",
+    };
+    char before[1 << 12];
+    (void)state;
+    assert_int_equal(sbx("allow network -g kept.example.com"), 0);
+    assert_int_equal(sbx("export"), 0);
+    snprintf(before, sizeof before, "%.*s", (int)sizeof before - 1, out);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        int status = sbx(bad[i]);
+        if (status != 2 || strncmp(err, "sbx: ", 5) != 0 || strchr(err, '\n') != err + strlen(err) - 1)
+            fail_msg("%s: status %d, %s", bad[i], status, err);
+    }
+    assert_int_equal(sbx("export"), 0);
+    assert_string_equal(out, before);
+}
+
+static void one_sandbox(void **state)
+{
+    (void)state;
+    assert_int_equal(sbx("allow network box own.example.com --for 1h --comment trial"), 0);
+    assert_int_equal(sbx("check own.example.com"), 1);
+    assert_int_equal(sbx("check own.example.com --sandbox box"), 0);
+    assert_int_equal(sbx("set-default open box"), 0);
+    assert_int_equal(sbx("check any.example.com --sandbox box"), 0);
+    assert_int_equal(sbx("ls --json"), 0);
+    json_t *o = json_loads(out, 0, NULL), *r = json_array_get(json_object_get(o, "rules"), 0);
+    assert_string_equal(json_string_value(json_object_get(r, "scope")), "box");
+    assert_string_equal(json_string_value(json_object_get(r, "comment")), "trial");
+    assert_true(json_is_integer(json_object_get(r, "expires")));
+    json_decref(o);
+    assert_int_equal(sbx("rm box own.example.com"), 0);
+    assert_int_equal(sbx("rm box own.example.com"), 1);
+}
+
+static void broken_file_is_named(void **state)
+{
+    (void)state;
+    char *path = policy_path(NULL, NULL);
+    FILE *f = fopen(path, "w");
+    fputs("{\"version\": 1,", f);
+    fclose(f);
+    free(path);
+    assert_int_equal(sbx("ls"), 1);
+    has(err, "everything is denied");
+    has(err, "policy.json");
+    assert_int_equal(sbx("allow network -g a.com"), 1);
+    has(err, "sbx policy reset");
+    assert_int_equal(sbx("check github.com"), 1);
+    assert_int_equal(sbx("reset"), 0);
+    assert_int_equal(sbx("ls"), 0);
+}
+
+static void add(struct decisions *d, const char *kind, const char *verdict, const char *host, int64_t n, const char *reason)
+{
+    struct decision_row r = {.time_ms = 1700000000000, .kind = kind, .proto = "tcp", .host = host, .port = 443,
+                             .verdict = verdict, .rule = "posture balanced", .reason = reason, .count = n};
+    assert_int_equal(decisions_add(d, &r, NULL), 0);
+}
+
+static void log_is_shown(void **state)
+{
+    (void)state;
+    char *path = path_sandbox("box", "log.db", NULL);
+    struct decisions *d = decisions_open(path, NULL);
+    assert_non_null(d);
+    add(d, "open", "allow", "good.example.com", 1, "");
+    add(d, "close", "allow", "good.example.com", 0, "");
+    add(d, "deny", "deny", "bad.example.com", 3, "");
+    add(d, "deny", "deny", "bad.example.com", 4, "\x1b[2Jtricky\r\n\xe2\x80\xae");
+    decisions_close(d);
+    assert_int_equal(sbx("log"), 0);
+    has(out, "SANDBOX");
+    has(out, "bad.example.com");
+    has(out, "  7\n");
+    assert_null(strchr(out, '\x1b')); /* threat 88 */
+    assert_null(strstr(out, "\xe2\x80\xae"));
+    assert_int_equal(sbx("log --json --verdict deny"), 0);
+    json_t *o = json_loads(out, 0, NULL);
+    assert_int_equal(json_array_size(o), 1);
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(o, 0), "count")), 7);
+    json_decref(o);
+    assert_int_equal(sbx("log box --raw --limit 2 --host bad."), 0);
+    has(out, "x3");
+    assert_null(strstr(out, "good"));
+    assert_null(strchr(out, '\x1b'));
+    assert_int_equal(sbx("log --since 1h"), 0);
+    has(out, "nothing was logged");
+    assert_int_equal(sbx("log --verify"), 0);
+    has(out, "box: 4 rows, the chain holds");
+    /* One byte of the file. */
+    FILE *f = fopen(path, "r+");
+    char buf[1 << 16];
+    size_t n = fread(buf, 1, sizeof buf, f);
+    char *at = memmem(buf, n, "good.example.com", 16);
+    assert_non_null(at);
+    fseek(f, at - buf, SEEK_SET);
+    fputc('f', f);
+    fclose(f);
+    assert_int_equal(sbx("log --verify"), 1);
+    has(out, "was changed");
+    free(path);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox),
+                                       T(broken_file_is_named), T(log_is_shown)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
