@@ -16,7 +16,10 @@
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/record.h"
-#include "ui/cli/policy.h"
+#include "ui/cli/backend.h"
+#include "ui/cli/cli.h"
+
+struct backend backend; /* of main: nothing here needs a machine */
 
 static char home[] = "/tmp/sbx-policycli-XXXXXX";
 static char out[1 << 16], err[1 << 16];
@@ -65,7 +68,7 @@ static int sbx(const char *line)
 {
     char copy[512], o[80], e[80], *argv[32], *save = NULL;
     int argc = 0;
-    snprintf(copy, sizeof copy, "policy %s", line);
+    snprintf(copy, sizeof copy, "sbx policy %s", line);
     for (char *w = strtok_r(copy, " ", &save); w && argc < 31; w = strtok_r(NULL, " ", &save))
         argv[argc++] = w;
     argv[argc] = NULL;
@@ -76,7 +79,7 @@ static int sbx(const char *line)
     int f1 = open(o, O_RDWR | O_CREAT | O_TRUNC, 0600), f2 = open(e, O_RDWR | O_CREAT | O_TRUNC, 0600);
     dup2(f1, 1);
     dup2(f2, 2);
-    int status = policy_command(argc, argv);
+    int status = cli_main(argc, argv);
     fflush(NULL);
     dup2(keep1, 1);
     dup2(keep2, 2);
@@ -102,23 +105,23 @@ static void lines_of_the_guide(void **state)
     has(out, "not chosen yet");
     assert_int_equal(sbx("allow network -g api.anthropic.com"), 0);
     assert_int_equal(sbx("allow network -g api.openai.com,*.npmjs.org,*.pypi.org,files.pythonhosted.org,github.com"), 0);
-    has(err, "note: *.npmjs.org does not cover npmjs.org itself");
+    has(err, "*.npmjs.org does not cover npmjs.org itself");
     assert_int_equal(sbx("allow network -g localhost:1234"), 0);
     assert_int_equal(sbx("deny network -g ads.example.com"), 0);
     assert_int_equal(sbx("allow network -g 10.1.2.3:22"), 0);
     assert_int_equal(sbx("set-default balanced"), 0);
     assert_int_equal(sbx("set-default allow-all"), 0);
     assert_int_equal(sbx("set-default deny-all"), 0);
-    assert_int_equal(sbx("check api.example.com"), 1);
-    has(out, "api.example.com:443: denied by posture locked-down");
+    assert_int_equal(sbx("check api.example.com"), STATUS_DENIED);
+    has(out, "api.example.com:443: denied, by posture locked-down");
     has(out, "sbx policy allow network -g api.example.com:443");
     assert_int_equal(sbx("check github.com"), 0);
-    has(out, "allowed by allow github.com (global)");
+    has(out, "allowed, by allow github.com (global)");
     assert_int_equal(sbx("ls"), 0);
     has(out, "*.npmjs.org");
     has(out, "posture: locked-down\n");
     assert_int_equal(sbx("log"), 0);
-    has(out, "nothing was logged");
+    assert_null(strstr(out, "example.com"));
     assert_int_equal(sbx("reset"), 0);
     assert_int_equal(sbx("ls"), 0);
     assert_null(strstr(out, "ads.example.com"));
@@ -141,7 +144,7 @@ static void mistakes_change_nothing(void **state)
     snprintf(before, sizeof before, "%.*s", (int)sizeof before - 1, out);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         int status = sbx(bad[i]);
-        if (status != 2 || strncmp(err, "sbx: ", 5) != 0 || strchr(err, '\n') != err + strlen(err) - 1)
+        if ((status != STATUS_USAGE && status != STATUS_NOT_FOUND) || strncmp(err, "sbx: ", 5) != 0 || strchr(err, '\n') != err + strlen(err) - 1)
             fail_msg("%s: status %d, %s", bad[i], status, err);
     }
     assert_int_equal(sbx("export"), 0);
@@ -152,7 +155,7 @@ static void one_sandbox(void **state)
 {
     (void)state;
     assert_int_equal(sbx("allow network box own.example.com --for 1h --comment trial"), 0);
-    assert_int_equal(sbx("check own.example.com"), 1);
+    assert_int_equal(sbx("check own.example.com"), STATUS_DENIED);
     assert_int_equal(sbx("check own.example.com --sandbox box"), 0);
     assert_int_equal(sbx("set-default open box"), 0);
     assert_int_equal(sbx("check any.example.com --sandbox box"), 0);
@@ -163,7 +166,7 @@ static void one_sandbox(void **state)
     assert_true(json_is_integer(json_object_get(r, "expires")));
     json_decref(o);
     assert_int_equal(sbx("rm box own.example.com"), 0);
-    assert_int_equal(sbx("rm box own.example.com"), 1);
+    assert_int_equal(sbx("rm box own.example.com"), STATUS_NOT_FOUND);
 }
 
 static void broken_file_is_named(void **state)
@@ -179,7 +182,7 @@ static void broken_file_is_named(void **state)
     has(err, "policy.json");
     assert_int_equal(sbx("allow network -g a.com"), 1);
     has(err, "sbx policy reset");
-    assert_int_equal(sbx("check github.com"), 1);
+    assert_int_equal(sbx("check github.com"), STATUS_DENIED);
     assert_int_equal(sbx("reset"), 0);
     assert_int_equal(sbx("ls"), 0);
 }
@@ -205,7 +208,7 @@ static void log_is_shown(void **state)
     assert_int_equal(sbx("log"), 0);
     has(out, "SANDBOX");
     has(out, "bad.example.com");
-    has(out, "  7\n");
+    has(out, "  7  ");
     assert_null(strchr(out, '\x1b')); /* threat 88 */
     assert_null(strstr(out, "\xe2\x80\xae"));
     assert_int_equal(sbx("log --json --verdict deny"), 0);
@@ -214,13 +217,13 @@ static void log_is_shown(void **state)
     assert_int_equal(json_integer_value(json_object_get(json_array_get(o, 0), "count")), 7);
     json_decref(o);
     assert_int_equal(sbx("log box --raw --limit 2 --host bad."), 0);
-    has(out, "x3");
+    has(out, "  3  ");
     assert_null(strstr(out, "good"));
     assert_null(strchr(out, '\x1b'));
     assert_int_equal(sbx("log --since 1h"), 0);
-    has(out, "nothing was logged");
+    assert_null(strstr(out, "example.com"));
     assert_int_equal(sbx("log --verify"), 0);
-    has(out, "box: 4 rows, the chain holds");
+    has(out, "box: 4 rows, unbroken");
     /* One byte of the file. */
     FILE *f = fopen(path, "r+");
     char buf[1 << 16];

@@ -52,7 +52,7 @@ static const struct command policy_commands[] = {
     {"rm", "policy rm (-g | SANDBOX) RULE-OR-ID...", "take rules back", NULL, scope_options, 1, -1, false, 0, cmd_policy_rm, NULL, false},
     {"log", "policy log [SANDBOX...]", "what was tried, and what became of it", NULL, log_options, 0, -1, false, 0, cmd_policy_log, NULL, false},
     {"check", "policy check HOST[:PORT]", "what would happen, and by which rule", NULL, check_options, 1, 1, false, 0, cmd_policy_check, NULL, false},
-    {"set-default", "policy set-default open|balanced|locked-down", "choose the posture", NULL, none, 1, 1, false, 0, cmd_policy_default, NULL, false},
+    {"set-default", "policy set-default open|balanced|locked-down [SANDBOX]", "choose the posture", NULL, none, 1, 2, false, 0, cmd_policy_default, NULL, false},
     {"reset", "policy reset [SANDBOX]", "back to the default", NULL, force_options, 0, 1, false, 0, cmd_policy_reset, NULL, false},
     {"export", "policy export [SANDBOX]", "the rules as JSON", NULL, none, 0, 1, false, 0, cmd_policy_export, NULL, false},
     {"import", "policy import FILE|- [SANDBOX]", "rules from JSON, instead of those that are there", NULL, none, 1, 2, false, 0, cmd_policy_import, NULL, false},
