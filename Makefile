@@ -97,8 +97,35 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(LIB_SRC)
 	clang $(CSTD) $(CPPFLAGS_SBX) -g -O1 -fsanitize=fuzzer,address,undefined \
 	  -fno-sanitize-recover=undefined -o $@ $< $$(sed -n 's,^// needs: ,,p' $<) $(LIBS_SBX)
 
-unit: $(UNIT_BIN)
+unit: all $(UNIT_BIN)
 	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+
+# Everything: what is missing is installed, the base image is built if there is none.
+test:
+	@scripts/setup --test
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory unit SAN=1
+	@$(BUILD)/sbx image build --if-missing
+	@python3 tests/e2e/run.py $(T)
+
+run:
+	@scripts/setup
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/sbx image build --if-missing
+	@$(BUILD)/sbx run shell .
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/sbx $(DESTDIR)$(PREFIX)/share/sbx \
+	  $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(BUILD)/sbx $(DESTDIR)$(PREFIX)/bin/sbx
+	install -m 755 $(BUILD)/sbx-guest $(DESTDIR)$(PREFIX)/lib/sbx/sbx-guest
+	cp -r assets/. $(DESTDIR)$(PREFIX)/share/sbx/
+	$(BUILD)/sbx man > $(DESTDIR)$(PREFIX)/share/man/man1/sbx.1
+	$(BUILD)/sbx completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sbx
+	$(BUILD)/sbx completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_sbx
+	$(BUILD)/sbx completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sbx.fish
 
 fuzz-build: $(FUZZ_BIN)
 fuzz: fuzz-build
@@ -107,6 +134,9 @@ fuzz: fuzz-build
 	  -artifact_prefix=$(BUILD)/fuzz/$$n- $(BUILD)/fuzz/$$n.new tests/fuzz/corpus/$$n; done
 
 bench-build: $(BENCH_BIN)
+bench: all bench-build
+	@set -e; for b in $(BENCH_BIN); do echo "== $$b"; $$b; done
+	@python3 tests/bench/bench_machine.py
 
 clean:
 	rm -rf build build-*

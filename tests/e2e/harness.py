@@ -1,0 +1,85 @@
+"""Runs the real sbx in homes of its own, with the machine's base image."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("SBX_BUILD", ROOT / "build"))
+SBX = str(BUILD / "sbx")
+DATA = pathlib.Path(os.environ.get("XDG_DATA_HOME") or pathlib.Path.home() / ".local/share")
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+
+
+def wait_for(check, seconds=30, step=0.1):
+    end = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value or time.monotonic() > end:
+            return value
+        time.sleep(step)
+
+
+class Home:
+    """XDG folders of a test's own; images and installed agents are shared, they take long to make."""
+
+    def __init__(self, shared_templates=False):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sbx-e2e-"))
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "TMUX", "NODE_EXTRA", "SSL_CERT"))}
+        for name in ("config", "data", "run", "home"):
+            (self.dir / name).mkdir(mode=0o700)
+        self.env.update(XDG_CONFIG_HOME=str(self.dir / "config"), XDG_DATA_HOME=str(self.dir / "data"),
+                        XDG_CACHE_HOME=str(CACHE), XDG_RUNTIME_DIR=str(self.dir / "run"), HOME=str(self.dir / "home"),
+                        LANG="C.UTF-8")
+        (self.dir / "data/sbx").mkdir()
+        (self.dir / "data/sbx/images").symlink_to(DATA / "sbx/images")
+        if shared_templates:
+            (DATA / "sbx/templates").mkdir(parents=True, exist_ok=True)
+            (self.dir / "data/sbx/templates").symlink_to(DATA / "sbx/templates")
+        self.ws = self.dir / "ws"
+        self.ws.mkdir()
+        # The package mirrors of a test machine may lie in a range that is not global.
+        self.sbx("config", "set", "net.outside", "203.0.113.0/24")
+        self.sbx("policy", "set-default", "balanced")
+
+    def run(self, *args, input=None, timeout=180, cwd=None, env=None):
+        e = dict(self.env)
+        e.update(env or {})
+        return subprocess.run([SBX, *map(str, args)], input=input, stdin=None if input is not None else subprocess.DEVNULL,
+                              capture_output=True, timeout=timeout, cwd=cwd or self.ws, env=e)
+
+    def sbx(self, *args, **more):
+        r = self.run(*args, **more)
+        if r.returncode != 0:
+            raise AssertionError(f"sbx {' '.join(map(str, args))}: status {r.returncode}\n{r.stdout.decode()}{r.stderr.decode()}")
+        return r.stdout.decode()
+
+    def ls(self):
+        return {s["name"]: s for s in json.loads(self.sbx("ls", "--json"))}
+
+    def sh(self, name, script, **more):
+        return self.run("exec", name, "sh", "-c", script, **more)
+
+    def close(self):
+        try:
+            self.run("stop", "--all", "--timeout", "3", timeout=60)
+            self.run("rm", "--all", "--force", timeout=60)
+        finally:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill(pid, sig=signal.SIGKILL):
+    os.kill(pid, sig)

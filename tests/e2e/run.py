@@ -1,0 +1,51 @@
+"""Runs the end-to-end tests: python3 tests/e2e/run.py [PATTERN]. Ends with one line of counts."""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+
+def standalone(path):
+    """A script that counts for itself and closes with "N passed, N failed, N skipped"."""
+    print(f"== {path.name}", flush=True)
+    r = subprocess.run([sys.executable, str(path)], stdout=subprocess.PIPE, text=True)
+    print(r.stdout, end="", flush=True)
+    m = re.findall(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", r.stdout, re.M)
+    passed, failed, skipped = (int(x or 0) for x in m[-1]) if m else (0, 1, 0)
+    return passed, failed or (1 if r.returncode else 0), skipped
+
+
+def main():
+    pattern = sys.argv[1] if len(sys.argv) > 1 else ""
+    suite, scripts = unittest.TestSuite(), []
+    for path in sorted(HERE.glob("test_*.py")):
+        if "unittest.TestCase" not in path.read_text():
+            if re.search(pattern, path.name):
+                scripts.append(path)
+            continue
+        for group in unittest.defaultTestLoader.discover(str(HERE), path.name):
+            for tests in group:
+                for t in tests if isinstance(tests, unittest.TestSuite) else [tests]:
+                    if re.search(pattern, t.id()):
+                        suite.addTest(t)
+    passed = failed = skipped = 0
+    for path in scripts:
+        p, f, s = standalone(path)
+        passed, failed, skipped = passed + p, failed + f, skipped + s
+    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
+    bad = len(r.failures) + len(r.errors)
+    failed += bad
+    skipped += len(r.skipped)
+    passed += r.testsRun - bad - len(r.skipped)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    sys.exit(main())

@@ -1,0 +1,343 @@
+"""The main job, command by command, on a real machine (issue 2)."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from harness import Home, SBX, alive, kill, wait_for
+
+
+class BadInput(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.h = Home()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.h.close()
+
+    def test_one_sentence_status_2_and_nothing_changed(self):
+        table = [
+            (["lss"], "did you mean ls"), (["run"], "which agent"), (["run", "nosuch"], "there is no agent"),
+            (["run", "shell", "/nonexistent"], "does not exist"), (["run", "shell", "/etc/passwd"], "not a folder"),
+            (["run", "shell", "/"], "cannot be shared"), (["create", "shell", "--name", "../x"], "sandbox name"),
+            (["create", "shell", "--cpus", "0"], "--cpus"), (["create", "shell", "--memory", "lots"], "--memory"),
+            (["create", "shell", "--disk", "1"], "--disk"), (["create", "shell", "--nosuch"], "no option"),
+            (["create", "shell", "-e", "A-B=c"], "variable"),
+            (["create", "shell", "--env-file", "/nonexistent"], "cannot be read"),
+            (["policy", "allow", "network", "-g", "*.com"], "public suffix"),
+            (["policy", "allow", "network", "-g", "http://x/"], "not a URL"),
+            (["policy", "set-default", "nosuch"], "posture"), (["config", "set", "vm.cpus", "many"], "vm.cpus"),
+            (["config", "get", "nosuch"], "no setting"), (["cp", "a", "b"], "exactly one"),
+        ]
+        before = sorted(p.name for p in (self.h.dir / "data/sbx").rglob("*") if "images" not in str(p))
+        for args, words in table:
+            r = self.h.run(*args)
+            text = r.stderr.decode()
+            self.assertEqual(r.returncode, 2, (args, text))
+            self.assertIn(words, text, args)
+            self.assertEqual(text.count("\n"), 1, (args, text))
+        self.assertEqual(sorted(p.name for p in (self.h.dir / "data/sbx").rglob("*") if "images" not in str(p)), before)
+
+    def test_names_that_do_not_exist(self):
+        for args in (["start", "nosuch"], ["stop", "nosuch"], ["rm", "-f", "nosuch"], ["exec", "nosuch", "true"], ["inspect", "nosuch"],
+                     ["logs", "nosuch"], ["attach", "nosuch"], ["run", "--name", "nosuch"]):
+            r = self.h.run(*args)
+            self.assertEqual(r.returncode, 3, (args, r.stderr))
+            self.assertIn(b"nosuch", r.stderr)
+
+    def test_help_completion_and_man_come_from_the_table(self):
+        self.assertIn("policy", self.h.sbx("help"))
+        self.assertIn("--memory", self.h.sbx("help", "run"))
+        self.assertIn("complete", self.h.sbx("completion", "bash"))
+        self.assertIn(".Sh COMMANDS", self.h.sbx("man"))
+
+    def test_doctor(self):
+        checks = {c["check"]: c for c in json.loads(self.h.run("doctor", "--json").stdout)}
+        self.assertEqual(checks["qemu-system-x86_64"]["result"], "ok")
+        self.assertTrue(all(c["remedy"] for c in checks.values() if c["result"] == "broken"))
+
+
+class Machine(unittest.TestCase):
+    """One sandbox with a workspace and a read-only folder, for many looks at it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = h = Home()
+        cls.ro = h.dir / "libs"
+        cls.ro.mkdir()
+        (cls.ro / "readme").write_text("read me\n")
+        (h.ws / "hello.txt").write_text("from the host\n")
+        os.symlink("/etc/hostname", h.ws / "outside")
+        os.symlink("../libs/readme", h.ws / "up")
+        h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "-e", "COLOUR=green", "shell", str(h.ws), f"{cls.ro}:ro")
+        h.sbx("start", "box")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.h.close()
+
+    def test_streams_and_status(self):
+        r = self.h.sh("box", "echo out; echo err >&2; cat; exit 7", input=b"in\n")
+        self.assertEqual((r.returncode, r.stdout, r.stderr), (7, b"out\nin\n", b"err\n"))
+        self.assertEqual(self.h.run("exec", "box", "nosuch-program").returncode, 127)
+        self.assertEqual(self.h.run("exec", "box", "/etc/passwd").returncode, 126)
+        self.assertEqual(self.h.sh("box", "kill -9 $$").returncode, 137)
+
+    def test_account_and_environment(self):
+        self.assertEqual(self.h.sbx("exec", "box", "id", "-un").strip(), "agent")
+        self.assertEqual(self.h.sbx("exec", "-u", "root", "box", "id", "-u").strip(), "0")
+        self.assertEqual(self.h.sbx("exec", "box", "sudo", "id", "-u").strip(), "0")
+        self.assertEqual(self.h.sbx("exec", "-e", "A=b", "-w", "/tmp", "box", "sh", "-c", "echo $A $PWD $COLOUR").strip(), "b /tmp green")
+        self.assertEqual(self.h.sbx("exec", "box", "pwd").strip(), str(self.h.ws))
+        versions = self.h.sh("box", "node --version && npm --version && python3 --version && git --version && gcc --version && rg --version")
+        self.assertEqual(versions.returncode, 0, versions.stderr)
+
+    def test_a_large_stream_arrives_whole(self):
+        data = os.urandom(1 << 20) * 32
+        r = self.h.run("exec", "-i", "box", "cat", input=data)
+        self.assertEqual(r.returncode, 0)
+        self.assertTrue(r.stdout == data)
+
+    def test_workspace_is_live_in_both_directions(self):
+        h = self.h
+        self.assertEqual(h.sbx("exec", "box", "cat", "hello.txt"), "from the host\n")
+        h.sh("box", "mkdir -p made && echo inside > made/file && chmod 755 made/file")
+        self.assertEqual((h.ws / "made/file").read_text(), "inside\n")
+        self.assertEqual((h.ws / "made/file").stat().st_uid, os.geteuid())
+        self.assertTrue((h.ws / "made/file").stat().st_mode & 0o111)
+        (h.ws / "hello.txt").write_text("changed on the host\n")
+        seen = wait_for(lambda: h.sbx("exec", "box", "cat", "hello.txt") == "changed on the host\n", 5)
+        self.assertTrue(seen)
+        (h.ws / "hello.txt").write_text("from the host\n")
+        wait_for(lambda: h.sbx("exec", "box", "cat", "hello.txt") == "from the host\n", 5)
+
+    def test_nothing_else_of_the_host(self):
+        h = self.h
+        self.assertNotEqual(h.sbx("exec", "box", "cat", "/etc/hostname").strip(), pathlib.Path("/etc/hostname").read_text().strip())
+        self.assertIn("box", h.sh("box", "cat outside").stdout.decode())  # the machine's own, not the host's
+        self.assertEqual(h.sh("box", f"ls -A {h.dir}").stdout.split(), [b"libs", b"ws"])
+        self.assertEqual(h.sbx("exec", "box", "cat", f"{self.ro}/readme"), "read me\n")
+        r = h.sh("box", f"echo x > {self.ro}/new; sudo sh -c 'mount -o remount,rw {self.ro}; echo y > {self.ro}/new2'; ls {self.ro}")
+        self.assertEqual(r.stdout.split(), [b"readme"])
+
+    def test_what_a_build_expects(self):
+        r = self.h.sh("box", """set -e; mkdir -p t; cd t
+            echo 1 > a; ln a b; echo 2 >> b; test "$(cat a)" = "$(printf '1\\n2')"
+            ln -s a c; test "$(readlink c)" = a
+            exec 3< a; mv b a2; rm a; echo new > a; test "$(head -1 <&3)" = 1
+            touch -d '2001-02-03 04:05:06 UTC' a; test "$(stat -c %Y a)" = 981173106
+            long=$(printf 'n%.0s' $(seq 255)); touch "$long"; test -e "$long"
+            ( flock -n 9 || exit 1; flock -n a2 true ) 9> lock
+            python3 - <<'P'
+import mmap, os
+with open("m", "w+b") as f:
+    f.truncate(8192); m = mmap.mmap(f.fileno(), 8192); m[0:5] = b"hello"; m.flush()
+assert open("m", "rb").read(5) == b"hello"
+P
+            sudo chown root a; test "$(stat -c %U a)" = agent
+            cd ..; rm -rf t""")
+        self.assertEqual(r.returncode, 0, r.stderr.decode())
+
+    def test_a_real_c_project_and_a_real_npm_project(self):
+        h = self.h
+        c = h.ws / "cproj"
+        c.mkdir(exist_ok=True)
+        (c / "Makefile").write_text("all: prog\nprog: main.o util.o\n\tcc -o $@ $^\ntest: prog\n\t./prog | grep -q 42\nclean:\n\trm -f *.o prog\n")
+        (c / "main.c").write_text('#include <stdio.h>\nint answer(void);\nint main(void) { printf("%d\\n", answer()); }\n')
+        (c / "util.c").write_text("int answer(void) { return 42; }\n")
+        r = h.sh("box", "cd cproj && make -s clean all test")
+        self.assertEqual(r.returncode, 0, r.stderr.decode())
+        n = h.ws / "nproj"
+        n.mkdir(exist_ok=True)
+        (n / "package.json").write_text('{"name":"p","version":"1.0.0","scripts":{"test":"node --test"},"dependencies":{"is-number":"7.0.0"}}')
+        (n / "a.test.js").write_text("const t=require('node:test');const a=require('assert');t('n',()=>a(require('is-number')(5)));")
+        r = h.sh("box", "cd nproj && npm install --no-audit --no-fund && npm test", timeout=240)
+        self.assertEqual(r.returncode, 0, (r.stdout + r.stderr).decode())
+        self.assertTrue((n / "node_modules/is-number/package.json").exists())
+
+    def test_network_by_rule_and_log(self):
+        h = self.h
+        r = h.sh("box", "curl -sS -m 20 http://blocked.example/")
+        self.assertIn(b"denied by posture balanced", r.stdout)
+        self.assertIn(b"sbx policy allow network box blocked.example", r.stdout)
+        r = h.sh("box", "ping -c 1 -W 5 192.0.2.1; ping -c1 -W5 2001:db8::1; echo x | nc -u -w1 192.0.2.1 9; curl -sS -m 5 http://169.254.169.254/")
+        rows = {(x["proto"], x["host"], x["port"]): x for x in json.loads(h.sbx("policy", "log", "box", "--json"))}
+        self.assertEqual(rows["tcp", "blocked.example", 80]["verdict"], "deny")
+        self.assertEqual(rows["icmp", "192.0.2.1", 0]["verdict"], "deny")
+        self.assertEqual(rows["tcp", "169.254.169.254", 80]["verdict"], "deny")
+        self.assertIn("unbroken", h.sbx("policy", "log", "box", "--verify"))
+
+    def test_a_service_of_the_host_needs_its_own_rule(self):
+        h = self.h
+        server = subprocess.Popen([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "18765"], cwd=self.ro,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(1)
+            get = "curl -sS -m 10 http://host.docker.internal:18765/readme"
+            self.assertNotEqual(h.sh("box", get).stdout, b"read me\n")
+            h.sbx("policy", "allow", "network", "-g", "localhost:18765")
+            self.assertTrue(wait_for(lambda: h.sh("box", get).stdout == b"read me\n", 10))
+            h.sbx("policy", "rm", "-g", "localhost:18765")
+            self.assertTrue(wait_for(lambda: h.sh("box", get).stdout != b"read me\n", 10))
+        finally:
+            server.kill()
+            server.wait()
+
+    def test_copy_both_ways_and_nowhere_else(self):
+        h = self.h
+        (h.dir / "in.txt").write_text("copied\n")
+        h.sbx("cp", h.dir / "in.txt", "box:/home/agent/deep/er/")
+        self.assertEqual(h.sbx("exec", "box", "cat", "/home/agent/deep/er/in.txt"), "copied\n")
+        h.sbx("cp", "box:/home/agent/deep", h.dir / "out")
+        self.assertEqual((h.dir / "out/er/in.txt").read_text(), "copied\n")
+        # A hostile tar in the guest: absolute names, "..", a link that leads out and a file through it.
+        h.sh("box", """sudo tee /usr/local/bin/tar >/dev/null <<'P'
+#!/usr/bin/python3
+import io, sys, tarfile
+t = tarfile.open(fileobj=sys.stdout.buffer, mode="w|")
+def add(name, data=b"evil", **kw):
+    i = tarfile.TarInfo(name)
+    for k, v in kw.items(): setattr(i, k, v)
+    i.size = 0 if kw.get("type") else len(data)
+    t.addfile(i, io.BytesIO(data))
+add("x/ok", b"fine"); add("/tmp/sbx-evil-abs"); add("x/../../sbx-evil-up")
+add("x/link", type=tarfile.SYMTYPE, linkname="/tmp"); add("x/link/sbx-evil-through")
+add("x/hard", type=tarfile.LNKTYPE, linkname="/etc/passwd"); add("x/dev", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
+t.close()
+P
+            sudo chmod +x /usr/local/bin/tar""")
+        h.run("cp", "box:/home/agent/x", h.dir / "evil")
+        h.sh("box", "sudo rm /usr/local/bin/tar")
+        for p in ("/tmp/sbx-evil-abs", "/tmp/sbx-evil-through", str(h.dir / "sbx-evil-up"), str(h.dir.parent / "sbx-evil-up")):
+            self.assertFalse(os.path.lexists(p), p)
+        if (h.dir / "evil/hard").exists():
+            self.assertNotIn("root", (h.dir / "evil/hard").read_text())
+        self.assertFalse(os.path.lexists(h.dir / "evil/dev"))
+
+    def test_the_log_of_the_console_is_shown_escaped(self):
+        self.h.sh("box", "printf '\\033]0;evil\\007\\033[31mred\\n' | sudo tee /dev/hvc0")
+        text = wait_for(lambda: next((t for t in [self.h.run("logs", "box").stdout] if b"evil" in t), None), 5)
+        self.assertIsNotNone(text)
+        self.assertNotIn(b"\x1b", text)
+
+
+class Terminal(unittest.TestCase):
+    """attach and run in a real terminal: tmux."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = Home()
+        cls.sock = str(cls.h.dir / "tmux")
+
+    @classmethod
+    def tearDownClass(cls):
+        subprocess.run(["tmux", "-S", cls.sock, "kill-server"], capture_output=True)
+        cls.h.close()
+
+    def tmux(self, *args):
+        return subprocess.run(["tmux", "-S", self.sock, "-f", "/dev/null", *args], capture_output=True, env=self.h.env, timeout=20).stdout.decode()
+
+    def screen(self):
+        return self.tmux("capture-pane", "-p", "-t", "t")
+
+    def see(self, text, seconds=30):
+        ok = wait_for(lambda: text in self.screen(), seconds)
+        self.assertTrue(ok, f"{text!r} is not on the screen:\n{self.screen()}")
+
+    def test_run_type_detach_attach(self):
+        h = self.h
+        h.sbx("create", "--name", "term", "--cpus", "1", "--memory", "1024", "shell", str(h.ws))
+        self.tmux("new-session", "-d", "-s", "t", "-x", "90", "-y", "30", "-c", str(h.ws), "sh")
+        self.tmux("send-keys", "-t", "t", f"echo before; {SBX} run --name term", "Enter")
+        self.see("agent@term", 60)
+        self.tmux("send-keys", "-t", "t", "stty size; echo mar''ker-1", "Enter")
+        self.see("marker-1")
+        self.see("30 90")
+        self.tmux("send-keys", "-t", "t", "C-]", "d")
+        self.see("detached from term")
+        self.see("before")  # the user's own screen is back
+        self.tmux("send-keys", "-t", "t", f"clear; {SBX} attach term", "Enter")
+        self.see("marker-1")
+        self.tmux("resize-window", "-t", "t", "-x", "100", "-y", "25")
+        self.tmux("send-keys", "-t", "t", "sleep 1; stty size", "Enter")
+        self.see("25 100")
+        self.tmux("send-keys", "-t", "t", "exit 3", "Enter")
+        self.see("$", 10)
+        self.tmux("send-keys", "-t", "t", "clear; echo status=$?; stty -a | grep -o ' echo '", "Enter")
+        self.see("echo")
+
+
+class Failure(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.h = Home()
+        for n in ("one", "two", "three"):
+            cls.h.sbx("create", "--name", n, "--cpus", "1", "--memory", "768", "shell")
+            cls.h.sbx("start", n)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.h.close()
+
+    def test_a_killed_machine_is_named_and_comes_back_with_its_disk(self):
+        h = self.h
+        h.sbx("exec", "two", "sh", "-c", "echo kept > /home/agent/kept; sync")
+        qemu = [p for p in self.children("two") if "qemu" in self.comm(p)]
+        self.assertEqual(len(qemu), 1)
+        kill(qemu[0])
+        self.assertTrue(wait_for(lambda: h.ls()["two"]["state"] == "failed", 20))
+        self.assertIn("ended", h.ls()["two"]["reason"])
+        for n in ("one", "three"):
+            self.assertEqual(h.ls()[n]["state"], "running")
+            self.assertEqual(h.sbx("exec", n, "echo", "still here"), "still here\n")
+        h.sbx("start", "two")
+        self.assertEqual(h.sbx("exec", "two", "cat", "/home/agent/kept"), "kept\n")
+
+    def supervisor(self, name):
+        out = subprocess.run(["pgrep", "-f", f"sbx supervise {name}$"], capture_output=True).stdout.split()
+        mine = [int(p) for p in out if str(self.h.dir).encode() in pathlib.Path(f"/proc/{int(p)}/environ").read_bytes()]
+        self.assertEqual(len(mine), 1, name)
+        return mine[0]
+
+    def children(self, name):
+        sup = self.supervisor(name)
+        return [int(p) for p in subprocess.run(["pgrep", "-P", str(sup)], capture_output=True).stdout.split()]
+
+    def comm(self, pid):
+        try:
+            return pathlib.Path(f"/proc/{pid}/comm").read_text()
+        except OSError:
+            return ""
+
+    def test_a_killed_supervisor_leaves_nothing_and_starts_again(self):
+        h = self.h
+        sup = self.supervisor("three")
+        family = self.children("three")
+        self.assertGreaterEqual(len(family), 4)
+        kill(sup)
+        self.assertTrue(wait_for(lambda: not any(alive(p) for p in family), 10), [self.comm(p) for p in family])
+        self.assertEqual(h.ls()["three"]["state"], "failed")
+        h.sbx("start", "three")
+        self.assertEqual(h.sbx("exec", "three", "echo", "back"), "back\n")
+
+    def test_stop_keeps_and_rm_deletes_but_never_the_workspace(self):
+        h = self.h
+        (h.ws / "mine").write_text("mine\n")
+        h.sbx("create", "--name", "gone", "--cpus", "1", "--memory", "768", "shell", str(h.ws))
+        h.sbx("exec", "gone", "sh", "-c", "echo kept > /home/agent/kept")
+        h.sbx("stop", "gone")
+        self.assertEqual(h.ls()["gone"]["state"], "stopped")
+        self.assertEqual(h.sbx("exec", "gone", "cat", "/home/agent/kept"), "kept\n")
+        self.assertEqual(h.run("rm", "gone").returncode, 1)  # it runs, and nobody said --force
+        h.sbx("rm", "--force", "gone")
+        self.assertNotIn("gone", h.ls())
+        self.assertEqual((h.ws / "mine").read_text(), "mine\n")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
