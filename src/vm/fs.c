@@ -95,10 +95,40 @@ static ssize_t write_message(int fd, struct iovec *iov, int count)
     return total;
 }
 
+/* The reply to a request that changes something is kept until its echo was read: as soon as the guest has it, someone
+ * may have the host change the same place again. */
+static struct {
+    bool on;
+    size_t len;
+    uint8_t bytes[1024];
+} kept;
+
+static _Thread_local bool on_loop;
+
+static bool keep(const struct iovec *iov, int count)
+{
+    uint64_t unique;
+    memcpy(&unique, (const uint8_t *)iov[0].iov_base + 8, sizeof unique);
+    size_t total = 0;
+    for (int i = 0; i < count; i++)
+        total += iov[i].iov_len;
+    if (!kept.on || unique == 0 || total > sizeof kept.bytes)
+        return false;
+    kept.len = 0;
+    for (int i = 0; i < count; i++) {
+        memcpy(kept.bytes + kept.len, iov[i].iov_base, iov[i].iov_len);
+        kept.len += iov[i].iov_len;
+    }
+    kept.on = false;
+    return true;
+}
+
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *arg)
 {
     static pthread_mutex_t port = PTHREAD_MUTEX_INITIALIZER;
     (void)arg;
+    if (on_loop && keep(iov, count))
+        return (ssize_t)kept.len;
     pthread_mutex_lock(&port);
     ssize_t n = write_message(fd, iov, count);
     pthread_mutex_unlock(&port);
@@ -145,6 +175,9 @@ static bool changes(uint32_t opcode)
     case FUSE_RELEASEDIR:
     case FUSE_STATFS:
     case FUSE_LSEEK:
+    case FUSE_FLUSH:
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR:
         return false;
     default:
         return true;
@@ -160,12 +193,20 @@ static void serve(uint8_t *msg, uint32_t len)
         refuse(msg);
         return;
     }
-    if (changes(opcode))
-        watch_drain();
     struct fuse_buf b = {.size = len, .mem = msg};
+    if (!changes(opcode)) {
+        fuse_session_process_buf(fs.session, &b);
+        return;
+    }
+    watch_drain();
+    kept.len = 0;
+    kept.on = true;
     fuse_session_process_buf(fs.session, &b);
-    if (changes(opcode))
-        watch_drain();
+    kept.on = false;
+    watch_drain();
+    struct iovec iov = {kept.bytes, kept.len};
+    if (kept.len)
+        io_writev(FD_PORT, &iov, 1, NULL);
 }
 
 static void process(void)
@@ -173,6 +214,11 @@ static void process(void)
     unsigned n = 0;
     while (fs.in_len - fs.in_pos >= 4) {
         uint32_t len;
+        if (fs.in_pos % 8) { /* a name was before it; libfuse reads the message where it lies, in words */
+            memmove(fs.in, fs.in + fs.in_pos, fs.in_len - fs.in_pos);
+            fs.in_len -= fs.in_pos;
+            fs.in_pos = 0;
+        }
         memcpy(&len, fs.in + fs.in_pos, 4);
         if (len < 40 || len > FS_MESSAGE_MAX) {
             stop("a message of impossible length on the fs port");
@@ -369,6 +415,7 @@ int fs_main(int argc, char **argv)
     (void)argc;
     (void)argv;
     log_init("fs");
+    on_loop = true;
     signal(SIGPIPE, SIG_IGN);
     fs.base = event_base_new();
     fs.supervisor = fs.base ? linkev_new(fs.base, FD_SUPERVISOR, &ops, NULL) : NULL;

@@ -414,19 +414,25 @@ void node_moved(struct node *n, struct node *parent, const char *name)
     }
 }
 
-void node_unlinked(struct node *parent, const char *name, bool last)
+struct node *node_leaving(struct node *parent, const char *name)
 {
-    /* Called before the name goes: the node is found by what stands there. */
     struct node *n = node_known_child(parent, name);
-    if (!n || n->parent != parent || strcmp(n->name, name) != 0)
+    if (n) {
+        node_fd(n);
+        node_pin(n);
+    }
+    return n;
+}
+
+void node_left(struct node *n, struct node *parent, const char *name, bool left, bool last)
+{
+    if (!n)
         return;
-    /* Once no name leads to it the descriptor is the only way: it may be open, or have other names. */
-    if (node_fd(n) < 0)
-        return;
-    n->unlinked = true;
-    lru_remove(n);
-    if (last)
+    if (left && (last || (n->parent == parent && strcmp(n->name, name) == 0)))
+        n->unlinked = true;
+    if (left && last) /* the host may give its number to another file at once, in the same tick of the clock */
         unhash(n);
+    node_unpin(n);
 }
 
 unsigned nodes_count(void)
@@ -447,6 +453,8 @@ void nodes_finish(void)
         struct node *n = table[i];
         if (!n)
             continue;
+        if (freed)
+            freed(n);
         if (n->fd >= 0 && n->parent)
             close(n->fd);
         free(n->name);

@@ -75,9 +75,12 @@ void node_retire(struct node *n);
 void node_forget(struct node *n, uint64_t count);
 void node_pin(struct node *n);
 void node_unpin(struct node *n);
-/* The guest removed or renamed: names are kept right so that nodes stay reachable. */
+/* The guest renamed: names are kept right so that nodes stay reachable. */
 void node_moved(struct node *n, struct node *parent, const char *name);
-void node_unlinked(struct node *parent, const char *name, bool last);
+/* A name is about to go: its node, pinned, with the descriptor by which alone it can be reached afterwards; NULL if
+ * the guest knows none.  node_left unpins it; left: the name did go; last: no other name is left. */
+struct node *node_leaving(struct node *parent, const char *name);
+void node_left(struct node *n, struct node *parent, const char *name, bool left, bool last);
 
 /* statx beneath parent (or of the node itself, name NULL) into st, with the time of birth. 0 or errno. */
 int node_stat(struct node *n, const char *name, struct stat *st, int64_t *born_ns);

@@ -379,17 +379,9 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
         reply_entry(req, p, name);
 }
 
-/* A node is marked before its name goes; if that fails it stays, under its name. */
-static void still_there(struct node *p, const char *name)
+static bool is_last_name(const struct stat *st)
 {
-    struct node *n = node_known_child(p, name);
-    if (n && n->unlinked)
-        node_moved(n, p, name);
-}
-
-static void mark_unlinked(struct node *p, const char *name, const struct stat *st)
-{
-    node_unlinked(p, name, S_ISDIR(st->st_mode) || st->st_nlink <= 1);
+    return S_ISDIR(st->st_mode) || st->st_nlink <= 1;
 }
 
 static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, int flags)
@@ -400,12 +392,13 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, int
     if (!why)
         why = node_stat(p, name, &st, NULL);
     if (!why) {
-        mark_unlinked(p, name, &st);
+        node_pin(p);
+        struct node *n = node_leaving(p, name);
         at = node_fd(p);
-        if (at < 0 || unlinkat(at, name, flags) < 0) {
+        if (at < 0 || unlinkat(at, name, flags) < 0)
             why = at < 0 ? -at : errno;
-            still_there(p, name);
-        }
+        node_left(n, p, name, !why, is_last_name(&st));
+        node_unpin(p);
     }
     fuse_reply_err(req, why);
 }
@@ -450,15 +443,14 @@ static int rename_pinned(struct node *p, const char *name, struct node *q, const
         return why;
     struct node *moving = node_known_child(p, name);
     struct node *other = exchange ? node_known_child(q, newname) : NULL;
-    if (replaced && !flags && moving != node_known_child(q, newname)) /* two names of one file: nothing happens */
-        mark_unlinked(q, newname, &old);
+    struct node *leaving = replaced && !flags ? node_leaving(q, newname) : NULL;
+    bool same = leaving && leaving == moving; /* two names of one file: nothing happens */
     why = both_fds(p, q, &from, &to);
     if (!why && renameat2(from, name, to, newname, flags) < 0)
         why = errno;
-    if (why) {
-        still_there(q, newname);
+    node_left(leaving, q, newname, !why && !same, replaced && is_last_name(&old));
+    if (why)
         return why;
-    }
     if (moving && node_known_child(q, newname) == moving)
         node_moved(moving, q, newname);
     if (other && node_known_child(p, name) == other)

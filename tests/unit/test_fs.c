@@ -363,7 +363,9 @@ static void random_steps(void **state)
     char plain[] = "/tmp/sbx-fs-plain.XXXXXX";
     assert_non_null(mkdtemp(plain));
     assert_int_equal(mkdir(G("rand"), 0755), 0);
-    const char *side[2] = {strdup(G("rand")), plain};
+    char mine[256];
+    snprintf(mine, sizeof mine, "%s", G("rand"));
+    const char *side[2] = {mine, plain};
     unsigned seed = 12345;
     static char data[2][200000];
     for (int step = 0; step < 3000; step++) {
