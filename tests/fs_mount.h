@@ -60,28 +60,55 @@ static void *fs_mount_up(void *arg)
     return arg;
 }
 
-/* Notifications may wait for a lock that an operation holds until its reply came: a thread of their own. */
-static int fs_mount_notes[2];
+/* Notifications may wait for a lock that an operation holds until its reply came: a thread and a queue of their own, so
+ * that no reply ever stands behind one. */
+struct fs_mount_note {
+    struct fs_mount_note *next;
+    uint32_t len;
+    char bytes[];
+};
+static struct fs_mount_note *fs_mount_first, **fs_mount_last = &fs_mount_first;
+static pthread_mutex_t fs_mount_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t fs_mount_some = PTHREAD_COND_INITIALIZER;
+
+static void fs_mount_note(const char *msg, uint32_t len)
+{
+    struct fs_mount_note *n = malloc(sizeof *n + len);
+    n->next = NULL;
+    n->len = len;
+    memcpy(n->bytes, msg, len);
+    pthread_mutex_lock(&fs_mount_lock);
+    *fs_mount_last = n;
+    fs_mount_last = &n->next;
+    pthread_cond_signal(&fs_mount_some);
+    pthread_mutex_unlock(&fs_mount_lock);
+}
 
 static void *fs_mount_notify(void *arg)
 {
-    char *buf = malloc(FS_MOUNT_MESSAGE);
-    for (ssize_t n; (n = read(fs_mount_notes[0], buf, FS_MOUNT_MESSAGE)) > 0;)
-        if (write(fs_mount_dev, buf, (size_t)n) < 0)
-            continue;
-    return arg;
+    (void)arg;
+    for (;;) {
+        pthread_mutex_lock(&fs_mount_lock);
+        while (!fs_mount_first)
+            pthread_cond_wait(&fs_mount_some, &fs_mount_lock);
+        struct fs_mount_note *n = fs_mount_first;
+        fs_mount_first = n->next;
+        if (!fs_mount_first)
+            fs_mount_last = &fs_mount_first;
+        pthread_mutex_unlock(&fs_mount_lock);
+        ssize_t w = write(fs_mount_dev, n->bytes, n->len);
+        (void)w; /* ENOENT: the guest does not know it any more */
+        free(n);
+    }
+    return NULL;
 }
 
 static void fs_mount_relay(void)
 {
     pthread_t t;
     size_t have = 0;
-    int big = 8 << 20;
     char *buf = malloc(FS_MOUNT_MESSAGE);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fs_mount_notes) < 0)
-        _exit(1);
-    setsockopt(fs_mount_notes[1], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);
     pthread_create(&t, NULL, fs_mount_up, NULL);
     pthread_create(&t, NULL, fs_mount_notify, NULL);
     for (;;) {
@@ -96,8 +123,10 @@ static void fs_mount_relay(void)
             memcpy(&unique, buf + at + 8, 8);
             if (have - at < len)
                 break;
-            ssize_t w = write(unique ? fs_mount_dev : fs_mount_notes[1], buf + at, len);
-            (void)w; /* ENOENT: nobody waits for it any more */
+            if (unique == 0)
+                fs_mount_note(buf + at, len);
+            else if (write(fs_mount_dev, buf + at, len) < 0)
+                continue; /* ENOENT: nobody waits for it any more */
         }
         memmove(buf, buf + at, have - at);
         have -= at;
