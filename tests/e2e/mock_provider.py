@@ -1,0 +1,173 @@
+"""A provider of models on the host's loopback: HTTPS, server-sent events.  It makes the agent write one file.
+
+Speaks Anthropic's Messages and OpenAI's Responses as far as Claude Code and Codex use them; it refuses the WebSocket
+that Codex tries first (426)."""
+import http.server
+import json
+import os
+import pathlib
+import ssl
+import subprocess
+import threading
+
+
+def make_ca(directory, *names):
+    """A throw-away authority and a server certificate for the names. Returns (ca, certificate with key)."""
+    d = pathlib.Path(directory)
+    d.mkdir(exist_ok=True)
+    run = lambda *a: subprocess.run(a, check=True, capture_output=True, cwd=d)
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj",
+        "/CN=sbx test authority", "-keyout", "ca.key", "-out", "ca.pem", "-addext", "basicConstraints=critical,CA:TRUE")
+    run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={names[0]}", "-keyout",
+        "server.key", "-out", "server.csr")
+    (d / "ext").write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in names) + "\n")
+    run("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30",
+        "-extfile", "ext", "-out", "server.pem")
+    (d / "both.pem").write_text((d / "server.pem").read_text() + (d / "server.key").read_text())
+    return d / "ca.pem", d / "both.pem"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *a):
+        pass
+
+    def body(self):
+        n = int(self.headers.get("Content-Length") or 0)
+        if self.headers.get("Transfer-Encoding", "") == "chunked":
+            data = b""
+            while True:
+                size = int(self.rfile.readline().split(b";")[0], 16)
+                data += self.rfile.read(size)
+                self.rfile.readline()
+                if size == 0:
+                    break
+        else:
+            data = self.rfile.read(n)
+        enc = self.headers.get("Content-Encoding", "")
+        if enc == "gzip":
+            import gzip
+            data = gzip.decompress(data)
+        elif enc == "zstd":
+            data = subprocess.run(["zstd", "-dc"], input=data, capture_output=True).stdout
+        try:
+            return json.loads(data)
+        except ValueError:
+            return {}
+
+    def reply(self, status, obj):
+        data = json.dumps(obj).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def events(self, events):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for name, obj in events:
+            data = f"event: {name}\ndata: {json.dumps(obj)}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+    def do_GET(self):
+        self.server.seen.append(("GET", self.path, dict(self.headers)))
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            self.reply(426, {"error": {"message": "upgrade required"}})
+        elif "/models" in self.path:
+            self.reply(200, {"object": "list", "data": [], "models": []})
+        else:
+            self.reply(404, {"error": {"type": "not_found_error", "message": "no such page"}})
+
+    def do_POST(self):
+        body = self.body()
+        self.server.seen.append(("POST", self.path, dict(self.headers)))
+        if self.path.startswith("/v1/messages/count_tokens"):
+            self.reply(200, {"input_tokens": 10})
+        elif self.path.startswith("/v1/messages"):
+            self.messages(body)
+        elif self.path.endswith("/responses"):
+            self.openai(body)
+        else:
+            self.reply(200, {})
+
+    # -- Anthropic
+
+    def messages(self, body):
+        tools = {t.get("name") for t in body.get("tools") or []}
+        last = (body.get("messages") or [{}])[-1].get("content")
+        done = isinstance(last, list) and any(c.get("type") == "tool_result" for c in last)
+        if "Write" in tools and not done:
+            block = {"type": "tool_use", "id": "toolu_01", "name": "Write", "input": {}}
+            delta = {"type": "input_json_delta", "partial_json": json.dumps({"file_path": self.server.path, "content": self.server.text})}
+            reason = "tool_use"
+        else:
+            block, reason = {"type": "text", "text": ""}, "end_turn"
+            delta = {"type": "text_delta", "text": "The file is written."}
+        message = {"id": "msg_01", "type": "message", "role": "assistant", "model": body.get("model", "m"), "content": [],
+                   "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
+        if not body.get("stream"):
+            message.update(content=[{"type": "text", "text": "ok"}], stop_reason="end_turn")
+            self.reply(200, message)
+            return
+        self.events([("message_start", {"type": "message_start", "message": message}),
+                     ("content_block_start", {"type": "content_block_start", "index": 0, "content_block": block}),
+                     ("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": delta}),
+                     ("content_block_stop", {"type": "content_block_stop", "index": 0}),
+                     ("message_delta", {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None},
+                                        "usage": {"output_tokens": 20}}),
+                     ("message_stop", {"type": "message_stop"})])
+
+    # -- OpenAI
+
+    def openai(self, body):
+        done = any(i.get("type") in ("function_call_output", "custom_tool_call_output") for i in body.get("input") or [] if isinstance(i, dict))
+        tools = {t.get("name") for t in body.get("tools") or []}
+        command = f"printf %s {json.dumps(self.server.text)} > {json.dumps(self.server.path)}"
+        if done:
+            item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+                    "content": [{"type": "output_text", "text": "The file is written.", "annotations": []}]}
+        elif "exec_command" in tools:
+            item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "exec_command", "status": "completed",
+                    "arguments": json.dumps({"cmd": command})}
+        elif "shell_command" in tools:
+            item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "shell_command", "status": "completed",
+                    "arguments": json.dumps({"command": command})}
+        else:
+            item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "shell", "status": "completed",
+                    "arguments": json.dumps({"command": ["bash", "-lc", command]})}
+        response = {"id": "resp_1", "object": "response", "status": "in_progress", "output": [], "model": body.get("model", "m")}
+        finished = dict(response, status="completed", output=[item], usage={
+            "input_tokens": 10, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 5,
+            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 15})
+        self.events([("response.created", {"type": "response.created", "response": response}),
+                     ("response.output_item.added", {"type": "response.output_item.added", "output_index": 0, "item": item}),
+                     ("response.output_item.done", {"type": "response.output_item.done", "output_index": 0, "item": item}),
+                     ("response.completed", {"type": "response.completed", "response": finished})])
+
+
+class Provider:
+    def __init__(self, certificate, path, text):
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.seen, self.server.path, self.server.text = [], str(path), text
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        self.server.daemon_threads = True
+        if not os.environ.get("MOCK_DEBUG"):
+            self.server.handle_error = lambda *a: None
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.port = self.server.server_address[1]
+
+    @property
+    def seen(self):
+        return self.server.seen
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
