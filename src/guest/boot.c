@@ -105,6 +105,8 @@ void boot_early(void)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755");
+    boot_load_modules("/modules");
+    /* The console is a virtio device: it is there only now. */
     int con = open("/dev/console", O_RDWR | O_NOCTTY);
     if (con >= 0) {
         dup2(con, 0);
@@ -114,7 +116,6 @@ void boot_early(void)
             close(con);
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    boot_load_modules("/modules");
     mkdir("/dev/pts", 0755);
     mkdir("/dev/shm", 01777);
     mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
