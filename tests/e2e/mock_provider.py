@@ -132,6 +132,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if done:
             item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
                     "content": [{"type": "output_text", "text": "The file is written.", "annotations": []}]}
+        elif any(i.get("type") == "additional_tools" for i in body.get("input") or [] if isinstance(i, dict)):
+            # Newer models write a program that calls the tools.
+            code = f"const r = await tools.exec_command({{cmd: {json.dumps(command)}}}); text(r.output);"
+            item = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "exec", "namespace": "functions",
+                    "status": "completed", "input": code}
         elif "exec_command" in tools:
             item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "exec_command", "status": "completed",
                     "arguments": json.dumps({"cmd": command})}

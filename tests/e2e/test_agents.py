@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import unittest
 
@@ -25,7 +26,7 @@ class Agents(unittest.TestCase):
         h = self.h
         folder = h.dir / f"project-{agent}"
         folder.mkdir()
-        target, text = folder / "made-by-the-agent.txt", f"hello from {agent}\n"
+        target, text = folder / "made-by-the-agent.txt", f"hello from {agent}"
         provider = Provider(self.certificate, target, text)
         self.addCleanup(provider.close)
         h.sbx("config", "set", "net.map", f"{host}:443=127.0.0.1:{provider.port}")
@@ -43,9 +44,12 @@ class Agents(unittest.TestCase):
         target.unlink()
         h.sbx("policy", "deny", "network", "-g", host)
         self.addCleanup(h.run, "policy", "rm", "-g", host)
-        r = h.run("run", "--name", f"w-{agent}", *[x for k, v in env.items() for x in ("-e", f"{k}={v}")], "--", *args,
-                  env={}, timeout=400)
-        self.assertNotEqual(r.returncode, 0, r.stdout[-1000:])
+        again = ["run", "--name", f"w-{agent}", *[x for k, v in env.items() for x in ("-e", f"{k}={v}")], "--", *args]
+        try:
+            r = h.run(*again, timeout=60)
+            self.assertNotEqual(r.returncode, 0, r.stdout[-1000:])
+        except subprocess.TimeoutExpired:
+            pass  # Codex goes on trying for many minutes by itself
         self.assertFalse(target.exists())
         rows = json.loads(h.sbx("policy", "log", f"w-{agent}", "--json", "--verdict", "deny"))
         mine = [x for x in rows if x["host"] == host]
