@@ -118,6 +118,7 @@ void boot_early(void)
     setvbuf(stdout, NULL, _IOLBF, 0);
     mkdir("/dev/pts", 0755);
     mkdir("/dev/shm", 01777);
+    mkdir("/dev/mqueue", 01777);
     mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
     mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
     mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);

@@ -113,7 +113,8 @@ static int enter_root(struct err *e)
         return -1;
     if (mount("tmpfs", "/newroot/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
         return err_errno(e, errno, "cannot mount /run");
-    mkdir("/newroot/run/lock", 01777);
+    mkdir("/newroot/run/lock", 0755);
+    chmod("/newroot/run/lock", 01777); /* past the umask */
     mkdir("/newroot/run/sbx", 0755);
     mkdir("/newroot/run/sbx/fs", 0755);
     mkdir("/newroot/run/sbx/disk", 0700);
@@ -269,9 +270,16 @@ static bool is_under(const char *path, const char *top)
 static bool may_mount_at(const char *path)
 {
     static const char *const kept[] = {"/proc", "/sys", "/dev", "/run", "/usr", "/etc", "/bin", "/sbin",
-                                       "/lib", "/lib64", "/boot"};
-    if (path[0] != '/' || path[1] == '\0' || strstr(path, "/../") || strlen(path) >= PATH_MAX)
+                                       "/lib", "/lib64", "/boot", "/var", "/var/lib", "/var/lib/docker", "/home",
+                                       "/home/agent"};
+    size_t len = strlen(path);
+    if (path[0] != '/' || len < 2 || len >= PATH_MAX)
         return false;
+    for (const char *p = path; p; p = strchr(p + 1, '/')) { /* each name: not empty, not a dot or two */
+        size_t n = strcspn(p + 1, "/");
+        if (n == 0 || (p[1] == '.' && (n == 1 || (n == 2 && p[2] == '.'))))
+            return false;
+    }
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (strcmp(path, kept[i]) == 0 || (i < 4 && is_under(path, kept[i])))
             return false;
@@ -360,6 +368,7 @@ int configure(const json_t *msg, struct err *e)
     if (mount_folders(json_object_get(msg, "folders"), &agent, e) < 0)
         return -1;
     write_files(json_object_get(msg, "files"), &agent);
+    oom_watch();
     docker_listen();
     return 0;
 }

@@ -21,13 +21,13 @@
 
 /* loop.c: descriptors and timers. */
 struct watch {
-    int fd; /* -1: not watched */
-    uint32_t events;
+    int fd; /* -1: none */
+    uint32_t events; /* 0: the descriptor rests, not even an error or hang-up wakes us */
     void (*ready)(struct watch *w, uint32_t events);
     void *arg;
 };
 int loop_init(void);
-void loop_watch(struct watch *w, int fd, uint32_t events); /* adds, or changes the events */
+void loop_watch(struct watch *w, int fd, uint32_t events); /* adds, changes the events, or lets rest */
 void loop_unwatch(struct watch *w);
 void loop_after(int ms, void (*fn)(void *arg), void *arg);
 _Noreturn void loop_run(void (*reap)(pid_t pid, int status));
@@ -81,6 +81,10 @@ void session_writable(uint16_t chan, unsigned stream);
 bool session_reaped(pid_t pid, int status); /* true if it was one of ours */
 unsigned session_count(void);
 void session_signal_all(int sig);
+void session_end_all(void); /* kills and forgets: the link that carried them is gone */
+
+/* oom.c: tells the host whom the kernel killed when memory ran out. */
+void oom_watch(void);
 
 /* docker.c: the Engine, started by the first connection to its socket. */
 void docker_listen(void);
