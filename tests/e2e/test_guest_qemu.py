@@ -93,6 +93,8 @@ class Streams(Shared):
     def test_a_flood_does_not_delay_keystrokes(self):
         flood = self.g.open("sh", "-c", "while :; do cat /dev/zero; done")
         shell = tty(self.g, "cat")
+        flood.until(lambda s: len(s.out[0]) > 1 << 20)
+        flood.out[0] = b""
         took, flooded = [], 0
         for i in range(30):
             mark = b"k%dz" % i
@@ -102,6 +104,7 @@ class Streams(Shared):
             took.append((time.monotonic() - t) * 1e3)
             flooded += len(flood.out[0])
             flood.out[0] = b""
+            time.sleep(0.01)
         self.assertGreater(flooded, 1 << 20)
         self.g.ask("kill", chan=flood.chan)
         flood.wait()
