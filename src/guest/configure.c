@@ -103,8 +103,6 @@ static int enter_root(struct err *e)
         return err_errno(e, errno, "cannot mount the disk");
     mkdir("/disk/upper", 0755);
     mkdir("/disk/work", 0755);
-    mkdir("/disk/docker", 0711);
-    mkdir("/disk/local", 0755);
     if (mount("overlay", "/newroot", "overlay", 0,
               "lowerdir=/base,upperdir=/disk/upper,workdir=/disk/work") < 0)
         return err_errno(e, errno, "cannot mount the root");
@@ -120,12 +118,21 @@ static int enter_root(struct err *e)
     mkdir("/newroot/run/sbx/disk", 0700);
     if (mount("/disk", "/newroot/run/sbx/disk", NULL, MS_MOVE, NULL) < 0)
         return err_errno(e, errno, "cannot move the disk");
-    mkdirs("/newroot/var/lib/docker");
-    if (mount("/newroot/run/sbx/disk/docker", "/newroot/var/lib/docker", NULL, MS_BIND, NULL) < 0)
-        return err_errno(e, errno, "cannot mount /var/lib/docker");
     if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
         chdir("/") < 0)
         return err_errno(e, errno, "cannot enter the root");
+    return 0;
+}
+
+int configure_docker(void)
+{
+    static bool mounted;
+    if (mounted)
+        return 0;
+    if ((mkdir("/run/sbx/disk/docker", 0711) < 0 && errno != EEXIST) || mkdirs("/var/lib/docker") < 0 ||
+        mount("/run/sbx/disk/docker", "/var/lib/docker", NULL, MS_BIND, NULL) < 0)
+        return -1;
+    mounted = true;
     return 0;
 }
 
@@ -235,8 +242,22 @@ static void write_files(const json_t *files, const struct user *agent)
     }
 }
 
+/* A machine that starts again finds its own: reading is cheaper than a write to the disk. */
+static bool holds(const char *path, const char *text)
+{
+    char old[1024];
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    ssize_t n = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, old, sizeof old) : -1;
+    if (fd >= 0)
+        close(fd);
+    return n >= 0 && (size_t)n == strlen(text) && memcmp(old, text, (size_t)n) == 0;
+}
+
 static void write_text(const char *path, const char *text)
 {
+    if (holds(path, text))
+        return;
     if (write_one(path, text, strlen(text), 0644, 0, 0) < 0)
         printf("sbx-guest: %s: %s\n", path, strerror(errno));
 }
