@@ -103,8 +103,6 @@ static int enter_root(struct err *e)
         return err_errno(e, errno, "cannot mount the disk");
     mkdir("/disk/upper", 0755);
     mkdir("/disk/work", 0755);
-    mkdir("/disk/docker", 0711);
-    mkdir("/disk/local", 0755);
     if (mount("overlay", "/newroot", "overlay", 0,
               "lowerdir=/base,upperdir=/disk/upper,workdir=/disk/work") < 0)
         return err_errno(e, errno, "cannot mount the root");
@@ -113,18 +111,28 @@ static int enter_root(struct err *e)
         return -1;
     if (mount("tmpfs", "/newroot/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
         return err_errno(e, errno, "cannot mount /run");
-    mkdir("/newroot/run/lock", 01777);
+    mkdir("/newroot/run/lock", 0755);
+    chmod("/newroot/run/lock", 01777); /* past the umask */
     mkdir("/newroot/run/sbx", 0755);
     mkdir("/newroot/run/sbx/fs", 0755);
     mkdir("/newroot/run/sbx/disk", 0700);
     if (mount("/disk", "/newroot/run/sbx/disk", NULL, MS_MOVE, NULL) < 0)
         return err_errno(e, errno, "cannot move the disk");
-    mkdirs("/newroot/var/lib/docker");
-    if (mount("/newroot/run/sbx/disk/docker", "/newroot/var/lib/docker", NULL, MS_BIND, NULL) < 0)
-        return err_errno(e, errno, "cannot mount /var/lib/docker");
     if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
         chdir("/") < 0)
         return err_errno(e, errno, "cannot enter the root");
+    return 0;
+}
+
+int configure_docker(void)
+{
+    static bool mounted;
+    if (mounted)
+        return 0;
+    if ((mkdir("/run/sbx/disk/docker", 0711) < 0 && errno != EEXIST) || mkdirs("/var/lib/docker") < 0 ||
+        mount("/run/sbx/disk/docker", "/var/lib/docker", NULL, MS_BIND, NULL) < 0)
+        return -1;
+    mounted = true;
     return 0;
 }
 
@@ -234,8 +242,22 @@ static void write_files(const json_t *files, const struct user *agent)
     }
 }
 
+/* A machine that starts again finds its own: reading is cheaper than a write to the disk. */
+static bool holds(const char *path, const char *text)
+{
+    char old[1024];
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    ssize_t n = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, old, sizeof old) : -1;
+    if (fd >= 0)
+        close(fd);
+    return n >= 0 && (size_t)n == strlen(text) && memcmp(old, text, (size_t)n) == 0;
+}
+
 static void write_text(const char *path, const char *text)
 {
+    if (holds(path, text))
+        return;
     if (write_one(path, text, strlen(text), 0644, 0, 0) < 0)
         printf("sbx-guest: %s: %s\n", path, strerror(errno));
 }
@@ -269,9 +291,16 @@ static bool is_under(const char *path, const char *top)
 static bool may_mount_at(const char *path)
 {
     static const char *const kept[] = {"/proc", "/sys", "/dev", "/run", "/usr", "/etc", "/bin", "/sbin",
-                                       "/lib", "/lib64", "/boot"};
-    if (path[0] != '/' || path[1] == '\0' || strstr(path, "/../") || strlen(path) >= PATH_MAX)
+                                       "/lib", "/lib64", "/boot", "/var", "/var/lib", "/var/lib/docker", "/home",
+                                       "/home/agent"};
+    size_t len = strlen(path);
+    if (path[0] != '/' || len < 2 || len >= PATH_MAX)
         return false;
+    for (const char *p = path; p; p = strchr(p + 1, '/')) { /* each name: not empty, not a dot or two */
+        size_t n = strcspn(p + 1, "/");
+        if (n == 0 || (p[1] == '.' && (n == 1 || (n == 2 && p[2] == '.'))))
+            return false;
+    }
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (strcmp(path, kept[i]) == 0 || (i < 4 && is_under(path, kept[i])))
             return false;
@@ -360,6 +389,7 @@ int configure(const json_t *msg, struct err *e)
     if (mount_folders(json_object_get(msg, "folders"), &agent, e) < 0)
         return -1;
     write_files(json_object_get(msg, "files"), &agent);
+    oom_watch();
     docker_listen();
     return 0;
 }

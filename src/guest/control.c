@@ -10,6 +10,7 @@
 #include <sys/reboot.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -114,10 +115,24 @@ static json_t *stats(void)
                      "processes", (int)si.procs);
 }
 
+/* Every process is below PID 1, so without a child of ours there is none. */
+static bool processes_left(void)
+{
+    siginfo_t si;
+    return waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 static void power_off(void *arg)
 {
     (void)arg;
-    session_signal_all(SIGKILL);
+    kill(-1, SIGKILL);
+    /* Their files are closed when they are gone, and not before can the disk be left clean. One that hangs in the
+     * kernel is not waited for. */
+    for (int i = 0; i < 50 && processes_left(); i++) {
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            ;
+        usleep(10000);
+    }
     configure_shutdown();
     reboot(LINUX_REBOOT_CMD_POWER_OFF);
 }
@@ -126,7 +141,7 @@ static void power_off(void *arg)
 static void power_off_when_idle(void *arg)
 {
     intptr_t tries = (intptr_t)arg;
-    if (session_count() == 0 || tries == 0)
+    if (!processes_left() || tries == 0)
         power_off(NULL);
     else
         loop_after(50, power_off_when_idle, (void *)(tries - 1));
@@ -178,7 +193,7 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
         rc = configure_resize(&e);
     } else if (strcmp(op, "poweroff") == 0) {
         session_signal_all(SIGHUP);
-        session_signal_all(SIGTERM);
+        kill(-1, SIGTERM); /* daemons and containers as well */
         loop_after(20, power_off_when_idle, (void *)(intptr_t)40);
     } else {
         rc = err_set(&e, STATUS_FAILED, "unknown request \"%s\"", op);
@@ -233,7 +248,7 @@ static int hello(void)
 static void reset(const char *why)
 {
     printf("sbx-guest: control link reset: %s\n", why);
-    session_signal_all(SIGHUP);
+    session_end_all(); /* nobody could ever speak to them again */
     link_free(ctl);
     ctl = link_new(&ops, NULL);
     out_pos = out_len = 0;

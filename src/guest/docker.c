@@ -30,6 +30,8 @@ static void start(struct watch *w, uint32_t events)
 {
     (void)events;
     loop_unwatch(w);
+    if (configure_docker() < 0)
+        control_log("cannot mount /var/lib/docker: %s", strerror(errno));
     engine = fork();
     if (engine == 0) {
         char pid[32];

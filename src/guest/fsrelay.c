@@ -30,6 +30,13 @@ static bool write_all(int fd, const uint8_t *p, size_t n)
     return true;
 }
 
+/* Without a relay every access would hang for good: this way each fails at once. */
+static void give_up(void)
+{
+    printf("sbx-guest: the workspace relay ended\n");
+    umount2(GUEST_FS, MNT_FORCE);
+}
+
 /* Kernel to host: each read of /dev/fuse is one message. */
 static void *requests(void *arg)
 {
@@ -41,8 +48,10 @@ static void *requests(void *arg)
                 continue;
             break; /* ENODEV: unmounted */
         }
-        if (!write_all(port_fd, buf, (size_t)n))
+        if (!write_all(port_fd, buf, (size_t)n)) {
+            give_up();
             break;
+        }
     }
     free(buf);
     return NULL;
@@ -126,6 +135,7 @@ static void *replies(void *arg)
             if (len < 16 || len > MESSAGE_MAX) {
                 printf("sbx-guest: a message of %u bytes on the fs port\n", (unsigned)len);
                 free(buf);
+                give_up();
                 return NULL;
             }
             if (have - at < len)

@@ -21,13 +21,13 @@
 
 /* loop.c: descriptors and timers. */
 struct watch {
-    int fd; /* -1: not watched */
-    uint32_t events;
+    int fd; /* -1: none */
+    uint32_t events; /* 0: the descriptor rests, not even an error or hang-up wakes us */
     void (*ready)(struct watch *w, uint32_t events);
     void *arg;
 };
 int loop_init(void);
-void loop_watch(struct watch *w, int fd, uint32_t events); /* adds, or changes the events */
+void loop_watch(struct watch *w, int fd, uint32_t events); /* adds, changes the events, or lets rest */
 void loop_unwatch(struct watch *w);
 void loop_after(int ms, void (*fn)(void *arg), void *arg);
 _Noreturn void loop_run(void (*reap)(pid_t pid, int status));
@@ -52,6 +52,9 @@ const json_t *configure_env(void);
 const char *configure_cwd(void); /* the first folder, or "" */
 int configure_clock(const json_t *clock);
 int configure_resize(struct err *e);
+/* Docker cannot stand on an overlay: its folder lies on the disk itself. Mounted with the first use, for it
+ * costs a start some 10 ms under emulation. */
+int configure_docker(void);
 void configure_shutdown(void); /* sync, unmount as far as it goes */
 
 /* fsrelay.c: mounts the workspace tree and pumps messages between it and the fs port. */
@@ -81,6 +84,10 @@ void session_writable(uint16_t chan, unsigned stream);
 bool session_reaped(pid_t pid, int status); /* true if it was one of ours */
 unsigned session_count(void);
 void session_signal_all(int sig);
+void session_end_all(void); /* kills and forgets: the link that carried them is gone */
+
+/* oom.c: tells the host whom the kernel killed when memory ran out. */
+void oom_watch(void);
 
 /* docker.c: the Engine, started by the first connection to its socket. */
 void docker_listen(void);

@@ -31,20 +31,23 @@ static int64_t now_ms(void)
 void loop_watch(struct watch *w, int fd, uint32_t events)
 {
     struct epoll_event ev = {.events = events, .data.ptr = w};
-    if (w->fd == fd) {
-        if (w->events != events)
-            epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &ev);
-    } else {
+    if (w->fd != fd)
         loop_unwatch(w);
+    /* epoll tells of hang-ups also who asked for nothing: one that rests must leave the set, or a closed
+     * pipe whose bytes nobody may take yet would keep us busy. */
+    if (events && !w->events)
         epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev);
-    }
+    else if (events && w->events != events)
+        epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &ev);
+    else if (!events && w->events)
+        epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
     w->fd = fd;
     w->events = events;
 }
 
 void loop_unwatch(struct watch *w)
 {
-    if (w->fd >= 0)
+    if (w->fd >= 0 && w->events)
         epoll_ctl(epfd, EPOLL_CTL_DEL, w->fd, NULL);
     w->fd = -1;
     w->events = 0;

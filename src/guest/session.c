@@ -36,11 +36,15 @@ struct session {
     uint16_t chan;
     pid_t pid;
     bool tty, connecting, exited, closing;
+    bool lingered;        /* exited LINGER_MS ago */
+    bool killed;          /* by the host: whoever is left ends with it */
+    bool tried6;          /* the connection goes to ::1 by now */
     int status;
     json_t *reply_to;     /* `connect` waits for its answer */
     struct watch in;      /* the program's stdin; for a terminal or a connection all is `in` */
     struct watch out[2];  /* stdout, stderr */
     bool out_done[2];
+    int left[2];          /* lingered, pipes: bytes of its own that are still to be read */
     bool in_eof;          /* no more input will come */
     struct pending input;
 };
@@ -93,6 +97,8 @@ static void destroy(struct session *s)
     close_watch(&s->in);
     close_watch(&s->out[0]);
     close_watch(&s->out[1]);
+    if (s->killed)
+        cgroup_write(s, "cgroup.kill", "1");
     if (s->pid > 0) {
         cgroup_path(path, sizeof path, s, NULL);
         rmdir(path); /* fails while the session left processes behind; they live on */
@@ -142,22 +148,21 @@ static void finish_out(struct session *s, int i)
     maybe_finish(s);
 }
 
+/* A process that outlives the session may hold its pipes open, and go on writing. What was in them by now is
+ * the session's and is delivered whenever the host takes it; what comes later belongs to nobody. */
 static void linger_over(void *arg)
 {
-    struct session *s = find((uint16_t)(uintptr_t)arg);
-    if (!s || !s->exited)
+    uint16_t chan = (uint16_t)(uintptr_t)arg;
+    struct session *s = find(chan);
+    if (!s || !s->exited || s->lingered)
         return;
+    s->lingered = true;
     for (int i = 0; i < 2; i++)
-        if (!s->out_done[i] && s->out[i].fd >= 0 && s->out[i].events) {
-            uint8_t probe;
-            (void)probe;
+        if (s->out[i].fd >= 0 && !s->tty && ioctl(s->out[i].fd, FIONREAD, &s->left[i]) < 0)
+            s->left[i] = 0;
+    for (int i = 0; i < 2; i++)
+        if (!s->out_done[i] && s->out[i].fd >= 0 && s->out[i].events)
             out_ready(&s->out[i], EPOLLIN);
-            s = find((uint16_t)(uintptr_t)arg);
-            if (!s)
-                return;
-            if (!s->out_done[i] && s->out[i].events)
-                finish_out(s, i); /* empty, but held open by a process that outlives the session */
-        }
 }
 
 /* Reads no more than the host will take, so what is not read stays in the pipe and the program waits. */
@@ -177,17 +182,22 @@ static void out_ready(struct watch *w, uint32_t events)
             loop_watch(w, w->fd, 0);
             return;
         }
-        ssize_t n = read(w->fd, buf, credit < sizeof buf ? credit : sizeof buf);
+        size_t want = credit < sizeof buf ? credit : sizeof buf;
+        if (s->lingered && !s->tty && want > (size_t)s->left[i])
+            want = (size_t)s->left[i];
+        ssize_t n = want ? read(w->fd, buf, want) : 0;
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno == EAGAIN)
+        if (n < 0 && errno == EAGAIN && !s->lingered)
             return;
         if (n <= 0) { /* a terminal whose last writer is gone says EIO */
             finish_out(s, i);
             return;
         }
         link_send_data(l, s->chan, (unsigned)i, buf, (size_t)n);
-        if ((size_t)n < sizeof buf / 4)
+        if (s->lingered)
+            s->left[i] -= (int)n;
+        else if ((size_t)n < sizeof buf / 4)
             return;
     }
 }
@@ -386,15 +396,22 @@ struct start {
     const struct user *u;
     char **argv, **envp;
     const char *cwd, *program;
-    bool login;
+    bool cwd_given;
     int fd[3]; /* what becomes 0, 1, 2 */
     struct winsize ws;
     int report;
 };
 
+/* What the child could not do; nothing is written when it became the program. */
+struct failure {
+    int error;
+    bool cwd;
+};
+
 static _Noreturn void child(const struct start *st)
 {
     int why = 0;
+    struct failure f = {0};
     cgroup_write(st->s, "cgroup.procs", "0");
     setsid();
     FILE *score = fopen("/proc/self/oom_score_adj", "we");
@@ -412,21 +429,26 @@ static _Noreturn void child(const struct start *st)
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    struct rlimit files = {1048576, 1048576};
+    /* Room for watchers and servers, without the million descriptors that old programs close one by one. */
+    struct rlimit files = {65536, 1048576};
     setrlimit(RLIMIT_NOFILE, &files);
     umask(022);
     if (st->s->tty && fchown(0, st->u->uid, (gid_t)-1) < 0)
         why = errno;
     if (setgroups((size_t)st->u->ngroups, st->u->groups) < 0 || setgid(st->u->gid) < 0 || setuid(st->u->uid) < 0)
         why = errno;
-    if (!why && chdir(st->cwd) < 0 && chdir(st->u->home) < 0 && chdir("/") < 0)
-        why = errno;
+    if (!why && chdir(st->cwd) < 0) {
+        f.cwd = st->cwd_given;
+        if (st->cwd_given || (chdir(st->u->home) < 0 && chdir("/") < 0))
+            why = errno;
+    }
     if (!why) {
         environ = st->envp;
         execvpe(st->program, st->argv, st->envp);
         why = errno;
     }
-    ssize_t ignored = write(st->report, &why, sizeof why);
+    f.error = why;
+    ssize_t ignored = write(st->report, &f, sizeof f);
     (void)ignored;
     _exit(127);
 }
@@ -502,7 +524,8 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
     environment(&env, &u, msg, tty);
     int report[2] = {-1, -1};
     struct start st = {.s = s, .u = &u, .argv = argv, .envp = env.v, .program = argv[0], .fd = {-1, -1, -1}};
-    st.cwd = cwd && cwd[0] ? cwd : configure_cwd()[0] ? configure_cwd() : u.home;
+    st.cwd_given = cwd && cwd[0];
+    st.cwd = st.cwd_given ? cwd : configure_cwd()[0] ? configure_cwd() : u.home;
     char login[280];
     if (json_is_true(json_object_get(msg, "login"))) {
         const char *base = strrchr(argv[0], '/');
@@ -511,6 +534,7 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
     }
     char path[128];
     int rc = -1, why = 0;
+    struct failure failed = {0};
     cgroup_path(path, sizeof path, s, NULL);
     mkdir(path, 0755);
     if (plumb(s, &st, msg) < 0 || pipe2(report, O_CLOEXEC) < 0) {
@@ -526,15 +550,18 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
         why = s->pid < 0 ? errno : 0;
         environ = old;
         close(report[1]);
-        if (s->pid > 0 && read(report[0], &why, sizeof why) != (ssize_t)sizeof why)
-            why = 0;
+        if (s->pid > 0 && read(report[0], &failed, sizeof failed) == (ssize_t)sizeof failed)
+            why = failed.error;
         close(report[0]);
     }
     close_child_side(&st);
     if (why) {
-        err_errno(e, why, "cannot run %s", st.program);
+        if (failed.cwd)
+            err_errno(e, why, "cannot enter %s", st.cwd);
+        else
+            err_errno(e, why, "cannot run %s", st.program);
         if (e)
-            e->status = why == ENOENT ? 127 : 126;
+            e->status = why == ENOENT && !failed.cwd ? 127 : 126;
         link_close(control_link(), chan);
         destroy(s);
     } else {
@@ -548,6 +575,24 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
     return rc;
 }
 
+static int connect_loopback(int family, uint16_t port)
+{
+    struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    bool six = family == AF_INET6;
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (connect(fd, six ? (struct sockaddr *)&a6 : (struct sockaddr *)&a4, six ? sizeof a6 : sizeof a4) == 0 ||
+        errno == EINPROGRESS)
+        return fd;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
 /* Published ports: a connection inside of the machine is a channel. */
 static void connected(struct watch *w, uint32_t events)
 {
@@ -557,6 +602,16 @@ static void connected(struct watch *w, uint32_t events)
     (void)events;
     getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &error, &len);
     json_t *id = json_object_get(s->reply_to, "id");
+    if (error == ECONNREFUSED && !s->tried6) {
+        /* "localhost" is ::1 alone to many a development server. */
+        close_watch(w);
+        s->tried6 = true;
+        int fd = connect_loopback(AF_INET6, (uint16_t)json_integer_value(json_object_get(s->reply_to, "port")));
+        if (fd >= 0) {
+            loop_watch(w, fd, EPOLLOUT);
+            return;
+        }
+    }
     if (error) {
         control_note(json_pack("{s:s, s:O, s:b, s:s, s:i}", "op", "reply", "id", id, "ok", 0, "error",
                                strerror(error), "status", STATUS_FAILED));
@@ -578,19 +633,14 @@ int session_connect(const json_t *msg, struct err *e)
 {
     uint16_t chan = (uint16_t)json_integer_value(json_object_get(msg, "chan"));
     json_int_t port = json_integer_value(json_object_get(msg, "port"));
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
-                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (port < 1 || port > 65535)
         return err_set(e, STATUS_USAGE, "port %lld is out of range", (long long)port);
     struct session *s = session_new(chan, false, e);
     if (!s)
         return -1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (fd < 0 || (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS)) {
+    int fd = connect_loopback(AF_INET, (uint16_t)port);
+    if (fd < 0) {
         err_errno(e, errno, "port %lld in the machine", (long long)port);
-        if (fd >= 0)
-            close(fd);
         link_close(control_link(), chan);
         destroy(s);
         return -1;
@@ -670,7 +720,8 @@ int session_kill(const json_t *msg, struct err *e)
     struct session *s = of(msg, e);
     if (!s)
         return -1;
-    if (s->pid > 0)
+    s->killed = true;
+    if (s->pid > 0 && !s->exited)
         kill(-s->pid, SIGHUP);
     loop_after(2000, kill_hard, (void *)(uintptr_t)s->chan);
     return 0;
@@ -685,7 +736,7 @@ void session_close(uint16_t chan)
         return;
     if (s->pid > 0 && !s->exited) {
         kill(-s->pid, SIGHUP);
-        cgroup_write(s, "cgroup.kill", "1");
+        s->killed = true;
     }
     destroy(s);
 }
@@ -713,5 +764,13 @@ void session_signal_all(int sig)
             cgroup_write(s, "cgroup.kill", "1");
         else if (!s->exited)
             kill(-s->pid, sig);
+    }
+}
+
+void session_end_all(void)
+{
+    while (sessions) {
+        sessions->killed = sessions->pid > 0;
+        destroy(sessions);
     }
 }
