@@ -18,7 +18,6 @@ static const struct config_key keys[] = {
     {"net.map", CONFIG_MAP, "{}", NULL, "HOST[:PORT]=ADDRESS:PORT: dial this host elsewhere; rules still speak of the host"},
     {"net.outside", CONFIG_LIST, "[]", NULL, "address ranges that count as outside although they are not global"},
     {"net.ca", CONFIG_LIST, "[]", NULL, "files of further certificate authorities that upstream servers may use"},
-    {"net.proxy", CONFIG_STRING, "\"\"", NULL, "a company's proxy for outgoing connections, http://HOST:PORT"},
     {"attach.prefix", CONFIG_STRING, "\"ctrl-]\"", NULL, "the key that precedes commands of an attached terminal"},
     {"attach.scrollback", CONFIG_INT, "10000", "0..1000000", "lines of scrollback kept for each session"},
     {NULL, 0, NULL, NULL, NULL},
