@@ -5,11 +5,25 @@
 #include <string.h>
 
 #include "core/sanitize.h"
+#include "core/width.h"
 
 enum state { GROUND, ESC, ESC_INTER, CSI, CSI_IGNORE, STRING, STRING_ESC };
 enum string_kind { OSC, DCS, OTHER };
 
 #define OUT_CAP 4096u
+#define MARKS_MAX 5u /* joined to one character: libvterm's cell has room for them, and more is an attack on somebody */
+
+/* What the font number of a libvterm cell carries (SGR 10 + bits). */
+enum { FONT_DIM = 1, FONT_CONCEAL = 2, FONT_OVERLINE = 4 };
+
+/* DEC private modes that are followed and passed on, and whether they are on at first. */
+static const struct {
+    uint16_t number;
+    bool on;
+} mode_table[] = {{1, false},    {5, false},    {6, false},    {7, true},     {12, false},   {25, true},
+                  {1000, false}, {1002, false}, {1003, false}, {1004, false}, {1006, false}, {1047, false},
+                  {1048, false}, {1049, false}, {2004, false}, {2026, false}};
+#define MODES (sizeof mode_table / sizeof *mode_table)
 
 struct param {
     uint16_t value;
@@ -36,9 +50,32 @@ struct vtfilter {
     unsigned utf8_len;
     char last[4]; /* the last character, for REP */
     unsigned last_len;
+    unsigned marks;                   /* joined to it so far */
+    struct pen {
+        unsigned font;   /* FONT_* */
+        bool drawing[2]; /* G0 and G1 are DEC's line drawing */
+        bool shifted;    /* G1 is in use */
+    } pen, saved;        /* now, and at the last DECSC */
+    uint32_t modes;                   /* bits of mode_table */
+    bool rang, coloured;              /* a BEL was the last that was passed on; an SGR other than reset was */
     char out[OUT_CAP];
     size_t out_len;
+    long last_print;
 };
+
+static void reset_modes(struct vtfilter *f, bool soft)
+{
+    for (size_t i = 0; i < MODES; i++) {
+        uint32_t bit = 1u << i;
+        unsigned m = mode_table[i].number;
+        if (soft && m != 1 && m != 6 && m != 7 && m != 25)
+            continue;
+        f->modes = mode_table[i].on ? f->modes | bit : f->modes & ~bit;
+    }
+    f->pen = (struct pen){0};
+    if (!soft)
+        f->saved = f->pen;
+}
 
 struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops, void *arg)
 {
@@ -47,6 +84,8 @@ struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops,
         f->profile = profile;
         f->ops = ops;
         f->arg = arg;
+        f->last_print = VT_PRINT_SAME;
+        reset_modes(f, false);
     }
     return f;
 }
@@ -66,14 +105,28 @@ static void flush(struct vtfilter *f)
     if (f->out_len)
         f->ops->out(f->out, f->out_len, f->arg);
     f->out_len = 0;
+    f->last_print = VT_PRINT_SAME;
 }
 
-static void put(struct vtfilter *f, const char *s, size_t n)
+long vtfilter_last_print(const struct vtfilter *f)
+{
+    return f->last_print;
+}
+
+/* What leaves the cursor where it is. */
+static void put_still(struct vtfilter *f, const char *s, size_t n)
 {
     if (f->out_len + n > OUT_CAP)
         flush(f);
     memcpy(f->out + f->out_len, s, n);
     f->out_len += n;
+    f->rang = false;
+}
+
+static void put(struct vtfilter *f, const char *s, size_t n)
+{
+    put_still(f, s, n);
+    f->last_print = VT_PRINT_NONE;
 }
 
 static void reply(struct vtfilter *f, const char *s)
@@ -104,7 +157,8 @@ static void sgr_flush(struct sgr_out *o)
 {
     if (o->n) {
         o->buf[o->len++] = 'm';
-        put(o->f, o->buf, o->len);
+        put_still(o->f, o->buf, o->len);
+        o->f->coloured = !(o->len == 4 && o->buf[2] == '0');
     }
     o->len = 0;
     o->n = 0;
@@ -159,22 +213,31 @@ static unsigned colour(const struct param *p, unsigned n, char *text, size_t cap
     return n;
 }
 
-/* libvterm 0.1.4 keeps a font number per cell (SGR 10 to 19) and no dim, conceal or overline: these are the bits of
- * the number.  Which are on is not known here, so each is set alone, and dim, the one in daily use, wins. */
-static const char *libvterm_attr(unsigned v)
+/* libvterm 0.1.4 has no dim, conceal or overline, but keeps a font number per cell (SGR 10 to 19), which no program
+ * uses: its bits carry them.  True if v is one of these. */
+static bool font_attr(struct vtfilter *f, unsigned v)
 {
     switch (v) {
     case 2:
-        return "11";
+        f->pen.font |= FONT_DIM;
+        return true;
+    case 22: /* not bold either */
+        f->pen.font &= ~(unsigned)FONT_DIM;
+        return true;
     case 8:
-        return "12";
-    case 53:
-        return "14";
+        f->pen.font |= FONT_CONCEAL;
+        return true;
     case 28:
+        f->pen.font &= ~(unsigned)FONT_CONCEAL;
+        return true;
+    case 53:
+        f->pen.font |= FONT_OVERLINE;
+        return true;
     case 55:
-        return "10";
+        f->pen.font &= ~(unsigned)FONT_OVERLINE;
+        return true;
     default:
-        return NULL;
+        return false;
     }
 }
 
@@ -185,7 +248,9 @@ static void sgr(struct vtfilter *f)
     unsigned n = f->nparams;
     char text[40];
     if (n == 0) {
-        put(f, "\033[m", 3);
+        f->pen.font = 0;
+        f->coloured = false;
+        put_still(f, "\033[m", 3);
         return;
     }
     for (unsigned i = 0; i < n;) {
@@ -203,20 +268,24 @@ static void sgr(struct vtfilter *f)
             unsigned style = p[i + 1].value > 5 ? 1 : p[i + 1].value;
             if (style == 0)
                 sgr_add(&o, "24", 1);
-            else if (f->profile == VT_TERMINAL) {
+            else if (f->profile == VT_PLAIN || (f->profile == VT_LIBVTERM && style > 3))
+                sgr_add(&o, "4", 1); /* libvterm knows single, double and curly */
+            else {
                 snprintf(text, sizeof text, "4:%u", style);
                 sgr_add(&o, text, 1);
-            } else {
-                sgr_add(&o, style == 2 && f->profile == VT_LIBVTERM ? "21" : "4", 1);
             }
-        } else if (f->profile == VT_LIBVTERM && libvterm_attr(v)) {
-            sgr_add(&o, libvterm_attr(v), 1);
-        } else if (f->profile == VT_LIBVTERM && v == 22) {
-            sgr_add(&o, "22", 1);
-            sgr_add(&o, "10", 1);
+        } else if (f->profile == VT_LIBVTERM && font_attr(f, v)) {
+            if (v == 22)
+                sgr_add(&o, "22", 1);
+            snprintf(text, sizeof text, "%u", 10 + f->pen.font);
+            sgr_add(&o, text, 1);
+        } else if (f->profile == VT_LIBVTERM && v == 6) {
+            sgr_add(&o, "5", 1);
         } else if (v <= 9 || (v >= 21 && v <= 29) || (v >= 30 && v <= 49) || v == 53 || v == 55 || v == 59 ||
                    (v >= 90 && v <= 107)) {
-            if (!(f->profile == VT_LIBVTERM && (v == 59 || v == 6))) {
+            if (v == 0)
+                f->pen.font = 0;
+            if (!(v == 59 && f->profile != VT_TERMINAL)) {
                 snprintf(text, sizeof text, "%u", v);
                 sgr_add(&o, text, 1);
             }
@@ -227,6 +296,9 @@ static void sgr(struct vtfilter *f)
 }
 
 /* ---- CSI ---- */
+
+static void rewrite(struct vtfilter *f, char final, unsigned max);
+static void print(struct vtfilter *f, const char *s, unsigned n);
 
 static unsigned arg(const struct vtfilter *f, unsigned i, unsigned fallback)
 {
@@ -239,18 +311,21 @@ static void repeat(struct vtfilter *f)
     if (n > VT_REPEAT_MAX)
         n = VT_REPEAT_MAX;
     while (f->last_len && n--)
-        put(f, f->last, f->last_len);
+        print(f, f->last, f->last_len);
 }
 
-static bool mode_known(unsigned mode)
+static int mode_index(unsigned number)
 {
-    switch (mode) {
-    case 1: case 5: case 6: case 7: case 12: case 25: case 47: case 1047: case 1048: case 1049:
-    case 1000: case 1002: case 1003: case 1004: case 1006: case 2004: case 2026:
-        return true;
-    default:
-        return false;
-    }
+    for (size_t i = 0; i < MODES; i++)
+        if (mode_table[i].number == number)
+            return (int)i;
+    return -1;
+}
+
+static void save_cursor(struct vtfilter *f)
+{
+    f->saved = f->pen;
+    event(f, VT_SAVE_CURSOR, 0, true, NULL);
 }
 
 static void modes(struct vtfilter *f, bool set)
@@ -258,14 +333,28 @@ static void modes(struct vtfilter *f, bool set)
     for (unsigned i = 0; i < f->nparams; i++) {
         unsigned m = f->params[i].value;
         char text[24];
-        if (!mode_known(m))
+        if (m == 47) /* the same screen; libvterm 0.1.4 knows it by this number alone */
+            m = 1047;
+        int k = mode_index(m);
+        if (k < 0)
             continue;
+        if (set)
+            f->modes |= 1u << k;
+        else
+            f->modes &= ~(1u << k);
         event(f, VT_MODE, (int)m, set, NULL);
-        /* libvterm has no use for these; the user's terminal is told the same that the guest asked. */
-        if (f->profile == VT_LIBVTERM && (m == 2026 || m == 12))
+        if ((m == 1048 || m == 1049) && set)
+            save_cursor(f);
+        else if (m == 1048 || m == 1049)
+            f->pen = f->saved;
+        /* Not for libvterm: it would turn the cells round, or has no use for them. */
+        if (f->profile == VT_LIBVTERM && (m == 2026 || m == 12 || m == 5))
             continue;
         int n = snprintf(text, sizeof text, "\033[?%u%c", m, set ? 'h' : 'l');
-        put(f, text, (size_t)n);
+        if (m == 6 || m == 1047 || m == 1048 || m == 1049)
+            put(f, text, (size_t)n);
+        else
+            put_still(f, text, (size_t)n);
     }
 }
 
@@ -273,9 +362,95 @@ static void report_mode(struct vtfilter *f)
 {
     char text[32];
     unsigned m = arg(f, 0, 0);
-    /* 2: "known, and off" is all that an honest constant can say; 2026 is worth offering. */
-    snprintf(text, sizeof text, "\033[?%u;%u$y", m, mode_known(m) ? 2u : 0u);
+    int k = mode_index(m == 47 ? 1047 : m);
+    snprintf(text, sizeof text, "\033[?%u;%u$y", m, k < 0 ? 0u : f->modes >> k & 1u ? 1u : 2u);
     reply(f, text);
+}
+
+static void report_cursor(struct vtfilter *f, const char *prefix)
+{
+    char text[48];
+    int row = 1, col = 1;
+    flush(f);
+    if (f->ops->cursor)
+        f->ops->cursor(&row, &col, f->arg);
+    snprintf(text, sizeof text, "\033[%s%d;%dR", prefix, row, col);
+    reply(f, text);
+}
+
+/* The size in characters, and in pixels of a cell that is always 10 wide and 20 high: numbers, nothing of the host. */
+static void report_size(struct vtfilter *f)
+{
+    char text[48];
+    int rows, cols;
+    if (!f->ops->size)
+        return;
+    f->ops->size(&rows, &cols, f->arg);
+    switch (arg(f, 0, 0)) {
+    case 14:
+        snprintf(text, sizeof text, "\033[4;%d;%dt", rows * 20, cols * 10);
+        break;
+    case 16:
+        snprintf(text, sizeof text, "\033[6;20;10t");
+        break;
+    case 18:
+        snprintf(text, sizeof text, "\033[8;%d;%dt", rows, cols);
+        break;
+    default: /* the title's report above all is never answered */
+        return;
+    }
+    reply(f, text);
+}
+
+/* A reset, as a list of what it is: libvterm's own forgets to leave the alternate screen, and a user's terminal would
+ * lose its title, its history and what it was set to before we came. */
+static void reset(struct vtfilter *f)
+{
+    event(f, VT_RESET, 0, true, NULL);
+    if (f->profile == VT_LIBVTERM)
+        put(f, "\033[?1047l\033c\0337", 12);
+    else
+        put(f,
+            "\033[?1049l\033[!p\033[?5l\033[?7h\033[?1000l\033[?1002l\033[?1003l\033[?1004l\033[?1006l\033[?2004l"
+            "\033[?2026l\033[r\033[m\033[0 q\033[H\033[2J",
+            sizeof "\033[?1049l\033[!p\033[?5l\033[?7h\033[?1000l\033[?1002l\033[?1003l\033[?1004l\033[?1006l\033[?2004l"
+                   "\033[?2026l\033[r\033[m\033[0 q\033[H\033[2J" -
+                1);
+    reset_modes(f, false);
+}
+
+/* Margins that the screen has, or nothing: libvterm takes others for a reset, terminals for none. */
+static void margins(struct vtfilter *f)
+{
+    unsigned top = arg(f, 0, 1), bottom = arg(f, 1, 0);
+    char text[32];
+    int rows = 0, cols = 0;
+    if (f->ops->size)
+        f->ops->size(&rows, &cols, f->arg);
+    if (rows && (bottom == 0 || bottom > (unsigned)rows))
+        bottom = (unsigned)rows;
+    if (bottom && top >= bottom)
+        return;
+    bool whole = top == 1 && (bottom == 0 || bottom == (unsigned)rows);
+    event(f, VT_MARGINS, whole ? 0 : (int)(top << 16 | bottom), true, NULL);
+    if (whole)
+        snprintf(text, sizeof text, "\033[r");
+    else if (bottom)
+        snprintf(text, sizeof text, "\033[%u;%ur", top, bottom);
+    else
+        snprintf(text, sizeof text, "\033[%ur", top);
+    put(f, text, strlen(text));
+}
+
+static void erase_display(struct vtfilter *f)
+{
+    unsigned what = arg(f, 0, 0);
+    if (what == 3) { /* ours is cleared; the user's own history is not the guest's */
+        event(f, VT_CLEAR_HISTORY, 0, true, NULL);
+        return;
+    }
+    if (what < 3)
+        rewrite(f, 'J', 1);
 }
 
 /* Writes the sequence again from what was understood. */
@@ -312,8 +487,10 @@ static void csi(struct vtfilter *f, char final)
         unsigned shape = arg(f, 0, 0);
         if (shape > 6)
             return;
+        char text[16];
         event(f, VT_CURSOR_SHAPE, (int)shape, true, NULL);
-        rewrite(f, final, 1);
+        int n = snprintf(text, sizeof text, "\033[%u q", shape);
+        put_still(f, text, (size_t)n);
         return;
     }
     if (f->ninter == 1 && f->inter[0] == '$' && final == 'p') { /* DECRQM */
@@ -324,6 +501,7 @@ static void csi(struct vtfilter *f, char final)
     if (f->ninter == 1 && f->inter[0] == '!' && final == 'p' && !f->prefix) { /* DECSTR */
         event(f, VT_RESET, 1, true, NULL);
         put(f, "\033[!p", 4);
+        reset_modes(f, true);
         return;
     }
     if (f->ninter)
@@ -339,15 +517,8 @@ static void csi(struct vtfilter *f, char final)
             rewrite(f, final, 1);
             break;
         case 'n':
-            if (arg(f, 0, 0) == 6) {
-                char text[48];
-                int row = 1, col = 1;
-                flush(f);
-                if (f->ops->cursor)
-                    f->ops->cursor(&row, &col, f->arg);
-                snprintf(text, sizeof text, "\033[?%d;%dR", row, col);
-                reply(f, text);
-            }
+            if (arg(f, 0, 0) == 6)
+                report_cursor(f, "?");
             break;
         }
         return;
@@ -374,42 +545,45 @@ static void csi(struct vtfilter *f, char final)
         if (arg(f, 0, 0) == 5) {
             reply(f, "\033[0n");
         } else if (arg(f, 0, 0) == 6) {
-            char text[48];
-            int row = 1, col = 1;
-            flush(f);
-            if (f->ops->cursor)
-                f->ops->cursor(&row, &col, f->arg);
-            snprintf(text, sizeof text, "\033[%d;%dR", row, col);
-            reply(f, text);
+            report_cursor(f, "");
         }
         break;
-    case 't': /* reports of a window that does not exist; the title report above all is never answered */
+    case 't':
+        report_size(f);
         break;
     case 'h':
     case 'l':
-        if (arg(f, 0, 0) == 4 || arg(f, 0, 0) == 20)
+        if (arg(f, 0, 0) == 4 || arg(f, 0, 0) == 20) {
+            event(f, VT_ANSI_MODE, (int)arg(f, 0, 0), final == 'h', NULL);
             rewrite(f, final, 1);
+        }
         break;
-    case '@': case 'A': case 'B': case 'C': case 'D': case 'E': case 'F': case 'G': case 'I': case 'J': case 'K':
+    case 'J':
+        erase_display(f);
+        break;
+    case '@': case 'A': case 'B': case 'C': case 'D': case 'E': case 'F': case 'G': case 'I': case 'K':
     case 'L': case 'M': case 'P': case 'S': case 'T': case 'X': case 'Z': case '`': case 'a': case 'd': case 'e':
     case 'g':
         rewrite(f, final, 1);
         break;
     case 'r':
-        event(f, VT_MARGINS, (int)(arg(f, 0, 0) << 16 | arg(f, 1, 0)), true, NULL);
-        rewrite(f, final, 2);
+        margins(f);
         break;
     case 'H':
     case 'f':
         rewrite(f, final, 2);
         break;
     case 's':
-        if (f->nparams == 0)
+        if (f->nparams == 0) {
+            save_cursor(f);
             put(f, "\033[s", 3);
+        }
         break;
     case 'u':
-        if (f->nparams == 0)
+        if (f->nparams == 0) {
+            f->pen = f->saved;
             put(f, "\033[u", 3);
+        }
         break;
     }
 }
@@ -423,13 +597,25 @@ static void tell(struct vtfilter *f, enum vt_event ev, const char *text, size_t 
     size_t n = strlen(text);
     sanitize_line(safe, max < sizeof safe ? max : sizeof safe, text, n);
     event(f, ev, 0, true, safe);
+    if (f->profile != VT_TERMINAL)
+        return;
+    /* A number first would be another program's command to the terminal (ConEmu's 9;N). */
+    char out[sizeof safe + 16];
+    int len = 0;
+    if (ev == VT_TITLE)
+        len = snprintf(out, sizeof out, "\033]2;%s\033\\", safe);
+    else if (ev == VT_NOTIFY && safe[0] && !(safe[0] >= '0' && safe[0] <= '9'))
+        len = snprintf(out, sizeof out, "\033]9;%s\033\\", safe);
+    put_still(f, out, (size_t)len);
 }
+
+#define LINK_MAX 2000u
 
 static bool link_ok(const char *uri)
 {
     static const char *const schemes[] = {"http://", "https://", "mailto:"};
     size_t n = strlen(uri);
-    if (n > 2000)
+    if (n > LINK_MAX)
         return false;
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)uri[i] <= 0x20 || (unsigned char)uri[i] >= 0x7f)
@@ -447,11 +633,11 @@ static void hyperlink(struct vtfilter *f, const char *rest)
         return;
     uri++;
     if (*uri == '\0') {
-        put(f, "\033]8;;\033\\", 7);
+        put_still(f, "\033]8;;\033\\", 7);
     } else if (link_ok(uri)) {
-        put(f, "\033]8;;", 5);
-        put(f, uri, strlen(uri));
-        put(f, "\033\\", 2);
+        char text[LINK_MAX + 16];
+        int n = snprintf(text, sizeof text, "\033]8;;%s\033\\", uri);
+        put_still(f, text, (size_t)n);
     }
 }
 
@@ -477,12 +663,38 @@ static void colour_query(struct vtfilter *f, unsigned code, const char *rest)
     reply(f, text);
 }
 
+/* OSC 4 ; N ? : xterm's palette, whatever the user's is. */
+static void palette_query(struct vtfilter *f, const char *rest)
+{
+    static const uint32_t base[16] = {0x000000, 0xcd0000, 0x00cd00, 0xcdcd00, 0x0000ee, 0xcd00cd, 0x00cdcd, 0xe5e5e5,
+                                      0x7f7f7f, 0xff0000, 0x00ff00, 0xffff00, 0x5c5cff, 0xff00ff, 0x00ffff, 0xffffff};
+    static const uint8_t steps[6] = {0, 95, 135, 175, 215, 255};
+    char *end, text[64];
+    unsigned long n = strtoul(rest, &end, 10);
+    unsigned r, g, b;
+    if (end == rest || n > 255 || strcmp(end, ";?") != 0)
+        return;
+    if (n < 16) {
+        r = base[n] >> 16;
+        g = base[n] >> 8 & 255u;
+        b = base[n] & 255u;
+    } else if (n < 232) {
+        r = steps[(n - 16) / 36];
+        g = steps[(n - 16) / 6 % 6];
+        b = steps[(n - 16) % 6];
+    } else {
+        r = g = b = (unsigned)(8 + 10 * (n - 232));
+    }
+    snprintf(text, sizeof text, "\033]4;%lu;rgb:%02x%02x/%02x%02x/%02x%02x\033\\", n, r, r, g, g, b, b);
+    reply(f, text);
+}
+
 static void osc(struct vtfilter *f)
 {
     char *s = f->string;
     char *rest = s;
     unsigned long code = strtoul(s, &rest, 10);
-    if (rest == s || (*rest != ';' && *rest != '\0') || code > 9999)
+    if (*s < '0' || *s > '9' || (*rest != ';' && *rest != '\0') || code > 9999)
         return;
     if (*rest == ';')
         rest++;
@@ -490,6 +702,9 @@ static void osc(struct vtfilter *f)
     case 0:
     case 2:
         tell(f, VT_TITLE, rest, 256);
+        break;
+    case 4:
+        palette_query(f, rest);
         break;
     case 7:
         tell(f, VT_CWD, rest, 1024);
@@ -533,6 +748,16 @@ static void dcs(struct vtfilter *f)
         reply(f, "\033P0+r\033\\");
 }
 
+static void string_void(struct vtfilter *f)
+{
+    if (f->string_cap > 4096) { /* a large one is rare: give the memory back */
+        free(f->string);
+        f->string = NULL;
+        f->string_cap = 0;
+    }
+    f->string_len = 0;
+}
+
 static void string_end(struct vtfilter *f)
 {
     f->state = GROUND;
@@ -543,12 +768,7 @@ static void string_end(struct vtfilter *f)
         else if (f->kind == DCS)
             dcs(f);
     }
-    if (f->string_cap > 4096) { /* a large one is rare: give the memory back */
-        free(f->string);
-        f->string = NULL;
-        f->string_cap = 0;
-    }
-    f->string_len = 0;
+    string_void(f);
 }
 
 static void string_begin(struct vtfilter *f, enum string_kind kind)
@@ -569,6 +789,7 @@ static void string_put(struct vtfilter *f, unsigned char c)
         char *more = f->string_len + 2 > max ? NULL : realloc(f->string, cap);
         if (!more) {
             f->string_dropped = true; /* it is read to its end, and means nothing */
+            string_void(f);
             return;
         }
         f->string = more;
@@ -586,7 +807,15 @@ static void esc(struct vtfilter *f, char final)
         return;
     if (f->ninter == 0) {
         switch (final) {
-        case '7': case '8': case 'D': case 'E': case 'H': case 'M':
+        case '7':
+            save_cursor(f);
+            put(f, "\0337", 2);
+            break;
+        case '8':
+            f->pen = f->saved;
+            put(f, "\0338", 2);
+            break;
+        case 'D': case 'E': case 'H': case 'M':
             text[1] = final;
             put(f, text, 2);
             break;
@@ -594,20 +823,17 @@ static void esc(struct vtfilter *f, char final)
         case '>':
             event(f, VT_KEYPAD, 0, final == '=', NULL);
             text[1] = final;
-            put(f, text, 2);
+            put_still(f, text, 2);
             break;
         case 'c':
-            event(f, VT_RESET, 0, true, NULL);
-            put(f, "\033c", 2);
+            reset(f);
             break;
         }
         return;
     }
-    /* Character sets: only those that libvterm and every terminal know. */
-    if (f->ninter == 1 && (f->inter[0] == '(' || f->inter[0] == ')') && (final == 'B' || final == '0' || final == 'A')) {
-        text[1] = f->inter[0];
-        text[2] = final;
-        put(f, text, 3);
+    /* Line drawing is translated here: libvterm reads no UTF-8 in the same breath as a set that was designated. */
+    if (f->ninter == 1 && (f->inter[0] == '(' || f->inter[0] == ')')) {
+        f->pen.drawing[f->inter[0] == ')'] = final == '0';
     } else if (f->ninter == 1 && f->inter[0] == '#' && final == '8') {
         put(f, "\033#8", 3);
     }
@@ -621,32 +847,75 @@ static void control(struct vtfilter *f, unsigned char c)
     switch (c) {
     case 7:
         event(f, VT_BELL, 0, true, NULL);
+        if (f->profile == VT_TERMINAL && !f->rang) { /* a thousand in a row ring once */
+            put_still(f, "\a", 1);
+            f->rang = true;
+        }
         break;
     case '\b': case '\t': case '\n': case '\r':
         put(f, &ch, 1);
         break;
-    case '\v': case '\f': case 14: case 15:
+    case '\v': case '\f':
         if (f->profile != VT_PLAIN)
             put(f, &ch, 1);
+        break;
+    case 14: case 15: /* SO, SI */
+        f->pen.shifted = c == 14 && f->profile != VT_PLAIN;
         break;
     }
 }
 
 static void print(struct vtfilter *f, const char *s, unsigned n)
 {
-    put(f, s, n);
+    put_still(f, s, n);
+    f->last_print = (long)(f->out_len - n);
+    f->marks = 0;
     memcpy(f->last, s, n);
     f->last_len = n;
 }
 
+/* What joins the character before it goes with that one, and there is a limit to how many do. */
+static void join(struct vtfilter *f, const char *s, unsigned n)
+{
+    if (f->marks++ < MARKS_MAX)
+        put_still(f, s, n);
+}
+
 static const char replacement[] = "\xef\xbf\xbd";
+
+/* A character that something else interrupts. */
+static void cut_character(struct vtfilter *f)
+{
+    if (f->utf8_len) {
+        f->utf8_len = 0;
+        print(f, replacement, 3);
+    }
+}
+
+static bool drawing(const struct vtfilter *f)
+{
+    return f->pen.drawing[f->pen.shifted];
+}
+
+/* DEC Special Graphics, 0x5f to 0x7e. */
+static void draw(struct vtfilter *f, unsigned char c)
+{
+    static const char *const glyphs[32] = {" ", "\u25c6", "\u2592", "\u2409", "\u240c", "\u240d", "\u240a", "\u00b0",
+                                           "\u00b1", "\u2424", "\u240b", "\u2518", "\u2510", "\u250c", "\u2514", "\u253c",
+                                           "\u23ba", "\u23bb", "\u2500", "\u23bc", "\u23bd", "\u251c", "\u2524", "\u2534",
+                                           "\u252c", "\u2502", "\u2264", "\u2265", "\u03c0", "\u2260", "\u00a3", "\u00b7"};
+    const char *g = glyphs[c - 0x5f];
+    print(f, g, (unsigned)strlen(g));
+}
 
 /* Bytes of one character; malformed ones become U+FFFD, one for each maximal part (Unicode 3.9, table 3-8). */
 static void ground(struct vtfilter *f, unsigned char c)
 {
     if (f->utf8_len == 0 && c < 0x80) {
         char ch = (char)c;
-        if (c != 0x7f)
+        if (c >= 0x5f && c < 0x7f && drawing(f))
+            draw(f, c);
+        else if (c != 0x7f)
             print(f, &ch, 1);
         return;
     }
@@ -675,6 +944,8 @@ static void ground(struct vtfilter *f, unsigned char c)
     f->utf8_len = 0;
     if (sanitize_utf8(f->utf8, want, &code) != want)
         print(f, replacement, 3);
+    else if (code >= 0xa0 && width_of(code) == 0)
+        join(f, (char *)f->utf8, want);
     else if (code >= 0xa0) /* C1 in UTF-8 is a control as well, and dropped */
         print(f, (char *)f->utf8, want);
 }
@@ -717,8 +988,9 @@ static void step(struct vtfilter *f, unsigned char c)
 {
     /* CAN, SUB and ESC end whatever is under way, everywhere. */
     if (c == 0x18 || c == 0x1a) {
+        cut_character(f);
         f->state = GROUND;
-        f->string_len = 0;
+        string_void(f);
         return;
     }
     if (f->state == STRING || f->state == STRING_ESC) {
@@ -728,7 +1000,7 @@ static void step(struct vtfilter *f, unsigned char c)
                 return;
             }
             /* Not a terminator: the string is void, and this is an escape sequence. */
-            f->string_len = 0;
+            string_void(f);
             f->state = ESC;
             f->ninter = 0;
             step(f, c);
@@ -743,19 +1015,13 @@ static void step(struct vtfilter *f, unsigned char c)
         return;
     }
     if (c == 0x1b) {
-        if (f->utf8_len) {
-            f->utf8_len = 0;
-            print(f, replacement, 3);
-        }
+        cut_character(f);
         f->state = ESC;
         f->ninter = 0;
         return;
     }
     if (c < 0x20) {
-        if (f->utf8_len) {
-            f->utf8_len = 0;
-            print(f, replacement, 3);
-        }
+        cut_character(f);
         control(f, c);
         return;
     }
@@ -826,12 +1092,14 @@ void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len)
     const unsigned char *p = buf, *end = p + len;
     while (p < end) {
         /* Most output is plain text: runs of it go in one piece. */
-        if (f->state == GROUND && f->utf8_len == 0) {
+        if (f->state == GROUND && f->utf8_len == 0 && !drawing(f)) {
             const unsigned char *q = p;
             while (q < end && *q >= 0x20 && *q < 0x7f && (size_t)(q - p) < OUT_CAP)
                 q++;
             if (q > p) {
-                put(f, (const char *)p, (size_t)(q - p));
+                put_still(f, (const char *)p, (size_t)(q - p));
+                f->last_print = (long)f->out_len - 1;
+                f->marks = 0;
                 f->last[0] = (char)q[-1];
                 f->last_len = 1;
                 p = q;
@@ -845,10 +1113,12 @@ void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len)
 
 void vtfilter_end(struct vtfilter *f)
 {
-    if (f->utf8_len) {
-        f->utf8_len = 0;
-        print(f, replacement, 3);
-    }
+    cut_character(f);
     f->state = GROUND;
+    string_void(f);
+    if (f->profile == VT_PLAIN && f->coloured) { /* what comes next on that terminal is not the guest's */
+        put_still(f, "\033[m", 3);
+        f->coloured = false;
+    }
     flush(f);
 }

@@ -2,7 +2,7 @@
  *
  * A table-driven parser after the DEC model, as Paul Williams drew it.  It forwards only complete sequences, written
  * anew from what was understood: at most 15 parameters of at most 5 digits, well-formed UTF-8, no C1, no string
- * sequence.  It acts itself on titles, notifications, clipboard, hyperlinks and queries, and answers these from
+ * sequence, no character set but Unicode (line drawing is translated).  It acts itself on titles, notifications, clipboard, hyperlinks and queries, and answers these from
  * constants.  What it does not know is dropped.  Pure; any split of the input gives the same output. */
 #ifndef SBX_CORE_VTFILTER_H
 #define SBX_CORE_VTFILTER_H
@@ -26,20 +26,23 @@ enum vt_event {
     VT_PROMPT,    /* text: OSC 133 mark */
     VT_MODE,      /* number: DEC private mode, set: whether it was set */
     VT_CURSOR_SHAPE, /* number: DECSCUSR */
-    VT_RESET,     /* RIS */
+    VT_ANSI_MODE, /* number: 4 (insert) or 20 (newline), set */
+    VT_RESET,     /* number 0: RIS; 1: DECSTR */
     VT_KEYPAD,    /* set: application keypad */
     VT_MARGINS,   /* number: top << 16 | bottom, 1-based; 0: the whole screen */
+    VT_SAVE_CURSOR,
+    VT_CLEAR_HISTORY,
 };
-
-/* DEC private modes that are followed and passed on. */
-enum { VT_MODE_CKM = 1, VT_MODE_CURSOR = 25, VT_MODE_ALT = 1049, VT_MODE_PASTE = 2004, VT_MODE_FOCUS = 1004, VT_MODE_SYNC = 2026 };
 
 struct vt_ops {
     void (*out)(const char *bytes, size_t len, void *arg);
     void (*reply)(const char *bytes, size_t len, void *arg); /* for the program's input; NULL: no answers */
     void (*event)(enum vt_event ev, int number, bool set, const char *text, void *arg); /* NULL allowed */
     void (*cursor)(int *row, int *col, void *arg); /* 1-based, for DSR 6; NULL: 1,1 */
+    void (*size)(int *rows, int *cols, void *arg); /* for margins and 14t, 16t, 18t; NULL: unknown */
 };
+
+/* Events come in order with the output: what was printed before has gone to `out`. */
 
 #define VT_PARAMS_MAX 64u
 #define VT_STRING_MAX (64u * 1024u)
@@ -53,5 +56,10 @@ void vtfilter_free(struct vtfilter *f);
 void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len);
 /* The end of the output: an incomplete sequence is dropped, an incomplete character becomes U+FFFD. */
 void vtfilter_end(struct vtfilter *f);
+
+/* Within `out`: where in its bytes the last character begins behind which nothing moves the cursor any more; that is
+ * where a pending line wrap comes from. */
+enum { VT_PRINT_NONE = -1 /* the last thing was a movement */, VT_PRINT_SAME = -2 /* as before this piece */ };
+long vtfilter_last_print(const struct vtfilter *f);
 
 #endif

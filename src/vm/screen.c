@@ -5,7 +5,7 @@
 #include <string.h>
 #include <vterm.h>
 
-#include "core/sanitize.h"
+#include "core/width.h"
 
 struct text {
     char *p;
@@ -13,13 +13,22 @@ struct text {
     bool failed;
 };
 
+/* All screens of the process together: many sessions must not hold more than the process may have. */
+#define SCROLLBACK_TOTAL (256u * 1024u * 1024u)
+#define LINE_COST 32u /* what the allocator takes for a line beside its bytes */
+
 /* Modes that a repaint sets again: DEC numbers, and whether they are on at first. */
+enum { MODE_ORIGIN = 2, MODE_WRAP = 3, MODE_CURSOR = 4 };
 static const struct {
     int number;
     bool on;
-} mode_table[] = {{1, false},    {6, false},    {7, true},     {25, true},   {1000, false},
+} mode_table[] = {{1, false},    {5, false},    {6, false},    {7, true},     {25, true},  {1000, false},
                   {1002, false}, {1003, false}, {1004, false}, {1006, false}, {2004, false}};
 #define MODES (sizeof mode_table / sizeof *mode_table)
+
+struct place {
+    int row, col;
+};
 
 struct screen {
     VTerm *vt;
@@ -28,13 +37,21 @@ struct screen {
     const struct screen_ops *ops;
     void *arg;
     int rows, cols;
-    bool alt, keypad, modes[MODES];
+    bool alt, keypad, insert, newline, modes[MODES];
+    bool wrap_pending; /* the next character goes to the next line, though the cursor still stands on the last cell */
     int shape, top, bottom;
+    struct place saved; /* DECSC */
     char title[256];
+    /* The normal screen while the alternate one is shown: libvterm lets nobody look at it then. */
+    VTermScreenCell *under;
+    int under_rows, under_cols;
+    struct place under_cursor;
     char **lines; /* ring of scrollback lines, each as it would be painted */
     unsigned cap, start, count;
     size_t bytes;
 };
+
+static size_t total_bytes;
 
 /* ---- growing text ---- */
 
@@ -105,9 +122,11 @@ static void add_colour(struct text *t, const VTermColor *c, bool background)
     adds(t, s);
 }
 
-static bool same_colour(const VTermColor *a, const VTermColor *b)
+static bool same_colour(const VTermColor *a, const VTermColor *b, uint8_t is_default)
 {
-    if (a->type != b->type)
+    if ((a->type | b->type) & is_default)
+        return (a->type & b->type & is_default) != 0;
+    if (VTERM_COLOR_IS_INDEXED(a) != VTERM_COLOR_IS_INDEXED(b))
         return false;
     if (VTERM_COLOR_IS_INDEXED(a))
         return a->indexed.idx == b->indexed.idx;
@@ -119,7 +138,8 @@ static bool same_look(const VTermScreenCell *a, const VTermScreenCell *b)
     return a->attrs.bold == b->attrs.bold && a->attrs.underline == b->attrs.underline &&
            a->attrs.italic == b->attrs.italic && a->attrs.blink == b->attrs.blink &&
            a->attrs.reverse == b->attrs.reverse && a->attrs.strike == b->attrs.strike && a->attrs.font == b->attrs.font &&
-           same_colour(&a->fg, &b->fg) && same_colour(&a->bg, &b->bg);
+           same_colour(&a->fg, &b->fg, VTERM_COLOR_DEFAULT_FG) &&
+           same_colour(&a->bg, &b->bg, VTERM_COLOR_DEFAULT_BG);
 }
 
 /* The whole look as one SGR that begins with a reset.  The font number carries what libvterm has no attribute for
@@ -129,23 +149,25 @@ static void add_look(struct text *t, const VTermScreenCell *c)
     adds(t, "\033[0");
     if (c->attrs.bold)
         adds(t, ";1");
-    if (c->attrs.font == 1)
+    if (c->attrs.font & 1)
         adds(t, ";2");
     if (c->attrs.italic)
         adds(t, ";3");
-    if (c->attrs.underline == 2)
+    if (c->attrs.underline == VTERM_UNDERLINE_DOUBLE)
         adds(t, ";21");
+    else if (c->attrs.underline == VTERM_UNDERLINE_CURLY)
+        adds(t, ";4:3");
     else if (c->attrs.underline)
         adds(t, ";4");
     if (c->attrs.blink)
         adds(t, ";5");
     if (c->attrs.reverse)
         adds(t, ";7");
-    if (c->attrs.font == 2)
+    if (c->attrs.font & 2)
         adds(t, ";8");
     if (c->attrs.strike)
         adds(t, ";9");
-    if (c->attrs.font == 4)
+    if (c->attrs.font & 4)
         adds(t, ";53");
     add_colour(t, &c->fg, false);
     add_colour(t, &c->bg, true);
@@ -154,22 +176,76 @@ static void add_look(struct text *t, const VTermScreenCell *c)
 
 static bool blank(const VTermScreenCell *c)
 {
-    return (c->chars[0] == 0 || c->chars[0] == ' ') && VTERM_COLOR_IS_DEFAULT_BG(&c->bg) && !c->attrs.underline &&
-           !c->attrs.reverse && !c->attrs.strike && c->attrs.font != 4;
+    return (c->chars[0] == 0 || (c->chars[0] == ' ' && c->chars[1] == 0)) && VTERM_COLOR_IS_DEFAULT_BG(&c->bg) && !c->attrs.underline &&
+           !c->attrs.reverse && !c->attrs.strike && !(c->attrs.font & 4);
 }
 
-/* One row; blanks at its end are left out, so the line must be clear before. */
-static void add_row(struct text *t, const VTermScreenCell *cells, int cols, bool look)
+#define RIGHT_HALF ((uint32_t)-1) /* libvterm's mark behind a wide character */
+
+/* What libvterm takes a character's width to be: its table is older than ours, and only it can say. */
+static int vterm_width_of(uint32_t code)
+{
+    static VTerm *probe;
+    struct text t = {0};
+    VTermPos pos = {0};
+    if (!probe && (probe = vterm_new(2, 8))) {
+        vterm_set_utf8(probe, 1);
+        vterm_state_reset(vterm_obtain_state(probe), 1);
+    }
+    add(&t, "\r", 1);
+    add_char(&t, code);
+    if (probe && !t.failed) {
+        vterm_input_write(probe, t.p, t.len);
+        vterm_state_get_cursorpos(vterm_obtain_state(probe), &pos);
+    }
+    free(t.p);
+    return pos.col;
+}
+
+/* What terminals show of a row as libvterm keeps it: it gives an erased cell the whole pen, where terminals give it
+ * the background alone; and it leaves one half of a wide character when the other was written over. */
+static void settle(VTermScreenCell *cells, int cols)
+{
+    for (int i = 0; i < cols; i++) {
+        VTermScreenCell *c = &cells[i];
+        if (c->chars[0] == RIGHT_HALF && (i == 0 || width_of(c[-1].chars[0]) != 2)) {
+            c->chars[0] = 0;
+            c->width = 1;
+            if (i)
+                c[-1].width = 1;
+        }
+        if (i + 1 < cols && c[1].chars[0] != RIGHT_HALF && width_of(c->chars[0]) == 2 && vterm_width_of(c->chars[0]) == 2)
+            c->chars[0] = 0;
+        if (c->chars[0] == 0) {
+            memset(&c->attrs, 0, sizeof c->attrs);
+            memset(&c->fg, 0, sizeof c->fg);
+            c->fg.type = VTERM_COLOR_DEFAULT_FG;
+        }
+    }
+}
+
+static void add_cell(struct text *t, const VTermScreenCell *c)
+{
+    if (c->chars[0] == 0 || width_of(c->chars[0]) == 0) /* a mark alone would join the cell before */
+        add(t, " ", 1);
+    for (int k = 0; k < VTERM_MAX_CHARS_PER_CELL && c->chars[k] && c->chars[k] != RIGHT_HALF; k++)
+        add_char(t, c->chars[k]);
+}
+
+/* One row; blanks at its end are left out, so the line must be clear before.  `place`: it is for a screen, not for
+ * history, and behind a character on whose width terminals disagree the column is said. */
+static void add_row(struct text *t, VTermScreenCell *cells, int cols, bool look, bool place)
 {
     VTermScreenCell now;
     bool plain = true;
     int end = cols;
+    settle(cells, cols);
     while (end > 0 && blank(&cells[end - 1]))
         end--;
     memset(&now, 0, sizeof now);
     for (int i = 0; i < end; i++) {
         const VTermScreenCell *c = &cells[i];
-        if (c->chars[0] == (uint32_t)-1)
+        if (c->chars[0] == RIGHT_HALF)
             continue; /* the right half of a wide character */
         if (look && (i == 0 || !same_look(c, &now))) {
             bool is_plain = !c->attrs.bold && !c->attrs.underline && !c->attrs.italic && !c->attrs.blink &&
@@ -180,10 +256,17 @@ static void add_row(struct text *t, const VTermScreenCell *cells, int cols, bool
             plain = is_plain;
             now = *c;
         }
-        if (c->chars[0] == 0)
+        int width = width_of(c->chars[0]);
+        if (width == 2 && i + 2 > cols) { /* cut by a narrower screen: it would wrap */
             add(t, " ", 1);
-        for (int k = 0; k < VTERM_MAX_CHARS_PER_CELL && c->chars[k] && c->chars[k] != (uint32_t)-1; k++)
-            add_char(t, c->chars[k]);
+            continue;
+        }
+        add_cell(t, c);
+        if (place && i + c->width < end && (width != c->width || c->chars[0] > 0xffff || (c->chars[0] && c->chars[1]))) {
+            char text[16];
+            snprintf(text, sizeof text, "\033[%dG", i + c->width + 1);
+            adds(t, text);
+        }
     }
     if (look && !plain)
         adds(t, "\033[m");
@@ -191,41 +274,102 @@ static void add_row(struct text *t, const VTermScreenCell *cells, int cols, bool
 
 /* ---- scrollback ---- */
 
+static void drop_line(struct screen *s)
+{
+    size_t n = strlen(s->lines[s->start]) + LINE_COST;
+    s->bytes -= n;
+    total_bytes -= n;
+    free(s->lines[s->start]);
+    s->start = (s->start + 1) % s->cap;
+    s->count--;
+}
+
 static int push_line(int cols, const VTermScreenCell *cells, void *arg)
 {
     struct screen *s = arg;
     struct text t = {0};
-    if (s->cap == 0)
+    VTermScreenCell *copy = s->cap ? malloc((size_t)cols * sizeof *copy) : NULL;
+    if (!copy)
         return 0;
-    add_row(&t, cells, cols, true);
+    memcpy(copy, cells, (size_t)cols * sizeof *copy);
+    add_row(&t, copy, cols, true, false);
+    free(copy);
     char *line = t.failed ? NULL : t.p ? realloc(t.p, t.len + 1) : strdup("");
     if (!line) {
         free(t.p);
         return 0;
     }
-    while (s->count && (s->count == s->cap || s->bytes + t.len > SCREEN_SCROLLBACK_BYTES)) {
-        s->bytes -= strlen(s->lines[s->start]) + 1;
-        free(s->lines[s->start]);
-        s->start = (s->start + 1) % s->cap;
-        s->count--;
+    size_t n = t.len + LINE_COST;
+    while (s->count && (s->count == s->cap || s->bytes + n > SCREEN_SCROLLBACK_BYTES || total_bytes + n > SCROLLBACK_TOTAL))
+        drop_line(s);
+    if (total_bytes + n > SCROLLBACK_TOTAL) {
+        free(line);
+        return 0;
     }
     s->lines[(s->start + s->count++) % s->cap] = line;
-    s->bytes += t.len + 1;
+    s->bytes += n;
+    total_bytes += n;
     return 1;
 }
 
 /* ---- the filter's events ---- */
+
+static struct place cursor(const struct screen *s)
+{
+    VTermPos pos;
+    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &pos);
+    return (struct place){pos.row, pos.col};
+}
+
+static void read_row(struct screen *s, int row, VTermScreenCell *cells)
+{
+    for (int col = 0; col < s->cols; col++)
+        vterm_screen_get_cell(s->vts, (VTermPos){.row = row, .col = col}, &cells[col]);
+}
+
+/* Comes before libvterm is told, so the normal screen can still be copied. */
+static void set_alt(struct screen *s, bool on)
+{
+    if (on == s->alt)
+        return;
+    s->alt = on;
+    free(s->under);
+    s->under = on ? calloc((size_t)s->rows * (size_t)s->cols, sizeof *s->under) : NULL;
+    if (!s->under)
+        return;
+    s->under_rows = s->rows;
+    s->under_cols = s->cols;
+    s->under_cursor = cursor(s);
+    for (int row = 0; row < s->rows; row++)
+        read_row(s, row, s->under + (size_t)row * (size_t)s->cols);
+}
+
+static void reset_modes(struct screen *s, bool soft)
+{
+    for (size_t i = 0; i < MODES; i++)
+        if (!soft || i == MODE_ORIGIN || i == MODE_WRAP || i == MODE_CURSOR || mode_table[i].number == 1)
+            s->modes[i] = mode_table[i].on;
+    s->top = s->bottom = 0;
+    s->keypad = s->insert = s->newline = false;
+    if (!soft)
+        s->shape = 0;
+}
 
 static void on_event(enum vt_event ev, int number, bool set, const char *text, void *arg)
 {
     struct screen *s = arg;
     switch (ev) {
     case VT_MODE:
-        if (number == 47 || number == 1047 || number == 1049)
-            s->alt = set;
+        if (number == 1047 || number == 1049)
+            set_alt(s, set);
+        if (number == 7 && !set)
+            s->wrap_pending = false;
         for (size_t i = 0; i < MODES; i++)
             if (mode_table[i].number == number)
                 s->modes[i] = set;
+        return;
+    case VT_ANSI_MODE:
+        *(number == 4 ? &s->insert : &s->newline) = set;
         return;
     case VT_CURSOR_SHAPE:
         s->shape = number;
@@ -237,13 +381,19 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
         s->top = number >> 16;
         s->bottom = number & 0xffff;
         return;
+    case VT_SAVE_CURSOR:
+        s->saved = cursor(s);
+        return;
+    case VT_CLEAR_HISTORY:
+        while (s->count)
+            drop_line(s);
+        return;
     case VT_RESET:
-        for (size_t i = 0; i < MODES; i++)
-            s->modes[i] = mode_table[i].on;
-        s->top = s->bottom = s->shape = 0;
-        s->keypad = false;
-        if (number == 0)
-            s->alt = false;
+        if (number == 0) {
+            set_alt(s, false);
+            s->saved = (struct place){0};
+        }
+        reset_modes(s, number != 0);
         return;
     case VT_TITLE:
         snprintf(s->title, sizeof s->title, "%s", text);
@@ -257,21 +407,38 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
 
 static void on_cursor(int *row, int *col, void *arg)
 {
-    struct screen *s = arg;
-    VTermPos pos;
-    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &pos);
-    *row = pos.row + 1;
-    *col = pos.col + 1;
+    struct place p = cursor(arg);
+    *row = p.row + 1;
+    *col = p.col + 1;
+}
+
+static void on_size(int *rows, int *cols, void *arg)
+{
+    const struct screen *s = arg;
+    *rows = s->rows;
+    *cols = s->cols;
 }
 
 static void on_model(const char *bytes, size_t len, void *arg)
 {
     struct screen *s = arg;
-    vterm_input_write(s->vt, bytes, len);
+    long last = vtfilter_last_print(s->model);
+    if (last >= 0) {
+        /* libvterm does not tell whether a wrap is pending: it is if the last character left the cursor where it was,
+         * at the right edge. */
+        vterm_input_write(s->vt, bytes, (size_t)last);
+        struct place before = cursor(s);
+        vterm_input_write(s->vt, bytes + last, len - (size_t)last);
+        struct place after = cursor(s);
+        s->wrap_pending = s->modes[MODE_WRAP] && before.row == after.row && before.col == after.col && after.col >= s->cols - 2;
+    } else {
+        vterm_input_write(s->vt, bytes, len);
+        if (last == VT_PRINT_NONE)
+            s->wrap_pending = false;
+    }
     /* Defence behind the filter: a cursor outside of the screen would be written to. */
-    VTermPos pos;
-    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &pos);
-    if (pos.row < 0 || pos.col < 0 || pos.row >= s->rows || pos.col > s->cols)
+    struct place p = cursor(s);
+    if (p.row < 0 || p.col < 0 || p.row >= s->rows || p.col >= s->cols)
         vterm_input_write(s->vt, "\033[H", 3);
 }
 
@@ -289,8 +456,8 @@ static void on_stream(const char *bytes, size_t len, void *arg)
         s->ops->out(bytes, len, s->arg);
 }
 
-static const struct vt_ops model_ops = {on_model, on_reply, on_event, on_cursor};
-static const struct vt_ops stream_ops = {on_stream, NULL, NULL, NULL};
+static const struct vt_ops model_ops = {on_model, on_reply, on_event, on_cursor, on_size};
+static const struct vt_ops stream_ops = {on_stream, NULL, NULL, NULL, on_size};
 
 /* ---- life ---- */
 
@@ -323,6 +490,7 @@ struct screen *screen_new(int rows, int cols, unsigned scrollback, const struct 
     vterm_screen_set_callbacks(s->vts, &callbacks, s);
     vterm_screen_enable_altscreen(s->vts, 1);
     vterm_screen_reset(s->vts, 1);
+    vterm_input_write(s->vt, "\0337", 2); /* else a restore without a save would make the pen black on black */
     for (size_t i = 0; i < MODES; i++)
         s->modes[i] = mode_table[i].on;
     return s;
@@ -336,9 +504,10 @@ void screen_free(struct screen *s)
     vtfilter_free(s->stream);
     if (s->vt)
         vterm_free(s->vt);
-    for (unsigned i = 0; i < s->count; i++)
-        free(s->lines[(s->start + i) % s->cap]);
+    while (s->count)
+        drop_line(s);
     free(s->lines);
+    free(s->under);
     free(s);
 }
 
@@ -354,20 +523,26 @@ void screen_resize(struct screen *s, int rows, int cols)
     cols = clamp(cols, 2, SCREEN_COLS_MAX);
     if (rows == s->rows && cols == s->cols)
         return;
-    VTermPos pos;
-    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &pos);
-    int old = s->rows;
     s->rows = rows;
     s->cols = cols;
-    vterm_set_size(s->vt, rows, cols);
-    /* 0.1.4 leaves the cursor, the margins and the saved position where they may lie outside: all three are set
-     * again, to the place on the text that the cursor had. */
-    int row = pos.row;
-    if (rows < old && pos.row >= rows)
-        row = rows - 1;
-    char text[64];
     s->top = s->bottom = 0;
-    snprintf(text, sizeof text, "\033[r\033[%d;%dH\033[s", clamp(row, 0, rows - 1) + 1, clamp(pos.col, 0, cols - 1) + 1);
+    s->wrap_pending = false;
+    vterm_set_size(s->vt, rows, cols);
+    /* 0.1.4 leaves the cursor, the margins and the saved position where they may lie outside: they are set again.  It
+     * has moved the cursor with the text, so what it says now is the place, clamped. */
+    struct place p = cursor(s);
+    p.row = clamp(p.row, 0, rows - 1);
+    p.col = clamp(p.col, 0, cols - 1);
+    char text[64];
+    vterm_input_write(s->vt, "\033[r", 3);
+    if (s->saved.row >= rows || s->saved.col >= cols) {
+        s->saved.row = clamp(s->saved.row, 0, rows - 1);
+        s->saved.col = clamp(s->saved.col, 0, cols - 1);
+        snprintf(text, sizeof text, "\033[%d;%dH\033[s", s->saved.row + 1, s->saved.col + 1);
+        vterm_input_write(s->vt, text, strlen(text));
+    }
+    /* Origin mode makes no difference: without margins it counts from the corner, too. */
+    snprintf(text, sizeof text, "\033[%d;%dH", p.row + 1, p.col + 1);
     vterm_input_write(s->vt, text, strlen(text));
 }
 
@@ -389,79 +564,48 @@ static const char *old_line(const struct screen *s, unsigned back)
     return s->lines[(s->start + s->count - back) % s->cap];
 }
 
-static void read_row(struct screen *s, int row, VTermScreenCell *cells)
+static void add_place(struct text *t, int row, int col)
 {
-    for (int col = 0; col < s->cols; col++)
-        vterm_screen_get_cell(s->vts, (VTermPos){.row = row, .col = col}, &cells[col]);
-    /* The right half of a wide character has no mark of its own here: the cell's width tells. */
-    for (int col = 0; col + 1 < s->cols; col++)
-        if (cells[col].width == 2)
-            cells[col + 1].chars[0] = (uint32_t)-1;
+    char text[32];
+    snprintf(text, sizeof text, "\033[%d;%dH", row + 1, col + 1);
+    adds(t, text);
 }
 
-char *screen_paint(struct screen *s, unsigned scrollback, size_t *len)
+static void add_rows(struct text *t, struct screen *s, VTermScreenCell *cells, int stride, int skip, int rows, int cols)
 {
-    struct text t = {0};
-    char buf[64];
-    VTermScreenCell *cells = calloc((size_t)s->cols, sizeof *cells);
-    if (!cells)
-        return NULL;
-    adds(&t, "\033[!p\033[?25l\033[m\033[r\033[H\033[2J");
-    if (!s->alt) {
-        unsigned n = scrollback < s->count ? scrollback : s->count;
-        for (unsigned i = n; i > 0; i--) {
-            adds(&t, old_line(s, i));
-            adds(&t, "\033[K\r\n");
-        }
-        if (n) { /* the last of them scroll out above the screen */
-            snprintf(buf, sizeof buf, "\033[%d;1H", s->rows);
-            adds(&t, buf);
-            for (int i = 0; i < s->rows - 1; i++)
-                adds(&t, "\r\n");
-        }
-    } else {
-        adds(&t, "\033[?1049h");
+    VTermScreenCell *row = cells ? NULL : calloc((size_t)s->cols, sizeof *row);
+    if (!cells && !row) {
+        t->failed = true;
+        return;
     }
-    adds(&t, "\033[H\033[2J");
-    for (int row = 0; row < s->rows; row++) {
-        size_t before = t.len;
-        snprintf(buf, sizeof buf, "\033[%d;1H", row + 1);
-        adds(&t, buf);
-        size_t head = t.len;
-        read_row(s, row, cells);
-        add_row(&t, cells, s->cols, true);
-        if (t.len == head) { /* nothing on this row */
-            t.len = before;
-        }
+    for (int i = 0; i < rows; i++) {
+        size_t before = t->len;
+        add_place(t, i, 0);
+        size_t head = t->len;
+        if (!cells)
+            read_row(s, i, row);
+        add_row(t, cells ? cells + (size_t)(i + skip) * (size_t)stride : row, cols, true, true);
+        if (t->len == head) /* nothing on this row */
+            t->len = before;
     }
-    if (s->top || s->bottom) {
-        snprintf(buf, sizeof buf, "\033[%d;%dr", s->top ? s->top : 1, s->bottom ? s->bottom : s->rows);
-        adds(&t, buf);
-    }
-    VTermPos pos;
-    vterm_state_get_cursorpos(vterm_obtain_state(s->vt), &pos);
-    snprintf(buf, sizeof buf, "\033[%d;%dH", pos.row + 1, pos.col + 1);
-    adds(&t, buf);
-    for (size_t i = 0; i < MODES; i++) {
-        if (mode_table[i].number == 25)
-            continue;
-        if (s->modes[i] != mode_table[i].on) {
-            snprintf(buf, sizeof buf, "\033[?%d%c", mode_table[i].number, s->modes[i] ? 'h' : 'l');
-            adds(&t, buf);
-        }
-    }
-    if (s->modes[1]) /* origin mode moves the cursor home: put it back, relative to the margins */
-        snprintf(buf, sizeof buf, "\033[%d;%dH", pos.row + 1 - (s->top ? s->top - 1 : 0), pos.col + 1);
-    else
-        buf[0] = '\0';
-    adds(&t, buf);
-    if (s->keypad)
-        adds(&t, "\033=");
-    if (s->shape) {
-        snprintf(buf, sizeof buf, "\033[%d q", s->shape);
-        adds(&t, buf);
-    }
-    /* The pen: what the program prints next looks as it would have. */
+    free(row);
+}
+
+/* The normal screen beneath the alternate one, as far as it fits since. */
+static void add_under(struct text *t, struct screen *s)
+{
+    if (!s->under)
+        return;
+    int cols = s->under_cols < s->cols ? s->under_cols : s->cols;
+    int rows = s->under_rows < s->rows ? s->under_rows : s->rows;
+    int skip = s->under_cursor.row >= rows ? s->under_cursor.row - rows + 1 : 0;
+    add_rows(t, s, s->under, s->under_cols, skip, rows, cols);
+    add_place(t, clamp(s->under_cursor.row - skip, 0, rows - 1), clamp(s->under_cursor.col, 0, s->cols - 1));
+}
+
+/* What the program prints next looks as it would have. */
+static VTermScreenCell read_pen(struct screen *s)
+{
     VTermState *state = vterm_obtain_state(s->vt);
     VTermScreenCell pen;
     VTermValue v;
@@ -484,10 +628,83 @@ char *screen_paint(struct screen *s, unsigned scrollback, size_t *len)
         pen.fg = v.color;
     if (vterm_state_get_penattr(state, VTERM_ATTR_BACKGROUND, &v))
         pen.bg = v.color;
+    return pen;
+}
+
+static void add_modes(struct text *t, const struct screen *s)
+{
+    char text[24];
+    adds(t, s->keypad ? "\033=" : "\033>");
+    if (s->insert)
+        adds(t, "\033[4h");
+    if (s->newline)
+        adds(t, "\033[20h");
+    /* What is off first: on some terminals any mouse mode that goes takes the others along. */
+    for (int on = 0; on < 2; on++)
+        for (size_t i = 0; i < MODES; i++) {
+            if (i == MODE_CURSOR || i == MODE_ORIGIN || (int)s->modes[i] != on)
+                continue;
+            snprintf(text, sizeof text, "\033[?%d%c", mode_table[i].number, on ? 'h' : 'l');
+            adds(t, text);
+        }
+    snprintf(text, sizeof text, "\033[%d q", s->shape);
+    adds(t, text);
+}
+
+/* The cursor, and a wrap that waits behind it: the character that it waits for is written once more. */
+static void add_cursor(struct text *t, struct screen *s)
+{
+    struct place p = cursor(s);
+    char text[48];
+    if (s->top || s->bottom) {
+        snprintf(text, sizeof text, "\033[%d;%dr", s->top ? s->top : 1, s->bottom ? s->bottom : s->rows);
+        adds(t, text);
+    }
+    int row = p.row;
+    if (s->modes[MODE_ORIGIN]) { /* it moves the cursor home, and rows count from the margin */
+        adds(t, "\033[?6h");
+        row -= s->top ? s->top - 1 : 0;
+    }
+    add_place(t, row < 0 ? 0 : row, p.col);
+    VTermScreenCell cell;
+    if (s->wrap_pending && vterm_screen_get_cell(s->vts, (VTermPos){.row = p.row, .col = p.col}, &cell)) {
+        add_look(t, &cell);
+        add_cell(t, &cell);
+    }
+}
+
+char *screen_paint(struct screen *s, unsigned scrollback, size_t *len)
+{
+    struct text t = {0};
+    /* No assumption on what the terminal was left in: links closed, margins and modes as at first. */
+    adds(&t, "\033]8;;\033\\\033[!p\033[?25l\033[?6l\033[?7h\033[?5l\033[4l\033[20l\033[m\033[r\033[H\033[2J");
+    unsigned n = scrollback < s->count ? scrollback : s->count;
+    for (unsigned i = n; i > 0; i--) {
+        adds(&t, old_line(s, i));
+        adds(&t, "\r\n");
+    }
+    for (int i = 0; n && i < s->rows - 1; i++) /* they scroll out above the screen, and no blank line with them */
+        adds(&t, "\r\n");
+    if (n)
+        adds(&t, "\033[H\033[2J");
+    if (s->alt) {
+        add_under(&t, s);
+        adds(&t, "\033[?1049h\033[H\033[2J");
+    }
+    add_rows(&t, s, NULL, 0, 0, s->rows, s->cols);
+    add_place(&t, s->saved.row, s->saved.col);
+    adds(&t, "\0337");
+    if (s->title[0]) {
+        adds(&t, "\033]2;");
+        adds(&t, s->title);
+        adds(&t, "\033\\");
+    }
+    add_modes(&t, s);
+    add_cursor(&t, s);
+    VTermScreenCell pen = read_pen(s);
     add_look(&t, &pen);
-    if (s->modes[3])
+    if (s->modes[MODE_CURSOR])
         adds(&t, "\033[?25h");
-    free(cells);
     if (t.failed) {
         free(t.p);
         return NULL;
@@ -520,13 +737,13 @@ char *screen_text(struct screen *s, unsigned scrollback, size_t *len)
     if (!cells)
         return NULL;
     unsigned n = scrollback < s->count ? scrollback : s->count;
-    for (unsigned i = n; i > 0 && !s->alt; i--) {
+    for (unsigned i = n; i > 0; i--) {
         add_stripped(&t, old_line(s, i));
         adds(&t, "\n");
     }
     for (int row = 0; row < s->rows; row++) {
         read_row(s, row, cells);
-        add_row(&t, cells, s->cols, false);
+        add_row(&t, cells, s->cols, false, false);
         adds(&t, "\n");
     }
     free(cells);

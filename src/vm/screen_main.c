@@ -32,6 +32,7 @@ struct session {
     struct screen *screen;
     struct buffer in, out, paint;
     uint64_t produced; /* bytes ever put into out */
+    bool ended;        /* the program will print no more */
     int64_t second;
     int notes;
 };
@@ -92,6 +93,10 @@ static void pump(struct session *s)
             drain(s, &s->out, STREAM_OUT);
     }
     drain(s, &s->out, STREAM_OUT);
+    if (s->ended && buffer_size(&s->in) == 0 && buffer_size(&s->out) == 0) {
+        s->ended = false;
+        link_send_eof(linkev_link(supervisor), s->chan, STREAM_OUT); /* all was passed on: the session can end */
+    }
 }
 
 /* ---- what the screen says ---- */
@@ -112,11 +117,13 @@ static void on_reply(const char *bytes, size_t len, void *arg)
 
 static void on_event(enum vt_event ev, const char *text, void *arg)
 {
-    static const char *const ops[] = {[VT_TITLE] = "title", [VT_BELL] = "bell", [VT_NOTIFY] = "notify",
-                                      [VT_CLIPBOARD] = "clipboard", [VT_CWD] = "cwd", [VT_PROMPT] = "prompt"};
+    static const struct {
+        const char *op, *key;
+    } ops[] = {[VT_TITLE] = {"title", "text"},          [VT_BELL] = {"bell", NULL}, [VT_NOTIFY] = {"notify", "text"},
+               [VT_CLIPBOARD] = {"clipboard", "base64"}, [VT_CWD] = {"cwd", "path"}, [VT_PROMPT] = {"prompt", "mark"}};
     struct session *s = arg;
     time_t now = time(NULL);
-    if ((size_t)ev >= sizeof ops / sizeof *ops || !ops[ev])
+    if ((size_t)ev >= sizeof ops / sizeof *ops || !ops[ev].op)
         return;
     if (now != s->second) {
         s->second = now;
@@ -124,9 +131,9 @@ static void on_event(enum vt_event ev, const char *text, void *arg)
     }
     if (++s->notes > NOTES_PER_SECOND || (ev == VT_CLIPBOARD && strlen(text) > 48 * 1024))
         return;
-    json_t *m = json_pack("{s:s, s:i}", "op", ops[ev], "chan", (int)s->chan);
-    if (text)
-        json_object_set_new(m, "text", json_string(text));
+    json_t *m = json_pack("{s:s, s:i}", "op", ops[ev].op, "chan", (int)s->chan);
+    if (ops[ev].key && text)
+        json_object_set_new(m, ops[ev].key, json_string(text));
     link_send_ctrl(linkev_link(supervisor), m);
 }
 
@@ -247,6 +254,17 @@ static void on_data(struct linkev *c, uint16_t chan, unsigned stream, const uint
     pump(s);
 }
 
+static void on_eof(struct linkev *c, uint16_t chan, unsigned stream, void *arg)
+{
+    struct session *s = find(chan);
+    (void)c;
+    (void)arg;
+    if (s && stream == 0) {
+        s->ended = true;
+        pump(s);
+    }
+}
+
 static void on_writable(struct linkev *c, uint16_t chan, unsigned stream, void *arg)
 {
     struct session *s = find(chan);
@@ -268,7 +286,7 @@ static void on_closed(struct linkev *c, const char *why, void *arg)
 
 int screen_main(int argc, char **argv)
 {
-    static const struct linkev_ops ops = {.ctrl = on_ctrl, .data = on_data, .writable = on_writable, .closed = on_closed};
+    static const struct linkev_ops ops = {.ctrl = on_ctrl, .data = on_data, .eof = on_eof, .writable = on_writable, .closed = on_closed};
     struct err e = {0};
     (void)argc;
     (void)argv;
