@@ -148,6 +148,10 @@ void boot_early(void)
         {"/proc/sys/net/ipv4/ping_group_range", "0 2147483647"},
         {"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"},
         {"/proc/sys/net/ipv4/ip_forward", "1"},
+        /* What was used within the last second stays in memory: a machine that ran out kills the eater at once,
+         * instead of reading its own programs from the disk again and again for minutes. */
+        {"/sys/kernel/mm/lru_gen/enabled", "7"},
+        {"/sys/kernel/mm/lru_gen/min_ttl_ms", "1000"},
         {"/proc/sys/kernel/panic", "-1"},
         {"/proc/sys/kernel/printk", "4 4 1 7"},
         {"/proc/sys/kernel/ctrl-alt-del", "0"},

@@ -208,6 +208,8 @@ static void settle(VTermScreenCell *cells, int cols)
 {
     for (int i = 0; i < cols; i++) {
         VTermScreenCell *c = &cells[i];
+        if (c->chars[0] && c->chars[0] < 0x1100) /* the usual: nothing below is wide */
+            continue;
         if (c->chars[0] == RIGHT_HALF && (i == 0 || width_of(c[-1].chars[0]) != 2)) {
             c->chars[0] = 0;
             c->width = 1;
@@ -256,8 +258,16 @@ static void add_row(struct text *t, VTermScreenCell *cells, int cols, bool look,
             plain = is_plain;
             now = *c;
         }
+        if (c->chars[0] < 0x300 && (!c->chars[0] || !c->chars[1])) {
+            char b[2] = {(char)c->chars[0], 0};
+            if (c->chars[0] < 0x80)
+                add(t, b[0] ? b : " ", 1);
+            else
+                add_char(t, c->chars[0]);
+            continue;
+        }
         int width = width_of(c->chars[0]);
-        if (width == 2 && i + 2 > cols) { /* cut by a narrower screen: it would wrap */
+        if (place && width == 2 && i + 2 > cols) { /* cut by a narrower screen: it would wrap */
             add(t, " ", 1);
             continue;
         }
@@ -288,11 +298,14 @@ static int push_line(int cols, const VTermScreenCell *cells, void *arg)
 {
     struct screen *s = arg;
     struct text t = {0};
-    VTermScreenCell *copy = s->cap ? malloc((size_t)cols * sizeof *copy) : NULL;
+    int end = cols;
+    while (end > 1 && cells[end - 1].chars[0] == 0 && VTERM_COLOR_IS_DEFAULT_BG(&cells[end - 1].bg))
+        end--;
+    VTermScreenCell *copy = s->cap ? malloc((size_t)end * sizeof *copy) : NULL;
     if (!copy)
         return 0;
-    memcpy(copy, cells, (size_t)cols * sizeof *copy);
-    add_row(&t, copy, cols, true, false);
+    memcpy(copy, cells, (size_t)end * sizeof *copy);
+    add_row(&t, copy, end, true, false);
     free(copy);
     char *line = t.failed ? NULL : t.p ? realloc(t.p, t.len + 1) : strdup("");
     if (!line) {
