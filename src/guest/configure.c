@@ -4,12 +4,14 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/random.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,8 +20,11 @@
 #include "guest/guest.h"
 
 #define DISK "/dev/vdb"
+/* What names this machine lies in memory, behind links from /etc: a clone says who it is without writing to its disk. */
+#define NAMES "/run/sbx/names"
 
-static bool configured;
+static bool prepared, configured;
+static struct user agent;
 static json_t *base_env;
 static char first_folder[PATH_MAX];
 
@@ -40,24 +45,18 @@ int configure_clock(const json_t *clock)
     return t.tv_sec > 0 ? clock_settime(CLOCK_REALTIME, &t) : 0;
 }
 
-/* A clone starts with its template's pool: the host's bytes make it another one, then it is reseeded. */
+/* A clone starts with its template's pool: the host's bytes make it another one, then it is reseeded.  (The device for
+ * entropy has the same source, and takes 20 ms to answer under emulation.) */
 static void seed_entropy(const char *hex)
 {
     struct {
         int entropy_count, buf_size;
-        unsigned char buf[64];
+        unsigned char buf[32];
     } pool = {0, 0, {0}};
     size_t n = 0;
     unsigned byte;
     while (hex && n < 32 && sscanf(hex + 2 * n, "%2x", &byte) == 1)
         pool.buf[n++] = (unsigned char)byte;
-    int rng = open("/dev/hwrng", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (rng >= 0) {
-        ssize_t got = read(rng, pool.buf + n, sizeof pool.buf - n);
-        if (got > 0)
-            n += (size_t)got;
-        close(rng);
-    }
     int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     pool.buf_size = (int)n;
     pool.entropy_count = (int)n * 8;
@@ -116,6 +115,7 @@ static int enter_root(struct err *e)
     mkdir("/newroot/run/sbx", 0755);
     mkdir("/newroot/run/sbx/fs", 0755);
     mkdir("/newroot/run/sbx/disk", 0700);
+    mkdir("/newroot" NAMES, 0755);
     if (mount("/disk", "/newroot/run/sbx/disk", NULL, MS_MOVE, NULL) < 0)
         return err_errno(e, errno, "cannot move the disk");
     if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
@@ -209,7 +209,7 @@ static int append_once(const char *path, const char *text, size_t len)
     return rc;
 }
 
-static void write_files(const json_t *files, const struct user *agent)
+static void write_files(const json_t *files)
 {
     size_t i;
     json_t *f;
@@ -222,8 +222,8 @@ static void write_files(const json_t *files, const struct user *agent)
         if (!path || path[0] != '/' || (!content && !b64))
             continue;
         bool own = owner && strcmp(owner, "agent") == 0;
-        uid_t uid = own ? agent->uid : 0;
-        gid_t gid = own ? agent->gid : 0;
+        uid_t uid = own ? agent.uid : 0;
+        gid_t gid = own ? agent.gid : 0;
         struct stat st;
         if (json_is_true(json_object_get(f, "keep")) && lstat(path, &st) == 0)
             continue; /* what the user or the agent made of it stays */
@@ -262,6 +262,31 @@ static void write_text(const char *path, const char *text)
         printf("sbx-guest: %s: %s\n", path, strerror(errno));
 }
 
+/* The name is the machine's even where an image or a user had a file of that name. */
+static void link_name(const char *name)
+{
+    char at[64], to[64], old[64];
+    snprintf(at, sizeof at, "/etc/%s", name);
+    snprintf(to, sizeof to, NAMES "/%s", name);
+    ssize_t n = readlink(at, old, sizeof old);
+    if (n == (ssize_t)strlen(to) && memcmp(old, to, (size_t)n) == 0)
+        return;
+    unlink(at);
+    if (symlink(to, at) < 0)
+        printf("sbx-guest: %s: %s\n", at, strerror(errno));
+}
+
+static void write_name(const char *name, const char *text)
+{
+    char path[64];
+    snprintf(path, sizeof path, NAMES "/%s", name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        printf("sbx-guest: %s: %s\n", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
 static void name_host(const json_t *msg)
 {
     const char *name = json_string_value(json_object_get(msg, "hostname"));
@@ -269,16 +294,15 @@ static void name_host(const json_t *msg)
     char text[512];
     if (name && sethostname(name, strlen(name)) == 0) {
         snprintf(text, sizeof text, "%s\n", name);
-        write_text("/etc/hostname", text);
+        write_name("hostname", text);
         snprintf(text, sizeof text,
                  "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n", name);
-        write_text("/etc/hosts", text);
+        write_name("hosts", text);
     }
     if (id) {
         snprintf(text, sizeof text, "%s\n", id);
-        write_text("/etc/machine-id", text);
+        write_name("machine-id", text);
     }
-    write_text("/etc/resolv.conf", "nameserver " NETPLAN_GATEWAY4 "\noptions timeout:3 attempts:2\n");
 }
 
 static bool is_under(const char *path, const char *top)
@@ -307,7 +331,7 @@ static bool may_mount_at(const char *path)
     return true;
 }
 
-static int mount_folder(const json_t *f, const struct user *agent, struct err *e)
+static int mount_folder(const json_t *f, struct err *e)
 {
     const char *path = json_string_value(json_object_get(f, "path"));
     bool ro = json_is_true(json_object_get(f, "ro"));
@@ -334,23 +358,24 @@ static int mount_folder(const json_t *f, const struct user *agent, struct err *e
         snprintf(over, sizeof over, "%s/%s", path, sub);
         snprintf(own, sizeof own, "/run/sbx/disk/local/%lld/%s",
                  (long long)json_integer_value(json_object_get(f, "index")), sub);
-        if (mkdirs(own) < 0 || chown(own, agent->uid, agent->gid) < 0 || mkdirs(over) < 0 ||
+        if (mkdirs(own) < 0 || chown(own, agent.uid, agent.gid) < 0 || mkdirs(over) < 0 ||
             mount(own, over, NULL, MS_BIND, NULL) < 0)
             control_log("cannot keep %s on the machine's disk: %s", over, strerror(errno));
     }
     return 0;
 }
 
-static int mount_folders(const json_t *folders, const struct user *agent, struct err *e)
+static int mount_folders(const json_t *folders, struct err *e)
 {
     size_t i;
     json_t *f;
-    if (json_array_size(folders) == 0)
+    if (json_array_size(folders) == 0) {
+        umount2(GUEST_FS, MNT_DETACH); /* nobody would answer there */
         return 0;
-    if (fsrelay_start(e) < 0)
-        return -1;
+    }
+    fsrelay_start();
     json_array_foreach((json_t *)folders, i, f)
-        if (mount_folder(f, agent, e) < 0)
+        if (mount_folder(f, e) < 0)
             return -1;
     snprintf(first_folder, sizeof first_folder, "%s",
              json_string_value(json_object_get(json_array_get(folders, 0), "path")));
@@ -370,28 +395,95 @@ int configure_resize(struct err *e)
     return 0;
 }
 
+/* A second pair of hands: made before the machine is frozen, it does beside configure() what does not concern mounts. */
+static pthread_mutex_t hands_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t hands_signal = PTHREAD_COND_INITIALIZER;
+static const json_t *hands_msg;
+static bool hands_done;
+
+static void *hands(void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&hands_lock);
+    while (!hands_msg)
+        pthread_cond_wait(&hands_signal, &hands_lock);
+    const json_t *msg = hands_msg;
+    pthread_mutex_unlock(&hands_lock);
+    seed_entropy(json_string_value(json_object_get(msg, "seed")));
+    name_host(msg);
+    pthread_mutex_lock(&hands_lock);
+    hands_done = true;
+    pthread_cond_broadcast(&hands_signal);
+    pthread_mutex_unlock(&hands_lock);
+    if (get_nprocs() > 1)
+        session_rehearse(&agent);
+    return NULL;
+}
+
+static int hands_start(struct err *e)
+{
+    pthread_t t;
+    pthread_attr_t a;
+    pthread_attr_init(&a);
+    pthread_attr_setstacksize(&a, 65536);
+    return pthread_create(&t, &a, hands, NULL) ? err_set(e, STATUS_FAILED, "cannot start a thread") : 0;
+}
+
+static void hands_give(const json_t *msg)
+{
+    pthread_mutex_lock(&hands_lock);
+    hands_msg = msg;
+    pthread_cond_broadcast(&hands_signal);
+    pthread_mutex_unlock(&hands_lock);
+}
+
+/* Nothing runs in the machine before it has its own entropy and name. */
+static void hands_wait(void)
+{
+    pthread_mutex_lock(&hands_lock);
+    while (!hands_done)
+        pthread_cond_wait(&hands_signal, &hands_lock);
+    pthread_mutex_unlock(&hands_lock);
+}
+
+int prepare(const json_t *msg, struct err *e)
+{
+    static const char *const names[] = {"hostname", "hosts", "machine-id"};
+    if (prepared)
+        return err_set(e, STATUS_FAILED, "this machine is prepared already");
+    prepared = true;
+    if (enter_root(e) < 0)
+        return -1;
+    if (user_find("agent", &agent) < 0)
+        return err_set(e, STATUS_FAILED, "the base image has no account named agent");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        link_name(names[i]);
+    write_text("/etc/resolv.conf", "nameserver " NETPLAN_GATEWAY4 "\noptions timeout:3 attempts:2\n");
+    if (fsrelay_mount(e) < 0 || hands_start(e) < 0)
+        return -1;
+    write_files(json_object_get(msg, "files"));
+    oom_watch();
+    docker_listen();
+    return 0;
+}
+
 int configure(const json_t *msg, struct err *e)
 {
     if (configured)
         return err_set(e, STATUS_FAILED, "this machine is configured already");
     configured = true;
     configure_clock(json_object_get(msg, "clock"));
-    seed_entropy(json_string_value(json_object_get(msg, "seed")));
-    if (enter_root(e) < 0)
+    if (!prepared && prepare(NULL, e) < 0)
         return -1;
-    struct user agent;
-    if (user_find("agent", &agent) < 0)
-        return err_set(e, STATUS_FAILED, "the base image has no account named agent");
-    name_host(msg);
+    hands_give(msg);
     base_env = json_deep_copy(json_object_get(msg, "env"));
     if (json_is_true(json_object_get(msg, "resize_disk")))
         configure_resize(NULL);
-    if (mount_folders(json_object_get(msg, "folders"), &agent, e) < 0)
-        return -1;
-    write_files(json_object_get(msg, "files"), &agent);
-    oom_watch();
-    docker_listen();
-    return 0;
+    int rc = mount_folders(json_object_get(msg, "folders"), e);
+    if (rc == 0)
+        write_files(json_object_get(msg, "files"));
+    hands_wait();
+    return rc;
 }
 
 void configure_shutdown(void)

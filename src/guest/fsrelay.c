@@ -158,8 +158,29 @@ static void *replies(void *arg)
     return NULL;
 }
 
-int fsrelay_start(struct err *e)
+/* The pump waits for its start: a thread that is there already costs a clone nothing. */
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t start_signal = PTHREAD_COND_INITIALIZER;
+static bool started;
+
+struct part {
+    void *(*run)(void *buf);
+    void *buf;
+};
+
+static void *wait_and_run(void *arg)
 {
+    const struct part *p = arg;
+    pthread_mutex_lock(&start_lock);
+    while (!started)
+        pthread_cond_wait(&start_signal, &start_lock);
+    pthread_mutex_unlock(&start_lock);
+    return p->run(p->buf);
+}
+
+int fsrelay_mount(struct err *e)
+{
+    static struct part parts[] = {{requests, NULL}, {replies, NULL}, {notifier, NULL}};
     char options[128];
     pthread_t t;
     pthread_attr_t a;
@@ -178,9 +199,18 @@ int fsrelay_start(struct err *e)
         return err_errno(e, errno, "cannot mount the workspace");
     pthread_attr_init(&a);
     pthread_attr_setstacksize(&a, 65536);
-    uint8_t *up = malloc(MESSAGE_MAX), *down = malloc(MESSAGE_MAX);
-    if (!up || !down || pthread_create(&t, &a, requests, up) || pthread_create(&t, &a, replies, down) ||
-        pthread_create(&t, &a, notifier, NULL))
-        return err_set(e, STATUS_FAILED, "cannot start the workspace relay");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        parts[i].buf = i < 2 ? malloc(MESSAGE_MAX) : NULL;
+        if ((i < 2 && !parts[i].buf) || pthread_create(&t, &a, wait_and_run, &parts[i]))
+            return err_set(e, STATUS_FAILED, "cannot start the workspace relay");
+    }
     return 0;
+}
+
+void fsrelay_start(void)
+{
+    pthread_mutex_lock(&start_lock);
+    started = true;
+    pthread_cond_broadcast(&start_signal);
+    pthread_mutex_unlock(&start_lock);
 }

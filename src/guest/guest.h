@@ -2,7 +2,7 @@
  *
  * Theory of operation.  boot_early() brings the machine to the point where it is the same for every
  * sandbox: modules, mounts, addresses, the base image.  Then the hello goes out on the ctl port, and here
- * a machine may be frozen and cloned.  `configure` makes it a particular sandbox; from then on sessions
+ * a machine may be frozen and cloned (or a step later, after `prepare`).  `configure` makes it a particular sandbox; from then on sessions
  * come and go.  One epoll loop does everything but the relay of FUSE messages, which has two threads of
  * its own.  It trusts the host, and nothing in the guest: it never exits and never blocks. */
 #ifndef SBX_GUEST_GUEST_H
@@ -46,7 +46,9 @@ int boot_load_modules(const char *dir);
 /* netup.c: the fixed addresses of core/netplan.h on eth0. 0 or -1. */
 int netup(void);
 
-/* configure.c: what makes the machine a sandbox. */
+/* configure.c: what makes the machine a sandbox.  prepare() does what all sandboxes with the same disk and files have
+ * in common, and may come before a machine is frozen; configure() does the rest (and prepares, where that was not done). */
+int prepare(const json_t *msg, struct err *e);
 int configure(const json_t *msg, struct err *e);
 const json_t *configure_env(void);
 const char *configure_cwd(void); /* the first folder, or "" */
@@ -57,8 +59,10 @@ int configure_resize(struct err *e);
 int configure_docker(void);
 void configure_shutdown(void); /* sync, unmount as far as it goes */
 
-/* fsrelay.c: mounts the workspace tree and pumps messages between it and the fs port. */
-int fsrelay_start(struct err *e);
+/* fsrelay.c: mounts the workspace tree, and pumps messages between it and the fs port.  The mount alone asks nothing of
+ * the host: its first request waits until the pump is started. */
+int fsrelay_mount(struct err *e);
+void fsrelay_start(void);
 
 /* user.c: accounts of the new root, read without NSS. */
 struct user {
@@ -85,6 +89,10 @@ bool session_reaped(pid_t pid, int status); /* true if it was one of ours */
 unsigned session_count(void);
 void session_signal_all(int sig);
 void session_end_all(void); /* kills and forgets: the link that carried them is gone */
+
+/* Runs a shell of the agent's as a session would be, and forgets it: under emulation the code of a clone is translated
+ * anew, and so some of that is done beside configure(), on another processor. */
+void session_rehearse(const struct user *u);
 
 /* oom.c: tells the host whom the kernel killed when memory ran out. */
 void oom_watch(void);

@@ -1,11 +1,13 @@
 #include "vm/disk.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/jsonfile.h"
@@ -94,47 +96,76 @@ static char *template_disk(const char *name, struct err *e)
     return path_in(PATH_DATA, e, "templates/%s/disk", name);
 }
 
-int disk_ensure(const char *name, const char *template, unsigned size_mib, struct err *e)
+/* A new copy-on-write child at path, of the template or the blank disk. */
+static int make_child(const char *path, const char *template, unsigned size_mib, struct err *e)
 {
-    char *path = path_sandbox(name, "disk", e), *parent = NULL, *tmp = NULL, size[32];
-    struct stat st;
+    char *parent = template ? template_disk(template, e) : blank_path(size_mib, e), size[32];
     int rc = -1;
-    if (!path || ensure_blank(size_mib, e) < 0)
-        goto out;
-    if (stat(path, &st) == 0) {
-        rc = 0;
-        goto out;
-    }
-    parent = template ? template_disk(template, e) : blank_path(size_mib, e);
     if (!parent)
-        goto out;
+        return -1;
     if (access(parent, R_OK) != 0) {
         err_set(e, STATUS_NOT_FOUND, "there is no template named %s; sbx template ls lists them", template);
         goto out;
     }
-    if (asprintf(&tmp, "%s.new", path) < 0) {
-        tmp = NULL;
+    unlink(path);
+    snprintf(size, sizeof size, "%uM", size_mib);
+    char *argv[] = {(char *)"qemu-img", (char *)"create", (char *)"-q", (char *)"-f", (char *)"qcow2",
+                    (char *)"-u", (char *)"-b", parent, (char *)"-F",
+                    (char *)(template ? "qcow2" : "raw"), (char *)path, size, NULL};
+    if (run(argv, e) < 0 || chmod(path, 0600) < 0) {
+        unlink(path);
+        err_wrap(e, "cannot make a disk");
         goto out;
     }
-    unlink(tmp);
-    /* What a former disk held is not on the new one. */
+    rc = 0;
+out:
+    free(parent);
+    return rc;
+}
+
+bool disk_exists(const char *name)
+{
+    char *path = path_sandbox(name, "disk", NULL);
+    bool there = path && access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+/* What a former disk held is not on the new one. */
+static void forget_seed(const char *name)
+{
     char *seeded = path_sandbox(name, "seeded.json", NULL);
     if (seeded)
         unlink(seeded);
     free(seeded);
-    snprintf(size, sizeof size, "%uM", size_mib);
-    char *argv[] = {(char *)"qemu-img", (char *)"create", (char *)"-q", (char *)"-f", (char *)"qcow2",
-                    (char *)"-u", (char *)"-b", parent, (char *)"-F",
-                    (char *)(template ? "qcow2" : "raw"), tmp, size, NULL};
-    if (run(argv, e) < 0 || chmod(tmp, 0600) < 0 || rename(tmp, path) < 0) {
+}
+
+int disk_ensure(const char *name, const char *template, unsigned size_mib, struct err *e)
+{
+    char *path = path_sandbox(name, "disk", e), *tmp = NULL;
+    int rc = -1;
+    if (!path || ensure_blank(size_mib, e) < 0)
+        goto out;
+    if (access(path, F_OK) == 0) {
+        rc = 0;
+        goto out;
+    }
+    if (asprintf(&tmp, "%s.new", path) < 0) {
+        tmp = NULL;
+        err_set(e, STATUS_FAILED, "out of memory");
+        goto out;
+    }
+    forget_seed(name);
+    if (make_child(tmp, template, size_mib, e) < 0)
+        goto out;
+    if (rename(tmp, path) < 0) {
+        err_errno(e, errno, "cannot make the disk of %s", name);
         unlink(tmp);
-        err_wrap(e, "cannot make the disk of %s", name);
         goto out;
     }
     rc = 0;
 out:
     free(tmp);
-    free(parent);
     free(path);
     return rc;
 }
@@ -197,6 +228,108 @@ int disk_open(const char *name, const char *template, unsigned size_mib, struct 
     if (open_one(&out[0], path_sandbox(name, "disk", e), O_RDWR, true, e) < 0)
         return -1;
     return open_chain(1, template, size_mib, out, e);
+}
+
+int disk_open_own(const char *name, struct qemu_disk *out, struct err *e)
+{
+    return open_one(out, path_sandbox(name, "disk", e), O_RDWR, true, e);
+}
+
+int disk_open_parents(const char *template, unsigned size_mib, struct qemu_disk out[QEMU_DISKS_MAX], struct err *e)
+{
+    out[0] = (struct qemu_disk){.fd = -1, .qcow2 = true};
+    return open_chain(1, template, size_mib, out, e);
+}
+
+static char *layer_path(const char *key, struct err *e)
+{
+    return path_in(PATH_CACHE, e, "disks/%s", key);
+}
+
+int disk_layer_new(const char *template, unsigned size_mib, struct qemu_disk *out, char **path, struct err *e)
+{
+    char *dir = path_in(PATH_CACHE, e, "disks"), *tmp = NULL;
+    int rc = -1;
+    if (!dir || path_mkdirs(dir, 0700, e) < 0 || ensure_blank(size_mib, e) < 0)
+        goto out;
+    if (asprintf(&tmp, "%s/%ld.new", dir, (long)getpid()) < 0) {
+        tmp = NULL;
+        err_set(e, STATUS_FAILED, "out of memory");
+        goto out;
+    }
+    char *name = make_child(tmp, template, size_mib, e) == 0 ? strdup(tmp) : NULL;
+    if (!name || open_one(out, name, O_RDWR, true, e) < 0)
+        goto out;
+    *path = tmp;
+    tmp = NULL;
+    rc = 0;
+out:
+    if (rc < 0 && tmp)
+        unlink(tmp);
+    free(tmp);
+    free(dir);
+    return rc;
+}
+
+int disk_layer_keep(const char *path, const char *key, struct err *e)
+{
+    char *to = layer_path(key, e);
+    int rc = to ? 0 : -1;
+    if (to && (chmod(path, 0400) < 0 || rename(path, to) < 0))
+        rc = err_errno(e, errno, "cannot keep %s", to);
+    free(to);
+    return rc;
+}
+
+bool disk_layer_exists(const char *key)
+{
+    char *path = layer_path(key, NULL);
+    bool there = path && access(path, R_OK) == 0;
+    free(path);
+    return there;
+}
+
+int disk_from_layer(const char *name, const char *key, struct err *e)
+{
+    char *from = layer_path(key, e), *to = path_sandbox(name, "disk", e), *tmp = NULL;
+    int rc = -1;
+    if (!from || !to || asprintf(&tmp, "%s.new", to) < 0)
+        goto out;
+    unlink(tmp);
+    forget_seed(name);
+    if (disk_copy(from, tmp, false, e) < 0)
+        goto out;
+    if (rename(tmp, to) < 0) {
+        err_errno(e, errno, "cannot make the disk of %s", name);
+        goto out;
+    }
+    rc = 0;
+out:
+    if (rc < 0 && tmp)
+        unlink(tmp);
+    free(tmp);
+    free(to);
+    free(from);
+    return rc;
+}
+
+void disk_layers_clean(void)
+{
+    char *dir = path_in(PATH_CACHE, NULL, "disks");
+    DIR *d = dir ? opendir(dir) : NULL;
+    struct dirent *ent;
+    while (d && (ent = readdir(d))) {
+        struct stat st;
+        char *machine = ent->d_name[0] == '.' ? NULL : path_in(PATH_CACHE, NULL, "machines/%s", ent->d_name);
+        /* One that was just made has its machine written beside it at this moment. */
+        if (machine && access(machine, F_OK) != 0 && fstatat(dirfd(d), ent->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            st.st_ctime < time(NULL) - 600)
+            unlinkat(dirfd(d), ent->d_name, 0);
+        free(machine);
+    }
+    if (d)
+        closedir(d);
+    free(dir);
 }
 
 int disk_open_blank(unsigned size_mib, struct qemu_disk out[QEMU_DISKS_MAX], struct err *e)

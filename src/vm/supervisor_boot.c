@@ -110,7 +110,11 @@ static void check_gone(struct supervisor *s)
         s->freezing = false;
         int rc = frozen_take(&s->frozen, s->key, s->freeze_ram, s->freeze_state, &e);
         s->freeze_ram = s->freeze_state = -1;
+        if (rc == 0 && s->layer)
+            rc = disk_layer_keep(s->layer, s->key, &e);
         if (rc == 0) {
+            free(s->layer);
+            s->layer = NULL;
             s->boot = BOOT_CLONE;
             s->keeper = frozen_keep(&s->frozen);
         } else {
@@ -191,24 +195,55 @@ static json_t *folders(const struct supervisor *s)
     return a;
 }
 
-/* Files lie on the sandbox's disk once they were written there; a start that has nothing new to write is faster by
- * tens of milliseconds.  s->seed names what the files are, seeded.json what the disk has. */
-static json_t *unless_seeded(struct supervisor *s, json_t *files)
+static void hash_files(const json_t *files, char hex[65])
 {
     unsigned char digest[crypto_hash_sha256_BYTES];
-    char *text = json_dumps(files, JSON_COMPACT | JSON_SORT_KEYS), *path = path_sandbox(s->name, "seeded.json", NULL);
+    char *text = json_dumps(files, JSON_COMPACT | JSON_SORT_KEYS);
     crypto_hash_sha256(digest, (unsigned char *)(text ? text : ""), text ? strlen(text) : 0);
-    sodium_bin2hex(s->seed, sizeof s->seed, digest, sizeof digest);
+    sodium_bin2hex(hex, 65, digest, sizeof digest);
+    free(text);
+}
+
+/* The files that a start brings: the host's (mirrors, authorities; the variables that go with them into env), then the
+ * kit's.  common: those that another sandbox of this kit has as well, on whatever folder it works; else the others. */
+static json_t *files(const struct supervisor *s, bool common, json_t *env)
+{
+    json_t *host = image_seed_files(env), *own = json_object_get(s->record.extra, "files"), *f;
+    const char *ws = s->record.nfolders ? s->record.folders[0].path : NULL;
+    json_t *out = common ? host : json_array();
+    size_t i;
+    json_array_foreach(own, i, f)
+    {
+        const char *content = json_string_value(json_object_get(f, "content"));
+        bool is_common = !ws || (content && !strstr(content, ws));
+        if (is_common == common)
+            json_array_append(out, f);
+    }
+    if (!common)
+        json_decref(host);
+    return out;
+}
+
+/* Files lie on the sandbox's disk once they were written there; a start that has nothing new to write is faster by
+ * tens of milliseconds.  s->seed names what the files are, seeded.json what the disk has. */
+static json_t *files_to_write(struct supervisor *s, json_t *env)
+{
+    json_t *all = files(s, true, env), *special = files(s, false, env);
+    bool cloned_with = s->boot == BOOT_CLONE && s->fresh;
+    json_array_extend(all, special);
+    hash_files(all, s->seed);
+    char *path = path_sandbox(s->name, "seeded.json", NULL);
     json_t *had = path ? jsonfile_read(path, NULL) : NULL;
     const char *hash = json_string_value(json_object_get(had, "files"));
     if (hash && strcmp(hash, s->seed) == 0) {
         s->seed[0] = '\0';
-        json_array_clear(files);
+        json_array_clear(all);
+        cloned_with = false;
     }
     json_decref(had);
     free(path);
-    free(text);
-    return files;
+    json_decref(cloned_with ? all : special);
+    return cloned_with ? special : all;
 }
 
 static void remember_seed(struct supervisor *s)
@@ -236,15 +271,12 @@ static json_t *configuration(struct supervisor *s)
     for (char *p = host; *p; p++)
         if (*p == '_' || *p == '.')
             *p = '-';
-    json_t *env = json_object(), *files = image_seed_files(env);
-    json_t *own = json_object_get(s->record.extra, "files");
-    if (json_is_array(own))
-        json_array_extend(files, own);
+    json_t *env = json_object(), *write = files_to_write(s, env);
     if (s->record.env)
         json_object_update(env, s->record.env);
     return json_pack("{s:s, s:o, s:s, s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:b}", "op", "configure", "clock",
                      clock_now(), "seed", seed_hex, "hostname", host, "machine_id", id_hex, "uid", 1000, "gid",
-                     1000, "env", env, "files", unless_seeded(s, files), "folders", folders(s), "resize_disk", 0);
+                     1000, "env", env, "files", write, "folders", folders(s), "resize_disk", 0);
 }
 
 static void on_configured(void *arg, const json_t *reply, const char *error)
@@ -269,6 +301,26 @@ static void configure(struct supervisor *s)
     supervisor_phase(s, "configuring", NULL);
     s->configuring = true;
     if (ctl_send(s->guest_ctl, linkev_link(s->ctl), configuration(s), CONFIGURE_MS, on_configured, s) < 0)
+        supervisor_fail(s, "the machine takes no orders");
+}
+
+static void on_prepared(void *arg, const json_t *reply, const char *error)
+{
+    struct supervisor *s = arg;
+    (void)reply;
+    if (s->life != LIFE_STARTING || s->boot != BOOT_FREEZE)
+        return;
+    if (error)
+        supervisor_fail(s, "the machine could not be prepared: %s", error);
+    else
+        freeze(s);
+}
+
+static void prepare(struct supervisor *s)
+{
+    json_t *env = json_object(), *msg = json_pack("{s:s, s:o}", "op", "prepare", "files", files(s, true, env));
+    json_decref(env);
+    if (ctl_send(s->guest_ctl, linkev_link(s->ctl), msg, CONFIGURE_MS, on_prepared, s) < 0)
         supervisor_fail(s, "the machine takes no orders");
 }
 
@@ -301,7 +353,9 @@ static void on_guest_hello(struct supervisor *s, const json_t *msg)
     s->answered = true;
     log_line("hello after %lld ms of the guest's time",
              (long long)json_integer_value(json_object_get(msg, "boot_ms")));
-    if (s->boot == BOOT_FREEZE)
+    if (s->boot == BOOT_FREEZE && s->fresh)
+        prepare(s);
+    else if (s->boot == BOOT_FREEZE)
         freeze(s);
     else
         boot_helper_ready(s);
@@ -387,6 +441,8 @@ static void try_another_way(struct supervisor *s)
         supervisor_notice(s, s->accel.notice);
         s->qemu.kvm = s->accel.kvm;
         s->qemu.tsc_khz = s->accel.tsc_khz;
+        s->key[0] = '\0'; /* what is frozen under KVM does not fit any more */
+        s->boot = BOOT_COLD;
     } else {
         supervisor_fail(s, "the machine gives no sign of life; sbx logs %s may tell why", s->name);
         return;
@@ -434,9 +490,11 @@ int boot_prepare(struct supervisor *s, struct err *e)
     if (image_open(&s->record, &s->qemu, e) < 0)
         return -1;
     supervisor_phase(s, "creating", NULL);
-    if (disk_ensure(s->name, s->record.template, s->record.disk_mib, e) < 0)
+    s->fresh = !disk_exists(s->name) && config_bool("vm.clone", NULL);
+    if (!s->fresh && disk_ensure(s->name, s->record.template, s->record.disk_mib, e) < 0)
         return -1;
-    int n = disk_open(s->name, s->record.template, s->record.disk_mib, s->qemu.disks, e);
+    int n = s->fresh ? disk_open_parents(s->record.template, s->record.disk_mib, s->qemu.disks, e)
+                     : disk_open(s->name, s->record.template, s->record.disk_mib, s->qemu.disks, e);
     if (n < 0)
         return -1;
     s->qemu.ndisks = (unsigned)n;
@@ -449,15 +507,45 @@ static int choose(struct supervisor *s)
     struct err e = {0};
     if (s->boot != BOOT_COLD || !config_bool("vm.clone", NULL) || s->frozen.ram >= 0 || s->key[0])
         return 0;
-    if (template_key(&s->qemu, s->key, &e) < 0) {
+    char common[65] = "";
+    if (s->fresh) {
+        json_t *env = json_object(), *f = files(s, true, env);
+        hash_files(f, common);
+        json_decref(f);
+        json_decref(env);
+    }
+    if (template_key(&s->qemu, s->fresh ? common : NULL, s->key, &e) < 0) {
         log_line("%s", e.text);
         return 0;
     }
-    int rc = frozen_find(&s->frozen, s->key, s->record.memory_mib, &e);
+    int rc = s->fresh && !disk_layer_exists(s->key) ? 1 : frozen_find(&s->frozen, s->key, s->record.memory_mib, &e);
     if (rc < 0)
         log_line("%s", e.text);
     s->boot = rc == 0 ? BOOT_CLONE : BOOT_FREEZE;
     return 0;
+}
+
+/* The disks of a machine that is to be frozen: a layer over the parents, or none worth the name. */
+static int freeze_disks(struct supervisor *s, struct qemu_disk disks[QEMU_DISKS_MAX], struct err *e)
+{
+    if (!s->fresh)
+        return disk_open_blank(s->record.disk_mib, disks, e);
+    if (disk_layer_new(s->record.template, s->record.disk_mib, &disks[0], &s->layer, e) < 0)
+        return -1;
+    for (unsigned i = 1; i < s->qemu.ndisks; i++)
+        disks[i] = s->qemu.disks[i];
+    return (int)s->qemu.ndisks;
+}
+
+/* A fresh sandbox's disk comes with the clone; where there is none it is made as ever. */
+static int own_disk(struct supervisor *s, struct err *e)
+{
+    if (s->qemu.disks[0].fd >= 0)
+        return 0;
+    if (s->boot == BOOT_CLONE ? disk_from_layer(s->name, s->key, e) < 0
+                              : disk_ensure(s->name, s->record.template, s->record.disk_mib, e) < 0)
+        return -1;
+    return disk_open_own(s->name, &s->qemu.disks[0], e);
 }
 
 static void await_clone(struct supervisor *s)
@@ -473,22 +561,22 @@ static void await_clone(struct supervisor *s)
 
 int boot_start(struct supervisor *s, struct err *e)
 {
-    struct qemu q = s->qemu;
-    struct qemu_disk blank[QEMU_DISKS_MAX];
-    int nblank = 0;
-    if (choose(s) < 0)
+    struct qemu_disk temporary[QEMU_DISKS_MAX];
+    int ntemporary = 0;
+    if (choose(s) < 0 || (s->boot != BOOT_FREEZE && own_disk(s, e) < 0))
         return -1;
+    struct qemu q = s->qemu;
     s->answered = s->configuring = s->configured = s->vm_reaped = s->qmp_closed = false;
     s->shutdown[0] = '\0';
     supervisor_phase(s, s->boot == BOOT_CLONE ? "cloning" : s->boot == BOOT_FREEZE ? "template" : "booting", NULL);
     if (s->boot == BOOT_FREEZE) {
         if ((s->freeze_ram = frozen_new_ram(q.memory_mib, e)) < 0 ||
-            (nblank = disk_open_blank(s->record.disk_mib, blank, e)) < 0)
+            (ntemporary = freeze_disks(s, temporary, e)) < 0)
             return -1;
         q.ram = QEMU_RAM_SHARED;
         q.ram_fd = s->freeze_ram;
-        memcpy(q.disks, blank, sizeof blank);
-        q.ndisks = (unsigned)nblank;
+        memcpy(q.disks, temporary, sizeof temporary);
+        q.ndisks = (unsigned)ntemporary;
     } else {
         q.net = s->net_pair[0];
         q.fs = s->fs_pair[0];
@@ -501,7 +589,7 @@ int boot_start(struct supervisor *s, struct err *e)
             return -1;
     }
     int rc = qemu_start(&q, &s->vm, e);
-    disk_close(blank, nblank);
+    disk_close(temporary, ntemporary > 0 ? 1 : 0); /* the parents are the sandbox's */
     if (q.state_fd >= 0)
         close(q.state_fd);
     if (rc < 0)
@@ -560,6 +648,9 @@ void boot_close(struct supervisor *s)
     frozen_server_free(s->frozen_server);
     frozen_finish(&s->frozen);
     disk_close(s->qemu.disks, (int)s->qemu.ndisks);
+    if (s->layer)
+        unlink(s->layer);
+    free(s->layer);
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (*fds[i] >= 0)
             close(*fds[i]);

@@ -80,6 +80,8 @@ struct supervisor {
     char seed[65]; /* hash of the files that this start writes, "" if none */
     int freeze_ram, freeze_state;
     bool freezing;
+    bool fresh;  /* its disk does not exist before a clone brings it along */
+    char *layer; /* the disk of a machine that is being frozen for fresh sandboxes; malloc'ed */
     pid_t keeper; /* writes the frozen machine to the cache */
 
     struct helper helpers[ROLES];

@@ -16,11 +16,12 @@
 #include <unistd.h>
 
 #include "core/paths.h"
+#include "vm/disk.h"
 #include "vm/template_share.h"
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
 /* Sets of devices, sizes and images that are kept on disk; each takes some 100 MB. */
-#define KEPT 4
+#define KEPT 8
 #define CHUNK (256u * 1024u)
 
 void frozen_init(struct frozen *f)
@@ -64,7 +65,7 @@ static void hash_cpu(crypto_hash_sha256_state *h)
         fclose(f);
 }
 
-int template_key(const struct qemu *q, char key[TEMPLATE_KEY_LEN + 1], struct err *e)
+int template_key(const struct qemu *q, const char *prepared, char key[TEMPLATE_KEY_LEN + 1], struct err *e)
 {
     char *kind = qemu_kind(q), *program = qemu_program(e);
     const int fds[] = {q->kernel, q->initrd, q->base};
@@ -75,7 +76,7 @@ int template_key(const struct qemu *q, char key[TEMPLATE_KEY_LEN + 1], struct er
     if (!kind || !program || stat(program, &st) < 0)
         goto out;
     crypto_hash_sha256_init(&h);
-    hash_text(&h, "sbx frozen machine 1");
+    hash_text(&h, "sbx frozen machine 2");
     hash_text(&h, kind);
     hash_stat(&h, &st);
     hash_cpu(&h);
@@ -84,7 +85,14 @@ int template_key(const struct qemu *q, char key[TEMPLATE_KEY_LEN + 1], struct er
             goto out;
         hash_stat(&h, &st);
     }
-    /* The disks' content may differ, their size may not. */
+    for (unsigned i = 1; prepared && i < q->ndisks; i++) {
+        if (fstat(q->disks[i].fd, &st) < 0)
+            goto out;
+        hash_stat(&h, &st);
+    }
+    if (prepared)
+        hash_text(&h, prepared);
+    /* Without that the disks' content may differ, their size may not. */
     char size[32];
     snprintf(size, sizeof size, "%u", q->disk_mib);
     hash_text(&h, size);
@@ -289,6 +297,7 @@ static void drop_old(void)
         frozen_discard(oldest);
     }
     free(dir);
+    disk_layers_clean();
 }
 
 static int write_out(const struct frozen *f)

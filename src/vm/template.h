@@ -25,8 +25,9 @@ struct frozen {
     size_t state_len;
 };
 
-/* The key of machines like q: its kind, the QEMU program, and the files behind its descriptors. */
-int template_key(const struct qemu *q, char key[TEMPLATE_KEY_LEN + 1], struct err *e);
+/* The key of machines like q: its kind, the QEMU program, and the files behind its descriptors.  prepared (may be NULL)
+ * names what such a machine wrote to a fresh disk before it was frozen; the parents of q's disk then count as well. */
+int template_key(const struct qemu *q, const char *prepared, char key[TEMPLATE_KEY_LEN + 1], struct err *e);
 
 void frozen_init(struct frozen *f);
 void frozen_finish(struct frozen *f);

@@ -50,8 +50,22 @@ json_t *template_load(const char *name, struct err *e)
     return o;
 }
 
-/* A copy that shares its blocks where the file system can, and leaves holes out where not. */
-static int copy_disk(const char *from, const char *to, struct err *e)
+/* Copies [*src, *src + len) of one file to the same place of another; the kernel does it itself where it can (not from
+ * one file system to another before Linux 5.19, nor on every one since). */
+static ssize_t copy_some(int in, int out, off_t *at, size_t len)
+{
+    static char buf[256 * 1024];
+    off_t dst = *at;
+    ssize_t n = copy_file_range(in, at, out, &dst, len, 0);
+    if (n >= 0 || (errno != EXDEV && errno != ENOSYS && errno != EINVAL && errno != EOPNOTSUPP))
+        return n;
+    n = pread(in, buf, len < sizeof buf ? len : sizeof buf, *at);
+    if (n > 0 && (n = pwrite(out, buf, (size_t)n, *at)) > 0)
+        *at += n;
+    return n;
+}
+
+int disk_copy(const char *from, const char *to, bool durable, struct err *e)
 {
     int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), out = -1, rc = -1;
     struct stat st;
@@ -71,15 +85,12 @@ static int copy_disk(const char *from, const char *to, struct err *e)
             break;
         if (end < 0)
             goto failed;
-        off_t src = data, dst = data;
-        while (src < end) {
-            ssize_t n = copy_file_range(in, &src, out, &dst, (size_t)(end - src), 0);
-            if (n <= 0)
+        for (off_t src = data; src < end;)
+            if (copy_some(in, out, &src, (size_t)(end - src)) <= 0)
                 goto failed;
-        }
         at = end;
     }
-    rc = fsync(out);
+    rc = durable ? fsync(out) : 0;
 failed:
     if (rc < 0)
         err_errno(e, errno, "cannot copy %s", from);
@@ -126,7 +137,7 @@ static int keep(const char *sandbox, const char *to, const json_t *note, bool mo
         json_object_set_new(o, "note", json_deep_copy(note));
     if (!o || jsonfile_write(file, o, 0600, e) < 0)
         goto out;
-    if (move ? rename(disk, copy) < 0 && err_errno(e, errno, "cannot move %s", disk) < 0 : copy_disk(disk, copy, e) < 0)
+    if (move ? rename(disk, copy) < 0 && err_errno(e, errno, "cannot move %s", disk) < 0 : disk_copy(disk, copy, true, e) < 0)
         goto out;
     /* Children depend on it from now on. */
     if (chmod(copy, 0400) < 0 || rename(tmp, dir) < 0) {
