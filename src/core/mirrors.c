@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/ca.h"
+
 #define BUNDLE "/etc/ssl/certs/ca-certificates.crt"
 #define SUITES_MAX 16
 
@@ -276,6 +278,11 @@ json_t *mirrors_files(const char *suite, struct err *e)
         x.files = NULL;
         goto out;
     }
+    /* Our own authority comes first: what is intercepted is answered under it. */
+    char *own = ca_ensure(e) == 0 ? ca_cert_path(e) : NULL;
+    if (own)
+        each_cert(own, extra_cert, &x);
+    free(own);
     if (packaged.n == 0)
         nftw("/usr/share/ca-certificates", packaged_file, 16, FTW_PHYS);
     if (packaged.n) { /* else the host's own cannot be told from the distribution's */

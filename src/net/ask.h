@@ -1,7 +1,7 @@
 /* What `sbx net` and the broker say to each other.
  *
  * The channel is a SOCK_SEQPACKET socket pair: one struct ask (net to broker) or
- * one struct answer (broker to net) is one packet, of fixed size, host byte order.
+ * one struct answer (broker to net) is one packet, of the fixed size of its kind, host byte order.
  * A packet of another size, an unknown kind or a field out of range is a protocol
  * error: the broker logs it, drops the packet and never guesses.  This is the whole
  * surface that a broken-into `sbx net` has towards the one process that holds keys,
@@ -29,6 +29,10 @@ enum ask_kind {
     ASK_REFUSED,     /* proto, target, count: packets that net refused on its own (UDP, ICMP, ...);
                         net itself coalesces these to at most 20 packets a second */
     ASK_MISMATCH,    /* id, target, seen: the SNI or Host that was sent is not the name asked for */
+    ASK_REQUEST,     /* struct ask_request: may this HTTP request go out on connection id */
+    ASK_LEAF,        /* struct ask_leaf: a certificate for the name of connection id */
+    ASK_TRUST,       /* the authorities that upstream servers are judged by, as a descriptor */
+    ASK_ALERT,       /* id, seen: something that a reviewer must see happened on connection id */
 };
 
 enum ask_proto { PROTO_TCP = 1, PROTO_UDP, PROTO_ICMP, PROTO_DNS, PROTO_OTHER };
@@ -60,10 +64,38 @@ struct ask {
     char seen[256]; /* ASK_MISMATCH: the other name, already made printable */
 };
 
+#define ASK_METHOD_MAX 31
+#define ASK_PATH_MAX 2047
+#define ASK_POINT_LEN 65
+
+struct ask_request {
+    uint32_t id;      /* of the connection */
+    uint8_t kind;     /* ASK_REQUEST; at the same place as in struct ask */
+    uint8_t version;  /* 1 or 2 */
+    uint16_t path_len;
+    uint32_t request; /* comes back in the answer */
+    uint8_t ambiguous; /* the path cannot be told from others: no rule that speaks of paths may allow it */
+    uint8_t override;  /* a field asks for another method */
+    uint8_t reserved[2];
+    char method[ASK_METHOD_MAX + 1];
+    char path[ASK_PATH_MAX + 1]; /* normalised (net/urlpath.h), without the query; printable ASCII */
+};
+
+struct ask_leaf {
+    uint32_t id;
+    uint8_t kind; /* ASK_LEAF */
+    uint8_t reserved[3];
+    uint8_t point[ASK_POINT_LEN]; /* net's public key: uncompressed P-256 */
+    uint8_t padding[3];
+};
+
 enum answer_kind {
     ANSWER_CONNECT = 1, /* to ASK_CONNECT */
     ANSWER_NAME,        /* to ASK_NAME: VERDICT_ALLOW, or VERDICT_DENY (then NXDOMAIN) */
     ANSWER_CUT,         /* close connection id now: a rule denies it */
+    ANSWER_REQUEST,     /* to ASK_REQUEST: VERDICT_ALLOW or VERDICT_DENY */
+    ANSWER_LEAF,        /* to ASK_LEAF: struct answer_leaf */
+    ANSWER_TRUST,       /* to ASK_TRUST: a descriptor to read certificates (PEM) from, or none */
 };
 
 enum verdict {
@@ -73,7 +105,10 @@ enum verdict {
     VERDICT_NO_NAME,     /* allowed, but the name does not resolve */
 };
 
-#define ANSWER_INTERCEPT 0x01u /* flags: HTTP is to be judged request by request */
+/* flags of ANSWER_CONNECT */
+#define ANSWER_INTERCEPT 0x01u /* HTTP is to be judged request by request; with VERDICT_DENY: a denied request on port 443
+                                  may be answered readably, under a certificate that ASK_LEAF gives */
+#define ANSWER_RAW 0x02u       /* a rule names this very host and port: what is no TLS may pass on 443 as well */
 
 struct answer {
     uint32_t id;
@@ -83,6 +118,15 @@ struct answer {
     int32_t error;   /* errno of the dial, or 0 */
     char rule[160];  /* the rule or posture that decided, for the 403 page; printable ASCII */
     char hint[192];  /* the command that would allow it; printable ASCII, may be empty */
+    uint32_t request; /* ANSWER_REQUEST: which */
+};
+
+struct answer_leaf {
+    uint32_t id;
+    uint8_t kind;    /* ANSWER_LEAF */
+    uint8_t verdict; /* VERDICT_ALLOW, or VERDICT_DENY: none is given (unknown connection, too many) */
+    uint16_t len;
+    uint8_t der[1400];
 };
 
 #endif

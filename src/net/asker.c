@@ -9,23 +9,36 @@
 
 #define QUEUE_MAX 2048u /* more than connections and name queries can be at once */
 
+/* The largest that is sent; most are struct ask, which differs little. */
+union request {
+    struct ask ask;
+    struct ask_request request;
+    struct ask_leaf leaf;
+};
+
+struct queued {
+    size_t len;
+    union request r;
+};
+
 struct asker {
     int fd;
     struct event *read_ev, *write_ev;
     asker_answer_fn *answer;
+    asker_leaf_fn *leaf;
     asker_closed_fn *closed;
     void *arg;
-    struct ask *queue; /* ring; allocated when first needed */
+    struct queued *queue; /* ring; allocated when first needed */
     unsigned start, count;
 };
 
-static bool send_one(struct asker *a, const struct ask *ask)
+static bool send_one(struct asker *a, const void *ask, size_t len)
 {
     ssize_t n;
     do {
-        n = send(a->fd, ask, sizeof *ask, MSG_NOSIGNAL | MSG_DONTWAIT);
+        n = send(a->fd, ask, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (n < 0 && errno == EINTR);
-    if (n == (ssize_t)sizeof *ask)
+    if (n == (ssize_t)len)
         return true;
     if (errno != EAGAIN && errno != ENOBUFS)
         a->closed("the broker is gone", a->arg);
@@ -37,7 +50,7 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
     struct asker *a = arg;
     (void)fd;
     (void)what;
-    while (a->count && send_one(a, &a->queue[a->start])) {
+    while (a->count && send_one(a, &a->queue[a->start].r, a->queue[a->start].len)) {
         a->start = (a->start + 1) % QUEUE_MAX;
         a->count--;
     }
@@ -45,9 +58,9 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
         event_add(a->write_ev, NULL);
 }
 
-void asker_send(struct asker *a, const struct ask *ask)
+static void send_or_queue(struct asker *a, const void *ask, size_t len)
 {
-    if (a->count == 0 && send_one(a, ask))
+    if (a->count == 0 && send_one(a, ask, len))
         return;
     if (!a->queue)
         a->queue = calloc(QUEUE_MAX, sizeof *a->queue);
@@ -55,8 +68,25 @@ void asker_send(struct asker *a, const struct ask *ask)
         a->closed("the broker does not read", a->arg);
         return;
     }
-    a->queue[(a->start + a->count++) % QUEUE_MAX] = *ask;
+    struct queued *q = &a->queue[(a->start + a->count++) % QUEUE_MAX];
+    q->len = len;
+    memcpy(&q->r, ask, len);
     event_add(a->write_ev, NULL);
+}
+
+void asker_send(struct asker *a, const struct ask *ask)
+{
+    send_or_queue(a, ask, sizeof *ask);
+}
+
+void asker_send_request(struct asker *a, const struct ask_request *ask)
+{
+    send_or_queue(a, ask, sizeof *ask);
+}
+
+void asker_send_leaf(struct asker *a, const struct ask_leaf *ask)
+{
+    send_or_queue(a, ask, sizeof *ask);
 }
 
 static void on_read(evutil_socket_t fd, short what, void *arg)
@@ -64,17 +94,25 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
     struct asker *a = arg;
     (void)what;
     for (int i = 0; i < 32; i++) {
-        struct answer answer;
+        union {
+            struct answer answer;
+            struct answer_leaf leaf;
+        } got_one;
         union {
             struct cmsghdr h;
             char room[CMSG_SPACE(sizeof(int))];
         } control;
-        struct iovec iov = {&answer, sizeof answer};
+        struct iovec iov = {&got_one, sizeof got_one};
         struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
         ssize_t n = recvmsg((int)fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             return;
-        if (n != (ssize_t)sizeof answer) {
+        if (n == (ssize_t)sizeof got_one.leaf && got_one.leaf.kind == ANSWER_LEAF && got_one.leaf.len <= sizeof got_one.leaf.der) {
+            a->leaf(&got_one.leaf, a->arg);
+            continue;
+        }
+        struct answer *answer = &got_one.answer;
+        if (n != (ssize_t)sizeof *answer || answer->kind == ANSWER_LEAF) {
             a->closed(n == 0 ? NULL : "a broken answer of the broker", a->arg);
             return;
         }
@@ -82,17 +120,18 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
         struct cmsghdr *h = CMSG_FIRSTHDR(&m);
         if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
             memcpy(&got, CMSG_DATA(h), sizeof got);
-        answer.rule[sizeof answer.rule - 1] = answer.hint[sizeof answer.hint - 1] = '\0';
-        a->answer(&answer, got, a->arg);
+        answer->rule[sizeof answer->rule - 1] = answer->hint[sizeof answer->hint - 1] = '\0';
+        a->answer(answer, got, a->arg);
     }
 }
 
-struct asker *asker_new(struct event_base *base, int fd, asker_answer_fn *answer, asker_closed_fn *closed, void *arg)
+struct asker *asker_new(struct event_base *base, int fd, asker_answer_fn *answer, asker_leaf_fn *leaf,
+                        asker_closed_fn *closed, void *arg)
 {
     struct asker *a = calloc(1, sizeof *a);
     if (!a)
         return NULL;
-    *a = (struct asker){.fd = fd, .answer = answer, .closed = closed, .arg = arg};
+    *a = (struct asker){.fd = fd, .answer = answer, .leaf = leaf, .closed = closed, .arg = arg};
     evutil_make_socket_nonblocking(fd);
     a->read_ev = event_new(base, fd, EV_READ | EV_PERSIST, on_read, a);
     a->write_ev = event_new(base, fd, EV_WRITE, on_write, a);

@@ -23,6 +23,7 @@
 #include "core/sanitize.h"
 #include "net/addrclass.h"
 #include "net/ask.h"
+#include "net/broker_tls.h"
 #include "net/dial.h"
 #include "net/journal.h"
 
@@ -34,6 +35,7 @@ enum { FD_SUPERVISOR = 3, FD_NET = 4 };
 #define EXPIRY_MAX_S 5  /* the clock may be set, or the machine have slept */
 #define SEND_TIMEOUT_S 5 /* net always reads its answers; one that does not has been broken into */
 #define OUTSIDE_MAX 32
+#define REFUSED_KEPT 64 /* names of refused connections that net may answer readably */
 
 struct flow {
     struct flow *next;
@@ -49,6 +51,7 @@ struct flow {
     uint8_t family, addr[16];
     uint16_t port;
     bool exact, mapped;
+    bool intercept;    /* each of its requests is judged */
     uint16_t dial_port;
     uint8_t peer_family, peer[16]; /* once it is open */
     char rule[RULE_TEXT_MAX + 32], dialled[48];
@@ -73,6 +76,12 @@ struct broker {
     int64_t allowed, denied, failed, refused, bytes_up, bytes_down, noted;
     int64_t last_flow; /* begins with the time, so that numbers are unique over restarts */
     struct log_rate bad_ask;
+    struct broker_tls *tls;
+    struct {
+        uint32_t id;
+        char name[256];
+    } refusals[REFUSED_KEPT]; /* ring */
+    unsigned last_refusal;
 };
 
 /* ---- settings and policy ---- */
@@ -123,9 +132,9 @@ static void decide(struct broker *b, const struct flow *f, struct decision *d)
         policy_decide_addr(b->policy, f->family, f->addr, f->port, now, d);
 }
 
-static void send_answer(struct broker *b, const struct answer *a, int fd)
+static void send_packet(struct broker *b, const void *packet, size_t len, int fd)
 {
-    struct iovec iov = {(void *)a, sizeof *a};
+    struct iovec iov = {(void *)packet, len};
     union {
         struct cmsghdr h;
         char room[CMSG_SPACE(sizeof(int))];
@@ -147,6 +156,11 @@ static void send_answer(struct broker *b, const struct answer *a, int fd)
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         event_base_loopbreak(b->base);
+}
+
+static void send_answer(struct broker *b, const struct answer *a, int fd)
+{
+    send_packet(b, a, sizeof *a, fd);
 }
 
 static void flow_free(struct flow *f)
@@ -192,7 +206,8 @@ static void recheck(struct broker *b)
         next = f->next;
         decide(b, f, &d);
         f->exact = d.exact;
-        bool allowed = d.allow && !d.http;
+        /* What was relayed cannot be judged by its requests any more. */
+        bool allowed = d.allow && (!d.http || f->intercept);
         if (f->fd >= 0) {
             if (!f->cut && (!allowed || !vet(f, f->peer_family, f->peer, f->dial_port)))
                 cut(b, f, allowed ? f->rule : d.text);
@@ -335,6 +350,22 @@ static void hint_for(const struct broker *b, const struct flow *f, const struct 
         out[0] = '\0';
 }
 
+/* The same for one request: the narrowest rule that would let it pass. */
+static void request_hint(const struct broker *b, const struct flow *f, const struct ask_request *ask,
+                         const struct decision *d, char *out, size_t cap)
+{
+    int n;
+    if (policy_error(b->policy))
+        n = snprintf(out, cap, "sbx policy ls");
+    else if (d->rule && d->rule->deny)
+        n = snprintf(out, cap, "sbx policy rm %s %s", d->rule->origin == RULE_GLOBAL ? "-g" : b->sandbox, d->rule->id);
+    else
+        n = snprintf(out, cap, "sbx policy allow network %s '%s %s%s'", b->sandbox, ask->method, f->host,
+                     strcspn(ask->path, "'\\") == ask->path_len ? ask->path : "");
+    if (n <= 0 || (size_t)n >= cap)
+        out[0] = '\0';
+}
+
 static void refuse(struct broker *b, struct flow *f, unsigned verdict, const char *rule, const char *reason,
                    const char *hint, int error)
 {
@@ -345,6 +376,12 @@ static void refuse(struct broker *b, struct flow *f, unsigned verdict, const cha
                                .reason = reason, .count = 1};
     snprintf(a.rule, sizeof a.rule, "%.*s", (int)sizeof a.rule - 1, rule);
     snprintf(a.hint, sizeof a.hint, "%.*s", (int)sizeof a.hint - 1, hint);
+    if (denied && f->is_name && f->port == 443) {
+        unsigned i = b->last_refusal++ % REFUSED_KEPT;
+        b->refusals[i].id = f->id;
+        snprintf(b->refusals[i].name, sizeof b->refusals[i].name, "%.255s", f->host);
+        a.flags = ANSWER_INTERCEPT;
+    }
     if (f->logged) {
         f->logged = false;
         journal_write(b->journal, &row);
@@ -442,6 +479,7 @@ static void dialled(void *arg, int fd, int error)
     }
     if (fd >= 0) {
         struct answer a = {.id = f->id, .kind = ANSWER_CONNECT, .verdict = VERDICT_ALLOW};
+        a.flags = (uint16_t)((f->intercept ? ANSWER_INTERCEPT : 0) | (f->exact ? ANSWER_RAW : 0));
         f->fd = fd;
         b->nopen++;
         b->allowed++;
@@ -536,11 +574,12 @@ static void on_connect_ask(struct broker *b, const struct ask *ask)
     if (f->is_name && addr_is_metadata_name(f->host)) {
         d.allow = false;
         reason = "a cloud's instance metadata is never reachable";
-    } else if (!d.allow || d.http) {
+    } else if (!d.allow || (d.http && !f->is_name)) {
         reason = d.http ? needs_http : "";
         hint_for(b, f, &d, hint, sizeof hint);
         d.allow = false;
     }
+    f->intercept = d.http;
     if (!d.allow) {
         refuse(b, f, VERDICT_DENY, f->rule, reason, hint, EACCES);
         flow_free(f);
@@ -620,6 +659,71 @@ static void on_mismatch(struct broker *b, const struct ask *ask)
     count_denied(b, &b->denied, 1);
 }
 
+/* One request of an intercepted connection.  Written down before it is answered, as everything is. */
+static void on_request(struct broker *b, const struct ask_request *ask)
+{
+    struct flow *f = find(b, ask->id);
+    struct answer a = {.id = ask->id, .kind = ANSWER_REQUEST, .verdict = VERDICT_DENY, .request = ask->request};
+    struct decision d = {0};
+    char path[ASK_PATH_MAX + 1];
+    const char *reason = "";
+    if (!f || f->fd < 0 || !f->is_name || f->cut || ask->path_len > ASK_PATH_MAX || ask->path[ask->path_len] != '\0' ||
+        ask->method[ASK_METHOD_MAX] != '\0' || strlen(ask->path) != ask->path_len) {
+        log_rated(&b->bad_ask, 5, "a malformed request of net");
+        send_answer(b, &a, -1);
+        return;
+    }
+    sanitize_line(path, sizeof path, ask->path, ask->path_len);
+    policy_decide_request(b->policy, f->host, f->port, ask->method, ask->path, time(NULL), &d);
+    struct decision host;
+    decide(b, f, &host);
+    if (d.allow && host.http && (ask->ambiguous || ask->override)) {
+        /* A rule that speaks of methods or paths allows nothing that servers read in more than one way. */
+        d.allow = false;
+        reason = ask->ambiguous ? "servers may read its path in more than one way"
+                                : "it asks the server to take another method for it";
+    }
+    struct decision_row row = {.kind = "request", .flow = f->number, .proto = ask->version == 2 ? "http2" : "http",
+                               .host = f->host, .port = f->port, .addr = f->dialled, .method = ask->method,
+                               .path = path, .verdict = d.allow ? "allow" : "deny", .rule = d.text, .reason = reason,
+                               .count = 1};
+    bool written = journal_write(b->journal, &row) == 0;
+    if (d.allow && written) {
+        a.verdict = VERDICT_ALLOW;
+    } else {
+        count_denied(b, &b->denied, 1);
+        snprintf(a.rule, sizeof a.rule, "%.*s", (int)sizeof a.rule - 1,
+                 !written ? "a decision log that cannot be written" : reason[0] ? reason : d.text);
+        if (written && !reason[0])
+            request_hint(b, f, ask, &d, a.hint, sizeof a.hint);
+    }
+    send_answer(b, &a, -1);
+}
+
+static void on_leaf_ask(struct broker *b, const struct ask_leaf *ask)
+{
+    struct answer_leaf a = {.id = ask->id, .kind = ANSWER_LEAF, .verdict = VERDICT_DENY};
+    struct flow *f = find(b, ask->id);
+    const char *name = f && f->fd >= 0 && f->is_name ? f->host : NULL;
+    for (unsigned i = 0; !name && i < REFUSED_KEPT; i++)
+        if (b->refusals[i].id == ask->id && b->refusals[i].name[0])
+            name = b->refusals[i].name;
+    if (name)
+        a.len = (uint16_t)broker_tls_leaf(b->tls, name, ask->point, a.der);
+    if (a.len)
+        a.verdict = VERDICT_ALLOW;
+    send_packet(b, &a, sizeof a, -1);
+}
+
+static void on_trust_ask(struct broker *b, const struct ask *ask)
+{
+    struct answer a = {.id = ask->id, .kind = ANSWER_TRUST, .verdict = VERDICT_ALLOW};
+    int fd = broker_tls_trust(b->tls);
+    send_answer(b, &a, fd);
+    if (fd >= 0)
+        close(fd);
+}
+
 static void on_refused(struct broker *b, const struct ask *ask)
 {
     struct flow f = {0};
@@ -637,39 +741,54 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
     struct broker *b = arg;
     (void)what;
     for (int i = 0; i < ASKS_PER_WAKE; i++) {
-        struct ask ask;
-        ssize_t n = recv((int)fd, &ask, sizeof ask, MSG_DONTWAIT | MSG_TRUNC);
+        union {
+            struct ask ask;
+            struct ask_request request;
+            struct ask_leaf leaf;
+        } got;
+        ssize_t n = recv((int)fd, &got, sizeof got, MSG_DONTWAIT | MSG_TRUNC);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (n <= 0) {
             event_base_loopbreak(b->base);
             return;
         }
-        if (n != (ssize_t)sizeof ask) {
+        unsigned kind = n > 4 ? got.ask.kind : 0;
+        size_t want = kind == ASK_REQUEST ? sizeof got.request : kind == ASK_LEAF ? sizeof got.leaf : sizeof got.ask;
+        if ((size_t)n != want) {
             log_rated(&b->bad_ask, 5, "a request of %zd bytes from net", n);
             continue;
         }
-        switch (ask.kind) {
+        switch (kind) {
         case ASK_CONNECT:
-            on_connect_ask(b, &ask);
+            on_connect_ask(b, &got.ask);
             break;
         case ASK_NAME:
-            on_name_ask(b, &ask);
+            on_name_ask(b, &got.ask);
             break;
         case ASK_DONE:
-            on_done(b, &ask);
+            on_done(b, &got.ask);
             break;
         case ASK_REFUSED:
-            on_refused(b, &ask);
+            on_refused(b, &got.ask);
             break;
         case ASK_CANCEL:
-            on_cancel(b, &ask);
+            on_cancel(b, &got.ask);
             break;
         case ASK_MISMATCH:
-            on_mismatch(b, &ask);
+            on_mismatch(b, &got.ask);
+            break;
+        case ASK_REQUEST:
+            on_request(b, &got.request);
+            break;
+        case ASK_LEAF:
+            on_leaf_ask(b, &got.leaf);
+            break;
+        case ASK_TRUST:
+            on_trust_ask(b, &got.ask);
             break;
         default:
-            log_rated(&b->bad_ask, 5, "an unknown request (%u) from net", ask.kind);
+            log_rated(&b->bad_ask, 5, "an unknown request (%u) from net", kind);
         }
     }
 }
@@ -702,8 +821,9 @@ static int start(struct broker *b, struct err *e)
     char *own = log ? path_sandbox(b->sandbox, NULL, e) : NULL;
     char *config = own ? path_in(PATH_CONFIG, e, "%s", "") : NULL;
     char *assets = config ? path_asset("policies", e) : NULL;
+    char *ca = assets ? path_in(PATH_DATA, e, "ca") : NULL;
     int rc = -1;
-    if (!assets)
+    if (!ca)
         goto out;
     b->base = event_base_new();
     b->journal = b->base ? journal_new(b->base, log, e) : NULL;
@@ -718,6 +838,11 @@ static int start(struct broker *b, struct err *e)
         goto out;
     }
     load_settings(b);
+    json_t *settings = config_load(NULL);
+    b->tls = broker_tls_new(config_value(settings, "net.ca"), e);
+    json_decref(settings);
+    if (!b->tls)
+        goto out;
     inotify_add_watch(b->watch_fd, config, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
     inotify_add_watch(b->watch_fd, own, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
     evutil_make_socket_nonblocking(b->watch_fd);
@@ -739,7 +864,8 @@ static int start(struct broker *b, struct err *e)
     /* The resolver reads its own configuration and modules whenever it likes; dialling needs sockets. */
     const struct confine_path paths[] = {
         {.path = own, .access = CONFINE_READ | CONFINE_WRITE}, {.path = config, .access = CONFINE_READ},
-        {.path = assets, .access = CONFINE_READ},              {.path = "/etc", .access = CONFINE_READ},
+        {.path = assets, .access = CONFINE_READ},              {.path = ca, .access = CONFINE_READ},
+        {.path = "/etc", .access = CONFINE_READ},
         {.path = "/usr", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/lib", .access = CONFINE_READ | CONFINE_EXEC},
         {.path = "/lib64", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/run", .access = CONFINE_READ},
         {.path = "/var/lib/sss", .access = CONFINE_READ},      {.path = "/dev/null", .access = CONFINE_READ | CONFINE_WRITE},
@@ -749,6 +875,7 @@ static int start(struct broker *b, struct err *e)
                               .npaths = sizeof paths / sizeof *paths, .files_max = FLOWS_MAX + DIAL_PENDING_MAX * DIAL_ADDRS_MAX + 64};
     rc = confine_self(&c, e);
 out:
+    free(ca);
     free(assets);
     free(config);
     free(own);

@@ -1,5 +1,6 @@
 #include "net/flow.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,12 +9,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/rule.h"
+#include "net/clienthello.h"
+#include "net/intercept.h"
 #include "net/names.h"
 
 /* One turn of one flow: large enough for the throughput, small enough for the neighbours. */
 #define TURN (256u * 1024u)
 
-enum kind { ASKED, RELAY, REFUSAL, DNS, ENDED };
+enum kind { ASKED, SNIFF /* a relay whose first bytes are not judged yet */, RELAY, INTERCEPT, DNS, ENDED };
 
 struct flow {
     struct flow *next, **link;
@@ -26,11 +30,15 @@ struct flow {
     bool up_eof;   /* the server sends no more */
     bool down_eof; /* the guest sends no more */
     bool answered; /* by the broker */
-    bool refused;  /* the 403 is on its way */
+    bool raw;      /* what is no TLS may pass as well */
+    bool dialled;  /* the broker keeps it until it is told that it ended */
     uint16_t port;
+    char name[256]; /* "": a literal address */
+    uint8_t *held;  /* of the guest, before they may go on: the ClientHello */
+    size_t held_len, held_pos;
+    struct intercept *intercept;
     uint64_t bytes_up, bytes_down;
     int64_t since_ms;
-    char refusal[640];
     uint8_t query[2 + DNS_QUERY_MAX]; /* DNS over TCP: a message that is not whole yet */
     size_t query_len;
 };
@@ -40,6 +48,8 @@ struct flows {
     struct asker *asker;
     struct fakeip *fake;
     struct names *names;
+    struct intercepts *intercepts;
+    struct tcp *tcp;
     struct flow *list;
     uint32_t last_id;
     struct flow_stats stats;
@@ -55,9 +65,21 @@ static int64_t now_ms(void)
 struct flows *flows_new(struct event_base *base, struct asker *asker, struct fakeip *fake, struct names *names)
 {
     struct flows *f = calloc(1, sizeof *f);
-    if (f)
-        *f = (struct flows){.base = base, .asker = asker, .fake = fake, .names = names};
+    if (!f)
+        return NULL;
+    *f = (struct flows){.base = base, .asker = asker, .fake = fake, .names = names};
+    f->intercepts = intercepts_new(base, asker);
+    if (!f->intercepts) {
+        free(f);
+        f = NULL;
+    }
     return f;
+}
+
+void flows_set_tcp(struct flows *f, struct tcp *tcp)
+{
+    f->tcp = tcp;
+    intercepts_set_tcp(f->intercepts, tcp);
 }
 
 static struct flow *find(struct flows *all, uint32_t id)
@@ -82,6 +104,8 @@ static void close_upstream(struct flow *f)
 
 static void report_done(struct flow *f)
 {
+    if (f->intercept)
+        intercept_bytes(f->intercept, &f->bytes_up, &f->bytes_down);
     struct ask ask = {.id = f->id, .kind = ASK_DONE, .bytes_up = f->bytes_up, .bytes_down = f->bytes_down,
                       .duration_ms = (uint32_t)(now_ms() - f->since_ms)};
     f->all->stats.bytes_up += f->bytes_up;
@@ -89,11 +113,13 @@ static void report_done(struct flow *f)
     asker_send(f->all->asker, &ask);
 }
 
-static void destroy(struct flow *f)
+static void destroy(struct flow *f, bool reset)
 {
-    if (f->kind == RELAY)
+    if (f->dialled)
         report_done(f);
+    intercept_free(f->intercept, reset);
     close_upstream(f);
+    free(f->held);
     if (f->next)
         f->next->link = f->link;
     *f->link = f->next;
@@ -105,7 +131,8 @@ void flows_free(struct flows *all)
     if (!all)
         return;
     while (all->list)
-        destroy(all->list);
+        destroy(all->list, true);
+    intercepts_free(all->intercepts);
     free(all);
 }
 
@@ -146,6 +173,8 @@ void flows_syn(struct tcp_conn *c, void *arg)
     }
     struct ask ask = {.id = f->id, .kind = ASK_CONNECT, .proto = PROTO_TCP};
     names_target(all->fake, &addr, f->port, &ask.target);
+    if (ask.target.kind == TARGET_NAME)
+        memcpy(f->name, ask.target.name, sizeof f->name);
     asker_send(all->asker, &ask);
 }
 
@@ -192,15 +221,24 @@ static void on_upstream_readable(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+static bool send_held(struct flow *f);
+
 static void on_upstream_writable(evutil_socket_t fd, short what, void *arg)
 {
     struct flow *f = arg;
     (void)fd;
     (void)what;
-    tcp_resume(f->conn);
+    struct tcp *tcp = f->all->tcp;
+    if (f->kind == RELAY && !send_held(f))
+        return;
+    if (f->down_eof && !f->held)
+        shutdown(f->fd, SHUT_WR);
+    else if (!f->held)
+        tcp_resume(f->conn);
+    tcp_flush(tcp); /* what was taken makes room */
 }
 
-static bool relay_start(struct flow *f, int fd)
+static bool relay_start(struct flow *f, int fd, enum kind kind)
 {
     f->read_ev = event_new(f->all->base, fd, EV_READ | EV_PERSIST, on_upstream_readable, f);
     f->write_ev = event_new(f->all->base, fd, EV_WRITE, on_upstream_writable, f);
@@ -208,16 +246,17 @@ static bool relay_start(struct flow *f, int fd)
         return false;
     evutil_make_socket_nonblocking(fd);
     f->fd = fd;
-    f->kind = RELAY;
+    f->kind = kind;
     f->since_ms = now_ms();
     return true;
 }
 
-static size_t relay_data(struct flow *f, const uint8_t *buf, size_t len)
+/* Sends what it can; false: the flow is gone. */
+static bool send_up(struct flow *f, const uint8_t *buf, size_t len, size_t *done)
 {
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = send(f->fd, buf + done, len - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+    *done = 0;
+    while (*done < len) {
+        ssize_t n = send(f->fd, buf + *done, len - *done, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
@@ -226,27 +265,94 @@ static size_t relay_data(struct flow *f, const uint8_t *buf, size_t len)
         }
         if (n < 0) {
             fail(f);
-            return done;
+            return false;
         }
-        done += (size_t)n;
+        *done += (size_t)n;
     }
-    f->bytes_up += done;
-    return done;
+    f->bytes_up += *done;
+    return true;
 }
 
-/* ---- the refusal that a person can read ---- */
-
-static void refusal_text(struct flow *f, const struct answer *a)
+static bool send_held(struct flow *f)
 {
-    char body[448];
-    int n = snprintf(body, sizeof body, "sbx: this connection was denied by %s.\n%s%s%s",
-                     a->rule[0] ? a->rule : "the policy", a->hint[0] ? "To allow it, on the host: " : "", a->hint,
-                     a->hint[0] ? "\n" : "");
-    if (n < 0 || (size_t)n >= sizeof body)
-        n = (int)strlen(body);
-    snprintf(f->refusal, sizeof f->refusal,
-             "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-             "X-Sbx: denied\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n%s", n, body);
+    size_t done;
+    if (!f->held)
+        return true;
+    if (!send_up(f, f->held + f->held_pos, f->held_len - f->held_pos, &done))
+        return false;
+    f->held_pos += done;
+    if (f->held_pos == f->held_len) {
+        free(f->held);
+        f->held = NULL;
+    }
+    return true;
+}
+
+static size_t relay_data(struct flow *f, const uint8_t *buf, size_t len)
+{
+    size_t done;
+    if (!send_held(f))
+        return len;
+    if (f->held)
+        return 0;
+    return send_up(f, buf, len, &done) ? done : len;
+}
+
+/* The first bytes of a relayed connection: where it is TLS, it has to be for the name that was asked for (threats 21,
+ * 35, 49, 51).  On 443 nothing else passes, unless a rule names this very host and port. */
+static void sniff_refuse(struct flow *f, const char *seen)
+{
+    struct ask ask = {.id = f->id, .kind = ASK_MISMATCH};
+    snprintf(ask.seen, sizeof ask.seen, "%s", seen);
+    asker_send(f->all->asker, &ask);
+    tcp_abort(f->conn);
+}
+
+static size_t sniff_data(struct flow *f, const uint8_t *buf, size_t len)
+{
+    struct clienthello hello;
+    const uint8_t *all = buf;
+    size_t n = len;
+    if (f->held) {
+        size_t room = CLIENTHELLO_MAX - f->held_len;
+        n = len < room ? len : room;
+        memcpy(f->held + f->held_len, buf, n);
+        f->held_len += n;
+        all = f->held;
+        n = f->held_len;
+    }
+    switch (clienthello_read(&hello, all, n)) {
+    case CLIENTHELLO_MORE:
+        if (!f->held) {
+            if (!(f->held = malloc(CLIENTHELLO_MAX))) {
+                tcp_abort(f->conn);
+                return len;
+            }
+            memcpy(f->held, buf, n);
+            f->held_len = n;
+        }
+        return len;
+    case CLIENTHELLO_BAD:
+        sniff_refuse(f, "a malformed TLS greeting");
+        return len;
+    case CLIENTHELLO_NOT_TLS:
+        if (f->port == 443 && !f->raw) {
+            sniff_refuse(f, "something that is no TLS");
+            return len;
+        }
+        break;
+    case CLIENTHELLO_DONE:
+        if (!hello.has_name || strcmp(hello.name, f->name) != 0) {
+            sniff_refuse(f, hello.has_name ? hello.name : "a server without a name");
+            return len;
+        }
+    }
+    bool was_held = f->held != NULL;
+    f->kind = RELAY;
+    if (!was_held)
+        return relay_data(f, buf, len);
+    send_held(f);
+    return len;
 }
 
 /* ---- DNS over TCP (RFC 7766): two bytes of length before each message ---- */
@@ -293,13 +399,10 @@ size_t flows_data(struct tcp_conn *c, const uint8_t *buf, size_t len, void *arg)
         return relay_data(f, buf, len);
     case DNS:
         return dns_data(f, buf, len);
-    case REFUSAL:
-        if (!f->refused) {
-            f->refused = true;
-            tcp_write(c, f->refusal, strlen(f->refusal));
-            tcp_shutdown(c);
-        }
-        return len;
+    case SNIFF:
+        return sniff_data(f, buf, len);
+    case INTERCEPT:
+        return intercept_data(f->intercept, buf, len);
     default:
         return len;
     }
@@ -310,9 +413,13 @@ void flows_fin(struct tcp_conn *c, void *arg)
     struct flow *f = tcp_owner(c);
     (void)arg;
     f->down_eof = true;
-    if (f->kind == RELAY)
+    if (f->kind == INTERCEPT)
+        intercept_fin(f->intercept);
+    else if ((f->kind == RELAY || f->kind == SNIFF) && !f->held)
         shutdown(f->fd, SHUT_WR);
-    else
+    else if (f->kind == SNIFF)
+        tcp_abort(c); /* half a greeting */
+    else if (f->kind != RELAY)
         tcp_shutdown(c);
 }
 
@@ -320,7 +427,9 @@ void flows_room(struct tcp_conn *c, void *arg)
 {
     struct flow *f = tcp_owner(c);
     (void)arg;
-    if (f->kind == RELAY && !f->up_eof && f->read_ev)
+    if (f->kind == INTERCEPT)
+        intercept_room(f->intercept);
+    else if ((f->kind == RELAY || f->kind == SNIFF) && !f->up_eof && f->read_ev)
         event_add(f->read_ev, NULL);
 }
 
@@ -332,24 +441,75 @@ void flows_closed(struct tcp_conn *c, bool reset, void *arg)
         struct ask ask = {.id = f->id, .kind = ASK_CANCEL};
         if (!f->answered)
             asker_send(f->all->asker, &ask);
-    } else if (f->kind == RELAY && reset && f->fd >= 0) {
+    } else if (reset && f->fd >= 0) {
         /* What the guest did not end in order must not look so to the server. */
         struct linger hard = {1, 0};
         setsockopt(f->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
     }
-    destroy(f);
+    destroy(f, reset);
 }
 
 /* ---- what the broker tells ---- */
+
+static bool intercept_start(struct flow *f, const struct answer *a, int fd)
+{
+    bool refuse = fd < 0;
+    char literal[INET6_ADDRSTRLEN];
+    struct intercept_target t = {.id = f->id, .name = f->name, .port = f->port, .plain = f->port != 443, .refuse = refuse,
+                                 .rule = a->rule, .hint = a->hint};
+    if (!f->name[0]) {
+        struct ip_addr addr;
+        tcp_target(f->conn, &addr, &t.port);
+        inet_ntop(addr.family == 4 ? AF_INET : AF_INET6, addr.a, literal, sizeof literal);
+        t.name = literal;
+    }
+    f->intercept = intercept_new(f->all->intercepts, f->conn, fd, &t);
+    if (!f->intercept)
+        return false;
+    f->kind = INTERCEPT;
+    f->since_ms = now_ms();
+    return true;
+}
+
+/* The host's own services: they have no virtual hosts, and what they speak is their affair. */
+static bool is_host_service(const char *name)
+{
+    return strcmp(rule_alias(name), "localhost") == 0;
+}
+
+static void allowed(struct flow *f, const struct answer *a, int fd)
+{
+    bool judged = (a->flags & ANSWER_INTERCEPT) || (f->name[0] && f->port == 80 && !is_host_service(f->name));
+    f->raw = a->flags & ANSWER_RAW;
+    f->dialled = true;
+    bool good = judged ? intercept_start(f, a, fd) : relay_start(f, fd, f->name[0] && !is_host_service(f->name) ? SNIFF : RELAY);
+    if (!good) {
+        if (!judged)
+            close(fd);
+        tcp_refuse(f->conn);
+        return;
+    }
+    f->all->stats.allowed++;
+    tcp_accept(f->conn);
+}
 
 void flows_answer(struct flows *all, const struct answer *a, int fd)
 {
     struct flow *f = find(all, a->id);
     if (a->kind == ANSWER_CUT) {
-        if (f && f->kind == RELAY) {
+        if (f && f->dialled) {
             all->stats.cut++;
             tcp_abort(f->conn);
         }
+        return;
+    }
+    if (a->kind == ANSWER_REQUEST) {
+        if (f && f->kind == INTERCEPT)
+            intercept_answer(f->intercept, a);
+        return;
+    }
+    if (a->kind == ANSWER_TRUST) {
+        intercepts_trust(all->intercepts, fd);
         return;
     }
     if (!f || f->kind != ASKED) {
@@ -362,27 +522,37 @@ void flows_answer(struct flows *all, const struct answer *a, int fd)
     }
     f->answered = true;
     if (a->verdict == VERDICT_ALLOW && fd >= 0) {
-        if (!relay_start(f, fd)) {
-            close(fd);
-            tcp_refuse(f->conn);
-            return;
-        }
-        all->stats.allowed++;
-        tcp_accept(f->conn);
+        allowed(f, a, fd);
         return;
     }
     if (fd >= 0)
         close(fd);
-    if (a->verdict == VERDICT_DENY && f->port == 80) {
-        all->stats.denied++;
-        refusal_text(f, a);
-        f->kind = REFUSAL;
-        tcp_accept(f->conn);
+    if (a->verdict != VERDICT_DENY) {
+        all->stats.failed++;
+        tcp_refuse(f->conn);
         return;
     }
-    if (a->verdict == VERDICT_DENY)
-        all->stats.denied++;
+    all->stats.denied++;
+    /* On the ports of the web a person gets to read why. */
+    if ((f->port == 80 || (f->port == 443 && (a->flags & ANSWER_INTERCEPT) && f->name[0])) && intercept_start(f, a, -1))
+        tcp_accept(f->conn);
     else
-        all->stats.failed++;
-    tcp_refuse(f->conn);
+        tcp_refuse(f->conn);
+}
+
+void flows_leaf(struct flows *all, const struct answer_leaf *a)
+{
+    intercepts_leaf(all->intercepts, a);
+}
+
+void flows_tick(struct flows *all, int64_t now)
+{
+    struct flow *next;
+    for (struct flow *f = all->list; f; f = next) {
+        next = f->next;
+        if (f->kind == INTERCEPT)
+            intercept_tick(f->intercept, now);
+        else if (f->kind == SNIFF && f->held && now - f->since_ms > INTERCEPT_HELLO_MS)
+            tcp_abort(f->conn);
+    }
 }

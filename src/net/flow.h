@@ -1,8 +1,8 @@
 /* Connections of the guest as a whole: asked for, relayed, ended.
  *
  * A flow joins a struct tcp_conn with what serves it.  `relay` joins it to the descriptor that the broker
- * dialled; `refusal` answers one HTTP request with a 403 that says why; DNS over TCP is served by names.
- * What judges or changes content later (TLS, HTTP) is one more kind beside these, between the same two ends. */
+ * dialled, after a look at the first bytes where a name was asked for; `intercept` (net/intercept.h) judges request by
+ * request, or answers a denied one with a 403 that says why; DNS over TCP is served by names. */
 #ifndef SBX_NET_FLOW_H
 #define SBX_NET_FLOW_H
 
@@ -20,6 +20,8 @@ struct flow_stats {
 };
 
 struct flows *flows_new(struct event_base *base, struct asker *asker, struct fakeip *fake, struct names *names);
+/* The engine whose connections these are; before the first of them. */
+void flows_set_tcp(struct flows *f, struct tcp *tcp);
 void flows_free(struct flows *f);
 
 /* For struct tcp_ops; arg is the struct flows. */
@@ -29,8 +31,11 @@ void flows_fin(struct tcp_conn *c, void *arg);
 void flows_room(struct tcp_conn *c, void *arg);
 void flows_closed(struct tcp_conn *c, bool reset, void *arg);
 
-/* ANSWER_CONNECT and ANSWER_CUT; takes fd. */
+/* Every answer but ANSWER_NAME and ANSWER_LEAF; takes fd. */
 void flows_answer(struct flows *f, const struct answer *a, int fd);
+void flows_leaf(struct flows *f, const struct answer_leaf *a);
+/* Time limits; call about once a second. */
+void flows_tick(struct flows *f, int64_t now_ms);
 
 const struct flow_stats *flows_stats(const struct flows *f);
 

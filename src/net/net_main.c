@@ -43,7 +43,7 @@ struct net {
     struct event *tick, *refused_tick;
     struct refused refused[REFUSED_SLOTS];
     unsigned icmp_left;
-    int64_t icmp_second;
+    int64_t icmp_second, flows_ticked;
     uint64_t frames_in, frames_out, bad, dropped_out, refused_count;
     bool ticking;
 };
@@ -209,7 +209,12 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     net->ticking = false;
-    tcp_tick(net->tcp, now_ms());
+    int64_t now = now_ms();
+    tcp_tick(net->tcp, now);
+    if (now - net->flows_ticked >= 1000) {
+        net->flows_ticked = now;
+        flows_tick(net->flows, now);
+    }
     if (!tcp_idle(net->tcp))
         start_ticking(net);
 }
@@ -274,6 +279,13 @@ static void on_cable_closed(const char *why, void *arg)
 static void on_asker_closed(const char *why, void *arg)
 {
     stop(arg, "broker", why);
+}
+
+static void on_leaf(const struct answer_leaf *a, void *arg)
+{
+    struct net *net = arg;
+    flows_leaf(net->flows, a);
+    tcp_flush(net->tcp);
 }
 
 static void on_answer(const struct answer *a, int fd, void *arg)
@@ -342,7 +354,7 @@ int net_main(int argc, char **argv)
         return STATUS_FAILED;
     net.base = event_base_new();
     net.fake = fakeip_new();
-    net.asker = net.base ? asker_new(net.base, FD_BROKER, on_answer, on_asker_closed, &net) : NULL;
+    net.asker = net.base ? asker_new(net.base, FD_BROKER, on_answer, on_leaf, on_asker_closed, &net) : NULL;
     net.names = net.asker ? names_new(net.base, net.asker, net.fake) : NULL;
     net.flows = net.names ? flows_new(net.base, net.asker, net.fake, net.names) : NULL;
     net.cable = net.flows ? cable_new(net.base, FD_CABLE, &cable_ops, &net) : NULL;
@@ -356,6 +368,7 @@ int net_main(int argc, char **argv)
     net.tick = evtimer_new(net.base, on_tick, &net);
     net.refused_tick = evtimer_new(net.base, refused_flush, &net);
     tcp_set_emit_arg(net.tcp, &net);
+    flows_set_tcp(net.flows, net.tcp);
     const struct confine c = {.groups = CONFINE_IO, .own_network = true, .memory_max = 512u * 1024 * 1024,
                               .files_max = TCP_CONNS_MAX + 128};
     if (confine_self(&c, &e) < 0) {

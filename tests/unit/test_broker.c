@@ -20,6 +20,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -604,17 +606,83 @@ static void threat_100_broken_policy_denies(void **state)
     assert_int_equal(logged("", NULL).rows > 3, 1);
 }
 
-static void conditional_rules_are_not_in_force_yet(void **state)
+static unsigned request(uint32_t id, const char *method, const char *path, bool ambiguous)
 {
+    struct ask_request r = {.id = id, .kind = ASK_REQUEST, .version = 1, .request = 7, .ambiguous = ambiguous};
+    int none;
+    strcpy(r.method, method);
+    strcpy(r.path, path);
+    r.path_len = (uint16_t)strlen(path);
+    assert_int_equal(send(net, &r, sizeof r, 0), sizeof r);
+    struct answer a = hear(&none);
+    assert_int_equal(a.kind, ANSWER_REQUEST);
+    assert_int_equal(a.request, 7);
+    return a.verdict;
+}
+
+static void requests_are_judged_one_by_one(void **state)
+{
+    int fd;
     (void)state;
     put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": ["
                "{\"action\": \"allow\", \"target\": \"GET public.example.com\"},"
                "{\"action\": \"allow\", \"target\": \"other.example.com\"},"
                "{\"action\": \"deny\", \"target\": \"other.example.com/admin\"}]}");
     start_broker();
-    expect("public.example.com", 443, VERDICT_DENY);
-    expect("other.example.com", 443, VERDICT_DENY);
-    assert_int_equal(sh->connects, 0);
+    struct ask a = target("public.example.com", 443);
+    tell(&a);
+    struct answer r = hear(&fd);
+    assert_int_equal(r.verdict, VERDICT_ALLOW);
+    assert_true(r.flags & ANSWER_INTERCEPT);
+    assert_int_equal(request(a.id, "GET", "/x", false), VERDICT_ALLOW);
+    assert_int_equal(request(a.id, "POST", "/x", false), VERDICT_DENY);
+    assert_int_equal(request(a.id, "GET", "/a/../x", true), VERDICT_DENY);
+    assert_int_equal(request(a.id + 1000, "GET", "/x", false), VERDICT_DENY); /* no such connection */
+    close(fd);
+    a = target("other.example.com", 443);
+    tell(&a);
+    hear(&fd);
+    assert_int_equal(request(a.id, "GET", "/", false), VERDICT_ALLOW);
+    assert_int_equal(request(a.id, "GET", "/admin/users", false), VERDICT_DENY);
+    close(fd);
+    struct found f = logged("other.example.com", "deny");
+    assert_string_equal(f.kind, "request");
+}
+
+static size_t leaf(uint32_t id)
+{
+    struct ask_leaf l = {.id = id, .kind = ASK_LEAF};
+    struct answer_leaf a;
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    size_t len;
+    assert_int_equal(EVP_PKEY_get_octet_string_param(key, "pub", l.point, sizeof l.point, &len), 1);
+    EVP_PKEY_free(key);
+    assert_int_equal(send(net, &l, sizeof l, 0), sizeof l);
+    assert_int_equal(recv(net, &a, sizeof a, 0), sizeof a);
+    assert_int_equal(a.kind, ANSWER_LEAF);
+    return a.verdict == VERDICT_ALLOW ? a.len : 0;
+}
+
+static void threat_55_certificates_only_for_what_was_asked(void **state)
+{
+    int fd;
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": [{\"action\": \"allow\", \"target\": \"GET public.example.com\"}]}");
+    start_broker();
+    assert_int_equal(leaf(4711), 0); /* a connection that nobody asked for */
+    struct ask a = target("public.example.com", 443);
+    tell(&a);
+    hear(&fd);
+    assert_true(leaf(a.id) > 300);
+    close(fd);
+    struct ask b = target("denied.example.com", 443);
+    tell(&b);
+    assert_true(hear(&fd).flags & ANSWER_INTERCEPT); /* so that its 403 can be read */
+    assert_true(leaf(b.id) > 300);
+    size_t issued = 0;
+    for (int i = 0; i < 200; i++) /* each for another key */
+        issued += leaf(a.id) > 0;
+    assert_true(issued >= 20 && issued < 100);
 }
 
 static void names(void **state)
@@ -830,7 +898,8 @@ int main(void)
         T(allowed_and_denied), T(threat_01_rebinding), T(threat_02_mixed_answers),
         T(threat_05_15_16_names_of_inner_addresses), T(threat_15_metadata_above_rules), T(threat_17_host_services),
         T(threat_97_inner_names_need_a_rule), T(denied_addresses), T(settings), T(rules_change_live),
-        T(threat_100_broken_policy_denies), T(conditional_rules_are_not_in_force_yet), T(names),
+        T(threat_100_broken_policy_denies), T(requests_are_judged_one_by_one),
+        T(threat_55_certificates_only_for_what_was_asked), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
         T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection), T(mismatch_and_refused_packets),
     };

@@ -133,7 +133,7 @@ static void mistakes_change_nothing(void **state)
         "allow", "allow network", "allow network -g", "allow network a.com", "allow network box", "allow network -g *.com",
         "allow network -g good.com,bad..com", "allow network -g a.com --for soon", "allow network -g a.com --for",
         "allow network -g a.com --frob", "allow network nobox a.com", "allow network ../x a.com", "allow disk -g a.com",
-        "allow network -g GET|a.com", "allow network -g a.com/path", "set-default", "set-default opne", "set-default open nobox",
+        "allow network -g GET|a.com", "allow network -g 8.8.8.8/x", "set-default", "set-default opne", "set-default open nobox",
         "check", "check *.example.com", "check a.com b.com", "check a.com:99999", "log --since yesterdayish", "log --limit x",
         "log --verdict maybe", "log nobox", "ls nobox", "reset nobox", "import", "frobnicate", "rm -g", "export a b",
     };

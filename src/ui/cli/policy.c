@@ -104,10 +104,9 @@ static int add(const struct args *a, bool deny, struct err *e)
                 free(copy);
                 goto out;
             }
-            if (rule_is_conditional(&rules[n])) {
+            if (rule_is_conditional(&rules[n]) && rules[n].kind == RULE_RANGE) {
                 err_set(e, STATUS_USAGE,
-                        "\"%s\": rules for methods and paths need interception of HTTP, which this version does not have; "
-                        "name the host alone", t);
+                        "\"%s\": methods and paths are judged by the name of a host, not by an address; name the host", t);
                 free(copy);
                 goto out;
             }

@@ -1,0 +1,537 @@
+#include "net/h1proxy.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/http1.h"
+#include "net/httpbody.h"
+#include "net/refusal.h"
+
+#define IN_MAX (32u * 1024u)
+
+/* Bytes that came in and were not looked at yet; allocated while there are some. */
+struct in {
+    uint8_t *p;
+    size_t pos, len;
+};
+
+/* Bytes that wait to be written. */
+struct out {
+    uint8_t *p;
+    size_t pos, len, cap;
+};
+
+enum request_state {
+    RQ_HEAD,
+    RQ_ASKED,
+    RQ_BODY,
+    RQ_SENT,  /* whole; its answer is awaited */
+    RQ_CLOSE, /* the last answer is on its way, nothing more is read */
+};
+
+enum response_state { RS_NONE, RS_HEAD, RS_BODY };
+
+struct h1proxy {
+    struct end *guest, *up;
+    struct proxy_owner *owner;
+    enum request_state rq;
+    enum response_state rs;
+    struct http1_reader rq_reader, rs_reader;
+    struct http1_head rq_head, rs_head;
+    struct httpbody rq_body, rs_body;
+    struct in from_guest, from_up;
+    struct out to_guest, to_up;
+    uint32_t request;
+    bool guest_eof, up_eof, tunnel, up_shut;
+    bool close_after; /* the answer under way is the last */
+    bool broken, done;
+};
+
+struct h1proxy *h1proxy_new(struct end *guest, struct end *up, struct proxy_owner *owner)
+{
+    struct h1proxy *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    p->guest = guest;
+    p->up = up;
+    p->owner = owner;
+    http1_reader_init(&p->rq_reader);
+    http1_reader_init(&p->rs_reader);
+    http1_head_init(&p->rq_head);
+    http1_head_init(&p->rs_head);
+    return p;
+}
+
+static void forget(uint8_t **p, size_t n)
+{
+    if (*p)
+        explicit_bzero(*p, n);
+    free(*p);
+    *p = NULL;
+}
+
+void h1proxy_free(struct h1proxy *p)
+{
+    if (!p)
+        return;
+    http1_reader_finish(&p->rq_reader);
+    http1_reader_finish(&p->rs_reader);
+    http1_head_finish(&p->rq_head);
+    http1_head_finish(&p->rs_head);
+    forget(&p->from_guest.p, p->from_guest.len);
+    forget(&p->from_up.p, p->from_up.len);
+    forget(&p->to_guest.p, p->to_guest.len);
+    forget(&p->to_up.p, p->to_up.len);
+    free(p);
+}
+
+bool h1proxy_idle(const struct h1proxy *p)
+{
+    return p->rq == RQ_HEAD && p->rs == RS_NONE && p->rq_reader.len == 0;
+}
+
+bool h1proxy_in_head(const struct h1proxy *p)
+{
+    return p->rq == RQ_HEAD && p->rs == RS_NONE && p->rq_reader.len > 0;
+}
+
+/* ---- buffers ---- */
+
+/* 1: there is something; 0: nothing now; -1: the end (eof is set) or an error (broken is). */
+static int fill(struct h1proxy *p, struct in *in, struct end *from, bool *eof)
+{
+    if (in->pos < in->len)
+        return 1;
+    if (*eof)
+        return -1;
+    if (!in->p && !(in->p = malloc(IN_MAX))) {
+        p->broken = true;
+        return -1;
+    }
+    in->pos = in->len = 0;
+    ssize_t n = end_read(from, in->p, IN_MAX);
+    if (n > 0) {
+        in->len = (size_t)n;
+        return 1;
+    }
+    free(in->p);
+    in->p = NULL;
+    if (n == END_AGAIN)
+        return 0;
+    *eof = true;
+    if (n == END_ERROR)
+        p->broken = true;
+    return -1;
+}
+
+/* 1: all is written; 0: later. */
+static int flush(struct h1proxy *p, struct out *out, struct end *to)
+{
+    while (out->pos < out->len) {
+        ssize_t n = end_write(to, out->p + out->pos, out->len - out->pos);
+        if (n == END_AGAIN)
+            return 0;
+        if (n < 0) {
+            p->broken = true;
+            return 0;
+        }
+        out->pos += (size_t)n;
+    }
+    if (out->cap) {
+        forget(&out->p, out->len);
+        *out = (struct out){0};
+    }
+    return 1;
+}
+
+static void queue(struct h1proxy *p, struct out *out, const void *bytes, size_t n)
+{
+    if (out->len + n > out->cap) {
+        size_t cap = out->len + n < 4096 ? 4096 : out->len + n;
+        uint8_t *more = realloc(out->p, cap);
+        if (!more) {
+            p->broken = true;
+            return;
+        }
+        out->p = more;
+        out->cap = cap;
+    }
+    memcpy(out->p + out->len, bytes, n);
+    out->len += n;
+}
+
+/* Content of a body: straight to the end where nothing waits, framed where the message is chunked. */
+static void pass(struct h1proxy *p, struct out *out, struct end *to, enum http1_framing framing, const uint8_t *content,
+                 size_t n)
+{
+    char head[HTTPBODY_FRAME_HEAD];
+    if (n == 0)
+        return;
+    if (framing == HTTP1_CHUNKED) {
+        queue(p, out, head, httpbody_frame(head, n));
+        queue(p, out, content, n);
+        queue(p, out, "\r\n", 2);
+        return;
+    }
+    while (out->len == out->pos && n) {
+        ssize_t w = end_write(to, content, n);
+        if (w == END_AGAIN)
+            break;
+        if (w < 0) {
+            p->broken = true;
+            return;
+        }
+        content += w;
+        n -= (size_t)w;
+    }
+    if (n)
+        queue(p, out, content, n);
+}
+
+/* ---- answers of our own ---- */
+
+static void answer(struct h1proxy *p, const struct refusal *r, bool last)
+{
+    char text[REFUSAL_MAX + 512];
+    size_t n = refusal_http1(r, !last, strcmp(p->rq_head.method, "HEAD") == 0, text, sizeof text);
+    queue(p, &p->to_guest, text, n);
+    http1_head_finish(&p->rq_head);
+    p->rq = last ? RQ_CLOSE : RQ_HEAD;
+    p->rs = RS_NONE;
+}
+
+static void answer_failed(struct h1proxy *p, int status, const char *why)
+{
+    struct refusal r;
+    refusal_failed(&r, proxy_wants_json(&p->rq_head.fields), status, why);
+    answer(p, &r, true);
+}
+
+static void answer_denied(struct h1proxy *p, const char *rule, const char *hint)
+{
+    struct refusal r;
+    char what[700];
+    proxy_describe(p->owner, p->rq_head.method, p->rq_head.target ? p->rq_head.target : "", what, sizeof what);
+    refusal_denied(&r, proxy_wants_json(&p->rq_head.fields), what, rule, hint);
+    /* A body that nobody reads cannot be told from the next request. */
+    answer(p, &r, p->owner->refuse || p->rq_head.framing != HTTP1_NO_BODY || p->rq_head.close || p->rq_head.minor == 0);
+}
+
+/* ---- requests ---- */
+
+static void request_whole(struct h1proxy *p)
+{
+    struct http1_error e = {0};
+    struct http1_head *h = &p->rq_head;
+    http1_head_init(h);
+    if (!http1_parse_request(h, &p->rq_reader, &e)) {
+        answer_failed(p, e.status, e.why);
+        return;
+    }
+    if (!proxy_is_ours(p->owner, h->host, h->port) || (h->absolute && h->absolute_tls != p->owner->tls)) {
+        if (!p->owner->refuse)
+            p->owner->mismatch(p->owner->arg, h->host);
+        answer_failed(p, 421, "its Host is not the host that this connection was opened to");
+        return;
+    }
+    if (p->owner->refuse) {
+        answer_denied(p, p->owner->rule, p->owner->hint);
+        return;
+    }
+    struct proxy_request r = {.id = ++p->request, .version = 1, .method = h->method, .target = h->target,
+                              .override = h->override};
+    p->rq = RQ_ASKED;
+    p->owner->request(p->owner->arg, &r);
+}
+
+static bool read_head(struct h1proxy *p)
+{
+    struct http1_error e = {0};
+    size_t used;
+    int got = fill(p, &p->from_guest, p->guest, &p->guest_eof);
+    if (got < 0) {
+        if (p->rq_reader.len)
+            p->broken = true; /* half a request */
+        else
+            p->done = true;
+        return false;
+    }
+    if (got == 0)
+        return false;
+    struct in *in = &p->from_guest;
+    switch (http1_read(&p->rq_reader, in->p + in->pos, in->len - in->pos, &used, &e)) {
+    case HTTP1_BAD:
+        http1_reader_finish(&p->rq_reader);
+        answer_failed(p, e.status, e.why);
+        break;
+    case HTTP1_DONE:
+        in->pos += used;
+        request_whole(p);
+        break;
+    case HTTP1_MORE:
+        in->pos += used;
+        break;
+    }
+    return true;
+}
+
+void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char *rule, const char *hint)
+{
+    struct http1_head *h = &p->rq_head;
+    size_t len;
+    if (p->rq != RQ_ASKED || request != p->request)
+        return;
+    if (!allow) {
+        answer_denied(p, rule, hint);
+        return;
+    }
+    /* What answers under one name is answered by one server: the connection stays open towards it while the guest's does. */
+    char *text = http1_write_request(h, p->owner->tls ? 443 : 80, true, &len);
+    if (!text) {
+        p->broken = true;
+        return;
+    }
+    queue(p, &p->to_up, text, len);
+    explicit_bzero(text, len);
+    free(text);
+    httpbody_init(&p->rq_body, h->framing, h->length);
+    p->rq = p->rq_body.done ? RQ_SENT : RQ_BODY;
+    p->rs = RS_HEAD;
+    p->close_after = h->close || h->minor == 0;
+}
+
+static bool read_body(struct h1proxy *p)
+{
+    const uint8_t *content;
+    size_t used, n;
+    if (!flush(p, &p->to_up, p->up))
+        return false;
+    int got = fill(p, &p->from_guest, p->guest, &p->guest_eof);
+    if (got <= 0) {
+        p->broken |= got < 0; /* the rest will not come */
+        return false;
+    }
+    struct in *in = &p->from_guest;
+    if (!httpbody_take(&p->rq_body, in->p + in->pos, in->len - in->pos, &used, &content, &n)) {
+        p->broken = true; /* too late to answer: the server has the beginning of it */
+        return false;
+    }
+    pass(p, &p->to_up, p->up, p->rq_head.framing, content, n);
+    p->owner->bytes_up += n;
+    in->pos += used;
+    if (p->rq_body.done) {
+        if (p->rq_head.framing == HTTP1_CHUNKED)
+            queue(p, &p->to_up, "0\r\n\r\n", 5);
+        p->rq = RQ_SENT;
+    }
+    return used > 0;
+}
+
+/* ---- responses ---- */
+
+static bool websocket_agreed(const struct h1proxy *p)
+{
+    const struct header *key = headers_get(&p->rq_head.fields, "sec-websocket-key");
+    const struct header *accept = headers_get(&p->rs_head.fields, "sec-websocket-accept");
+    char want[29];
+    return p->rq_head.websocket && p->rs_head.websocket && key && accept &&
+           headers_count(&p->rq_head.fields, "sec-websocket-key") == 1 &&
+           headers_count(&p->rs_head.fields, "sec-websocket-accept") == 1 && http1_websocket_accept(key->value, want) &&
+           strcmp(want, accept->value) == 0;
+}
+
+static void send_response_head(struct h1proxy *p)
+{
+    struct http1_head *h = &p->rs_head;
+    size_t len;
+    /* A client of HTTP/1.0 knows no chunks: it reads until the end. */
+    if (h->framing == HTTP1_CHUNKED && p->rq_head.minor == 0) {
+        h->framing = HTTP1_UNTIL_CLOSE;
+        p->close_after = true;
+    }
+    char *text = http1_write_response(h, !p->close_after, &len);
+    if (!text) {
+        p->broken = true;
+        return;
+    }
+    queue(p, &p->to_guest, text, len);
+    explicit_bzero(text, len);
+    free(text);
+}
+
+static void response_over(struct h1proxy *p)
+{
+    http1_head_finish(&p->rs_head);
+    p->rs = RS_NONE;
+    /* The server answered before it had the whole request: what is still to come has nowhere to go. */
+    if (p->close_after || p->rq != RQ_SENT)
+        p->rq = RQ_CLOSE;
+    else
+        p->rq = RQ_HEAD;
+    http1_head_finish(&p->rq_head);
+}
+
+static void response_whole(struct h1proxy *p)
+{
+    struct http1_error e = {0};
+    struct http1_head *h = &p->rs_head;
+    http1_head_init(h);
+    if (!http1_parse_response(h, &p->rs_reader, p->rq_head.method, &e)) {
+        answer_failed(p, e.status, e.why);
+        return;
+    }
+    if (h->status == 101) {
+        if (!websocket_agreed(p)) {
+            answer_failed(p, 502, "the server changes to a protocol that was not asked for");
+            return;
+        }
+        send_response_head(p);
+        p->tunnel = true;
+        return;
+    }
+    if (h->status / 100 == 1) {
+        if (p->rq_head.minor == 1)
+            send_response_head(p);
+        http1_head_finish(h);
+        return; /* the real one follows */
+    }
+    httpbody_init(&p->rs_body, h->framing, h->length);
+    p->close_after |= h->close;
+    send_response_head(p);
+    p->rs = RS_BODY;
+    if (p->rs_body.done)
+        response_over(p);
+}
+
+static bool read_response_head(struct h1proxy *p)
+{
+    struct http1_error e = {0};
+    size_t used;
+    int got = fill(p, &p->from_up, p->up, &p->up_eof);
+    if (got == 0)
+        return false;
+    if (got < 0) {
+        p->broken = false;
+        answer_failed(p, 502, "the server closed the connection without an answer");
+        return true;
+    }
+    struct in *in = &p->from_up;
+    switch (http1_read(&p->rs_reader, in->p + in->pos, in->len - in->pos, &used, &e)) {
+    case HTTP1_BAD:
+        http1_reader_finish(&p->rs_reader);
+        answer_failed(p, 502, "the server's answer is malformed");
+        return true;
+    case HTTP1_DONE:
+        in->pos += used;
+        response_whole(p);
+        return true;
+    default:
+        in->pos += used;
+        return true;
+    }
+}
+
+static bool read_response_body(struct h1proxy *p)
+{
+    const uint8_t *content;
+    size_t used, n;
+    if (!flush(p, &p->to_guest, p->guest))
+        return false;
+    int got = fill(p, &p->from_up, p->up, &p->up_eof);
+    if (got == 0)
+        return false;
+    enum http1_framing framing = p->rs_head.framing;
+    if (got < 0) {
+        if (p->broken || !httpbody_eof(&p->rs_body)) {
+            p->broken = true; /* cut short: the guest must see that */
+            return false;
+        }
+        response_over(p);
+        return true;
+    }
+    struct in *in = &p->from_up;
+    if (!httpbody_take(&p->rs_body, in->p + in->pos, in->len - in->pos, &used, &content, &n)) {
+        p->broken = true;
+        return false;
+    }
+    pass(p, &p->to_guest, p->guest, framing, content, n);
+    p->owner->bytes_down += n;
+    in->pos += used;
+    if (p->rs_body.done) {
+        if (framing == HTTP1_CHUNKED)
+            queue(p, &p->to_guest, "0\r\n\r\n", 5);
+        response_over(p);
+    }
+    return true;
+}
+
+/* ---- a tunnel: what a WebSocket says ---- */
+
+static bool pour(struct h1proxy *p, struct in *in, struct end *from, bool *eof, struct out *out, struct end *to,
+                 uint64_t *count)
+{
+    if (!flush(p, out, to))
+        return false;
+    int got = fill(p, in, from, eof);
+    if (got < 0 && !p->broken)
+        end_shutdown(to);
+    if (got <= 0)
+        return false;
+    size_t n = in->len - in->pos;
+    pass(p, out, to, HTTP1_UNTIL_CLOSE, in->p + in->pos, n);
+    *count += n;
+    in->pos = in->len;
+    return true;
+}
+
+static bool tunnel(struct h1proxy *p)
+{
+    bool moved = pour(p, &p->from_guest, p->guest, &p->guest_eof, &p->to_up, p->up, &p->owner->bytes_up);
+    moved |= pour(p, &p->from_up, p->up, &p->up_eof, &p->to_guest, p->guest, &p->owner->bytes_down);
+    if (p->guest_eof && p->up_eof && flush(p, &p->to_guest, p->guest) && flush(p, &p->to_up, p->up))
+        p->done = true;
+    return moved;
+}
+
+/* An idle server that hangs up, or speaks without being asked. */
+static bool watch_idle_server(struct h1proxy *p)
+{
+    if (!p->up || p->rs != RS_NONE || p->rq != RQ_HEAD)
+        return false;
+    int got = fill(p, &p->from_up, p->up, &p->up_eof);
+    if (got != 0) {
+        p->broken = false;
+        p->rq = RQ_CLOSE;
+        return true;
+    }
+    return false;
+}
+
+enum proxy_state h1proxy_step(struct h1proxy *p)
+{
+    for (bool moved = true; moved && !p->broken && !p->done;) {
+        moved = false;
+        bool clear = flush(p, &p->to_guest, p->guest);
+        if (p->up)
+            flush(p, &p->to_up, p->up);
+        if (p->tunnel) {
+            moved = tunnel(p);
+            continue;
+        }
+        if (p->rs == RS_HEAD && clear) /* informational answers may come without an end */
+            moved |= read_response_head(p);
+        if (p->rs == RS_BODY && !p->broken)
+            moved |= read_response_body(p);
+        if (p->rq == RQ_BODY && !p->broken)
+            moved |= read_body(p);
+        if (p->rq == RQ_HEAD && clear && !p->broken) {
+            moved |= watch_idle_server(p);
+            if (p->rq == RQ_HEAD)
+                moved |= read_head(p);
+        }
+        if (p->rq == RQ_CLOSE && !p->broken && flush(p, &p->to_guest, p->guest))
+            p->done = true;
+    }
+    return p->broken ? PROXY_BROKEN : p->done ? PROXY_DONE : PROXY_GOING;
+}

@@ -1,0 +1,711 @@
+#include "net/h2proxy.h"
+
+#include <nghttp2/nghttp2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "net/http1.h"
+#include "net/refusal.h"
+
+#define IN_MAX (32u * 1024u)
+/* What a hostile peer may make us queue before it reads (settings, pings, resets: threat 46). */
+#define OUT_FRAMES_MAX 1000u
+
+enum side { GUEST, UP };
+
+/* Data of one direction of a stream that waits to be passed on. */
+struct queue {
+    uint8_t *p;
+    size_t pos, len, cap;
+    bool end;                /* no more comes */
+    struct headers trailers;
+    bool has_trailers, deferred;
+};
+
+struct stream {
+    struct stream *next;
+    struct h2proxy *proxy;
+    int32_t id[2];           /* on each side; upstream 0: not opened */
+    uint32_t request;
+    struct headers fields;   /* of the section that is being received, or of the request that is judged */
+    char method[HTTP1_METHOD_MAX + 1], scheme[8];
+    char *path, *authority;
+    char status[4];
+    bool bad, asked, opened, answered, closed[2], judged;
+    struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
+    struct refusal *refusal;
+    size_t refusal_pos;
+};
+
+struct h2proxy {
+    nghttp2_session *session[2];
+    struct end *end[2];
+    struct proxy_owner *owner;
+    struct stream *streams;
+    uint32_t last_request;
+    uint8_t *out[2];
+    size_t out_pos[2], out_len[2];
+    bool eof[2], gone[2], broken;
+};
+
+static enum side side_of(const struct h2proxy *p, const nghttp2_session *s)
+{
+    return s == p->session[GUEST] ? GUEST : UP;
+}
+
+static enum side other(enum side s)
+{
+    return s == GUEST ? UP : GUEST;
+}
+
+/* ---- streams ---- */
+
+static void queue_finish(struct queue *q)
+{
+    if (q->p)
+        explicit_bzero(q->p, q->len);
+    free(q->p);
+    headers_finish(&q->trailers);
+    memset(q, 0, sizeof *q);
+}
+
+static void stream_free(struct stream *s)
+{
+    struct stream **at = &s->proxy->streams;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
+    queue_finish(&s->q[GUEST]);
+    queue_finish(&s->q[UP]);
+    headers_finish(&s->fields);
+    free(s->path);
+    free(s->authority);
+    free(s->refusal);
+    free(s);
+}
+
+static struct stream *find(struct h2proxy *p, enum side side, int32_t id)
+{
+    struct stream *s = p->streams;
+    while (s && s->id[side] != id)
+        s = s->next;
+    return s;
+}
+
+static void reset(struct stream *s, enum side side, uint32_t code)
+{
+    if (s->id[side] && !s->closed[side])
+        nghttp2_submit_rst_stream(s->proxy->session[side], NGHTTP2_FLAG_NONE, s->id[side], code);
+}
+
+/* ---- data from one side to the other ---- */
+
+static bool queue_add(struct queue *q, const uint8_t *data, size_t n)
+{
+    if (q->pos == q->len)
+        q->pos = q->len = 0;
+    if (q->len + n > q->cap && q->pos) {
+        memmove(q->p, q->p + q->pos, q->len - q->pos);
+        q->len -= q->pos;
+        q->pos = 0;
+    }
+    if (q->len + n > q->cap) {
+        size_t cap = q->cap ? q->cap * 2 : 16384;
+        while (cap < q->len + n)
+            cap *= 2;
+        uint8_t *more = realloc(q->p, cap);
+        if (!more)
+            return false;
+        q->p = more;
+        q->cap = cap;
+    }
+    memcpy(q->p + q->len, data, n);
+    q->len += n;
+    return true;
+}
+
+static void submit_trailers(struct stream *s, enum side to, struct headers *h)
+{
+    nghttp2_nv nv[HEADERS_MAX];
+    for (size_t i = 0; i < h->n; i++)
+        nv[i] = (nghttp2_nv){(uint8_t *)h->v[i].name, (uint8_t *)h->v[i].value, h->v[i].name_len, h->v[i].value_len, 0};
+    nghttp2_submit_trailer(s->proxy->session[to], s->id[to], nv, h->n);
+}
+
+/* nghttp2 asks for data that goes out on one side: it is what came in on the other. */
+static ssize_t give(nghttp2_session *session, int32_t id, uint8_t *buf, size_t cap, uint32_t *flags,
+                    nghttp2_data_source *source, void *arg)
+{
+    struct h2proxy *p = arg;
+    enum side to = side_of(p, session), from = other(to);
+    struct stream *s = find(p, to, id);
+    (void)source;
+    if (!s)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    struct queue *q = &s->q[from];
+    size_t n = q->len - q->pos < cap ? q->len - q->pos : cap;
+    if (n == 0 && !q->end) {
+        q->deferred = true;
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    memcpy(buf, q->p + q->pos, n);
+    q->pos += n;
+    if (n && p->session[from])
+        nghttp2_session_consume(p->session[from], s->id[from], n);
+    if (from == GUEST)
+        p->owner->bytes_up += n;
+    else
+        p->owner->bytes_down += n;
+    if (q->pos == q->len) {
+        if (q->end) {
+            *flags |= NGHTTP2_DATA_FLAG_EOF;
+            if (q->has_trailers) {
+                *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+                submit_trailers(s, to, &q->trailers);
+            }
+        }
+        free(q->p);
+        q->p = NULL;
+        q->pos = q->len = q->cap = 0;
+    }
+    return (ssize_t)n;
+}
+
+static void wake(struct stream *s, enum side from)
+{
+    enum side to = other(from);
+    if (s->q[from].deferred && s->id[to]) {
+        s->q[from].deferred = false;
+        nghttp2_session_resume_data(s->proxy->session[to], s->id[to]);
+    }
+}
+
+/* ---- answers of our own ---- */
+
+static ssize_t give_refusal(nghttp2_session *session, int32_t id, uint8_t *buf, size_t cap, uint32_t *flags,
+                            nghttp2_data_source *source, void *arg)
+{
+    struct stream *s = find(arg, GUEST, id);
+    (void)session;
+    (void)source;
+    if (!s || !s->refusal)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    size_t n = s->refusal->len - s->refusal_pos < cap ? s->refusal->len - s->refusal_pos : cap;
+    memcpy(buf, s->refusal->body + s->refusal_pos, n);
+    s->refusal_pos += n;
+    if (s->refusal_pos == s->refusal->len)
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+    return (ssize_t)n;
+}
+
+#define NV(n, v) {(uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), NGHTTP2_NV_FLAG_NONE}
+
+static void answer(struct stream *s, const struct refusal *r)
+{
+    char status[8], length[24];
+    if (s->answered || s->closed[GUEST])
+        return;
+    s->answered = true;
+    s->refusal = malloc(sizeof *s->refusal);
+    if (!s->refusal) {
+        reset(s, GUEST, NGHTTP2_INTERNAL_ERROR);
+        return;
+    }
+    *s->refusal = *r;
+    snprintf(status, sizeof status, "%d", r->status);
+    snprintf(length, sizeof length, "%zu", r->len);
+    const nghttp2_nv nv[] = {NV(":status", status), NV("content-type", r->type), NV("content-length", length),
+                             NV("x-sbx", "denied"), NV("cache-control", "no-store")};
+    nghttp2_data_provider data = {.read_callback = give_refusal};
+    bool head = strcmp(s->method, "HEAD") == 0;
+    nghttp2_submit_response(s->proxy->session[GUEST], s->id[GUEST], nv, sizeof nv / sizeof *nv, head ? NULL : &data);
+}
+
+static void answer_failed(struct stream *s, int status, const char *why)
+{
+    struct refusal r;
+    refusal_failed(&r, proxy_wants_json(&s->fields), status, why);
+    answer(s, &r);
+}
+
+static void answer_denied(struct stream *s, const char *rule, const char *hint)
+{
+    struct refusal r;
+    char what[700];
+    proxy_describe(s->proxy->owner, s->method, s->path ? s->path : "", what, sizeof what);
+    refusal_denied(&r, proxy_wants_json(&s->fields), what, rule, hint);
+    answer(s, &r);
+}
+
+/* ---- requests ---- */
+
+static void open_upstream(struct stream *s)
+{
+    struct h2proxy *p = s->proxy;
+    nghttp2_nv nv[HEADERS_MAX + 4];
+    size_t n = 0;
+    nv[n++] = (nghttp2_nv)NV(":method", s->method);
+    nv[n++] = (nghttp2_nv)NV(":scheme", s->scheme);
+    nv[n++] = (nghttp2_nv)NV(":authority", s->authority);
+    nv[n++] = (nghttp2_nv)NV(":path", s->path);
+    for (size_t i = 0; i < s->fields.n; i++)
+        nv[n++] = (nghttp2_nv){(uint8_t *)s->fields.v[i].name, (uint8_t *)s->fields.v[i].value, s->fields.v[i].name_len,
+                               s->fields.v[i].value_len, NGHTTP2_NV_FLAG_NONE};
+    nghttp2_data_provider data = {.read_callback = give};
+    struct queue *q = &s->q[GUEST];
+    bool empty = q->end && q->len == q->pos && !q->has_trailers;
+    int32_t id = nghttp2_submit_request(p->session[UP], NULL, nv, n, empty ? NULL : &data, NULL);
+    if (id < 0) {
+        answer_failed(s, 503, "the server takes no more requests on this connection");
+        return;
+    }
+    s->id[UP] = id;
+    s->opened = true;
+    headers_finish(&s->fields);
+}
+
+void h2proxy_answer(struct h2proxy *p, uint32_t request, bool allow, const char *rule, const char *hint)
+{
+    struct stream *s = p->streams;
+    while (s && s->request != request)
+        s = s->next;
+    if (!s || !s->asked || s->judged)
+        return;
+    s->judged = true;
+    if (s->closed[GUEST]) {
+        stream_free(s);
+        return;
+    }
+    if (allow && !p->gone[UP])
+        open_upstream(s);
+    else if (allow)
+        answer_failed(s, 502, "the server closed the connection");
+    else
+        answer_denied(s, rule, hint);
+}
+
+static void judge(struct stream *s)
+{
+    struct h2proxy *p = s->proxy;
+    char host[NAME_MAX_LEN + 48];
+    uint16_t port;
+    if (s->bad || !s->method[0] || !s->path || !s->authority || !s->scheme[0]) {
+        answer_failed(s, 400, "its header section is malformed");
+        return;
+    }
+    if (strcmp(s->method, "CONNECT") == 0 || strcmp(s->method, "TRACE") == 0) {
+        answer_failed(s, 405, "this method is not passed on");
+        return;
+    }
+    if (strcmp(s->scheme, p->owner->tls ? "https" : "http") != 0 || (s->path[0] != '/' && strcmp(s->path, "*") != 0)) {
+        answer_failed(s, 400, "its scheme or its path does not fit");
+        return;
+    }
+    if (!http1_authority(s->authority, strlen(s->authority), host, &port) || !proxy_is_ours(p->owner, host, port)) {
+        if (!p->owner->refuse)
+            p->owner->mismatch(p->owner->arg, s->authority);
+        answer_failed(s, 421, "its authority is not the host that this connection was opened to");
+        return;
+    }
+    if (p->owner->refuse) {
+        answer_denied(s, p->owner->rule, p->owner->hint);
+        return;
+    }
+    bool override = headers_count(&s->fields, "x-http-method-override") || headers_count(&s->fields, "x-http-method") ||
+                    headers_count(&s->fields, "x-method-override");
+    struct proxy_request r = {.id = s->request = ++p->last_request, .version = 2, .method = s->method,
+                              .target = s->path, .override = override};
+    s->asked = true;
+    p->owner->request(p->owner->arg, &r);
+}
+
+/* ---- what nghttp2 tells ---- */
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
+{
+    struct h2proxy *p = arg;
+    if (session == p->session[GUEST] && frame->hd.type == NGHTTP2_HEADERS &&
+        frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        struct stream *s = calloc(1, sizeof *s);
+        if (!s)
+            return NGHTTP2_ERR_NOMEM;
+        s->proxy = p;
+        s->id[GUEST] = frame->hd.stream_id;
+        headers_init(&s->fields);
+        headers_init(&s->q[GUEST].trailers);
+        headers_init(&s->q[UP].trailers);
+        s->next = p->streams;
+        p->streams = s;
+    }
+    return 0;
+}
+
+static bool is(const uint8_t *name, size_t len, const char *want)
+{
+    return strlen(want) == len && memcmp(name, want, len) == 0;
+}
+
+static bool copy_small(char *out, size_t cap, const uint8_t *value, size_t len)
+{
+    if (out[0] || len == 0 || len >= cap)
+        return false;
+    memcpy(out, value, len);
+    out[len] = '\0';
+    return true;
+}
+
+/* Fields that say nothing beyond this connection (RFC 9113 8.2.2; nghttp2 refuses most of them itself). */
+static bool is_dropped(const uint8_t *name, size_t len)
+{
+    return is(name, len, "alt-svc") || is(name, len, "te") || is(name, len, "connection") || is(name, len, "upgrade") ||
+           is(name, len, "keep-alive") || is(name, len, "proxy-connection") || is(name, len, "proxy-authorization") ||
+           is(name, len, "transfer-encoding") || is(name, len, "http2-settings") || is(name, len, "host");
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t nlen,
+                     const uint8_t *value, size_t vlen, uint8_t flags, void *arg)
+{
+    struct h2proxy *p = arg;
+    enum side side = side_of(p, session);
+    struct stream *s = find(p, side, frame->hd.stream_id);
+    (void)flags;
+    if (!s || frame->hd.type != NGHTTP2_HEADERS)
+        return 0;
+    if (frame->headers.cat == NGHTTP2_HCAT_HEADERS && (side == GUEST || s->answered)) { /* trailers */
+        if (nlen && name[0] != ':' && !is_dropped(name, nlen))
+            headers_add(&s->q[side].trailers, (const char *)name, nlen, (const char *)value, vlen);
+        return 0;
+    }
+    if (nlen && name[0] == ':') {
+        bool good = true;
+        if (is(name, nlen, ":method"))
+            good = copy_small(s->method, sizeof s->method, value, vlen);
+        else if (is(name, nlen, ":scheme"))
+            good = copy_small(s->scheme, sizeof s->scheme, value, vlen);
+        else if (is(name, nlen, ":status"))
+            good = copy_small(s->status, sizeof s->status, value, vlen);
+        else if (is(name, nlen, ":path") && !s->path)
+            s->path = strndup((const char *)value, vlen);
+        else if (is(name, nlen, ":authority") && !s->authority)
+            s->authority = strndup((const char *)value, vlen);
+        else
+            good = false; /* :protocol and what may come (RFC 8441) */
+        s->bad |= !good;
+        return 0;
+    }
+    if (side == GUEST && is(name, nlen, "host")) {
+        /* Beside :authority it must say the same; without it, it stands for it. */
+        if (!s->authority)
+            s->authority = strndup((const char *)value, vlen);
+        else
+            s->bad |= strlen(s->authority) != vlen || strncasecmp(s->authority, (const char *)value, vlen) != 0;
+        return 0;
+    }
+    /* "te: trailers" is the one value that may travel, and gRPC needs it. */
+    bool te = is(name, nlen, "te") && is(value, vlen, "trailers");
+    if (!te && is_dropped(name, nlen))
+        return 0;
+    if (!headers_add(&s->fields, (const char *)name, nlen, (const char *)value, vlen))
+        s->bad = true;
+    return 0;
+}
+
+static void pass_response(struct stream *s, bool end)
+{
+    struct h2proxy *p = s->proxy;
+    nghttp2_nv nv[HEADERS_MAX + 1];
+    size_t n = 0;
+    if (s->bad || !s->status[0]) {
+        reset(s, UP, NGHTTP2_PROTOCOL_ERROR);
+        answer_failed(s, 502, "the server's answer is malformed");
+        return;
+    }
+    nv[n++] = (nghttp2_nv)NV(":status", s->status);
+    for (size_t i = 0; i < s->fields.n; i++)
+        nv[n++] = (nghttp2_nv){(uint8_t *)s->fields.v[i].name, (uint8_t *)s->fields.v[i].value, s->fields.v[i].name_len,
+                               s->fields.v[i].value_len, NGHTTP2_NV_FLAG_NONE};
+    if (s->status[0] == '1') {
+        nghttp2_submit_headers(p->session[GUEST], NGHTTP2_FLAG_NONE, s->id[GUEST], NULL, nv, n, NULL);
+    } else {
+        nghttp2_data_provider data = {.read_callback = give};
+        s->answered = true;
+        s->q[UP].end = end;
+        nghttp2_submit_response(p->session[GUEST], s->id[GUEST], nv, n, end ? NULL : &data);
+    }
+    headers_finish(&s->fields);
+    s->status[0] = '\0';
+}
+
+static void ended(struct stream *s, enum side side)
+{
+    s->q[side].end = true;
+    wake(s, side);
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
+{
+    struct h2proxy *p = arg;
+    enum side side = side_of(p, session);
+    if (frame->hd.type == NGHTTP2_GOAWAY) {
+        p->gone[side] = true;
+        if (side == UP) /* what is under way ends; a new request needs a new connection */
+            nghttp2_submit_goaway(p->session[GUEST], NGHTTP2_FLAG_NONE,
+                                  nghttp2_session_get_last_proc_stream_id(p->session[GUEST]), NGHTTP2_NO_ERROR, NULL, 0);
+        return 0;
+    }
+    if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
+        return 0;
+    struct stream *s = find(p, side, frame->hd.stream_id);
+    if (!s)
+        return 0;
+    bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+    if (frame->hd.type == NGHTTP2_DATA) {
+        if (end)
+            ended(s, side);
+    } else if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        s->q[GUEST].end = end;
+        judge(s);
+    } else if (side == UP && !s->answered) {
+        pass_response(s, end);
+    } else if (end) {
+        s->q[side].has_trailers = s->q[side].trailers.n > 0;
+        ended(s, side);
+    }
+    return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *arg)
+{
+    struct h2proxy *p = arg;
+    enum side side = side_of(p, session);
+    struct stream *s = find(p, side, id);
+    (void)flags;
+    /* Refused, or reset on the other side: the data is nobody's. */
+    if (!s || (side == GUEST && s->answered && !s->opened) || s->closed[other(side)]) {
+        nghttp2_session_consume(session, id, len);
+        return 0;
+    }
+    if (!queue_add(&s->q[side], data, len)) {
+        reset(s, side, NGHTTP2_INTERNAL_ERROR);
+        return 0;
+    }
+    wake(s, side);
+    return 0;
+}
+
+static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *arg)
+{
+    struct h2proxy *p = arg;
+    enum side side = side_of(p, session), to = other(side);
+    struct stream *s = find(p, side, id);
+    if (!s)
+        return 0;
+    s->closed[side] = true;
+    /* What was not passed on any more counts as read, or the connection's window would shrink for good. */
+    size_t rest = s->q[to].len - s->q[to].pos;
+    if (rest && s->id[to] && p->session[to])
+        nghttp2_session_consume(p->session[to], s->id[to], rest);
+    s->q[to].pos = s->q[to].len;
+    if (side == UP && !s->answered && !s->closed[GUEST]) {
+        if (code == NGHTTP2_REFUSED_STREAM)
+            reset(s, GUEST, code); /* the client may try again */
+        else
+            answer_failed(s, 502, "the server gave up the request");
+        return 0;
+    }
+    if (s->id[to] && !s->closed[to]) {
+        if (side == GUEST)
+            reset(s, to, code == NGHTTP2_NO_ERROR ? NGHTTP2_CANCEL : code);
+        else if (code != NGHTTP2_NO_ERROR)
+            reset(s, to, code);
+        return 0;
+    }
+    if (s->closed[GUEST] && (!s->asked || s->judged))
+        stream_free(s);
+    return 0;
+}
+
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t nlen,
+                             const uint8_t *value, size_t vlen, uint8_t flags, void *arg)
+{
+    (void)session;
+    (void)frame;
+    (void)name;
+    (void)nlen;
+    (void)value;
+    (void)vlen;
+    (void)flags;
+    (void)arg;
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* the stream is reset: nothing is repaired */
+}
+
+struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owner *owner)
+{
+    struct h2proxy *p = calloc(1, sizeof *p);
+    nghttp2_session_callbacks *cb = NULL;
+    nghttp2_option *opt = NULL;
+    if (!p || nghttp2_session_callbacks_new(&cb) != 0 || nghttp2_option_new(&opt) != 0)
+        goto fail;
+    p->end[GUEST] = guest;
+    p->end[UP] = up;
+    p->owner = owner;
+    nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_close);
+    nghttp2_option_set_no_auto_window_update(opt, 1);
+    nghttp2_option_set_max_outbound_ack(opt, OUT_FRAMES_MAX);
+    nghttp2_option_set_max_settings(opt, 32);
+    nghttp2_option_set_max_send_header_block_length(opt, 2 * H2_HEADER_LIST_MAX);
+    const nghttp2_settings_entry server[] = {{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
+                                             {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_WINDOW},
+                                             {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADER_LIST_MAX},
+                                             {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, 4096}};
+    const nghttp2_settings_entry client[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+                                             {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_WINDOW},
+                                             {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADER_LIST_MAX}};
+    if (nghttp2_session_server_new2(&p->session[GUEST], cb, p, opt) != 0 ||
+        nghttp2_submit_settings(p->session[GUEST], 0, server, sizeof server / sizeof *server) != 0 ||
+        nghttp2_session_set_local_window_size(p->session[GUEST], 0, 0, H2_CONNECTION_WINDOW) != 0)
+        goto fail;
+    if (up && (nghttp2_session_client_new2(&p->session[UP], cb, p, opt) != 0 ||
+               nghttp2_submit_settings(p->session[UP], 0, client, sizeof client / sizeof *client) != 0 ||
+               nghttp2_session_set_local_window_size(p->session[UP], 0, 0, H2_CONNECTION_WINDOW) != 0))
+        goto fail;
+    nghttp2_session_callbacks_del(cb);
+    nghttp2_option_del(opt);
+    return p;
+fail:
+    nghttp2_session_callbacks_del(cb);
+    nghttp2_option_del(opt);
+    h2proxy_free(p);
+    return NULL;
+}
+
+void h2proxy_free(struct h2proxy *p)
+{
+    if (!p)
+        return;
+    nghttp2_session_del(p->session[GUEST]);
+    nghttp2_session_del(p->session[UP]);
+    while (p->streams)
+        stream_free(p->streams);
+    for (int i = 0; i < 2; i++)
+        free(p->out[i]);
+    free(p);
+}
+
+bool h2proxy_idle(const struct h2proxy *p)
+{
+    return !p->streams;
+}
+
+/* ---- bytes ---- */
+
+/* Writes what the session has to say; true if something moved. */
+static bool write_out(struct h2proxy *p, enum side side)
+{
+    bool moved = false;
+    for (;;) {
+        while (p->out_pos[side] < p->out_len[side]) {
+            ssize_t n = end_write(p->end[side], p->out[side] + p->out_pos[side], p->out_len[side] - p->out_pos[side]);
+            if (n == END_AGAIN)
+                return moved;
+            if (n < 0) {
+                p->broken = true;
+                return false;
+            }
+            p->out_pos[side] += (size_t)n;
+            moved = true;
+        }
+        /* Gathered, so that small frames share a record. */
+        p->out_pos[side] = p->out_len[side] = 0;
+        while (p->out_len[side] < IN_MAX) {
+            const uint8_t *bytes;
+            ssize_t n = nghttp2_session_mem_send(p->session[side], &bytes);
+            if (n < 0) {
+                p->broken = true;
+                return false;
+            }
+            if (n == 0)
+                break;
+            if (!p->out[side] && !(p->out[side] = malloc(3 * IN_MAX))) {
+                p->broken = true;
+                return false;
+            }
+            if ((size_t)n > 3 * IN_MAX - p->out_len[side]) { /* no frame is that long: we allow 16 KiB */
+                p->broken = true;
+                return false;
+            }
+            memcpy(p->out[side] + p->out_len[side], bytes, (size_t)n);
+            p->out_len[side] += (size_t)n;
+        }
+        if (p->out_len[side] == 0) {
+            free(p->out[side]);
+            p->out[side] = NULL;
+            return moved;
+        }
+    }
+}
+
+static bool read_in(struct h2proxy *p, enum side side)
+{
+    static uint8_t buf[IN_MAX];
+    if (p->eof[side])
+        return false;
+    ssize_t n = end_read(p->end[side], buf, sizeof buf);
+    if (n == END_AGAIN)
+        return false;
+    if (n <= 0) {
+        p->eof[side] = true;
+        return true;
+    }
+    ssize_t took = nghttp2_session_mem_recv(p->session[side], buf, (size_t)n);
+    if (took != n) {
+        /* Malformed: the session has queued the frame that says so. */
+        p->eof[side] = true;
+        nghttp2_session_terminate_session(p->session[side], NGHTTP2_PROTOCOL_ERROR);
+    }
+    return true;
+}
+
+enum proxy_state h2proxy_step(struct h2proxy *p)
+{
+    bool has_up = p->session[UP] != NULL;
+    for (bool moved = true; moved && !p->broken;) {
+        moved = false;
+        /* A side that does not take what we say is not read either: it cannot make us say more. */
+        moved |= write_out(p, GUEST);
+        if (has_up && !p->broken)
+            moved |= write_out(p, UP);
+        if (!p->broken && p->out_len[GUEST] == p->out_pos[GUEST])
+            moved |= read_in(p, GUEST);
+        if (has_up && !p->broken && p->out_len[UP] == p->out_pos[UP])
+            moved |= read_in(p, UP);
+        if (p->eof[GUEST])
+            break;
+        if (has_up && p->eof[UP] && !p->gone[UP]) {
+            /* Streams without an answer get one, the others are cut. */
+            p->gone[UP] = true;
+            for (struct stream *s = p->streams; s; s = s->next) {
+                s->closed[UP] = true;
+                if (s->opened && !s->answered)
+                    answer_failed(s, 502, "the server closed the connection without an answer");
+                else if (s->opened && !s->q[UP].end)
+                    reset(s, GUEST, NGHTTP2_INTERNAL_ERROR);
+            }
+            nghttp2_submit_goaway(p->session[GUEST], NGHTTP2_FLAG_NONE,
+                                  nghttp2_session_get_last_proc_stream_id(p->session[GUEST]), NGHTTP2_NO_ERROR, NULL, 0);
+            moved = true;
+        }
+    }
+    if (p->broken)
+        return PROXY_BROKEN;
+    bool over = p->eof[GUEST] || (!nghttp2_session_want_read(p->session[GUEST]) && !nghttp2_session_want_write(p->session[GUEST])) ||
+                (p->gone[UP] && !p->streams);
+    return over && p->out_len[GUEST] == p->out_pos[GUEST] ? PROXY_DONE : PROXY_GOING;
+}

@@ -1,0 +1,662 @@
+#include "net/intercept.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/sanitize.h"
+#include "net/h1proxy.h"
+#include "net/h2proxy.h"
+#include "net/refusal.h"
+#include "net/urlpath.h"
+
+enum state {
+    HELLO,     /* the first bytes are looked at */
+    SECURING,  /* certificate and server handshake are under way */
+    ACCEPTING, /* the guest's handshake */
+    SERVING,   /* a proxy runs */
+    DRAINING,  /* our last answer is out: what still comes is thrown away */
+    OVER,
+};
+
+struct intercepts {
+    struct event_base *base;
+    struct asker *asker;
+    struct tcp *tcp;
+    struct tls *tls;
+    struct intercept *list;
+    bool trust_asked;
+};
+
+struct intercept {
+    struct intercept *next, **link;
+    struct intercepts *all;
+    struct tcp_conn *conn;
+    enum state state;
+    struct proxy_owner owner;
+    uint32_t id;
+    char name[NAME_MAX_LEN + 1], rule[160], hint[192];
+    bool plain_too;
+    /* the guest's end */
+    struct end guest;
+    const uint8_t *in; /* what the TCP ring offers at this moment */
+    size_t in_len, in_pos;
+    bool fin, offered;
+    uint8_t *hello;
+    size_t hello_len, hello_pos, hello_cap;
+    struct clienthello wants;
+    /* the server's end */
+    struct end up;
+    int fd;
+    struct event *read_ev, *write_ev;
+    bool want_read, want_write, up_ready, up_failed, leaf_asked, leaf_refused;
+    struct h1proxy *h1;
+    struct h2proxy *h2;
+    int64_t since_ms, moved_ms;
+    uint64_t moved; /* bytes of the transports, to see progress */
+    bool stepping, again, read_armed, write_armed;
+    bool *freed; /* set when we are freed below a call that goes on */
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+struct intercepts *intercepts_new(struct event_base *base, struct asker *asker)
+{
+    struct intercepts *all = calloc(1, sizeof *all);
+    if (all)
+        *all = (struct intercepts){.base = base, .asker = asker};
+    return all;
+}
+
+void intercepts_set_tcp(struct intercepts *all, struct tcp *tcp)
+{
+    all->tcp = tcp;
+}
+
+void intercepts_free(struct intercepts *all)
+{
+    if (!all)
+        return;
+    tls_free(all->tls);
+    free(all);
+}
+
+/* ---- transports ---- */
+
+static ssize_t guest_read(void *arg, void *buf, size_t n)
+{
+    struct intercept *i = arg;
+    if (i->hello_pos < i->hello_len) {
+        size_t take = i->hello_len - i->hello_pos < n ? i->hello_len - i->hello_pos : n;
+        memcpy(buf, i->hello + i->hello_pos, take);
+        i->hello_pos += take;
+        if (i->hello_pos == i->hello_len) {
+            free(i->hello);
+            i->hello = NULL;
+            i->hello_len = i->hello_pos = i->hello_cap = 0;
+        }
+        return (ssize_t)take;
+    }
+    size_t take = i->in_len - i->in_pos < n ? i->in_len - i->in_pos : n;
+    if (take == 0)
+        return i->fin && i->in_pos == i->in_len ? 0 : END_AGAIN;
+    memcpy(buf, i->in + i->in_pos, take);
+    i->in_pos += take;
+    i->moved += take;
+    return (ssize_t)take;
+}
+
+static ssize_t guest_write(void *arg, const void *buf, size_t n)
+{
+    struct intercept *i = arg;
+    size_t put = tcp_write(i->conn, buf, n);
+    i->moved += put;
+    return put ? (ssize_t)put : END_AGAIN;
+}
+
+static void guest_shutdown(void *arg)
+{
+    tcp_shutdown(((struct intercept *)arg)->conn);
+}
+
+static ssize_t up_read(void *arg, void *buf, size_t n)
+{
+    struct intercept *i = arg;
+    ssize_t got;
+    do {
+        got = recv(i->fd, buf, n, MSG_DONTWAIT);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0 && errno == EAGAIN) {
+        i->want_read = true;
+        return END_AGAIN;
+    }
+    if (got > 0)
+        i->moved += (size_t)got;
+    return got < 0 ? END_ERROR : got;
+}
+
+static ssize_t up_write(void *arg, const void *buf, size_t n)
+{
+    struct intercept *i = arg;
+    ssize_t put;
+    do {
+        put = send(i->fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (put < 0 && errno == EINTR);
+    if (put < 0 && errno == EAGAIN) {
+        i->want_write = true;
+        return END_AGAIN;
+    }
+    if (put > 0)
+        i->moved += (size_t)put;
+    return put > 0 ? put : END_ERROR;
+}
+
+static void up_shutdown(void *arg)
+{
+    shutdown(((struct intercept *)arg)->fd, SHUT_WR);
+}
+
+static const struct end_ops guest_ops = {guest_read, guest_write, guest_shutdown};
+static const struct end_ops up_ops = {up_read, up_write, up_shutdown};
+
+/* ---- judging ---- */
+
+static void judge(void *arg, const struct proxy_request *r)
+{
+    struct intercept *i = arg;
+    struct ask_request ask = {.id = i->id, .kind = ASK_REQUEST, .version = (uint8_t)r->version, .request = r->id,
+                              .override = r->override};
+    strncpy(ask.method, r->method, ASK_METHOD_MAX);
+    if (!urlpath_normalise(r->target, ask.path)) {
+        char shown[ASK_PATH_MAX + 1];
+        ask.ambiguous = 1;
+        urlpath_show(r->target, shown, sizeof shown);
+        sanitize_line(ask.path, sizeof ask.path, shown, strlen(shown));
+    }
+    ask.path_len = (uint16_t)strlen(ask.path);
+    asker_send_request(i->all->asker, &ask);
+}
+
+static void mismatch(void *arg, const char *seen)
+{
+    struct intercept *i = arg;
+    struct ask ask = {.id = i->id, .kind = ASK_MISMATCH};
+    sanitize_line(ask.seen, sizeof ask.seen, seen, strlen(seen));
+    asker_send(i->all->asker, &ask);
+}
+
+/* ---- the states ---- */
+
+static void over(struct intercept *i)
+{
+    i->state = OVER; /* step() resets the connection when nobody looks at us any more */
+}
+
+/* An event that is not waited for is left alone until it fires in vain: most of them are wanted again soon. */
+static void arm(struct intercept *i)
+{
+    if (i->fd < 0)
+        return;
+    if (i->want_read && !i->read_armed)
+        i->read_armed = event_add(i->read_ev, NULL) == 0;
+    if (i->want_write && !i->write_armed)
+        i->write_armed = event_add(i->write_ev, NULL) == 0;
+}
+
+static void close_up(struct intercept *i)
+{
+    if (i->fd < 0)
+        return;
+    event_del(i->read_ev);
+    event_del(i->write_ev);
+    i->read_armed = i->write_armed = false;
+    close(i->fd);
+    i->fd = -1;
+}
+
+static void drain(struct intercept *i)
+{
+    i->state = DRAINING;
+    i->since_ms = now_ms();
+    end_shutdown(&i->guest);
+    close_up(i);
+}
+
+static bool keep_hello(struct intercept *i)
+{
+    size_t n = i->in_len - i->in_pos;
+    if (i->hello_len + n > CLIENTHELLO_MAX)
+        n = CLIENTHELLO_MAX - i->hello_len;
+    if (n == 0)
+        return true;
+    if (i->hello_len + n > i->hello_cap) {
+        uint8_t *more = realloc(i->hello, i->hello_len + n);
+        if (!more)
+            return false;
+        i->hello = more;
+        i->hello_cap = i->hello_len + n;
+    }
+    memcpy(i->hello + i->hello_len, i->in + i->in_pos, n);
+    i->hello_len += n;
+    i->in_pos += n;
+    i->moved += n;
+    return true;
+}
+
+static void serve(struct intercept *i, const char *alpn)
+{
+    bool two = alpn && strcmp(alpn, "h2") == 0;
+    struct end *up = i->owner.refuse ? NULL : &i->up;
+    if (two)
+        i->h2 = h2proxy_new(&i->guest, up, &i->owner);
+    else
+        i->h1 = h1proxy_new(&i->guest, up, &i->owner);
+    i->state = SERVING;
+    if (!i->h1 && !i->h2)
+        over(i);
+}
+
+static bool step_hello(struct intercept *i)
+{
+    if (!keep_hello(i)) {
+        over(i);
+        return false;
+    }
+    if (i->hello_len == 0) {
+        if (i->fin)
+            over(i);
+        return false;
+    }
+    switch (clienthello_read(&i->wants, i->hello, i->hello_len)) {
+    case CLIENTHELLO_MORE:
+        if (i->fin)
+            over(i);
+        return false;
+    case CLIENTHELLO_NOT_TLS:
+        if (i->plain_too) {
+            serve(i, NULL);
+            return true;
+        }
+        mismatch(i, "something that is no TLS");
+        over(i);
+        return false;
+    case CLIENTHELLO_BAD:
+        mismatch(i, "a malformed TLS greeting");
+        over(i);
+        return false;
+    case CLIENTHELLO_DONE:
+        break;
+    }
+    if (!i->wants.has_name || strcmp(i->wants.name, i->name) != 0) {
+        mismatch(i, i->wants.has_name ? i->wants.name : "a server without a name");
+        over(i);
+        return false;
+    }
+    if (!i->all->tls && !(i->all->tls = tls_new())) {
+        over(i);
+        return false;
+    }
+    i->owner.tls = true;
+    i->state = SECURING;
+    return true;
+}
+
+/* The certificate, and the server's side of it, at the same time. */
+static bool step_securing(struct intercept *i)
+{
+    struct intercepts *all = i->all;
+    if (!tls_has_leaf(all->tls, i->name) && !i->leaf_asked) {
+        struct ask_leaf ask = {.id = i->id, .kind = ASK_LEAF};
+        memcpy(ask.point, tls_point(all->tls), ASK_POINT_LEN);
+        asker_send_leaf(all->asker, &ask);
+        i->leaf_asked = true;
+    }
+    if (!i->owner.refuse && !tls_has_trust(all->tls)) {
+        if (!all->trust_asked) {
+            struct ask ask = {.kind = ASK_TRUST};
+            asker_send(all->asker, &ask);
+            all->trust_asked = true;
+        }
+        return false;
+    }
+    if (!i->owner.refuse && !i->up_ready && !i->up_failed) {
+        if (!i->up.ssl && !end_connect(&i->up, all->tls, i->name, &i->wants)) {
+            over(i);
+            return false;
+        }
+        int rc = end_handshake(&i->up);
+        if (rc == 0)
+            return false;
+        i->up_ready = rc > 0;
+        i->up_failed = rc < 0;
+    }
+    if (i->leaf_refused) {
+        over(i);
+        return false;
+    }
+    if (!tls_has_leaf(all->tls, i->name))
+        return false;
+    /* The guest speaks what its server speaks; where there is none, what it likes best. */
+    const char *alpn = i->up_ready ? end_alpn(&i->up) : i->wants.offers_http1 ? "http/1.1" : i->wants.offers_h2 ? "h2" : NULL;
+    if (!end_serve(&i->guest, all->tls, i->name, alpn)) {
+        over(i);
+        return false;
+    }
+    i->state = ACCEPTING;
+    return true;
+}
+
+static bool step_accepting(struct intercept *i)
+{
+    int rc = end_handshake(&i->guest);
+    if (rc < 0)
+        over(i); /* it does not trust us (threat 56), or is gone */
+    if (rc <= 0)
+        return false;
+    if (i->up_failed) {
+        /* Not the server's fault alone: a wrong certificate is told as what it is. */
+        struct refusal r;
+        char why[300], text[REFUSAL_MAX + 512];
+        snprintf(why, sizeof why, "the certificate or the TLS of %.120s is not accepted: %.100s", i->name, end_why(&i->up));
+        refusal_failed(&r, false, 502, why);
+        size_t n = refusal_http1(&r, false, false, text, sizeof text);
+        const char *alpn = end_alpn(&i->guest);
+        if (alpn && strcmp(alpn, "h2") == 0)
+            over(i);
+        else {
+            end_write(&i->guest, text, n);
+            drain(i);
+        }
+        return false;
+    }
+    serve(i, end_alpn(&i->guest));
+    return true;
+}
+
+static bool step_serving(struct intercept *i)
+{
+    enum proxy_state s = i->h1 ? h1proxy_step(i->h1) : h2proxy_step(i->h2);
+    if (s == PROXY_DONE)
+        drain(i);
+    else if (s == PROXY_BROKEN)
+        over(i);
+    return false;
+}
+
+static void run(struct intercept *i)
+{
+    bool more = true;
+    i->want_read = i->want_write = false;
+    while (more) {
+        switch (i->state) {
+        case HELLO:
+            more = step_hello(i);
+            break;
+        case SECURING:
+            more = step_securing(i);
+            break;
+        case ACCEPTING:
+            more = step_accepting(i);
+            break;
+        case SERVING:
+            more = step_serving(i);
+            break;
+        default:
+            i->in_pos = i->in_len; /* thrown away */
+            more = false;
+        }
+    }
+}
+
+/* A callback of ours may lead back here (tcp_write may find room): one step at a time.  False: we are freed. */
+static bool step(struct intercept *i)
+{
+    if (i->stepping) {
+        i->again = true;
+        return true;
+    }
+    if (i->state == OVER)
+        return true;
+    uint64_t before = i->moved;
+    i->stepping = true;
+    do {
+        i->again = false;
+        run(i);
+    } while (i->again && i->state != OVER);
+    i->stepping = false;
+    if (i->moved != before)
+        i->moved_ms = now_ms();
+    if (i->state == OVER) {
+        tcp_abort(i->conn); /* `closed` comes at once, which frees us */
+        return false;
+    }
+    arm(i);
+    return true;
+}
+
+/* Everything but news from the cable: the ring offers its bytes, or there are none. */
+static bool step_with_offer(struct intercept *i)
+{
+    bool freed = false, *outer = i->freed;
+    i->freed = &freed;
+    i->offered = false;
+    tcp_resume(i->conn);
+    if (!freed) {
+        i->freed = outer;
+        if (i->offered || step(i))
+            return true;
+    }
+    if (outer)
+        *outer = true;
+    return false;
+}
+
+size_t intercept_data(struct intercept *i, const uint8_t *buf, size_t len)
+{
+    if (i->stepping)
+        return 0; /* it is being looked at already */
+    i->offered = true;
+    i->in = buf;
+    i->in_len = len;
+    i->in_pos = 0;
+    if (!step(i))
+        return len;
+    size_t took = i->in_pos;
+    i->in = NULL;
+    i->in_len = i->in_pos = 0;
+    return took;
+}
+
+void intercept_fin(struct intercept *i)
+{
+    i->fin = true;
+    if (i->state == DRAINING)
+        return;
+    step(i);
+}
+
+void intercept_room(struct intercept *i)
+{
+    step_with_offer(i);
+}
+
+static void on_up_readable(evutil_socket_t fd, short what, void *arg)
+{
+    struct intercept *i = arg;
+    (void)fd;
+    (void)what;
+    struct tcp *tcp = i->all->tcp;
+    if (step_with_offer(i) && !i->want_read && i->read_armed) {
+        i->read_armed = false;
+        event_del(i->read_ev);
+    }
+    tcp_flush(tcp); /* what was taken makes room */
+}
+
+static void on_up_writable(evutil_socket_t fd, short what, void *arg)
+{
+    struct intercept *i = arg;
+    (void)fd;
+    (void)what;
+    struct tcp *tcp = i->all->tcp;
+    if (step_with_offer(i) && !i->want_write && i->write_armed) {
+        i->write_armed = false;
+        event_del(i->write_ev);
+    }
+    tcp_flush(tcp);
+}
+
+void intercept_answer(struct intercept *i, const struct answer *a)
+{
+    bool allow = a->verdict == VERDICT_ALLOW;
+    if (i->state != SERVING)
+        return;
+    if (i->h1)
+        h1proxy_answer(i->h1, a->request, allow, a->rule, a->hint);
+    else
+        h2proxy_answer(i->h2, a->request, allow, a->rule, a->hint);
+    step_with_offer(i);
+}
+
+void intercepts_leaf(struct intercepts *all, const struct answer_leaf *a)
+{
+    struct intercept *i = all->list, *next;
+    while (i && i->id != a->id)
+        i = i->next;
+    if (!i || !all->tls)
+        return;
+    char name[NAME_MAX_LEN + 1];
+    memcpy(name, i->name, sizeof name);
+    bool good = a->verdict == VERDICT_ALLOW && tls_add_leaf(all->tls, name, a->der, a->len);
+    i->leaf_refused = !good;
+    /* A step frees no one but the connection that it moves. */
+    for (i = all->list; i; i = next) {
+        next = i->next;
+        if (i->state == SECURING && (good ? strcmp(i->name, name) == 0 : i->id == a->id))
+            step_with_offer(i);
+    }
+}
+
+void intercepts_trust(struct intercepts *all, int fd)
+{
+    struct intercept *next;
+    if (!all->tls || fd < 0) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    tls_trust(all->tls, fd);
+    for (struct intercept *i = all->list; i; i = next) {
+        next = i->next;
+        if (i->state == SECURING)
+            step_with_offer(i);
+    }
+}
+
+struct intercept *intercept_new(struct intercepts *all, struct tcp_conn *conn, int fd, const struct intercept_target *t)
+{
+    struct intercept *i = calloc(1, sizeof *i);
+    if (!i) {
+        if (fd >= 0)
+            close(fd);
+        return NULL;
+    }
+    i->all = all;
+    i->conn = conn;
+    i->fd = fd;
+    i->id = t->id;
+    i->plain_too = t->plain;
+    strncpy(i->name, t->name, NAME_MAX_LEN);
+    strncpy(i->rule, t->rule ? t->rule : "", sizeof i->rule - 1);
+    strncpy(i->hint, t->hint ? t->hint : "", sizeof i->hint - 1);
+    i->owner = (struct proxy_owner){.name = i->name, .port = t->port, .refuse = t->refuse, .rule = i->rule, .hint = i->hint,
+                                    .request = judge, .mismatch = mismatch, .arg = i};
+    end_init(&i->guest, &guest_ops, i);
+    end_init(&i->up, &up_ops, i);
+    i->since_ms = i->moved_ms = now_ms();
+    if (fd >= 0) {
+        evutil_make_socket_nonblocking(fd);
+        i->read_ev = event_new(all->base, fd, EV_READ | EV_PERSIST, on_up_readable, i);
+        i->write_ev = event_new(all->base, fd, EV_WRITE | EV_PERSIST, on_up_writable, i);
+    }
+    i->next = all->list;
+    i->link = &all->list;
+    if (i->next)
+        i->next->link = &i->next;
+    all->list = i;
+    if (fd >= 0 && (!i->read_ev || !i->write_ev)) {
+        intercept_free(i, true);
+        return NULL;
+    }
+    return i;
+}
+
+void intercept_free(struct intercept *i, bool reset)
+{
+    if (!i)
+        return;
+    if (i->freed)
+        *i->freed = true;
+    if (i->next)
+        i->next->link = i->link;
+    *i->link = i->next;
+    h1proxy_free(i->h1);
+    h2proxy_free(i->h2);
+    end_finish(&i->guest);
+    end_finish(&i->up);
+    if (i->fd >= 0 && reset) {
+        /* What the guest did not end in order must not look so to the server. */
+        struct linger hard = {1, 0};
+        setsockopt(i->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    }
+    if (i->read_ev)
+        event_free(i->read_ev);
+    if (i->write_ev)
+        event_free(i->write_ev);
+    if (i->fd >= 0)
+        close(i->fd);
+    free(i->hello);
+    free(i);
+}
+
+void intercept_tick(struct intercept *i, int64_t now)
+{
+    int64_t waited = now - i->since_ms, quiet = now - i->moved_ms;
+    bool late = false;
+    switch (i->state) {
+    case HELLO:
+        late = i->hello_len ? waited > INTERCEPT_HELLO_MS : waited > INTERCEPT_IDLE_MS;
+        break;
+    case SECURING:
+    case ACCEPTING:
+        late = waited > INTERCEPT_HANDSHAKE_MS;
+        break;
+    case SERVING:
+        if (i->h1 && h1proxy_in_head(i->h1))
+            late = quiet > INTERCEPT_HEAD_MS;
+        else
+            late = quiet > ((i->h1 ? h1proxy_idle(i->h1) : h2proxy_idle(i->h2)) ? INTERCEPT_IDLE_MS : INTERCEPT_SILENT_MS);
+        break;
+    case DRAINING:
+        late = waited > INTERCEPT_HELLO_MS;
+        break;
+    case OVER:
+        return;
+    }
+    if (late)
+        tcp_abort(i->conn);
+}
+
+void intercept_bytes(const struct intercept *i, uint64_t *up, uint64_t *down)
+{
+    *up = i->owner.bytes_up;
+    *down = i->owner.bytes_down;
+}

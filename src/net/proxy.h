@@ -1,0 +1,47 @@
+/* What the HTTP/1.1 and HTTP/2 proxies of an intercepted connection have in common: two ends, and an owner that judges.
+ *
+ * A proxy is stepped whenever either end may have become ready.  It asks its owner about each request and goes on when
+ * the owner answers; nothing of a request reaches the server before. */
+#ifndef SBX_NET_PROXY_H
+#define SBX_NET_PROXY_H
+
+#include "net/headers.h"
+#include "net/tls.h"
+
+enum proxy_state {
+    PROXY_GOING,
+    PROXY_DONE,   /* ended in order: what was written stays, both directions are shut */
+    PROXY_BROKEN, /* reset both sides */
+};
+
+struct proxy_request {
+    uint32_t id;
+    unsigned version;      /* 1 or 2 */
+    const char *method;
+    const char *target;    /* path and query */
+    bool override;
+};
+
+struct proxy_owner {
+    const char *name;   /* the canonical name that was asked for */
+    uint16_t port;
+    bool tls;
+    /* Everything is refused with these: there is no upstream. */
+    bool refuse;
+    const char *rule, *hint;
+    void (*request)(void *arg, const struct proxy_request *r);
+    /* The request names another host than the connection was asked for. */
+    void (*mismatch)(void *arg, const char *seen);
+    /* Counts of content. */
+    uint64_t bytes_up, bytes_down;
+    void *arg;
+};
+
+/* "GET https://host/path" for people; bounded and printable. */
+void proxy_describe(const struct proxy_owner *o, const char *method, const char *target, char *out, size_t cap);
+/* Whether a host and port that a request names are the connection's. */
+bool proxy_is_ours(const struct proxy_owner *o, const char *host, uint16_t port);
+/* Whether the client would rather have JSON. */
+bool proxy_wants_json(const struct headers *h);
+
+#endif
