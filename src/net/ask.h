@@ -76,7 +76,9 @@ struct ask_request {
     uint32_t request; /* comes back in the answer */
     uint8_t ambiguous; /* the path cannot be told from others: no rule that speaks of paths may allow it */
     uint8_t override;  /* a field asks for another method */
-    uint8_t reserved[2];
+    uint8_t tls;       /* the connection is encrypted on both sides */
+    uint8_t reserved;
+    uint64_t sentinels; /* which of the sentinels that ANSWER_SENTINEL told stand in its head, as bits by index */
     char method[ASK_METHOD_MAX + 1];
     char path[ASK_PATH_MAX + 1]; /* normalised (net/urlpath.h), without the query; printable ASCII */
 };
@@ -96,6 +98,8 @@ enum answer_kind {
     ANSWER_REQUEST,     /* to ASK_REQUEST: VERDICT_ALLOW or VERDICT_DENY */
     ANSWER_LEAF,        /* to ASK_LEAF: struct answer_leaf */
     ANSWER_TRUST,       /* to ASK_TRUST: a descriptor to read certificates (PEM) from, or none */
+    ANSWER_SECRET,      /* struct answer_secret, before the ANSWER_REQUEST that it belongs to: a credential to write */
+    ANSWER_SENTINEL,    /* struct answer_sentinel, unasked, one for each: what the guest holds instead of secrets */
 };
 
 enum verdict {
@@ -119,6 +123,32 @@ struct answer {
     char rule[160];  /* the rule or posture that decided, for the 403 page; printable ASCII */
     char hint[192];  /* the command that would allow it; printable ASCII, may be empty */
     uint32_t request; /* ANSWER_REQUEST: which */
+};
+
+#define SECRET_VALUE_MAX 8192u
+#define SECRETS_PER_REQUEST 4u
+#define SENTINELS_MAX 64u
+
+/* For one request on a connection that the broker dialled to a host of that service, and for its answer alone: net wipes
+ * it when the exchange is over. */
+struct answer_secret {
+    uint32_t id;
+    uint8_t kind; /* ANSWER_SECRET */
+    uint8_t placeholder; /* only where the sentinel stands */
+    uint8_t sigv4;       /* value is "ID:KEY[:TOKEN]": sign anew */
+    uint8_t reserved;
+    uint32_t request;
+    char service[64], header[64], strip[256], strip_query[64];
+    char written[SECRET_VALUE_MAX * 4 / 3 + 256]; /* the header's value */
+    char value[SECRET_VALUE_MAX + 1], sentinel[SECRET_VALUE_MAX + 1];
+};
+
+struct answer_sentinel {
+    uint32_t id;  /* index; 0 begins a new list */
+    uint8_t kind; /* ANSWER_SENTINEL */
+    uint8_t none; /* the list is empty */
+    uint8_t reserved[2];
+    char sentinel[SECRET_VALUE_MAX + 1];
 };
 
 struct answer_leaf {

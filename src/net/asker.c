@@ -24,9 +24,7 @@ struct queued {
 struct asker {
     int fd;
     struct event *read_ev, *write_ev;
-    asker_answer_fn *answer;
-    asker_leaf_fn *leaf;
-    asker_closed_fn *closed;
+    struct asker_ops ops;
     void *arg;
     struct queued *queue; /* ring; allocated when first needed */
     unsigned start, count;
@@ -41,7 +39,7 @@ static bool send_one(struct asker *a, const void *ask, size_t len)
     if (n == (ssize_t)len)
         return true;
     if (errno != EAGAIN && errno != ENOBUFS)
-        a->closed("the broker is gone", a->arg);
+        a->ops.closed("the broker is gone", a->arg);
     return false;
 }
 
@@ -65,7 +63,7 @@ static void send_or_queue(struct asker *a, const void *ask, size_t len)
     if (!a->queue)
         a->queue = calloc(QUEUE_MAX, sizeof *a->queue);
     if (!a->queue || a->count == QUEUE_MAX) {
-        a->closed("the broker does not read", a->arg);
+        a->ops.closed("the broker does not read", a->arg);
         return;
     }
     struct queued *q = &a->queue[(a->start + a->count++) % QUEUE_MAX];
@@ -94,10 +92,12 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
     struct asker *a = arg;
     (void)what;
     for (int i = 0; i < 32; i++) {
-        union {
+        static union {
             struct answer answer;
             struct answer_leaf leaf;
-        } got_one;
+            struct answer_secret secret;
+            struct answer_sentinel sentinel;
+        } got_one; /* large, and this is one thread */
         union {
             struct cmsghdr h;
             char room[CMSG_SPACE(sizeof(int))];
@@ -108,12 +108,21 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             return;
         if (n == (ssize_t)sizeof got_one.leaf && got_one.leaf.kind == ANSWER_LEAF && got_one.leaf.len <= sizeof got_one.leaf.der) {
-            a->leaf(&got_one.leaf, a->arg);
+            a->ops.leaf(&got_one.leaf, a->arg);
+            continue;
+        }
+        if (n == (ssize_t)sizeof got_one.secret && got_one.secret.kind == ANSWER_SECRET) {
+            a->ops.secret(&got_one.secret, a->arg);
+            explicit_bzero(&got_one, sizeof got_one);
+            continue;
+        }
+        if (n == (ssize_t)sizeof got_one.sentinel && got_one.sentinel.kind == ANSWER_SENTINEL) {
+            a->ops.sentinel(&got_one.sentinel, a->arg);
             continue;
         }
         struct answer *answer = &got_one.answer;
-        if (n != (ssize_t)sizeof *answer || answer->kind == ANSWER_LEAF) {
-            a->closed(n == 0 ? NULL : "a broken answer of the broker", a->arg);
+        if (n != (ssize_t)sizeof *answer || answer->kind == ANSWER_LEAF || answer->kind >= ANSWER_SECRET) {
+            a->ops.closed(n == 0 ? NULL : "a broken answer of the broker", a->arg);
             return;
         }
         int got = -1;
@@ -121,17 +130,16 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
         if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
             memcpy(&got, CMSG_DATA(h), sizeof got);
         answer->rule[sizeof answer->rule - 1] = answer->hint[sizeof answer->hint - 1] = '\0';
-        a->answer(answer, got, a->arg);
+        a->ops.answer(answer, got, a->arg);
     }
 }
 
-struct asker *asker_new(struct event_base *base, int fd, asker_answer_fn *answer, asker_leaf_fn *leaf,
-                        asker_closed_fn *closed, void *arg)
+struct asker *asker_new(struct event_base *base, int fd, const struct asker_ops *ops, void *arg)
 {
     struct asker *a = calloc(1, sizeof *a);
     if (!a)
         return NULL;
-    *a = (struct asker){.fd = fd, .answer = answer, .leaf = leaf, .closed = closed, .arg = arg};
+    *a = (struct asker){.fd = fd, .ops = *ops, .arg = arg};
     evutil_make_socket_nonblocking(fd);
     a->read_ev = event_new(base, fd, EV_READ | EV_PERSIST, on_read, a);
     a->write_ev = event_new(base, fd, EV_WRITE, on_write, a);

@@ -12,10 +12,19 @@ struct asker;
 /* fd: the connected descriptor of an allowed connection, the callee's from then on; else -1. */
 typedef void asker_answer_fn(const struct answer *a, int fd, void *arg);
 typedef void asker_leaf_fn(const struct answer_leaf *a, void *arg);
+typedef void asker_secret_fn(const struct answer_secret *a, void *arg);
+typedef void asker_sentinel_fn(const struct answer_sentinel *a, void *arg);
 typedef void asker_closed_fn(const char *why, void *arg);
 
-struct asker *asker_new(struct event_base *base, int fd, asker_answer_fn *answer, asker_leaf_fn *leaf,
-                        asker_closed_fn *closed, void *arg);
+struct asker_ops {
+    asker_answer_fn *answer;
+    asker_leaf_fn *leaf;
+    asker_secret_fn *secret;
+    asker_sentinel_fn *sentinel;
+    asker_closed_fn *closed;
+};
+
+struct asker *asker_new(struct event_base *base, int fd, const struct asker_ops *ops, void *arg);
 void asker_free(struct asker *a);
 void asker_send(struct asker *a, const struct ask *ask);
 void asker_send_request(struct asker *a, const struct ask_request *ask);

@@ -545,6 +545,16 @@ void flows_leaf(struct flows *all, const struct answer_leaf *a)
     intercepts_leaf(all->intercepts, a);
 }
 
+void flows_secret(struct flows *all, const struct answer_secret *a)
+{
+    intercepts_secret(all->intercepts, a);
+}
+
+void flows_sentinel(struct flows *all, const struct answer_sentinel *a)
+{
+    intercepts_sentinel(all->intercepts, a);
+}
+
 void flows_tick(struct flows *all, int64_t now)
 {
     struct flow *next;

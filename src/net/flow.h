@@ -34,6 +34,8 @@ void flows_closed(struct tcp_conn *c, bool reset, void *arg);
 /* Every answer but ANSWER_NAME and ANSWER_LEAF; takes fd. */
 void flows_answer(struct flows *f, const struct answer *a, int fd);
 void flows_leaf(struct flows *f, const struct answer_leaf *a);
+void flows_secret(struct flows *f, const struct answer_secret *a);
+void flows_sentinel(struct flows *f, const struct answer_sentinel *a);
 /* Time limits; call about once a second. */
 void flows_tick(struct flows *f, int64_t now_ms);
 

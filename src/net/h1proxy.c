@@ -7,6 +7,7 @@
 #include "net/http1.h"
 #include "net/httpbody.h"
 #include "net/refusal.h"
+#include "net/wsframes.h"
 
 #define IN_MAX (32u * 1024u)
 
@@ -45,6 +46,10 @@ struct h1proxy {
     uint32_t request;
     bool guest_eof, up_eof, tunnel, up_shut;
     bool close_after; /* the answer under way is the last */
+    struct credentials *secrets; /* of the exchange under way */
+    struct scrub_set *scrub_set; /* borrowed from it */
+    struct scrub *scrub;         /* of its body */
+    struct wsframes *frames;     /* of the tunnel */
     bool broken, done;
 };
 
@@ -71,10 +76,23 @@ static void forget(uint8_t **p, size_t n)
     *p = NULL;
 }
 
+/* The exchange is over, and with it the right to know its secrets. */
+static void forget_secrets(struct h1proxy *p)
+{
+    scrub_free(p->scrub);
+    wsframes_free(p->frames);
+    credentials_free(p->secrets);
+    p->scrub = NULL;
+    p->frames = NULL;
+    p->scrub_set = NULL;
+    p->secrets = NULL;
+}
+
 void h1proxy_free(struct h1proxy *p)
 {
     if (!p)
         return;
+    forget_secrets(p);
     http1_reader_finish(&p->rq_reader);
     http1_reader_finish(&p->rs_reader);
     http1_head_finish(&p->rq_head);
@@ -189,10 +207,30 @@ static void pass(struct h1proxy *p, struct out *out, struct end *to, enum http1_
         queue(p, out, content, n);
 }
 
+/* The same for an answer that may carry a secret back. */
+static void pass_scrubbed(struct h1proxy *p, enum http1_framing framing, const uint8_t *content, size_t n, bool end)
+{
+    if (!p->scrub) {
+        pass(p, &p->to_guest, p->guest, framing, content, n);
+        return;
+    }
+    uint8_t *clean = malloc(n + 2 * scrub_set_hold(p->scrub_set));
+    if (!clean) {
+        p->broken = true;
+        return;
+    }
+    size_t len = scrub_feed(p->scrub, content, n, clean);
+    if (end)
+        len += scrub_end(p->scrub, clean + len);
+    pass(p, &p->to_guest, p->guest, framing, clean, len);
+    free(clean);
+}
+
 /* ---- answers of our own ---- */
 
 static void answer(struct h1proxy *p, const struct refusal *r, bool last)
 {
+    forget_secrets(p);
     char text[REFUSAL_MAX + 512];
     size_t n = refusal_http1(r, !last, strcmp(p->rq_head.method, "HEAD") == 0, text, sizeof text);
     queue(p, &p->to_guest, text, n);
@@ -240,7 +278,7 @@ static void request_whole(struct h1proxy *p)
         return;
     }
     struct proxy_request r = {.id = ++p->request, .version = 1, .method = h->method, .target = h->target,
-                              .override = h->override};
+                              .fields = &h->fields, .override = h->override};
     p->rq = RQ_ASKED;
     p->owner->request(p->owner->arg, &r);
 }
@@ -276,15 +314,27 @@ static bool read_head(struct h1proxy *p)
     return true;
 }
 
-void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char *rule, const char *hint)
+void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char *rule, const char *hint,
+                    struct credentials *secrets)
 {
     struct http1_head *h = &p->rq_head;
     size_t len;
-    if (p->rq != RQ_ASKED || request != p->request)
+    if (p->rq != RQ_ASKED || request != p->request) {
+        credentials_free(secrets);
         return;
+    }
+    p->secrets = secrets;
     if (!allow) {
         answer_denied(p, rule, hint);
         return;
+    }
+    if (secrets && p->owner->tls) {
+        const char *why = "there is no memory for its credential";
+        p->scrub_set = credentials_scrub(secrets);
+        if (!p->scrub_set || !inject_write(secrets, true, h->method, h->host, &h->target, &h->fields, &why)) {
+            answer_failed(p, p->scrub_set ? 403 : 503, why);
+            return;
+        }
     }
     /* What answers under one name is answered by one server: the connection stays open towards it while the guest's does. */
     char *text = http1_write_request(h, p->owner->tls ? 443 : 80, true, &len);
@@ -299,6 +349,8 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char 
     p->rq = p->rq_body.done ? RQ_SENT : RQ_BODY;
     p->rs = RS_HEAD;
     p->close_after = h->close || h->minor == 0;
+    if (secrets) /* written: the head that we keep for the answer shall not hold them */
+        headers_clear_secret(&h->fields);
 }
 
 static bool read_body(struct h1proxy *p)
@@ -362,6 +414,7 @@ static void send_response_head(struct h1proxy *p)
 
 static void response_over(struct h1proxy *p)
 {
+    forget_secrets(p);
     http1_head_finish(&p->rs_head);
     p->rs = RS_NONE;
     /* The server answered before it had the whole request: what is still to come has nowhere to go. */
@@ -381,9 +434,21 @@ static void response_whole(struct h1proxy *p)
         answer_failed(p, e.status, e.why);
         return;
     }
+    if (p->scrub_set) {
+        if (h->status != 101 && strcmp(p->rq_head.method, "HEAD") != 0 && !inject_readable(&h->fields)) {
+            answer_failed(p, 502, "the server's answer is compressed although it was asked not to be, and cannot be searched for the secret");
+            return;
+        }
+        inject_clean(p->scrub_set, &h->fields);
+        scrub_text(p->scrub_set, h->reason, strlen(h->reason));
+    }
     if (h->status == 101) {
         if (!websocket_agreed(p)) {
             answer_failed(p, 502, "the server changes to a protocol that was not asked for");
+            return;
+        }
+        if (p->scrub_set && (headers_count(&h->fields, "sec-websocket-extensions") || !(p->frames = wsframes_new(p->scrub_set)))) {
+            answer_failed(p, 502, "the server uses an extension of WebSocket that was not asked for");
             return;
         }
         send_response_head(p);
@@ -397,6 +462,10 @@ static void response_whole(struct h1proxy *p)
         return; /* the real one follows */
     }
     httpbody_init(&p->rs_body, h->framing, h->length);
+    if (p->scrub_set && !(p->scrub = scrub_new(p->scrub_set))) {
+        p->broken = true;
+        return;
+    }
     p->close_after |= h->close;
     send_response_head(p);
     p->rs = RS_BODY;
@@ -447,6 +516,7 @@ static bool read_response_body(struct h1proxy *p)
             p->broken = true; /* cut short: the guest must see that */
             return false;
         }
+        pass_scrubbed(p, framing, NULL, 0, true);
         response_over(p);
         return true;
     }
@@ -455,7 +525,7 @@ static bool read_response_body(struct h1proxy *p)
         p->broken = true;
         return false;
     }
-    pass(p, &p->to_guest, p->guest, framing, content, n);
+    pass_scrubbed(p, framing, content, n, p->rs_body.done);
     p->owner->bytes_down += n;
     in->pos += used;
     if (p->rs_body.done) {
@@ -479,7 +549,16 @@ static bool pour(struct h1proxy *p, struct in *in, struct end *from, bool *eof, 
     if (got <= 0)
         return false;
     size_t n = in->len - in->pos;
-    pass(p, out, to, HTTP1_UNTIL_CLOSE, in->p + in->pos, n);
+    if (out == &p->to_guest && p->frames) {
+        size_t len = 0;
+        uint8_t *clean = malloc(n + wsframes_room(p->frames));
+        if (!clean || !wsframes_feed(p->frames, in->p + in->pos, n, clean, &len))
+            p->broken = true;
+        else
+            pass(p, out, to, HTTP1_UNTIL_CLOSE, clean, len);
+        free(clean);
+    } else
+        pass(p, out, to, HTTP1_UNTIL_CLOSE, in->p + in->pos, n);
     *count += n;
     in->pos = in->len;
     return true;

@@ -1,5 +1,6 @@
 #include "net/h2proxy.h"
 
+#include <malloc.h>
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,9 @@ struct stream {
     struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
     struct refusal *refusal;
     size_t refusal_pos;
+    struct credentials *secrets;
+    struct scrub_set *scrub_set; /* borrowed from them */
+    struct scrub *scrub;         /* of the answer's body */
 };
 
 struct h2proxy {
@@ -83,6 +87,8 @@ static void stream_free(struct stream *s)
     free(s->path);
     free(s->authority);
     free(s->refusal);
+    scrub_free(s->scrub);
+    credentials_free(s->secrets);
     free(s);
 }
 
@@ -246,13 +252,23 @@ static void open_upstream(struct stream *s)
     struct h2proxy *p = s->proxy;
     nghttp2_nv nv[HEADERS_MAX + 4];
     size_t n = 0;
+    if (s->secrets) {
+        const char *why = "there is no memory for its credential";
+        s->scrub_set = credentials_scrub(s->secrets);
+        if (!s->scrub_set || !inject_write(s->secrets, p->owner->tls, s->method, p->owner->name, &s->path, &s->fields, &why)) {
+            answer_failed(s, s->scrub_set ? 403 : 503, why);
+            return;
+        }
+    }
     nv[n++] = (nghttp2_nv)NV(":method", s->method);
     nv[n++] = (nghttp2_nv)NV(":scheme", s->scheme);
     nv[n++] = (nghttp2_nv)NV(":authority", s->authority);
     nv[n++] = (nghttp2_nv)NV(":path", s->path);
     for (size_t i = 0; i < s->fields.n; i++)
+        /* A secret enters no compression table: it would stay there (and threat 67). */
         nv[n++] = (nghttp2_nv){(uint8_t *)s->fields.v[i].name, (uint8_t *)s->fields.v[i].value, s->fields.v[i].name_len,
-                               s->fields.v[i].value_len, NGHTTP2_NV_FLAG_NONE};
+                               s->fields.v[i].value_len,
+                               credentials_owns(s->secrets, &s->fields.v[i]) ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE};
     nghttp2_data_provider data = {.read_callback = give};
     struct queue *q = &s->q[GUEST];
     bool empty = q->end && q->len == q->pos && !q->has_trailers;
@@ -263,17 +279,23 @@ static void open_upstream(struct stream *s)
     }
     s->id[UP] = id;
     s->opened = true;
+    if (s->secrets)
+        headers_clear_secret(&s->fields);
     headers_finish(&s->fields);
 }
 
-void h2proxy_answer(struct h2proxy *p, uint32_t request, bool allow, const char *rule, const char *hint)
+void h2proxy_answer(struct h2proxy *p, uint32_t request, bool allow, const char *rule, const char *hint,
+                    struct credentials *secrets)
 {
     struct stream *s = p->streams;
     while (s && s->request != request)
         s = s->next;
-    if (!s || !s->asked || s->judged)
+    if (!s || !s->asked || s->judged) {
+        credentials_free(secrets);
         return;
+    }
     s->judged = true;
+    s->secrets = secrets;
     if (s->closed[GUEST]) {
         stream_free(s);
         return;
@@ -316,7 +338,7 @@ static void judge(struct stream *s)
     bool override = headers_count(&s->fields, "x-http-method-override") || headers_count(&s->fields, "x-http-method") ||
                     headers_count(&s->fields, "x-method-override");
     struct proxy_request r = {.id = s->request = ++p->last_request, .version = 2, .method = s->method,
-                              .target = s->path, .override = override};
+                              .target = s->path, .fields = &s->fields, .override = override};
     s->asked = true;
     p->owner->request(p->owner->arg, &r);
 }
@@ -422,6 +444,14 @@ static void pass_response(struct stream *s, bool end)
         answer_failed(s, 502, "the server's answer is malformed");
         return;
     }
+    if (s->scrub_set) {
+        if (s->status[0] != '1' && strcmp(s->method, "HEAD") != 0 && !inject_readable(&s->fields)) {
+            reset(s, UP, NGHTTP2_CANCEL);
+            answer_failed(s, 502, "the server's answer is compressed although it was asked not to be, and cannot be searched for the secret");
+            return;
+        }
+        inject_clean(s->scrub_set, &s->fields);
+    }
     nv[n++] = (nghttp2_nv)NV(":status", s->status);
     for (size_t i = 0; i < s->fields.n; i++)
         nv[n++] = (nghttp2_nv){(uint8_t *)s->fields.v[i].name, (uint8_t *)s->fields.v[i].value, s->fields.v[i].name_len,
@@ -438,8 +468,32 @@ static void pass_response(struct stream *s, bool end)
     s->status[0] = '\0';
 }
 
+/* What the server says goes through the scrubber, if the request bore a secret. */
+static bool take(struct stream *s, enum side side, const uint8_t *data, size_t len, bool end)
+{
+    if (side == GUEST || !s->scrub_set)
+        return len == 0 || queue_add(&s->q[side], data, len);
+    if (!s->scrub && !(s->scrub = scrub_new(s->scrub_set)))
+        return false;
+    uint8_t *clean = malloc(len + 2 * scrub_set_hold(s->scrub_set));
+    if (!clean)
+        return false;
+    size_t n = len ? scrub_feed(s->scrub, data, len, clean) : 0;
+    if (end)
+        n += scrub_end(s->scrub, clean + n);
+    bool good = n == 0 || queue_add(&s->q[side], clean, n);
+    free(clean);
+    return good;
+}
+
 static void ended(struct stream *s, enum side side)
 {
+    if (!s->q[side].end && !take(s, side, NULL, 0, true)) {
+        reset(s, other(side), NGHTTP2_INTERNAL_ERROR);
+        return;
+    }
+    if (side == UP)
+        inject_clean(s->scrub_set, &s->q[UP].trailers);
     s->q[side].end = true;
     wake(s, side);
 }
@@ -487,7 +541,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
         nghttp2_session_consume(session, id, len);
         return 0;
     }
-    if (!queue_add(&s->q[side], data, len)) {
+    if (!take(s, side, data, len, false)) {
         reset(s, side, NGHTTP2_INTERNAL_ERROR);
         return 0;
     }
@@ -541,6 +595,40 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* the stream is reset: nothing is repaired */
 }
 
+/* nghttp2 keeps copies of header fields: what it gives back is wiped. */
+static void *mem_malloc(size_t n, void *arg)
+{
+    (void)arg;
+    return malloc(n);
+}
+
+static void mem_free(void *p, void *arg)
+{
+    (void)arg;
+    if (p)
+        explicit_bzero(p, malloc_usable_size(p));
+    free(p);
+}
+
+static void *mem_calloc(size_t n, size_t size, void *arg)
+{
+    (void)arg;
+    return calloc(n, size);
+}
+
+static void *mem_realloc(void *p, size_t n, void *arg)
+{
+    void *more = malloc(n ? n : 1);
+    if (more && p) {
+        size_t had = malloc_usable_size(p);
+        memcpy(more, p, had < n ? had : n);
+        mem_free(p, arg);
+    }
+    return more;
+}
+
+static nghttp2_mem wiping = {NULL, mem_malloc, mem_free, mem_calloc, mem_realloc};
+
 struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owner *owner)
 {
     struct h2proxy *p = calloc(1, sizeof *p);
@@ -572,7 +660,7 @@ struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owne
         nghttp2_submit_settings(p->session[GUEST], 0, server, sizeof server / sizeof *server) != 0 ||
         nghttp2_session_set_local_window_size(p->session[GUEST], 0, 0, H2_CONNECTION_WINDOW) != 0)
         goto fail;
-    if (up && (nghttp2_session_client_new2(&p->session[UP], cb, p, opt) != 0 ||
+    if (up && (nghttp2_session_client_new3(&p->session[UP], cb, p, opt, &wiping) != 0 ||
                nghttp2_submit_settings(p->session[UP], 0, client, sizeof client / sizeof *client) != 0 ||
                nghttp2_session_set_local_window_size(p->session[UP], 0, 0, H2_CONNECTION_WINDOW) != 0))
         goto fail;

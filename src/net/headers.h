@@ -32,6 +32,8 @@ bool headers_set(struct headers *h, const char *name, const char *value);
 /* Replaces the value of one field. */
 bool headers_replace(struct headers *h, size_t i, const char *value, size_t value_len);
 void headers_remove_at(struct headers *h, size_t i);
+/* Wipes every value: what is written is not kept. */
+void headers_clear_secret(struct headers *h);
 /* The first of that name, or NULL. */
 const struct header *headers_get(const struct headers *h, const char *name);
 size_t headers_count(const struct headers *h, const char *name);

@@ -29,6 +29,7 @@ struct intercepts {
     struct tls *tls;
     struct intercept *list;
     bool trust_asked;
+    struct sentinels *sentinels;
 };
 
 struct intercept {
@@ -55,6 +56,7 @@ struct intercept {
     bool want_read, want_write, up_ready, up_failed, leaf_asked, leaf_refused;
     struct h1proxy *h1;
     struct h2proxy *h2;
+    struct credentials *secrets; /* of the request whose answer comes next */
     int64_t since_ms, moved_ms;
     uint64_t moved; /* bytes of the transports, to see progress */
     bool stepping, again, read_armed, write_armed;
@@ -86,6 +88,7 @@ void intercepts_free(struct intercepts *all)
     if (!all)
         return;
     tls_free(all->tls);
+    sentinels_free(all->sentinels);
     free(all);
 }
 
@@ -173,7 +176,8 @@ static void judge(void *arg, const struct proxy_request *r)
 {
     struct intercept *i = arg;
     struct ask_request ask = {.id = i->id, .kind = ASK_REQUEST, .version = (uint8_t)r->version, .request = r->id,
-                              .override = r->override};
+                              .override = r->override, .tls = i->owner.tls,
+                              .sentinels = sentinels_find(i->all->sentinels, r->target, r->fields)};
     strncpy(ask.method, r->method, ASK_METHOD_MAX);
     if (!urlpath_normalise(r->target, ask.path)) {
         char shown[ASK_PATH_MAX + 1];
@@ -517,12 +521,16 @@ static void on_up_writable(evutil_socket_t fd, short what, void *arg)
 void intercept_answer(struct intercept *i, const struct answer *a)
 {
     bool allow = a->verdict == VERDICT_ALLOW;
-    if (i->state != SERVING)
+    struct credentials *secrets = i->secrets;
+    i->secrets = NULL;
+    if (i->state != SERVING || (secrets && credentials_request(secrets) != a->request)) {
+        credentials_free(secrets);
         return;
+    }
     if (i->h1)
-        h1proxy_answer(i->h1, a->request, allow, a->rule, a->hint);
+        h1proxy_answer(i->h1, a->request, allow, a->rule, a->hint, secrets);
     else
-        h2proxy_answer(i->h2, a->request, allow, a->rule, a->hint);
+        h2proxy_answer(i->h2, a->request, allow, a->rule, a->hint, secrets);
     step_with_offer(i);
 }
 
@@ -543,6 +551,29 @@ void intercepts_leaf(struct intercepts *all, const struct answer_leaf *a)
         if (i->state == SECURING && (good ? strcmp(i->name, name) == 0 : i->id == a->id))
             step_with_offer(i);
     }
+}
+
+void intercepts_secret(struct intercepts *all, const struct answer_secret *a)
+{
+    struct intercept *i = all->list;
+    while (i && i->id != a->id)
+        i = i->next;
+    if (!i || i->state != SERVING)
+        return;
+    if (i->secrets && credentials_request(i->secrets) != a->request) {
+        credentials_free(i->secrets);
+        i->secrets = NULL;
+    }
+    if (!credentials_add(&i->secrets, a))
+        tcp_abort(i->conn); /* a request without its credential would be another one */
+}
+
+void intercepts_sentinel(struct intercepts *all, const struct answer_sentinel *a)
+{
+    if (!all->sentinels)
+        all->sentinels = sentinels_new();
+    if (all->sentinels)
+        sentinels_set(all->sentinels, a);
 }
 
 void intercepts_trust(struct intercepts *all, int fd)
@@ -610,6 +641,7 @@ void intercept_free(struct intercept *i, bool reset)
     *i->link = i->next;
     h1proxy_free(i->h1);
     h2proxy_free(i->h2);
+    credentials_free(i->secrets);
     end_finish(&i->guest);
     end_finish(&i->up);
     if (i->fd >= 0 && reset) {

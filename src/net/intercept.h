@@ -31,6 +31,9 @@ void intercepts_free(struct intercepts *all);
 /* ANSWER_LEAF and ANSWER_TRUST. */
 void intercepts_leaf(struct intercepts *all, const struct answer_leaf *a);
 void intercepts_trust(struct intercepts *all, int fd);
+/* ANSWER_SECRET and ANSWER_SENTINEL. */
+void intercepts_secret(struct intercepts *all, const struct answer_secret *a);
+void intercepts_sentinel(struct intercepts *all, const struct answer_sentinel *a);
 
 struct intercept_target {
     uint32_t id;      /* of the connection */

@@ -337,6 +337,18 @@ static void on_supervisor_closed(struct linkev *c, const char *why, void *arg)
     stop(arg, "supervisor", why);
 }
 
+static void on_secret(const struct answer_secret *a, void *arg)
+{
+    flows_secret(((struct net *)arg)->flows, a);
+}
+
+static void on_sentinel(const struct answer_sentinel *a, void *arg)
+{
+    flows_sentinel(((struct net *)arg)->flows, a);
+}
+
+static const struct asker_ops asker_ops = {on_answer, on_leaf, on_secret, on_sentinel, on_asker_closed};
+
 int net_main(int argc, char **argv)
 {
     static const struct cable_ops cable_ops = {on_frame, on_batch_end, on_writable, on_cable_closed};
@@ -354,7 +366,7 @@ int net_main(int argc, char **argv)
         return STATUS_FAILED;
     net.base = event_base_new();
     net.fake = fakeip_new();
-    net.asker = net.base ? asker_new(net.base, FD_BROKER, on_answer, on_leaf, on_asker_closed, &net) : NULL;
+    net.asker = net.base ? asker_new(net.base, FD_BROKER, &asker_ops, &net) : NULL;
     net.names = net.asker ? names_new(net.base, net.asker, net.fake) : NULL;
     net.flows = net.names ? flows_new(net.base, net.asker, net.fake, net.names) : NULL;
     net.cable = net.flows ? cable_new(net.base, FD_CABLE, &cable_ops, &net) : NULL;

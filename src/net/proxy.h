@@ -6,6 +6,7 @@
 #define SBX_NET_PROXY_H
 
 #include "net/headers.h"
+#include "net/inject.h"
 #include "net/tls.h"
 
 enum proxy_state {
@@ -19,6 +20,7 @@ struct proxy_request {
     unsigned version;      /* 1 or 2 */
     const char *method;
     const char *target;    /* path and query */
+    const struct headers *fields;
     bool override;
 };
 

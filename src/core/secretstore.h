@@ -1,0 +1,58 @@
+/* The store of secrets: one file, $XDG_DATA_HOME/sbx/secrets/store.json, encrypted with one random data key
+ * (libsodium's secretstream), which is wrapped by one of: a passphrase (Argon2id), a key that systemd hands over
+ * ($CREDENTIALS_DIRECTORY/sbx-key), or a key file of mode 0600 beside it.
+ *
+ * What is decrypted lies in guarded memory (sodium_malloc) and is wiped.  The file is replaced whole, under a lock. */
+#ifndef SBX_CORE_SECRETSTORE_H
+#define SBX_CORE_SECRETSTORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/err.h"
+
+enum secret_lock { SECRET_LOCK_KEYFILE, SECRET_LOCK_PASSPHRASE, SECRET_LOCK_SYSTEMD };
+
+/* One secret.  The texts point into guarded memory that the store owns; none is NULL. */
+struct secret {
+    const char *service;
+    const char *scope;    /* sandbox; "" for all */
+    const char *form;     /* of the service */
+    const char *value;
+    const char *sentinel; /* as long as value */
+    const char *refresh;  /* token that gets a new value, or "" */
+    const char *command;  /* that prints the value, or ""; then value is what it printed last */
+    int64_t created, updated, expires; /* seconds since 1970; expires 0: not known */
+    int64_t command_ttl;  /* seconds that what it printed is good for */
+};
+
+struct secretstore;
+
+/* Asks for the passphrase: fills out (guarded memory, NUL-terminated); false: there is none to be had. */
+typedef bool secretstore_ask_fn(char *out, size_t cap, void *arg);
+
+/* Opens it for reading; a store that does not exist is empty.  ask may be NULL.  Errors: a wrong or missing passphrase, a
+ * missing key, a damaged file and one of a newer sbx each have their own sentence. */
+struct secretstore *secretstore_open(secretstore_ask_fn *ask, void *arg, struct err *e);
+void secretstore_free(struct secretstore *s);
+
+size_t secretstore_count(const struct secretstore *s);
+const struct secret *secretstore_at(const struct secretstore *s, size_t i);
+/* The one that holds for a sandbox: its own, else the global one; sandbox "" asks for the global one alone. */
+const struct secret *secretstore_find(const struct secretstore *s, const char *service, const char *sandbox);
+
+/* Changes: between lock and save nobody else changes the store.  secretstore_begin opens it under the lock. */
+struct secretstore *secretstore_begin(secretstore_ask_fn *ask, void *arg, struct err *e);
+/* Adds, or replaces the one of the same service and scope.  Texts are copied; NULL counts as "". */
+int secretstore_put(struct secretstore *s, const struct secret *secret, struct err *e);
+bool secretstore_remove(struct secretstore *s, const char *service, const char *scope);
+int secretstore_save(struct secretstore *s, struct err *e);
+
+/* How the data key is protected, and a sentence on what that is worth. */
+enum secret_lock secretstore_lock_kind(const struct secretstore *s);
+const char *secretstore_lock_text(enum secret_lock kind);
+/* Wraps the data key anew; passphrase for SECRET_LOCK_PASSPHRASE. Then save. */
+int secretstore_relock(struct secretstore *s, enum secret_lock kind, const char *passphrase, struct err *e);
+
+#endif

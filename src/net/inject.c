@@ -1,0 +1,346 @@
+#include "net/inject.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "net/sigv4.h"
+
+struct credential {
+    bool placeholder, sigv4;
+    char header[64], strip[256], strip_query[64];
+    char *written, *value, *sentinel;
+};
+
+struct credentials {
+    uint32_t request;
+    unsigned n;
+    struct credential v[SECRETS_PER_REQUEST];
+    struct scrub_set *scrub;
+};
+
+static void wipe(char *s)
+{
+    if (s)
+        explicit_bzero(s, strlen(s));
+    free(s);
+}
+
+static void copy_text(char *out, size_t cap, const char *in)
+{
+    size_t n = strnlen(in, cap - 1);
+    memcpy(out, in, n);
+    out[n] = '\0';
+}
+
+bool credentials_add(struct credentials **at, const struct answer_secret *a)
+{
+    struct credentials *c = *at;
+    if (!c && !(c = *at = calloc(1, sizeof *c)))
+        return false;
+    if (c->n == SECRETS_PER_REQUEST)
+        return false;
+    c->request = a->request;
+    struct credential *k = &c->v[c->n];
+    k->placeholder = a->placeholder;
+    k->sigv4 = a->sigv4;
+    copy_text(k->header, sizeof k->header, a->header);
+    copy_text(k->strip, sizeof k->strip, a->strip);
+    copy_text(k->strip_query, sizeof k->strip_query, a->strip_query);
+    k->written = strndup(a->written, sizeof a->written);
+    k->value = strndup(a->value, sizeof a->value);
+    k->sentinel = strndup(a->sentinel, sizeof a->sentinel);
+    c->n++; /* what there is of it is freed with the rest */
+    return k->written && k->value && k->sentinel;
+}
+
+void credentials_free(struct credentials *c)
+{
+    if (!c)
+        return;
+    for (unsigned i = 0; i < c->n; i++) {
+        wipe(c->v[i].written);
+        wipe(c->v[i].value);
+        free(c->v[i].sentinel);
+    }
+    scrub_set_unref(c->scrub);
+    explicit_bzero(c, sizeof *c);
+    free(c);
+}
+
+uint32_t credentials_request(const struct credentials *c)
+{
+    return c->request;
+}
+
+/* What in a value is secret: all of it, but of "ID:KEY:TOKEN" each part. */
+static bool add_needles(struct scrub_set *set, const struct credential *k)
+{
+    if (!k->sigv4)
+        return scrub_set_add(set, k->value, k->sentinel);
+    const char *v = strchr(k->value, ':'), *s = strchr(k->sentinel, ':');
+    bool any = false;
+    while (v && s) {
+        v++;
+        s++;
+        size_t n = strcspn(v, ":");
+        char *one = strndup(v, n), *other = strndup(s, n);
+        any |= one && other && scrub_set_add(set, one, other);
+        wipe(one);
+        free(other);
+        v = strchr(v, ':');
+        s = strchr(s, ':');
+    }
+    return any;
+}
+
+struct scrub_set *credentials_scrub(struct credentials *c)
+{
+    if (c->scrub)
+        return c->scrub;
+    struct scrub_set *set = scrub_set_new();
+    bool good = set != NULL;
+    for (unsigned i = 0; good && i < c->n; i++)
+        good = add_needles(set, &c->v[i]);
+    if (!good || !scrub_set_ready(set)) {
+        scrub_set_unref(set);
+        return NULL;
+    }
+    return c->scrub = set;
+}
+
+bool credentials_owns(const struct credentials *c, const struct header *h)
+{
+    for (unsigned i = 0; c && i < c->n; i++)
+        if (header_is(h, c->v[i].header) || (c->v[i].sigv4 && header_is(h, "x-amz-security-token")))
+            return true;
+    return false;
+}
+
+/* ---- writing ---- */
+
+static void strip_fields(struct headers *h, const char *names)
+{
+    while (*names) {
+        size_t n = strcspn(names, ",");
+        char one[64];
+        if (n && n < sizeof one) {
+            memcpy(one, names, n);
+            one[n] = '\0';
+            headers_remove(h, one);
+        }
+        names += n + (names[n] == ',');
+    }
+}
+
+/* A parameter's name as a server may read it: percent-decoded. */
+static bool is_parameter(const char *p, size_t n, const char *names)
+{
+    char name[64];
+    size_t len = 0;
+    for (size_t i = 0; i < n && len < sizeof name - 1; i++) {
+        unsigned value;
+        if (p[i] == '%' && i + 2 < n && sscanf(p + i + 1, "%2x", &value) == 1) {
+            name[len++] = (char)value;
+            i += 2;
+        } else
+            name[len++] = p[i];
+    }
+    name[len] = '\0';
+    while (*names) {
+        size_t k = strcspn(names, ",");
+        if (k == len && strncasecmp(names, name, k) == 0)
+            return true;
+        names += k + (names[k] == ',');
+    }
+    return false;
+}
+
+static void strip_query(char *target, const char *names)
+{
+    char *q = strchr(target, '?');
+    if (!q || !names[0])
+        return;
+    char *out = q + 1;
+    for (char *p = q + 1; *p;) {
+        size_t n = strcspn(p, "&;"), name = strcspn(p, "=&;");
+        char *next = p + n + (p[n] != '\0');
+        if (!is_parameter(p, name < n ? name : n, names)) {
+            if (out > q + 1)
+                *out++ = '&';
+            memmove(out, p, n);
+            out += n;
+        }
+        p = next;
+    }
+    if (out == q + 1)
+        out = q;
+    *out = '\0';
+}
+
+/* The sentinel in one field becomes the value: plain, or inside of Basic's Base64.  They have the same length. */
+static bool replace_in(struct headers *h, size_t i, const struct credential *k)
+{
+    struct header *f = &h->v[i];
+    size_t len = strlen(k->sentinel);
+    char *at = strstr(f->value, k->sentinel);
+    if (at) {
+        memcpy(at, k->value, len);
+        return true;
+    }
+    if (strncasecmp(f->value, "basic ", 6) != 0 || f->value_len > SECRET_VALUE_MAX)
+        return false;
+    size_t cap = f->value_len + 8, n = 0;
+    char *plain = calloc(1, cap), *coded = calloc(1, cap * 2);
+    bool done = false;
+    if (plain && coded &&
+        sodium_base642bin((unsigned char *)plain, cap - 1, f->value + 6, f->value_len - 6, NULL, &n, NULL,
+                          sodium_base64_VARIANT_ORIGINAL) == 0 &&
+        (at = memmem(plain, n, k->sentinel, len))) {
+        memcpy(at, k->value, len);
+        memcpy(coded, "Basic ", 6);
+        sodium_bin2base64(coded + 6, cap * 2 - 6, (unsigned char *)plain, n, sodium_base64_VARIANT_ORIGINAL);
+        done = headers_replace(h, i, coded, strlen(coded));
+    }
+    if (plain)
+        explicit_bzero(plain, cap);
+    if (coded)
+        explicit_bzero(coded, cap * 2);
+    free(plain);
+    free(coded);
+    return done;
+}
+
+bool inject_write(const struct credentials *c, bool tls, const char *method, const char *host, char **target,
+                  struct headers *h, const char **why)
+{
+    if (!c || !tls)
+        return true;
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct credential *k = &c->v[i];
+        if (k->placeholder) {
+            for (size_t f = 0; f < h->n; f++)
+                if (header_is(&h->v[f], k->header))
+                    replace_in(h, f, k);
+            continue;
+        }
+        strip_fields(h, k->strip);
+        strip_query(*target, k->strip_query);
+        if (k->sigv4) {
+            if (!sigv4_sign(method, host, *target, h, k->value, why))
+                return false;
+        } else if (!headers_set(h, k->header, k->written)) {
+            *why = "its header section has no room for the credential";
+            return false;
+        }
+    }
+    headers_remove(h, "range");
+    headers_remove(h, "if-range");
+    headers_remove(h, "sec-websocket-extensions");
+    if (!headers_set(h, "accept-encoding", "identity")) {
+        *why = "its header section is too large";
+        return false;
+    }
+    return true;
+}
+
+/* ---- sentinels ---- */
+
+struct sentinels {
+    unsigned n;
+    char *v[SENTINELS_MAX];
+    struct scrub_set *any; /* made when it is first needed */
+};
+
+struct sentinels *sentinels_new(void)
+{
+    return calloc(1, sizeof(struct sentinels));
+}
+
+static void forget(struct sentinels *s)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        free(s->v[i]);
+    s->n = 0;
+    scrub_set_unref(s->any);
+    s->any = NULL;
+}
+
+void sentinels_free(struct sentinels *s)
+{
+    if (s)
+        forget(s);
+    free(s);
+}
+
+void sentinels_set(struct sentinels *s, const struct answer_sentinel *a)
+{
+    if (a->id == 0)
+        forget(s);
+    scrub_set_unref(s->any);
+    s->any = NULL;
+    if (!a->none && a->id == s->n && s->n < SENTINELS_MAX && (s->v[s->n] = strndup(a->sentinel, sizeof a->sentinel - 1)))
+        s->n++;
+}
+
+static struct scrub_set *one_set(char *const *v, unsigned n)
+{
+    struct scrub_set *set = scrub_set_new();
+    for (unsigned i = 0; set && i < n; i++)
+        scrub_set_add(set, v[i], v[i]);
+    if (set && !scrub_set_ready(set)) {
+        scrub_set_unref(set);
+        set = NULL;
+    }
+    return set;
+}
+
+static bool stands_in(const struct scrub_set *set, const char *target, const struct headers *h)
+{
+    if (scrub_find(set, target, strlen(target)))
+        return true;
+    for (size_t i = 0; i < h->n; i++)
+        if (scrub_find(set, h->v[i].value, h->v[i].value_len) || scrub_find(set, h->v[i].name, h->v[i].name_len))
+            return true;
+    return false;
+}
+
+uint64_t sentinels_find(struct sentinels *s, const char *target, const struct headers *h)
+{
+    uint64_t found = 0;
+    if (!s || !s->n)
+        return 0;
+    if (!s->any)
+        s->any = one_set(s->v, s->n);
+    if (s->any && !stands_in(s->any, target, h))
+        return 0;
+    for (unsigned i = 0; i < s->n; i++) {
+        struct scrub_set *set = one_set(&s->v[i], 1);
+        /* Without memory to look, it is taken to be there. */
+        if (!set || stands_in(set, target, h))
+            found |= (uint64_t)1 << i;
+        scrub_set_unref(set);
+    }
+    return found;
+}
+
+/* ---- responses ---- */
+
+bool inject_readable(const struct headers *response)
+{
+    for (size_t i = 0; i < response->n; i++)
+        if (header_is(&response->v[i], "content-encoding") && strcasecmp(response->v[i].value, "identity") != 0 &&
+            response->v[i].value_len)
+            return false;
+    return true;
+}
+
+void inject_clean(struct scrub_set *set, struct headers *h)
+{
+    for (size_t i = 0; set && i < h->n; i++) {
+        scrub_text(set, h->v[i].value, h->v[i].value_len);
+        scrub_text(set, h->v[i].name, h->v[i].name_len);
+    }
+}

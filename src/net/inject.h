@@ -1,0 +1,48 @@
+/* Credentials in requests: found, taken out, written.  Pure: header lists in, header lists out.
+ *
+ * Service mode takes out whatever credential the guest sent to that host and writes ours, so that another account's key
+ * carries nothing out (threat 73); placeholder mode writes the value where its sentinel stands.  A request that bears a
+ * credential asks for an answer that can be looked through: no content coding, no ranges, no WebSocket extensions
+ * (threat 65). */
+#ifndef SBX_NET_INJECT_H
+#define SBX_NET_INJECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "net/ask.h"
+#include "net/headers.h"
+#include "net/scrub.h"
+
+/* What may be written into one request.  Owned by the exchange, wiped with it. */
+struct credentials;
+
+/* Adds what the broker sent; *c is made when it is NULL.  False: no memory, or too many. */
+bool credentials_add(struct credentials **c, const struct answer_secret *a);
+void credentials_free(struct credentials *c);
+uint32_t credentials_request(const struct credentials *c);
+/* For the response; NULL only without memory. */
+struct scrub_set *credentials_scrub(struct credentials *c);
+/* Whether the field's value holds a secret (then it must not enter a compression table). */
+bool credentials_owns(const struct credentials *c, const struct header *h);
+
+/* *target is malloc'ed and may be replaced.  tls: false writes nothing, ever (threat 72).  False with a clause in *why:
+ * the request must be refused. */
+bool inject_write(const struct credentials *c, bool tls, const char *method, const char *host, char **target,
+                  struct headers *h, const char **why);
+
+/* Sentinels that the guest holds: which of them stand in a request's head, raw, percent-encoded, in Base64 or JSON
+ * (threats 63, 64). */
+struct sentinels;
+struct sentinels *sentinels_new(void);
+void sentinels_free(struct sentinels *s);
+void sentinels_set(struct sentinels *s, const struct answer_sentinel *a);
+uint64_t sentinels_find(struct sentinels *s, const char *target, const struct headers *h);
+
+/* Whether a response's content coding lets it be looked through. */
+bool inject_readable(const struct headers *response);
+/* Takes the secrets out of a header list. */
+void inject_clean(struct scrub_set *set, struct headers *h);
+
+#endif
