@@ -40,7 +40,8 @@ CFLAGS_SBX   = $(CSTD) $(WARN) $(HARD) $(OPT) $(CFLAGS)
 LDFLAGS_SBX  = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SANLD) $(LDFLAGS)
 LIBS_SBX     = $(PKG_LIBS) -lpthread
 
-LIB_SRC  := $(wildcard src/core/*.c src/vm/*.c src/net/*.c src/ui/*.c src/ui/cli/*.c)
+LIB_SRC  := $(wildcard src/core/*.c src/vm/*.c src/net/*.c src/ui/*.c src/ui/cli/*.c \
+            src/ui/dash/netlog_index.c src/ui/dash/netlog_feed.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
 MAIN_OBJ := $(BUILD)/src/main.o
 # What host and guest share is built a second time, static, for the guest.

@@ -311,6 +311,46 @@ int decisions_grouped(struct decisions *d, const struct decisions_filter *f, dec
                 f, fn, arg, e);
 }
 
+struct decisions_walk {
+    sqlite3_stmt *s;
+    struct decision_row row;
+};
+
+struct decisions_walk *decisions_walk(struct decisions *d, int64_t after_seq, int64_t newest)
+{
+    struct decisions_walk *w = calloc(1, sizeof *w);
+    if (w && sqlite3_prepare_v2(d->db, "SELECT " COLUMNS " FROM rows WHERE seq>max(?1, (SELECT max(seq) FROM rows)-?2) ORDER BY seq",
+                                -1, &w->s, NULL) != SQLITE_OK) {
+        free(w);
+        return NULL;
+    }
+    if (w) {
+        sqlite3_bind_int64(w->s, 1, after_seq);
+        sqlite3_bind_int64(w->s, 2, newest > 0 ? newest : INT64_MAX / 2);
+    }
+    return w;
+}
+
+const struct decision_row *decisions_next(struct decisions_walk *w)
+{
+    if (!w->s)
+        return NULL;
+    if (sqlite3_step(w->s) != SQLITE_ROW) {
+        sqlite3_finalize(w->s);
+        w->s = NULL;
+        return NULL;
+    }
+    take(&w->row, w->s);
+    return &w->row;
+}
+
+void decisions_stop(struct decisions_walk *w)
+{
+    if (w)
+        sqlite3_finalize(w->s);
+    free(w);
+}
+
 int decisions_verify(struct decisions *d, int64_t *rows, struct err *e)
 {
     unsigned char prev[HASH], head[HASH], hash[HASH];

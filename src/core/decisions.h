@@ -59,6 +59,14 @@ int decisions_each(struct decisions *d, const struct decisions_filter *f, decisi
 /* Grouped by verdict, host, port, proto, rule: time is the last, count the sum, bytes the sums. */
 int decisions_grouped(struct decisions *d, const struct decisions_filter *f, decisions_fn *fn, void *arg, struct err *e);
 
+/* Steps through rows in order of their numbers, after one of them; newest: only so many of the last (0: all).  NULL: it
+ * cannot be read.  No transaction stays open behind the last row, nor behind decisions_stop. */
+struct decisions_walk;
+struct decisions_walk *decisions_walk(struct decisions *d, int64_t after_seq, int64_t newest);
+/* The next row, whose texts live until the next call; NULL at the end. */
+const struct decision_row *decisions_next(struct decisions_walk *w);
+void decisions_stop(struct decisions_walk *w);
+
 /* Recomputes the chain: 0 and *rows, or -1 with the first row that does not fit. */
 int decisions_verify(struct decisions *d, int64_t *rows, struct err *e);
 
