@@ -23,6 +23,7 @@
 #include "core/sanitize.h"
 #include "net/addrclass.h"
 #include "net/ask.h"
+#include "net/broker_secret.h"
 #include "net/broker_tls.h"
 #include "net/dial.h"
 #include "net/journal.h"
@@ -77,6 +78,8 @@ struct broker {
     int64_t last_flow; /* begins with the time, so that numbers are unique over restarts */
     struct log_rate bad_ask;
     struct broker_tls *tls;
+    struct broker_secrets *secrets;
+    struct event *secrets_ev;
     struct {
         uint32_t id;
         char name[256];
@@ -207,11 +210,12 @@ static void recheck(struct broker *b)
         decide(b, f, &d);
         f->exact = d.exact;
         /* What was relayed cannot be judged by its requests any more. */
-        bool allowed = d.allow && (!d.http || f->intercept);
+        bool http = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
+        bool allowed = d.allow && (!http || f->intercept || f->dial);
         if (f->fd >= 0) {
             if (!f->cut && (!allowed || !vet(f, f->peer_family, f->peer, f->dial_port)))
                 cut(b, f, allowed ? f->rule : d.text);
-        } else if (!allowed) {
+        } else if (!allowed || (f->dial && d.http && !f->intercept)) {
             char hint[192];
             hint_for(b, f, &d, hint, sizeof hint);
             refuse(b, f, VERDICT_DENY, d.text, d.http ? needs_http : "denied by a change of the rules", hint, EACCES);
@@ -249,11 +253,46 @@ static void on_reload(evutil_socket_t fd, short what, void *arg)
     arm_expiry(b);
 }
 
+/* What the guest holds instead of secrets, so that net knows it when it sees it. */
+static void tell_sentinels(struct broker *b)
+{
+    struct answer_sentinel a;
+    unsigned i = 0;
+    do {
+        broker_secrets_sentinel(b->secrets, i, &a);
+        send_packet(b, &a, sizeof a, -1);
+    } while (!a.none && ++i < SENTINELS_MAX && broker_secrets_sentinel(b->secrets, i, &a));
+    explicit_bzero(&a, sizeof a);
+}
+
+static void load_secrets(struct broker *b)
+{
+    struct err e = {0};
+    bool bad = broker_secrets_load(b->secrets, &e) < 0;
+    if (bad) {
+        struct decision_row row = {.kind = "policy", .proto = "other", .host = "", .verdict = "deny", .rule = "secrets",
+                                   .reason = e.text, .count = 1};
+        journal_write(b->journal, &row);
+        log_line("secrets are not to be had: %s", e.text);
+    }
+    link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s, s:b, s:s}", "op", "secrets", "ok", !bad, "error", e.text));
+    tell_sentinels(b);
+}
+
+static void on_secrets(evutil_socket_t fd, short what, void *arg)
+{
+    struct broker *b = arg;
+    (void)fd;
+    (void)what;
+    load_secrets(b);
+    recheck(b);
+}
+
 static void on_watch(evutil_socket_t fd, short what, void *arg)
 {
     struct broker *b = arg;
     char buf[4096] __attribute__((aligned(8)));
-    bool ours = false;
+    bool ours = false, secrets = false;
     ssize_t n;
     (void)what;
     while ((n = read((int)fd, buf, sizeof buf)) > 0)
@@ -262,12 +301,16 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
             if ((ev->mask & IN_Q_OVERFLOW) ||
                 (ev->len && (strcmp(ev->name, "policy.json") == 0 || strcmp(ev->name, "config.json") == 0)))
                 ours = true;
+            if ((ev->mask & IN_Q_OVERFLOW) || (ev->len && strcmp(ev->name, "store.json") == 0))
+                secrets = true;
             p += sizeof *ev + ev->len;
         }
     /* A moment, so that one edit is read once; well within the second that is promised. */
     struct timeval tv = {0, 50000};
     if (ours)
         evtimer_add(b->reload_ev, &tv);
+    if (secrets)
+        evtimer_add(b->secrets_ev, &tv);
 }
 
 static void on_expiry(evutil_socket_t fd, short what, void *arg)
@@ -579,7 +622,7 @@ static void on_connect_ask(struct broker *b, const struct ask *ask)
         hint_for(b, f, &d, hint, sizeof hint);
         d.allow = false;
     }
-    f->intercept = d.http;
+    f->intercept = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
     if (!d.allow) {
         refuse(b, f, VERDICT_DENY, f->rule, reason, hint, EACCES);
         flow_free(f);
@@ -659,14 +702,31 @@ static void on_mismatch(struct broker *b, const struct ask *ask)
     count_denied(b, &b->denied, 1);
 }
 
+/* The credentials of one request, each before the answer; what they are of, for the log. */
+static void send_secrets(struct broker *b, const struct flow *f, const struct ask_request *ask, char *reason, size_t cap, bool send)
+{
+    static struct answer_secret a;
+    const char *service;
+    for (unsigned i = 0; ask->tls && broker_secrets_for(b->secrets, f->host, f->port, ask->path, i, &a, &service); i++) {
+        size_t n = strlen(reason);
+        a.id = ask->id;
+        a.request = ask->request;
+        if (send)
+            send_packet(b, &a, sizeof a, -1);
+        else
+            snprintf(reason + n, cap - n, "%s%.40s", n ? ", " : "with the credential of ", service);
+        explicit_bzero(&a, sizeof a);
+    }
+}
+
 /* One request of an intercepted connection.  Written down before it is answered, as everything is. */
 static void on_request(struct broker *b, const struct ask_request *ask)
 {
     struct flow *f = find(b, ask->id);
     struct answer a = {.id = ask->id, .kind = ANSWER_REQUEST, .verdict = VERDICT_DENY, .request = ask->request};
     struct decision d = {0};
-    char path[ASK_PATH_MAX + 1];
-    const char *reason = "";
+    char path[ASK_PATH_MAX + 1], reason[200] = "";
+    bool alert = false;
     if (!f || f->fd < 0 || !f->is_name || f->cut || ask->path_len > ASK_PATH_MAX || ask->path[ask->path_len] != '\0' ||
         ask->method[ASK_METHOD_MAX] != '\0' || strlen(ask->path) != ask->path_len) {
         log_rated(&b->bad_ask, 5, "a malformed request of net");
@@ -680,15 +740,25 @@ static void on_request(struct broker *b, const struct ask_request *ask)
     if (d.allow && host.http && (ask->ambiguous || ask->override)) {
         /* A rule that speaks of methods or paths allows nothing that servers read in more than one way. */
         d.allow = false;
-        reason = ask->ambiguous ? "servers may read its path in more than one way"
-                                : "it asks the server to take another method for it";
+        snprintf(reason, sizeof reason, "%s", ask->ambiguous ? "servers may read its path in more than one way"
+                                                             : "it asks the server to take another method for it");
     }
-    struct decision_row row = {.kind = "request", .flow = f->number, .proto = ask->version == 2 ? "http2" : "http",
+    const char *misplaced = broker_secrets_misplaced(b->secrets, ask->sentinels, f->host, f->port, ask->tls);
+    if (misplaced) {
+        d.allow = false;
+        alert = true;
+        snprintf(reason, sizeof reason, "it carries the sentinel of %.60s%s", misplaced,
+                 ask->tls ? ", which does not belong to this host" : ", and is not encrypted");
+    }
+    if (d.allow)
+        send_secrets(b, f, ask, reason, sizeof reason, false);
+    struct decision_row row = {.kind = alert ? "alert" : "request", .flow = f->number, .proto = ask->version == 2 ? "http2" : "http",
                                .host = f->host, .port = f->port, .addr = f->dialled, .method = ask->method,
                                .path = path, .verdict = d.allow ? "allow" : "deny", .rule = d.text, .reason = reason,
                                .count = 1};
     bool written = journal_write(b->journal, &row) == 0;
     if (d.allow && written) {
+        send_secrets(b, f, ask, reason, sizeof reason, true);
         a.verdict = VERDICT_ALLOW;
     } else {
         count_denied(b, &b->denied, 1);
@@ -821,7 +891,7 @@ static int start(struct broker *b, struct err *e)
     char *own = log ? path_sandbox(b->sandbox, NULL, e) : NULL;
     char *config = own ? path_in(PATH_CONFIG, e, "%s", "") : NULL;
     char *assets = config ? path_asset("policies", e) : NULL;
-    char *ca = assets ? path_in(PATH_DATA, e, "ca") : NULL;
+    char *ca = assets ? path_in(PATH_DATA, e, "ca") : NULL, *secrets = NULL, *services = NULL;
     int rc = -1;
     if (!ca)
         goto out;
@@ -832,6 +902,11 @@ static int start(struct broker *b, struct err *e)
     b->dialer = dialer_new(b->base);
     b->supervisor = linkev_new(b->base, FD_SUPERVISOR, &link_ops, b);
     b->policy = policy_load(b->sandbox);
+    b->secrets = broker_secrets_new(b->sandbox);
+    secrets = path_in(PATH_DATA, e, "secrets");
+    services = path_asset("services", e);
+    if (!b->secrets || !secrets || !services || path_mkdirs(secrets, 0700, e) < 0)
+        goto out;
     b->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (!b->dialer || !b->supervisor || !b->policy || b->watch_fd < 0) {
         err_set(e, STATUS_FAILED, "cannot start the broker: out of resources");
@@ -844,6 +919,7 @@ static int start(struct broker *b, struct err *e)
     if (!b->tls)
         goto out;
     inotify_add_watch(b->watch_fd, config, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
+    inotify_add_watch(b->watch_fd, secrets, IN_MOVED_TO | IN_DELETE);
     inotify_add_watch(b->watch_fd, own, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
     evutil_make_socket_nonblocking(b->watch_fd);
     b->net_ev = event_new(b->base, FD_NET, EV_READ | EV_PERSIST, on_ask, b);
@@ -851,7 +927,8 @@ static int start(struct broker *b, struct err *e)
     b->note_ev = evtimer_new(b->base, on_note, b);
     b->reload_ev = evtimer_new(b->base, on_reload, b);
     b->expiry_ev = evtimer_new(b->base, on_expiry, b);
-    if (!b->net_ev || !b->watch_ev || !b->note_ev || !b->reload_ev || !b->expiry_ev) {
+    b->secrets_ev = evtimer_new(b->base, on_secrets, b);
+    if (!b->secrets_ev || !b->net_ev || !b->watch_ev || !b->note_ev || !b->reload_ev || !b->expiry_ev) {
         err_set(e, STATUS_FAILED, "cannot start the broker: out of memory");
         goto out;
     }
@@ -865,6 +942,7 @@ static int start(struct broker *b, struct err *e)
     const struct confine_path paths[] = {
         {.path = own, .access = CONFINE_READ | CONFINE_WRITE}, {.path = config, .access = CONFINE_READ},
         {.path = assets, .access = CONFINE_READ},              {.path = ca, .access = CONFINE_READ},
+        {.path = secrets, .access = CONFINE_READ},             {.path = services, .access = CONFINE_READ},
         {.path = "/etc", .access = CONFINE_READ},
         {.path = "/usr", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/lib", .access = CONFINE_READ | CONFINE_EXEC},
         {.path = "/lib64", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/run", .access = CONFINE_READ},
@@ -875,6 +953,8 @@ static int start(struct broker *b, struct err *e)
                               .npaths = sizeof paths / sizeof *paths, .files_max = FLOWS_MAX + DIAL_PENDING_MAX * DIAL_ADDRS_MAX + 64};
     rc = confine_self(&c, e);
 out:
+    free(secrets);
+    free(services);
     free(ca);
     free(assets);
     free(config);
@@ -902,6 +982,7 @@ int broker_main(int argc, char **argv)
     link_send_ctrl(linkev_link(b.supervisor), json_pack("{s:s, s:s, s:i}", "op", "hello", "role", "broker", "version", 1));
     if (policy_error(b.policy))
         note_policy(&b);
+    load_secrets(&b);
     event_base_dispatch(b.base);
     journal_free(b.journal); /* the counts that wait become rows */
     linkev_flush(b.supervisor, 100);

@@ -1,0 +1,153 @@
+#include "net/broker_secret.h"
+
+#include <jansson.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/secretstore.h"
+#include "core/service.h"
+
+struct held {
+    char service[64], form[32];
+    json_t *description;
+    char *value, *sentinel; /* guarded */
+};
+
+struct broker_secrets {
+    const char *sandbox;
+    struct held v[SENTINELS_MAX];
+    unsigned n;
+};
+
+struct broker_secrets *broker_secrets_new(const char *sandbox)
+{
+    struct broker_secrets *s = calloc(1, sizeof *s);
+    if (s)
+        s->sandbox = sandbox;
+    return s;
+}
+
+static void forget(struct broker_secrets *s)
+{
+    for (unsigned i = 0; i < s->n; i++) {
+        json_decref(s->v[i].description);
+        sodium_free(s->v[i].value);
+        sodium_free(s->v[i].sentinel);
+    }
+    memset(s->v, 0, sizeof s->v);
+    s->n = 0;
+}
+
+void broker_secrets_free(struct broker_secrets *s)
+{
+    if (s)
+        forget(s);
+    free(s);
+}
+
+static char *guarded(const char *text)
+{
+    char *copy = sodium_malloc(strlen(text) + 1);
+    if (copy)
+        strcpy(copy, text);
+    return copy;
+}
+
+int broker_secrets_load(struct broker_secrets *s, struct err *e)
+{
+    int rc = 0;
+    forget(s);
+    struct secretstore *store = secretstore_open(NULL, NULL, e);
+    if (!store)
+        return -1;
+    for (size_t i = 0; i < secretstore_count(store) && s->n < SENTINELS_MAX; i++) {
+        const struct secret *r = secretstore_at(store, i);
+        /* A sandbox's own wins over the global one. */
+        if (secretstore_find(store, r->service, s->sandbox) != r)
+            continue;
+        json_t *description = service_load(r->service, e);
+        if (!description) {
+            rc = -1;
+            continue;
+        }
+        struct held *h = &s->v[s->n];
+        snprintf(h->service, sizeof h->service, "%.63s", r->service);
+        snprintf(h->form, sizeof h->form, "%.31s", r->form);
+        h->description = description;
+        h->value = guarded(r->value);
+        h->sentinel = guarded(r->sentinel);
+        s->n++;
+        if (!h->value || !h->sentinel)
+            rc = err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
+    }
+    secretstore_free(store);
+    if (rc < 0 && s->n && !s->v[s->n - 1].sentinel)
+        forget(s);
+    return rc;
+}
+
+bool broker_secrets_wants(const struct broker_secrets *s, const char *host, uint16_t port)
+{
+    struct service_write w;
+    for (unsigned i = 0; i < s->n; i++)
+        if (service_writes(s->v[i].description, s->v[i].form, host, port, NULL, &w))
+            return true;
+    return false;
+}
+
+static bool fill(const struct held *h, const struct service_write *w, struct answer_secret *out)
+{
+    size_t n = strlen(h->value);
+    memset(out, 0, sizeof *out);
+    if (n > SECRET_VALUE_MAX || strlen(h->sentinel) != n)
+        return false;
+    out->kind = ANSWER_SECRET;
+    out->placeholder = w->placeholder;
+    out->sigv4 = w->kind == SERVICE_SIGV4;
+    snprintf(out->service, sizeof out->service, "%s", h->service);
+    snprintf(out->header, sizeof out->header, "%s", w->header);
+    snprintf(out->strip, sizeof out->strip, "%s", w->strip);
+    snprintf(out->strip_query, sizeof out->strip_query, "%s", w->strip_query);
+    memcpy(out->value, h->value, n);
+    memcpy(out->sentinel, h->sentinel, n);
+    return out->sigv4 || service_render(w, h->value, out->written, sizeof out->written) == 0;
+}
+
+bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, unsigned want,
+                        struct answer_secret *out, const char **service)
+{
+    struct service_write w;
+    unsigned nth = 0;
+    for (unsigned i = 0; i < s->n && nth < SECRETS_PER_REQUEST; i++) {
+        const struct held *h = &s->v[i];
+        if (!service_writes(h->description, h->form, host, port, path, &w) || nth++ != want)
+            continue;
+        *service = h->service;
+        return fill(h, &w, out);
+    }
+    return false;
+}
+
+const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t sentinels, const char *host, uint16_t port, bool tls)
+{
+    struct service_write w;
+    for (unsigned i = 0; i < s->n; i++)
+        if (sentinels >> i & 1 && (!tls || !service_writes(s->v[i].description, s->v[i].form, host, port, NULL, &w)))
+            return s->v[i].service;
+    return NULL;
+}
+
+bool broker_secrets_sentinel(const struct broker_secrets *s, unsigned i, struct answer_sentinel *out)
+{
+    memset(out, 0, sizeof *out);
+    out->kind = ANSWER_SENTINEL;
+    out->id = i;
+    if (i >= s->n) {
+        out->none = 1;
+        return false;
+    }
+    snprintf(out->sentinel, sizeof out->sentinel, "%s", s->v[i].sentinel);
+    return true;
+}

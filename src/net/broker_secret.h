@@ -1,0 +1,33 @@
+/* The secrets of one sandbox, in the broker: which service a host belongs to, and what is written into its requests.
+ * Values lie in guarded memory (sodium_malloc); the store they come from is opened, copied from, and closed again. */
+#ifndef SBX_NET_BROKER_SECRET_H
+#define SBX_NET_BROKER_SECRET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/err.h"
+#include "net/ask.h"
+
+struct broker_secrets;
+
+struct broker_secrets *broker_secrets_new(const char *sandbox);
+void broker_secrets_free(struct broker_secrets *s);
+/* Reads the store and the services anew.  -1 with the reason: then there are no secrets, and requests go out without. */
+int broker_secrets_load(struct broker_secrets *s, struct err *e);
+
+/* Whether some secret's service writes for that host and port: then its HTTP must be looked at. */
+bool broker_secrets_wants(const struct broker_secrets *s, const char *host, uint16_t port);
+
+/* What one request gets, for the i-th of its secrets; false after the last.  The caller wipes *out. */
+bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, unsigned i,
+                        struct answer_secret *out, const char **service);
+
+/* A sentinel that stands in a request to a host where it does not belong: the service's name, or NULL. */
+const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t sentinels, const char *host, uint16_t port,
+                                     bool tls);
+
+/* The i-th sentinel; false after the last. */
+bool broker_secrets_sentinel(const struct broker_secrets *s, unsigned i, struct answer_sentinel *out);
+
+#endif
