@@ -196,7 +196,7 @@ static bool decode(struct secretstore *s, const unsigned char *p, size_t left)
             return false;
         s->n++;
         const struct secret *r = &s->v[s->n - 1].view;
-        if (!r->service[0] || strlen(r->value) != strlen(r->sentinel))
+        if (!r->service[0] || !r->sentinel[0])
             return false;
     }
     return left == 0;
@@ -577,10 +577,6 @@ int secretstore_put(struct secretstore *s, const struct secret *secret, struct e
         s->v = more;
     if (!more || !record_copy(&fresh, secret))
         return err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
-    if (strlen(fresh.view.value) != strlen(fresh.view.sentinel)) {
-        sodium_free(fresh.memory);
-        return err_set(e, STATUS_FAILED, "a sentinel must be as long as its secret");
-    }
     secretstore_remove(s, fresh.view.service, fresh.view.scope);
     s->v[s->n++] = fresh;
     return 0;

@@ -20,7 +20,7 @@ struct secret {
     const char *scope;    /* sandbox; "" for all */
     const char *form;     /* of the service */
     const char *value;
-    const char *sentinel; /* as long as value */
+    const char *sentinel; /* made when it was first set; stays when the value is renewed, so that the guest's stays good */
     const char *refresh;  /* token that gets a new value, or "" */
     const char *command;  /* that prints the value, or ""; then value is what it printed last */
     int64_t created, updated, expires; /* seconds since 1970; expires 0: not known */

@@ -275,7 +275,9 @@ static void load_secrets(struct broker *b)
         journal_write(b->journal, &row);
         log_line("secrets are not to be had: %s", e.text);
     }
-    link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s, s:b, s:s}", "op", "secrets", "ok", !bad, "error", e.text));
+    link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s, s:b, s:s, s:o, s:I}", "op", "secrets", "ok", !bad, "error", e.text, "env",
+                                                             broker_secrets_env(b->secrets), "renew",
+                                                             (json_int_t)broker_secrets_renew(b->secrets)));
     tell_sentinels(b);
 }
 

@@ -19,6 +19,7 @@ struct broker_secrets {
     const char *sandbox;
     struct held v[SENTINELS_MAX];
     unsigned n;
+    int64_t renew;
 };
 
 struct broker_secrets *broker_secrets_new(const char *sandbox)
@@ -38,6 +39,7 @@ static void forget(struct broker_secrets *s)
     }
     memset(s->v, 0, sizeof s->v);
     s->n = 0;
+    s->renew = 0;
 }
 
 void broker_secrets_free(struct broker_secrets *s)
@@ -75,6 +77,8 @@ int broker_secrets_load(struct broker_secrets *s, struct err *e)
         struct held *h = &s->v[s->n];
         snprintf(h->service, sizeof h->service, "%.63s", r->service);
         snprintf(h->form, sizeof h->form, "%.31s", r->form);
+        if (r->expires && (r->refresh[0] || r->command[0]) && (!s->renew || r->expires < s->renew))
+            s->renew = r->expires;
         h->description = description;
         h->value = guarded(r->value);
         h->sentinel = guarded(r->sentinel);
@@ -99,9 +103,9 @@ bool broker_secrets_wants(const struct broker_secrets *s, const char *host, uint
 
 static bool fill(const struct held *h, const struct service_write *w, struct answer_secret *out)
 {
-    size_t n = strlen(h->value);
+    size_t n = strlen(h->value), m = strlen(h->sentinel);
     memset(out, 0, sizeof *out);
-    if (n > SECRET_VALUE_MAX || strlen(h->sentinel) != n)
+    if (n > SECRET_VALUE_MAX || m > SECRET_VALUE_MAX)
         return false;
     out->kind = ANSWER_SECRET;
     out->placeholder = w->placeholder;
@@ -111,7 +115,7 @@ static bool fill(const struct held *h, const struct service_write *w, struct ans
     snprintf(out->strip, sizeof out->strip, "%s", w->strip);
     snprintf(out->strip_query, sizeof out->strip_query, "%s", w->strip_query);
     memcpy(out->value, h->value, n);
-    memcpy(out->sentinel, h->sentinel, n);
+    memcpy(out->sentinel, h->sentinel, m);
     return out->sigv4 || service_render(w, h->value, out->written, sizeof out->written) == 0;
 }
 
@@ -128,6 +132,37 @@ bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16
         return fill(h, &w, out);
     }
     return false;
+}
+
+static void add_variables(json_t *env, const struct held *h, const json_t *names, bool parts)
+{
+    size_t i;
+    json_t *name;
+    const char *at = h->sentinel;
+    json_array_foreach(names, i, name) {
+        /* "ID:KEY:TOKEN": a part for each variable. */
+        size_t n = parts ? strcspn(at, ":") : strlen(at);
+        if (n)
+            json_object_set_new(env, json_string_value(name), json_stringn(at, n));
+        if (parts)
+            at += n + (at[n] == ':');
+    }
+}
+
+json_t *broker_secrets_env(const struct broker_secrets *s)
+{
+    json_t *env = json_object();
+    for (unsigned i = 0; i < s->n; i++) {
+        const json_t *form = service_form(s->v[i].description, s->v[i].form);
+        const char *kind = json_string_value(json_object_get(json_array_get(json_object_get(form, "write"), 0), "kind"));
+        add_variables(env, &s->v[i], json_object_get(form, "env"), kind && strcmp(kind, "sigv4") == 0);
+    }
+    return env;
+}
+
+int64_t broker_secrets_renew(const struct broker_secrets *s)
+{
+    return s->renew;
 }
 
 const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t sentinels, const char *host, uint16_t port, bool tls)

@@ -3,6 +3,7 @@
 #ifndef SBX_NET_BROKER_SECRET_H
 #define SBX_NET_BROKER_SECRET_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,11 @@ bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16
 /* A sentinel that stands in a request to a host where it does not belong: the service's name, or NULL. */
 const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t sentinels, const char *host, uint16_t port,
                                      bool tls);
+
+/* The variables that hold sentinels in the guest.  New reference. */
+json_t *broker_secrets_env(const struct broker_secrets *s);
+/* When the first of them that can be renewed expires (seconds since 1970); 0: none does. */
+int64_t broker_secrets_renew(const struct broker_secrets *s);
 
 /* The i-th sentinel; false after the last. */
 bool broker_secrets_sentinel(const struct broker_secrets *s, unsigned i, struct answer_sentinel *out);

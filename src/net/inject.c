@@ -75,11 +75,26 @@ uint32_t credentials_request(const struct credentials *c)
     return c->request;
 }
 
+/* A sentinel that is older than the value may have another length; what replaces the value has its. */
+static bool add_stretched(struct scrub_set *set, const char *value, const char *sentinel)
+{
+    size_t n = strlen(value), m = strlen(sentinel);
+    char *with = m ? malloc(n + 1) : NULL;
+    if (!with)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        with[i] = sentinel[i < m ? i : m - 1 - i % (m < 8 ? m : 8)];
+    with[n] = '\0';
+    bool good = scrub_set_add(set, value, with);
+    free(with);
+    return good;
+}
+
 /* What in a value is secret: all of it, but of "ID:KEY:TOKEN" each part. */
 static bool add_needles(struct scrub_set *set, const struct credential *k)
 {
     if (!k->sigv4)
-        return scrub_set_add(set, k->value, k->sentinel);
+        return add_stretched(set, k->value, k->sentinel);
     const char *v = strchr(k->value, ':'), *s = strchr(k->sentinel, ':');
     bool any = false;
     while (v && s) {
@@ -87,7 +102,7 @@ static bool add_needles(struct scrub_set *set, const struct credential *k)
         s++;
         size_t n = strcspn(v, ":");
         char *one = strndup(v, n), *other = strndup(s, n);
-        any |= one && other && scrub_set_add(set, one, other);
+        any |= one && other && add_stretched(set, one, other);
         wipe(one);
         free(other);
         v = strchr(v, ':');
@@ -180,37 +195,50 @@ static void strip_query(char *target, const char *names)
     *out = '\0';
 }
 
-/* The sentinel in one field becomes the value: plain, or inside of Basic's Base64.  They have the same length. */
-static bool replace_in(struct headers *h, size_t i, const struct credential *k)
+/* text[0..n) with every `from` as `to`; malloc'ed, NUL-terminated.  NULL: it is not in there (or no memory). */
+static char *substitute(const char *text, size_t n, const char *from, const char *to, size_t *out_len)
+{
+    size_t fl = strlen(from), tl = strlen(to), count = 0, len = 0;
+    for (const char *p = text; (p = memmem(p, n - (size_t)(p - text), from, fl)); p += fl)
+        count++;
+    char *out = count && n + count * tl <= 4 * SECRET_VALUE_MAX ? calloc(1, n + count * tl + 1) : NULL;
+    if (!out)
+        return NULL;
+    for (size_t at = 0; at < n;) {
+        if (n - at >= fl && memcmp(text + at, from, fl) == 0) {
+            memcpy(out + len, to, tl);
+            len += tl;
+            at += fl;
+        } else
+            out[len++] = text[at++];
+    }
+    *out_len = len;
+    return out;
+}
+
+/* The sentinel in one field becomes the value: plain, or inside of Basic's Base64. */
+static void replace_in(struct headers *h, size_t i, const struct credential *k)
 {
     struct header *f = &h->v[i];
-    size_t len = strlen(k->sentinel);
-    char *at = strstr(f->value, k->sentinel);
-    if (at) {
-        memcpy(at, k->value, len);
-        return true;
+    size_t n = 0, len = 0;
+    char *fresh = substitute(f->value, f->value_len, k->sentinel, k->value, &len);
+    if (!fresh && strncasecmp(f->value, "basic ", 6) == 0 && f->value_len <= SECRET_VALUE_MAX) {
+        char *plain = calloc(1, f->value_len + 1), *inner = NULL;
+        if (plain && sodium_base642bin((unsigned char *)plain, f->value_len, f->value + 6, f->value_len - 6, NULL, &n, NULL,
+                                       sodium_base64_VARIANT_ORIGINAL) == 0)
+            inner = substitute(plain, n, k->sentinel, k->value, &len);
+        size_t cap = inner ? 6 + sodium_base64_encoded_len(len, sodium_base64_VARIANT_ORIGINAL) : 0;
+        if (inner && (fresh = malloc(cap))) {
+            memcpy(fresh, "Basic ", 6);
+            sodium_bin2base64(fresh + 6, cap - 6, (unsigned char *)inner, len, sodium_base64_VARIANT_ORIGINAL);
+            len = strlen(fresh);
+        }
+        wipe(inner);
+        free(plain);
     }
-    if (strncasecmp(f->value, "basic ", 6) != 0 || f->value_len > SECRET_VALUE_MAX)
-        return false;
-    size_t cap = f->value_len + 8, n = 0;
-    char *plain = calloc(1, cap), *coded = calloc(1, cap * 2);
-    bool done = false;
-    if (plain && coded &&
-        sodium_base642bin((unsigned char *)plain, cap - 1, f->value + 6, f->value_len - 6, NULL, &n, NULL,
-                          sodium_base64_VARIANT_ORIGINAL) == 0 &&
-        (at = memmem(plain, n, k->sentinel, len))) {
-        memcpy(at, k->value, len);
-        memcpy(coded, "Basic ", 6);
-        sodium_bin2base64(coded + 6, cap * 2 - 6, (unsigned char *)plain, n, sodium_base64_VARIANT_ORIGINAL);
-        done = headers_replace(h, i, coded, strlen(coded));
-    }
-    if (plain)
-        explicit_bzero(plain, cap);
-    if (coded)
-        explicit_bzero(coded, cap * 2);
-    free(plain);
-    free(coded);
-    return done;
+    if (fresh)
+        headers_replace(h, i, fresh, len);
+    wipe(fresh);
 }
 
 bool inject_write(const struct credentials *c, bool tls, const char *method, const char *host, char **target,

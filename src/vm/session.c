@@ -141,6 +141,7 @@ void sessions_free(struct sessions *ss)
         return;
     while (ss->list)
         free_session(ss->list);
+    json_decref(ss->env);
     free(ss);
 }
 
@@ -330,7 +331,7 @@ static void on_opened(void *arg, const json_t *reply, const char *error)
 }
 
 /* What the guest is asked to open: the client's words, checked only for form (the guest decides). */
-static json_t *open_request(const struct session *s, const json_t *msg)
+static json_t *open_request(const struct sessions *ss, const struct session *s, const json_t *msg)
 {
     json_t *o = json_pack("{s:s, s:i, s:O, s:b}", "op", "open", "chan", (int)s->chan, "argv", s->command, "tty",
                           (int)s->tty);
@@ -340,11 +341,22 @@ static json_t *open_request(const struct session *s, const json_t *msg)
         if (v)
             json_object_set_new(o, passed[i], v);
     }
+    if (o && json_object_size(ss->env)) {
+        json_t *env = json_copy(ss->env);
+        json_object_update(env, json_object_get(msg, "env"));
+        json_object_set_new(o, "env", env);
+    }
     if (o && s->tty) {
         json_object_set_new(o, "rows", json_integer(s->rows));
         json_object_set_new(o, "cols", json_integer(s->cols));
     }
     return o;
+}
+
+void sessions_set_env(struct sessions *ss, json_t *env)
+{
+    json_decref(ss->env);
+    ss->env = json_incref(env);
 }
 
 static uint16_t pick_chan(struct sessions *ss)
@@ -421,7 +433,7 @@ void sessions_exec(struct sessions *ss, struct link *client, const json_t *msg)
     }
     s->opener = client;
     s->opener_id = id;
-    if (ctl_send(ss->guest_ctl, ss->guest, open_request(s, msg), OPEN_TIMEOUT_MS, on_opened, s) < 0) {
+    if (ctl_send(ss->guest_ctl, ss->guest, open_request(ss, s, msg), OPEN_TIMEOUT_MS, on_opened, s) < 0) {
         err_set(&e, STATUS_FAILED, "the machine takes no more requests");
         goto fail;
     }

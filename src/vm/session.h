@@ -40,6 +40,9 @@ void sessions_free(struct sessions *ss);
 void sessions_set_guest(struct sessions *ss, struct link *guest, struct ctl *requests);
 void sessions_set_screen(struct sessions *ss, struct link *screen, struct ctl *requests);
 
+/* Variables that every session gets, under those that its request brings (sentinels: they change while it runs). */
+void sessions_set_env(struct sessions *ss, json_t *env);
+
 /* What arrives on them. */
 void sessions_guest_data(struct sessions *ss, uint16_t chan, unsigned stream, const uint8_t *buf, size_t len);
 void sessions_guest_eof(struct sessions *ss, uint16_t chan, unsigned stream);

@@ -62,6 +62,7 @@ struct sessions {
     struct session *list; /* the latest first */
     unsigned count, scrollback, next_token;
     struct text_request *texts;
+    json_t *env;
 };
 
 struct session *session_find(const struct sessions *ss, uint16_t chan);

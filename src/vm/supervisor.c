@@ -276,6 +276,8 @@ static void on_child(evutil_socket_t fd, short what, void *arg)
             boot_vm_reaped(s, code);
         else if (pid == s->keeper)
             s->keeper = 0;
+        else if (pid == s->renewer)
+            s->renewer = 0;
         else
             helper_reaped(s, pid, code);
     }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/log.h"
@@ -56,6 +57,56 @@ static void on_hello(struct helper *h)
     boot_helper_ready(h->owner);
 }
 
+/* Tokens of sign-ins and what a command prints grow old: another process of ours, with the store's lock and the network,
+ * renews them, for the broker has neither. */
+static void on_renew(evutil_socket_t fd, short what, void *arg)
+{
+    struct supervisor *s = arg;
+    struct err e = {0};
+    (void)fd;
+    (void)what;
+    char *self = path_self(&e);
+    char *const argv[] = {self, (char *)"secret", (char *)"renew", NULL};
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const struct spawn_fd fds[] = {{null, 0}, {null, 1}, {2, 2}};
+    const struct spawn spawn = {.path = self, .argv = argv, .fds = fds, .nfds = 3, .die_with_parent = true};
+    struct timeval again = {600, 0};
+    s->renew_tried = time(NULL);
+    evtimer_add(s->renew_ev, &again);
+    if (!s->renewer && self && null >= 0 && (s->renewer = spawn_run(&spawn, &e)) < 0) {
+        s->renewer = 0;
+        log_line("secrets cannot be renewed: %s", e.text);
+    }
+    if (null >= 0)
+        close(null);
+    free(self);
+}
+
+static void on_secrets(struct supervisor *s, const json_t *msg)
+{
+    const char *why = json_string_value(json_object_get(msg, "error")), *key;
+    json_t *env = json_copy(json_object_get(msg, "env")), *v;
+    void *next;
+    /* What the user gave the sandbox wins. */
+    json_object_foreach_safe(env, next, key, v)
+        if (json_object_get(s->record.env, key))
+            json_object_del(env, key);
+    sessions_set_env(s->sessions, env);
+    json_decref(env);
+    if (!json_is_true(json_object_get(msg, "ok")))
+        supervisor_notice(s, why && why[0] ? why : "the secrets cannot be read");
+    int64_t at = json_integer_value(json_object_get(msg, "renew")), now = time(NULL);
+    if (!s->renew_ev)
+        s->renew_ev = evtimer_new(s->base, on_renew, s);
+    if (!at || !s->renew_ev)
+        return;
+    /* A minute before; not again at once where it failed. */
+    int64_t wait = at - 60 - now, least = s->renew_tried ? s->renew_tried + 60 - now : 0;
+    wait = wait < least ? least : wait;
+    struct timeval tv = {wait < 0 ? 0 : wait > 86400 ? 86400 : wait, 100000};
+    evtimer_add(s->renew_ev, &tv);
+}
+
 static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
 {
     (void)ev;
@@ -75,6 +126,8 @@ static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
         const char *why = json_string_value(json_object_get(msg, "error"));
         if (!json_is_true(json_object_get(msg, "ok")))
             supervisor_notice(s, why ? why : "the policy cannot be read: everything is denied");
+    } else if (h->role == ROLE_BROKER && op && strcmp(op, "secrets") == 0) {
+        on_secrets(s, msg);
     } else {
         log_line("%s says \"%s\"", role_names[h->role], op ? op : "");
     }

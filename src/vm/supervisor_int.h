@@ -87,6 +87,9 @@ struct supervisor {
     struct helper helpers[ROLES];
     bool folders_served;
     int64_t blocked;
+    struct event *renew_ev; /* when a secret wants to be renewed */
+    pid_t renewer;
+    int64_t renew_tried;
     unsigned stop_step;
     int64_t clock_offset; /* realtime - boottime at the last resync, ms */
 

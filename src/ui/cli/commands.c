@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "ui/cli/sandbox.h"
+#include "ui/cli/secret.h"
 
 #define END {0, NULL, NULL, NULL}
 #define JSON_OPT {0, "json", NULL, "machine-readable"}
@@ -57,6 +58,31 @@ static const struct command policy_commands[] = {
     {"export", "policy export [SANDBOX]", "the rules as JSON", NULL, none, 0, 1, false, 0, cmd_policy_export, NULL, false},
     {"import", "policy import FILE|- [SANDBOX]", "rules from JSON, instead of those that are there", NULL, none, 1, 2, false, 0, cmd_policy_import, NULL, false},
     {0}};
+static const struct option secret_options[] = {
+    {'g', "global", NULL, "for all sandboxes"}, {0, "password-stdin", NULL, "the value comes on standard input"},
+    {0, "from-env", "NAME", "the value of a variable"}, {0, "from-file", "FILE", "what a file holds"},
+    {0, "command", "COMMAND", "what a command prints; it is run again when that is too old"}, {0, "ttl", "TIME", "for how long that is good (1h)"},
+    {'t', "token", "VALUE", "the value itself (it stays in the shell's history)"}, {0, "form", "FORM", "key, oauth, ...: else by the look of the value"},
+    {0, "oauth", NULL, "sign in with a browser"}, {0, "device", NULL, "sign in with a code, without a browser here"},
+    {0, "host", "HOST", "makes a service of your own: where it is written; may be repeated"}, {0, "header", "NAME", "its header (authorization)"},
+    {0, "format", "TEXT", "what the header says, {} for the value (Bearer {})"}, {0, "env", "NAME", "the variable that holds the sentinel in the guest"},
+    {0, "placeholder", NULL, "write it only where the sentinel stands"}, END};
+static const struct option yes_options[] = {{'y', "yes", NULL, "take all without asking"}, END};
+static const struct option lock_options[] = {{0, "passphrase", NULL, "a passphrase opens the store"}, {0, "keyfile", NULL, "a key file of mode 0600 does"},
+    {0, "systemd", NULL, "systemd's credential sbx-key does"}, {0, "password-stdin", NULL, "the passphrase comes on standard input"}, END};
+static const struct command secret_commands[] = {
+    {"set", "secret set (-g | SANDBOX) SERVICE", "keep a credential on the host for a service", "The value is asked for without echo, or comes from one of the options. "
+     "The guest holds a sentinel; the value is written into requests on their way out, to the service's hosts alone.", secret_options, 1, 2, false, 0, cmd_secret_set, NULL, false},
+    {"ls", "secret ls", "secrets, never their values", NULL, json_only, 0, 0, false, 0, cmd_secret_ls, NULL, false},
+    {"rm", "secret rm (-g | SANDBOX) SERVICE", "forget a secret", NULL, scope_options, 1, 2, false, 0, cmd_secret_rm, NULL, false},
+    {"rotate", "secret rotate (-g | SANDBOX) SERVICE", "a new value; running agents go on", NULL, secret_options, 1, 2, false, 0, cmd_secret_rotate, NULL, false},
+    {"test", "secret test [SANDBOX] SERVICE", "ask the provider whether it accepts the credential", NULL, none, 1, 2, false, 0, cmd_secret_test, NULL, false},
+    {"import", "secret import", "take over credentials of known agents found on this host", NULL, yes_options, 0, 0, false, 0, cmd_secret_import, NULL, false},
+    {"services", "secret services", "services that are known", NULL, json_only, 0, 0, false, 0, cmd_secret_services, NULL, false},
+    {"lock", "secret lock [--passphrase|--keyfile|--systemd]", "how the store is locked", NULL, lock_options, 0, 0, false, 0, cmd_secret_lock, NULL, false},
+    {"unlock", "secret unlock", "open a store with a passphrase for the next 12 hours", NULL, none, 0, 0, false, 0, cmd_secret_unlock, NULL, false},
+    {"renew", "secret renew", "renew what expires", NULL, none, 0, 0, false, 0, cmd_secret_renew, NULL, true},
+    {0}};
 static const struct command image_commands[] = {
     {"build", "image build", "make a base image from this host's mirrors", NULL, build_options, 0, 0, false, 0, cmd_image_build, NULL, false},
     {"ls", "image ls", "base images", NULL, json_only, 0, 0, false, 0, cmd_image_ls, NULL, false},
@@ -91,6 +117,7 @@ const struct command cli_commands[] = {
     {"logs", "logs SANDBOX", "the machine's console", NULL, logs_options, 1, 1, false, 0, cmd_logs, NULL, false},
     {"inspect", "inspect SANDBOX", "everything that is known of a sandbox, as JSON", NULL, json_only, 1, 1, false, 0, cmd_inspect, NULL, false},
     {"policy", "policy COMMAND", "what sandboxes may reach", NULL, NULL, 0, 0, false, 0, NULL, policy_commands, false},
+    {"secret", "secret COMMAND", "credentials that stay on the host", NULL, NULL, 0, 0, false, 0, NULL, secret_commands, false},
     {"image", "image COMMAND", "base images", NULL, NULL, 0, 0, false, 0, NULL, image_commands, false},
     {"template", "template COMMAND", "saved disks to start from", NULL, NULL, 0, 0, false, 0, NULL, template_commands, false},
     {"save", "save SANDBOX NAME[:TAG]", "the same as template save", NULL, none, 2, 2, false, 0, cmd_template_save, NULL, false},

@@ -1,0 +1,583 @@
+/* sbx secret ... */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/record.h"
+#include "core/sanitize.h"
+#include "core/service.h"
+#include "ui/cli/sandbox.h"
+#include "ui/cli/secret.h"
+
+static const char *scope_text(const char *scope)
+{
+    return scope[0] ? scope : "(all)";
+}
+
+/* -g SERVICE, or SANDBOX SERVICE. */
+static int read_scope(const struct args *a, const char **scope, const char **service, struct err *e)
+{
+    bool global = args_has(a, "global");
+    if (a->nwords != (global ? 1 : 2))
+        return err_set(e, STATUS_USAGE, global ? "give one service, like: sbx secret %s -g openai"
+                                               : "for which sandbox? Give its name and the service, or -g for all: sbx secret %s -g openai",
+                       a->command->name);
+    *scope = global ? "" : a->words[0];
+    *service = a->words[a->nwords - 1];
+    if (!global) {
+        struct record r;
+        struct err why = {0};
+        if (record_check_name(*scope, e) < 0)
+            return -1;
+        record_init(&r);
+        int rc = record_load(&r, *scope, &why);
+        record_finish(&r);
+        if (rc < 0 && why.status == STATUS_NOT_FOUND)
+            return err_set(e, STATUS_NOT_FOUND, "there is no sandbox named %s; for all sandboxes add -g", *scope);
+    }
+    return 0;
+}
+
+/* "3600", "15m", "1h". */
+static int read_ttl(const char *text, int64_t *out, struct err *e)
+{
+    char *end;
+    long long n = strtoll(text, &end, 10), unit = *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 1;
+    if (end == text || n <= 0 || (*end && (!strchr("smhd", *end) || end[1])))
+        return err_set(e, STATUS_USAGE, "\"%s\" is no time; write 90s, 15m or 1h", text);
+    *out = n * unit;
+    return 0;
+}
+
+/* A service of the user's own: --host, --header, --format, --env. */
+static int define(const struct args *a, const char *name, struct err *e)
+{
+    const char *header = args_value(a, "header"), *format = args_value(a, "format"), *host, *env;
+    json_t *write = json_array(), *names = json_array();
+    char lower[SERVICE_HEADER_MAX + 1];
+    snprintf(lower, sizeof lower, "%.63s", header ? header : "authorization");
+    for (char *c = lower; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    if (!format)
+        format = header && strcmp(lower, "authorization") != 0 ? "{}" : "Bearer {}";
+    for (int i = 0; (host = args_nth(a, "host", i)); i++) {
+        char h[260];
+        snprintf(h, sizeof h, "%.259s", host);
+        for (char *c = h; *c; c++)
+            *c = (char)tolower((unsigned char)*c);
+        json_array_append_new(write, json_pack("{s:s, s:s, s:s, s:s}", "host", h, "header", lower, "format", format, "mode",
+                                               args_has(a, "placeholder") ? "placeholder" : "service"));
+    }
+    for (int i = 0; (env = args_nth(a, "env", i)); i++)
+        json_array_append_new(names, json_string(env));
+    if (json_array_size(names) == 0) {
+        char var[80];
+        snprintf(var, sizeof var, "%.60s_API_KEY", name);
+        for (char *c = var; *c; c++)
+            *c = isalnum((unsigned char)*c) ? (char)toupper((unsigned char)*c) : '_';
+        json_array_append_new(names, json_string(var));
+    }
+    json_t *o = json_pack("{s:i, s:s, s:s, s:{s:{s:o, s:o}}}", "version", 1, "name", name, "title", name, "forms", "key", "env", names,
+                          "write", write);
+    int rc = service_save(o, e);
+    json_decref(o);
+    return rc;
+}
+
+/* What --from-file names: a file of the user's own, whole and not too large (threat 76). */
+static int read_file(const char *path, char *out, size_t cap, struct err *e)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 && errno == ELOOP)
+        return err_set(e, STATUS_USAGE, "%s is a symbolic link; name the file itself", path);
+    if (fd < 0)
+        return err_set(e, STATUS_USAGE, "%s cannot be read: %s", path, strerror(errno));
+    int rc = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? secret_read_fd(fd, path, out, cap, e)
+                                                        : err_set(e, STATUS_USAGE, "%s is not a regular file", path);
+    close(fd);
+    return rc;
+}
+
+/* A value on the command line stays in the shell's history, but at least not in the list of processes. */
+static void wipe_argument(const char *value)
+{
+    memset((char *)(uintptr_t)value, 'x', strlen(value));
+}
+
+static int read_value(const struct args *a, const char *title, char *out, struct err *e)
+{
+    const char *t = args_value(a, "token"), *env = args_value(a, "from-env"), *file = args_value(a, "from-file"),
+               *command = args_value(a, "command");
+    int given = (t != NULL) + (env != NULL) + (file != NULL) + (command != NULL) + args_has(a, "password-stdin");
+    if (given > 1)
+        return err_set(e, STATUS_USAGE, "the value comes from one place: -t, --password-stdin, --from-env, --from-file or --command");
+    if (t) {
+        size_t n = strlen(t);
+        if (n >= SECRET_INPUT_MAX)
+            return err_set(e, STATUS_USAGE, "the value is too long");
+        memcpy(out, t, n + 1);
+        wipe_argument(t);
+        out_notice("a value on the command line stays in the shell's history; --password-stdin leaves no trace");
+        return n ? 0 : err_set(e, STATUS_USAGE, "the value of -t is empty; nothing was changed");
+    }
+    if (args_has(a, "password-stdin"))
+        return secret_read_fd(0, "standard input", out, SECRET_INPUT_MAX, e);
+    if (env) {
+        const char *v = getenv(env);
+        if (!v || !v[0])
+            return err_set(e, STATUS_USAGE, "the variable %s is not set here", env);
+        snprintf(out, SECRET_INPUT_MAX, "%s", v);
+        return 0;
+    }
+    if (file)
+        return read_file(file, out, SECRET_INPUT_MAX, e);
+    if (command)
+        return secret_run(command, out, SECRET_INPUT_MAX, e);
+    char prompt[120];
+    snprintf(prompt, sizeof prompt, "%.80s (not shown)", title);
+    if (!isatty(0))
+        return err_set(e, STATUS_USAGE, "there is no terminal to ask on; give the value with --password-stdin, --from-env, --from-file or --command");
+    return secret_ask(prompt, out, SECRET_INPUT_MAX, e);
+}
+
+/* The form whose keys begin as this value does, else the first. */
+static const char *guess_form(const json_t *service, const char *value)
+{
+    const char *key, *best = NULL;
+    size_t longest = 0;
+    json_t *form;
+    json_object_foreach(json_object_get(service, "forms"), key, form) {
+        const char *prefix = json_string_value(json_object_get(form, "prefix"));
+        if (prefix && strlen(prefix) > longest && strncmp(value, prefix, strlen(prefix)) == 0) {
+            best = key;
+            longest = strlen(prefix);
+        }
+    }
+    return best ? best : service_first_form(service);
+}
+
+static void say_hosts(const json_t *service, const char *form, char *out, size_t cap)
+{
+    size_t i, used = 0;
+    json_t *w;
+    out[0] = '\0';
+    json_array_foreach(json_object_get(service_form(service, form), "write"), i, w) {
+        const char *host = json_string_value(json_object_get(w, "host"));
+        if (used && strstr(out, host))
+            continue;
+        int n = snprintf(out + used, cap - used, "%s%s", used ? ", " : "", host);
+        if (n < 0 || (size_t)n >= cap - used)
+            break;
+        used += (size_t)n;
+    }
+}
+
+static int set(const struct args *a, bool must_exist, struct err *e)
+{
+    const char *scope, *name, *ttl = args_value(a, "ttl"), *form = args_value(a, "form");
+    int64_t seconds = 3600;
+    if (read_scope(a, &scope, &name, e) < 0 || (ttl && read_ttl(ttl, &seconds, e) < 0))
+        return -1;
+    if (args_value(a, "host") && define(a, name, e) < 0)
+        return -1;
+    json_t *service = service_load(name, e);
+    if (!service)
+        return -1;
+    if (form && !service_form(service, form)) {
+        json_decref(service);
+        return err_set(e, STATUS_USAGE, "the service %s has no form \"%s\"", name, form);
+    }
+    if (must_exist) {
+        struct secretstore *s = secretstore_open(secret_passphrase, NULL, e);
+        const struct secret *old = s ? secretstore_find(s, name, scope) : NULL;
+        bool there = old && strcmp(old->scope, scope) == 0;
+        secretstore_free(s);
+        if (!there) {
+            json_decref(service);
+            return s ? err_set(e, STATUS_NOT_FOUND, "there is no secret %s for %s to rotate; sbx secret set makes one", name,
+                               scope[0] ? scope : "all sandboxes") : -1;
+        }
+    }
+    int rc = -1;
+    char hosts[400];
+    if (args_has(a, "oauth") || args_has(a, "device")) {
+        rc = oauth_sign_in(service, scope, args_has(a, "device"), e);
+    } else {
+        char *value = sodium_malloc(SECRET_INPUT_MAX);
+        if (!value)
+            err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
+        else if (read_value(a, service_title(service), value, e) == 0) {
+            const char *command = args_value(a, "command");
+            struct secret_value v = {.service = name, .scope = scope, .form = form ? form : guess_form(service, value), .value = value,
+                                     .command = command, .ttl = command ? seconds : 0, .expires = command ? time(NULL) + seconds : 0};
+            form = v.form;
+            rc = secret_store(&v, e);
+        }
+        sodium_free(value);
+    }
+    if (rc == 0) {
+        say_hosts(service, form, hosts, sizeof hosts);
+        fprintf(stderr, "%s is set for %s; it is written into requests to %s, and nowhere else.\n", name,
+                scope[0] ? scope : "all sandboxes", hosts[0] ? hosts : "no host");
+        struct secretstore *s = secretstore_open(secret_passphrase, NULL, NULL);
+        if (s && secretstore_lock_kind(s) == SECRET_LOCK_KEYFILE && secretstore_count(s) == 1)
+            fprintf(stderr, "The store is locked by %s. `sbx secret lock --passphrase` chooses another lock.\n",
+                    secretstore_lock_text(SECRET_LOCK_KEYFILE));
+        secretstore_free(s);
+    }
+    json_decref(service);
+    return rc;
+}
+
+int cmd_secret_set(const struct args *a, struct err *e)
+{
+    return set(a, false, e);
+}
+
+int cmd_secret_rotate(const struct args *a, struct err *e)
+{
+    return set(a, true, e);
+}
+
+int cmd_secret_ls(const struct args *a, struct err *e)
+{
+    static const char *const headers[] = {"SERVICE", "FOR", "FORM", "HOSTS", "AGE", "EXPIRES"};
+    struct secretstore *s = secretstore_open(secret_passphrase, NULL, e);
+    if (!s)
+        return -1;
+    bool json = args_has(a, "json");
+    json_t *all = json_array();
+    struct table *t = json ? NULL : table_new(6, headers);
+    for (size_t i = 0; i < secretstore_count(s); i++) {
+        const struct secret *r = secretstore_at(s, i);
+        char hosts[400] = "(no such service any more)", expires[64] = "-";
+        json_t *service = service_load(r->service, NULL);
+        if (service)
+            say_hosts(service, r->form, hosts, sizeof hosts);
+        json_decref(service);
+        if (json) {
+            json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:b}", "service", r->service, "sandbox", r->scope, "form",
+                                                 r->form, "hosts", hosts, "created", (json_int_t)r->created, "updated",
+                                                 (json_int_t)r->updated, "expires", (json_int_t)r->expires, "renewable",
+                                                 r->refresh[0] || r->command[0], "command", r->command[0] != 0));
+            continue;
+        }
+        if (r->expires && r->expires < time(NULL))
+            snprintf(expires, sizeof expires, "expired");
+        else if (r->expires)
+            snprintf(expires, sizeof expires, "in %lld min%s", (long long)(r->expires - time(NULL)) / 60, r->refresh[0] || r->command[0] ? ", renewed" : "");
+        const char *cells[] = {r->service, scope_text(r->scope), r->form, hosts, human_ago(r->updated), expires};
+        table_row(t, cells);
+    }
+    if (json)
+        out_json(all);
+    else if (secretstore_count(s) == 0)
+        fprintf(stderr, "No secrets yet. Set one with: sbx secret set -g anthropic\n");
+    if (t)
+        table_print(t);
+    json_decref(all);
+    secretstore_free(s);
+    return 0;
+}
+
+int cmd_secret_rm(const struct args *a, struct err *e)
+{
+    const char *scope, *name;
+    if (read_scope(a, &scope, &name, e) < 0)
+        return -1;
+    struct secretstore *s = secretstore_begin(secret_passphrase, NULL, e);
+    if (!s)
+        return -1;
+    int rc = secretstore_remove(s, name, scope) ? secretstore_save(s, e)
+                                                : err_set(e, STATUS_NOT_FOUND, "there is no secret %s for %s; sbx secret ls lists them", name,
+                                                          scope[0] ? scope : "all sandboxes");
+    secretstore_free(s);
+    return rc;
+}
+
+int cmd_secret_test(const struct args *a, struct err *e)
+{
+    const char *name = a->words[a->nwords - 1], *scope = a->nwords == 2 ? a->words[0] : "";
+    json_t *service = service_load(name, e);
+    struct secretstore *s = service ? secretstore_open(secret_passphrase, NULL, e) : NULL;
+    const struct secret *r = s ? secretstore_find(s, name, scope) : NULL;
+    const json_t *test = json_object_get(service, "test");
+    const char *url = json_string_value(json_object_get(test, "url"));
+    struct service_write w;
+    char host[260] = "", *written = sodium_malloc(SECRET_INPUT_MAX * 2), *line = sodium_malloc(SECRET_INPUT_MAX * 2 + 128), *body = NULL;
+    int rc = -1;
+    if (url)
+        snprintf(host, sizeof host, "%.*s", (int)strcspn(url + 8, "/:?"), url + 8);
+    if (s && !r)
+        err_set(e, STATUS_NOT_FOUND, "there is no secret %s; set it with: sbx secret set -g %s", name, name);
+    else if (r && !url)
+        err_set(e, STATUS_FAILED, "no request is known that tests a secret of %s without doing anything", name);
+    else if (r && written && line && service_writes(service, r->form, host, 443, NULL, &w) &&
+             service_render(&w, r->value, written, SECRET_INPUT_MAX * 2) == 0) {
+        struct secret_http req = {.url = url};
+        char extra[6][300];
+        size_t n = 0, len = 0;
+        const char *key;
+        json_t *v;
+        snprintf(line, SECRET_INPUT_MAX * 2 + 128, "%s: %s", w.header, written);
+        req.headers[n++] = line;
+        json_object_foreach(json_object_get(test, "headers"), key, v)
+            if (n < 7) {
+                snprintf(extra[n - 1], sizeof extra[0], "%.100s: %.180s", key, json_string_value(v));
+                req.headers[n] = extra[n - 1];
+                n++;
+            }
+        long status = secret_http(&req, &body, &len, e);
+        if (status >= 200 && status < 300) {
+            printf("%s: the provider accepts it (%s answered %ld)\n", name, host, status);
+            rc = 0;
+        } else if (status == 401 || status == 403)
+            err_set(e, STATUS_DENIED, "%s: the provider does not accept it (%s answered %ld)", name, host, status);
+        else if (status >= 0)
+            err_set(e, STATUS_FAILED, "%s: %s answered %ld, which says nothing of the key", name, host, status);
+    } else if (r)
+        err_set(e, STATUS_FAILED, "the form \"%s\" of %s is not written to %s, where the test goes", r->form, name, host);
+    if (body)
+        explicit_bzero(body, strlen(body));
+    free(body);
+    sodium_free(written);
+    sodium_free(line);
+    secretstore_free(s);
+    json_decref(service);
+    return rc;
+}
+
+int cmd_secret_services(const struct args *a, struct err *e)
+{
+    static const char *const headers[] = {"SERVICE", "TITLE", "FORMS", "VARIABLES", "HOSTS"};
+    (void)e;
+    bool json = args_has(a, "json");
+    json_t *names = service_list(), *name, *all = json_array(), *v, *form;
+    struct table *t = json ? NULL : table_new(5, headers);
+    size_t i, k;
+    json_array_foreach(names, i, name) {
+        struct err why = {0};
+        json_t *s = service_load(json_string_value(name), &why);
+        if (!s) {
+            out_error(why.text);
+            continue;
+        }
+        if (json) {
+            json_array_append_new(all, s);
+            continue;
+        }
+        char forms[200] = "", vars[300] = "", hosts[400];
+        const char *key;
+        json_object_foreach(json_object_get(s, "forms"), key, form) {
+            snprintf(forms + strlen(forms), sizeof forms - strlen(forms), "%s%s", forms[0] ? ", " : "", key);
+            json_array_foreach(json_object_get(form, "env"), k, v)
+                snprintf(vars + strlen(vars), sizeof vars - strlen(vars), "%s%s", vars[0] ? ", " : "", json_string_value(v));
+        }
+        say_hosts(s, NULL, hosts, sizeof hosts);
+        const char *cells[] = {json_string_value(name), service_title(s), forms, vars, hosts};
+        table_row(t, cells);
+        json_decref(s);
+    }
+    if (json)
+        out_json(all);
+    if (t)
+        table_print(t);
+    json_decref(all);
+    json_decref(names);
+    return 0;
+}
+
+/* ---- import ---- */
+
+/* The text under "a.b.c" of a JSON file in the home folder, into guarded memory. */
+static bool from_json_file(const char *path, const char *key, char *out, size_t cap)
+{
+    char full[4096], part[100];
+    const char *home = getenv("HOME");
+    if (!home || strncmp(path, "~/", 2) != 0)
+        return false;
+    snprintf(full, sizeof full, "%s/%s", home, path + 2);
+    struct err e = {0};
+    char *text = sodium_malloc(256u * 1024u);
+    bool found = false;
+    if (text && read_file(full, text, 256u * 1024u, &e) == 0) {
+        json_t *o = json_loads(text, 0, NULL);
+        const json_t *at = o;
+        for (const char *p = key; at && *p; p += strcspn(p, "."), p += *p == '.') {
+            snprintf(part, sizeof part, "%.*s", (int)strcspn(p, "."), p);
+            at = json_object_get(at, part);
+        }
+        if (json_is_string(at) && json_string_length(at) && json_string_length(at) < cap) {
+            strcpy(out, json_string_value(at));
+            found = true;
+        }
+        json_decref(o);
+    }
+    sodium_free(text);
+    return found;
+}
+
+static int take_found(const struct args *a, const char *service, const char *form, const char *where, const char *value,
+                      const char *refresh, int *taken, struct err *e)
+{
+    char question[300];
+    bool all = args_has(a, "yes");
+    snprintf(question, sizeof question, "Take the %s credential from %s for all sandboxes?", service, where);
+    if (!all && (!isatty(0) || !isatty(2))) {
+        printf("%s: found in %s\n", service, where);
+        return 0;
+    }
+    if (!all && !ask_yes(question))
+        return 0;
+    struct secret_value v = {.service = service, .scope = "", .form = form, .value = value, .refresh = refresh};
+    if (secret_store(&v, e) < 0)
+        return -1;
+    printf("%s: taken from %s\n", service, where);
+    (*taken)++;
+    return 0;
+}
+
+int cmd_secret_import(const struct args *a, struct err *e)
+{
+    json_t *names = service_list(), *name, *form, *v;
+    char *value = sodium_malloc(SECRET_INPUT_MAX), *refresh = sodium_malloc(SECRET_INPUT_MAX), where[400];
+    int found = 0, taken = 0, rc = value && refresh ? 0 : err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
+    size_t i, k;
+    json_array_foreach(names, i, name) {
+        const char *service = json_string_value(name), *key;
+        json_t *s = rc == 0 ? service_load(service, NULL) : NULL;
+        bool done = false;
+        json_object_foreach(json_object_get(s, "forms"), key, form) {
+            json_array_foreach(json_object_get(form, "from_env"), k, v) {
+                const char *var = json_string_value(v), *text = getenv(var);
+                if (done || rc < 0 || !text || service_check_value(text, NULL) < 0)
+                    continue;
+                snprintf(where, sizeof where, "the variable %s", var);
+                rc = take_found(a, service, key, where, text, NULL, &taken, e);
+                found++;
+                done = true;
+            }
+            json_array_foreach(json_object_get(form, "from_files"), k, v) {
+                const char *path = json_string_value(json_object_get(v, "path")), *at = json_string_value(json_object_get(v, "key")),
+                           *again = json_string_value(json_object_get(v, "refresh"));
+                if (done || rc < 0 || !path || !at || !from_json_file(path, at, value, SECRET_INPUT_MAX) || service_check_value(value, NULL) < 0)
+                    continue;
+                refresh[0] = '\0';
+                if (again)
+                    from_json_file(path, again, refresh, SECRET_INPUT_MAX);
+                snprintf(where, sizeof where, "%s", path);
+                rc = take_found(a, service, key, where, value, refresh, &taken, e);
+                found++;
+                done = true;
+            }
+        }
+        json_decref(s);
+    }
+    json_decref(names);
+    sodium_free(value);
+    sodium_free(refresh);
+    if (rc == 0 && !found)
+        fprintf(stderr, "No credentials of known services in the environment or in the agents' files.\n");
+    else if (rc == 0 && !taken && !args_has(a, "yes") && !isatty(0))
+        fprintf(stderr, "Nothing was taken; --yes takes all of them.\n");
+    return rc;
+}
+
+/* ---- the store's own lock ---- */
+
+int cmd_secret_lock(const struct args *a, struct err *e)
+{
+    int given = args_has(a, "passphrase") + args_has(a, "keyfile") + args_has(a, "systemd");
+    struct secretstore *s = secretstore_begin(secret_passphrase, NULL, e);
+    if (!s)
+        return -1;
+    int rc = 0;
+    if (given > 1)
+        rc = err_set(e, STATUS_USAGE, "the store has one lock: --passphrase, --keyfile or --systemd");
+    else if (given == 0)
+        printf("locked by %s\n", secretstore_lock_text(secretstore_lock_kind(s)));
+    else {
+        enum secret_lock kind = args_has(a, "passphrase") ? SECRET_LOCK_PASSPHRASE : args_has(a, "systemd") ? SECRET_LOCK_SYSTEMD : SECRET_LOCK_KEYFILE;
+        char *one = sodium_malloc(1024), *two = sodium_malloc(1024);
+        if (!one || !two)
+            rc = err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
+        else if (kind == SECRET_LOCK_PASSPHRASE && args_has(a, "password-stdin"))
+            rc = secret_read_fd(0, "standard input", one, 1024, e);
+        else if (kind == SECRET_LOCK_PASSPHRASE) {
+            rc = secret_ask("New passphrase", one, 1024, e);
+            if (rc == 0)
+                rc = secret_ask("Once more", two, 1024, e);
+            if (rc == 0 && strcmp(one, two) != 0)
+                rc = err_set(e, STATUS_USAGE, "they are not the same; nothing was changed");
+        }
+        if (rc == 0)
+            rc = secretstore_relock(s, kind, one, e) < 0 ? -1 : secretstore_save(s, e);
+        if (rc == 0)
+            printf("locked by %s\n", secretstore_lock_text(kind));
+        sodium_free(one);
+        sodium_free(two);
+    }
+    secretstore_free(s);
+    return rc;
+}
+
+int cmd_secret_unlock(const struct args *a, struct err *e)
+{
+    (void)a;
+    struct secretstore *s = secretstore_open(secret_passphrase, NULL, e);
+    if (!s)
+        return -1;
+    fprintf(stderr, "The store is open: %zu secret%s.\n", secretstore_count(s), secretstore_count(s) == 1 ? "" : "s");
+    secretstore_free(s);
+    return 0;
+}
+
+/* Run by supervisors: what expires within two minutes gets a new value, where there is a way. */
+int cmd_secret_renew(const struct args *a, struct err *e)
+{
+    (void)a;
+    struct secretstore *s = secretstore_begin(NULL, NULL, e);
+    if (!s)
+        return -1;
+    char *value = sodium_malloc(SECRET_INPUT_MAX), *again = sodium_malloc(SECRET_INPUT_MAX);
+    int changed = 0, failed = 0;
+    for (size_t i = 0, n = secretstore_count(s); value && again && i < n; i++) {
+        struct secret r = *secretstore_at(s, 0); /* what is put goes to the end: each comes to the front once */
+        struct err why = {0};
+        bool due = r.expires && r.expires < time(NULL) + 120 && (r.refresh[0] || r.command[0]);
+        int rc = 0;
+        r.updated = due ? time(NULL) : r.updated;
+        if (due && r.command[0]) {
+            rc = secret_run(r.command, value, SECRET_INPUT_MAX, &why);
+            r.expires = time(NULL) + r.command_ttl;
+        } else if (due) {
+            json_t *service = service_load(r.service, &why);
+            rc = service ? oauth_refresh(service, r.refresh, value, again, SECRET_INPUT_MAX, &r.expires, &why) : -1;
+            if (rc == 0 && again[0])
+                r.refresh = again;
+            json_decref(service);
+        }
+        if (due && rc == 0 && service_check_value(value, &why) == 0) {
+            r.value = value;
+            changed++;
+        } else if (due) {
+            r = *secretstore_at(s, 0);
+            out_error(why.text);
+            failed++;
+        }
+        if (secretstore_put(s, &r, e) < 0)
+            failed++;
+    }
+    int rc = changed ? secretstore_save(s, e) : 0;
+    sodium_free(value);
+    sodium_free(again);
+    secretstore_free(s);
+    return rc < 0 ? rc : failed ? err_set(e, STATUS_FAILED, "%d of the secrets could not be renewed", failed) : 0;
+}

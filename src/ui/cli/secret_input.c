@@ -1,0 +1,155 @@
+/* Where values of secrets come from. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/sentinel.h"
+#include "core/service.h"
+#include "ui/cli/secret.h"
+
+int secret_ask(const char *prompt, char *out, size_t cap, struct err *e)
+{
+    struct termios was, quiet;
+    int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
+    if (fd < 0 || tcgetattr(fd, &was) < 0) {
+        if (fd >= 0)
+            close(fd);
+        return err_set(e, STATUS_USAGE, "there is no terminal to ask on; give the value on standard input with --password-stdin");
+    }
+    sigset_t block, old;
+    sigemptyset(&block);
+    sigaddset(&block, SIGTSTP); /* not while the echo is off; ^C ends us, and the terminal is put right by its shell */
+    sigprocmask(SIG_BLOCK, &block, &old);
+    quiet = was;
+    quiet.c_lflag &= ~(tcflag_t)(ECHO | ISIG);
+    quiet.c_lflag |= ICANON;
+    dprintf(fd, "%s: ", prompt);
+    tcsetattr(fd, TCSAFLUSH, &quiet);
+    size_t n = 0;
+    bool whole = false, interrupted = false;
+    for (char c; n < cap - 1 && read(fd, &c, 1) == 1;) {
+        if (c == '\n' || c == '\r') {
+            whole = true;
+            break;
+        }
+        interrupted |= c == 3;
+        if (interrupted)
+            break;
+        out[n++] = c;
+    }
+    out[n] = '\0';
+    tcsetattr(fd, TCSAFLUSH, &was);
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    dprintf(fd, "\n");
+    close(fd);
+    if (interrupted)
+        return err_set(e, STATUS_FAILED, "nothing was changed");
+    return whole && n ? 0 : err_set(e, STATUS_USAGE, n ? "the value is too long" : "no value was given; nothing was changed");
+}
+
+int secret_read_fd(int fd, const char *what, char *out, size_t cap, struct err *e)
+{
+    size_t n = 0;
+    for (;;) {
+        ssize_t k = read(fd, out + n, cap - n);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0)
+            return err_errno(e, errno, "%s cannot be read", what);
+        if (k == 0)
+            break;
+        n += (size_t)k;
+        if (n == cap)
+            return err_set(e, STATUS_USAGE, "%s holds more than %zu bytes: that is no credential", what, cap - 1);
+    }
+    while (n && (out[n - 1] == '\n' || out[n - 1] == '\r'))
+        n--;
+    if (memchr(out, 0, n))
+        return err_set(e, STATUS_USAGE, "%s holds binary data, not a credential", what);
+    out[n] = '\0';
+    return n ? 0 : err_set(e, STATUS_USAGE, "%s is empty; nothing was changed", what);
+}
+
+bool secret_passphrase(char *out, size_t cap, void *arg)
+{
+    const char *file = getenv("SBX_PASSPHRASE_FILE");
+    (void)arg;
+    if (file) {
+        int fd = open(file, O_RDONLY | O_CLOEXEC);
+        bool good = fd >= 0 && secret_read_fd(fd, "the passphrase file", out, cap, NULL) == 0;
+        if (fd >= 0)
+            close(fd);
+        return good;
+    }
+    return isatty(2) && secret_ask("Passphrase of the secret store", out, cap, NULL) == 0;
+}
+
+int secret_run(const char *command, char *out, size_t cap, struct err *e)
+{
+    int p[2];
+    if (pipe2(p, O_CLOEXEC) < 0)
+        return err_errno(e, errno, "cannot run the command");
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(p[1], 1);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    close(p[1]);
+    int rc = pid > 0 ? secret_read_fd(p[0], "what the command prints", out, cap, e) : err_errno(e, errno, "cannot run the command");
+    close(p[0]);
+    int status = 0;
+    if (pid > 0)
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+            ;
+    if (pid > 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
+        return err_set(e, STATUS_FAILED, "the command that gives the secret failed (status %d)", WIFEXITED(status) ? WEXITSTATUS(status) : 128);
+    return rc;
+}
+
+int secret_store(const struct secret_value *v, struct err *e)
+{
+    if (service_check_value(v->value, e) < 0)
+        return -1;
+    json_t *service = service_load(v->service, e);
+    if (!service)
+        return -1;
+    const json_t *form = service_form(service, v->form);
+    const char *prefix = json_string_value(json_object_get(form, "prefix"));
+    struct secretstore *s = form ? secretstore_begin(secret_passphrase, NULL, e) : NULL;
+    int rc = -1;
+    if (!form)
+        err_set(e, STATUS_USAGE, "the service %s has no form \"%s\"", v->service, v->form);
+    if (s) {
+        const struct secret *old = NULL;
+        for (size_t i = 0; i < secretstore_count(s); i++) {
+            const struct secret *r = secretstore_at(s, i);
+            if (strcmp(r->service, v->service) == 0 && strcmp(r->scope, v->scope) == 0)
+                old = r;
+        }
+        const char *form_name = v->form && v->form[0] ? v->form : service_first_form(service);
+        /* Agents that run hold the old sentinel: it stays good. */
+        bool keep = old && strcmp(old->form, form_name) == 0 && strcmp(old->sentinel, v->value) != 0;
+        char *made = keep ? NULL : sentinel_make(v->value, prefix);
+        struct secret fresh = {.service = v->service, .scope = v->scope, .form = form_name, .value = v->value,
+                               .sentinel = keep ? old->sentinel : made, .refresh = v->refresh, .command = v->command,
+                               .created = old ? old->created : time(NULL), .updated = time(NULL), .expires = v->expires,
+                               .command_ttl = v->ttl};
+        if (!fresh.sentinel)
+            err_set(e, STATUS_FAILED, "out of memory");
+        else
+            rc = secretstore_put(s, &fresh, e) < 0 ? -1 : secretstore_save(s, e);
+        free(made);
+        secretstore_free(s);
+    }
+    json_decref(service);
+    return rc;
+}
