@@ -14,6 +14,8 @@ PREFIX    ?= /usr/local
 DESTDIR   ?=
 FUZZ_TIME ?= 60
 T         ?=
+# Debian's own: the libraries that tests use are its packages.
+PYTHON    ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
 
 PKGS := libevent libevent_pthreads jansson libsodium openssl libnghttp2 libpsl libidn2 \
         libseccomp sqlite3 fuse3 libarchive libcurl vterm ncursesw
@@ -108,7 +110,7 @@ test:
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory unit SAN=1
 	@$(BUILD)/sbx image build --if-missing
-	@python3 tests/e2e/run.py $(T)
+	@$(PYTHON) tests/e2e/run.py $(T)
 
 run:
 	@scripts/setup
@@ -137,7 +139,7 @@ fuzz: fuzz-build
 bench-build: $(BENCH_BIN)
 bench: all bench-build
 	@set -e; for b in $(BENCH_BIN); do echo "== $$b"; $$b; done
-	@python3 tests/bench/bench_machine.py
+	@$(PYTHON) tests/bench/bench_machine.py
 
 clean:
 	rm -rf build build-*

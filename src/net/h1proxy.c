@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/wipe.h"
 #include "net/http1.h"
 #include "net/httpbody.h"
 #include "net/refusal.h"
@@ -133,7 +134,7 @@ static int fill(struct h1proxy *p, struct in *in, struct end *from, bool *eof)
         in->len = (size_t)n;
         return 1;
     }
-    free(in->p);
+    wipe_free(in->p);
     in->p = NULL;
     if (n == END_AGAIN)
         return 0;
@@ -167,7 +168,7 @@ static void queue(struct h1proxy *p, struct out *out, const void *bytes, size_t 
 {
     if (out->len + n > out->cap) {
         size_t cap = out->len + n < 4096 ? 4096 : out->len + n;
-        uint8_t *more = realloc(out->p, cap);
+        uint8_t *more = wipe_realloc(out->p, cap);
         if (!more) {
             p->broken = true;
             return;
@@ -223,7 +224,7 @@ static void pass_scrubbed(struct h1proxy *p, enum http1_framing framing, const u
     if (end)
         len += scrub_end(p->scrub, clean + len);
     pass(p, &p->to_guest, p->guest, framing, clean, len);
-    free(clean);
+    wipe_free(clean);
 }
 
 /* ---- answers of our own ---- */
@@ -556,7 +557,7 @@ static bool pour(struct h1proxy *p, struct in *in, struct end *from, bool *eof, 
             p->broken = true;
         else
             pass(p, out, to, HTTP1_UNTIL_CLOSE, clean, len);
-        free(clean);
+        wipe_free(clean);
     } else
         pass(p, out, to, HTTP1_UNTIL_CLOSE, in->p + in->pos, n);
     *count += n;

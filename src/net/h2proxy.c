@@ -1,12 +1,12 @@
 #include "net/h2proxy.h"
 
-#include <malloc.h>
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "core/wipe.h"
 #include "net/http1.h"
 #include "net/refusal.h"
 
@@ -84,8 +84,8 @@ static void stream_free(struct stream *s)
     queue_finish(&s->q[GUEST]);
     queue_finish(&s->q[UP]);
     headers_finish(&s->fields);
-    free(s->path);
-    free(s->authority);
+    wipe_free(s->path);
+    wipe_free(s->authority);
     free(s->refusal);
     scrub_free(s->scrub);
     credentials_free(s->secrets);
@@ -121,7 +121,7 @@ static bool queue_add(struct queue *q, const uint8_t *data, size_t n)
         size_t cap = q->cap ? q->cap * 2 : 16384;
         while (cap < q->len + n)
             cap *= 2;
-        uint8_t *more = realloc(q->p, cap);
+        uint8_t *more = wipe_realloc(q->p, cap);
         if (!more)
             return false;
         q->p = more;
@@ -172,7 +172,7 @@ static ssize_t give(nghttp2_session *session, int32_t id, uint8_t *buf, size_t c
                 submit_trailers(s, to, &q->trailers);
             }
         }
-        free(q->p);
+        wipe_free(q->p);
         q->p = NULL;
         q->pos = q->len = q->cap = 0;
     }
@@ -482,7 +482,7 @@ static bool take(struct stream *s, enum side side, const uint8_t *data, size_t l
     if (end)
         n += scrub_end(s->scrub, clean + n);
     bool good = n == 0 || queue_add(&s->q[side], clean, n);
-    free(clean);
+    wipe_free(clean);
     return good;
 }
 
@@ -605,9 +605,7 @@ static void *mem_malloc(size_t n, void *arg)
 static void mem_free(void *p, void *arg)
 {
     (void)arg;
-    if (p)
-        explicit_bzero(p, malloc_usable_size(p));
-    free(p);
+    wipe_free(p);
 }
 
 static void *mem_calloc(size_t n, size_t size, void *arg)
@@ -618,13 +616,8 @@ static void *mem_calloc(size_t n, size_t size, void *arg)
 
 static void *mem_realloc(void *p, size_t n, void *arg)
 {
-    void *more = malloc(n ? n : 1);
-    if (more && p) {
-        size_t had = malloc_usable_size(p);
-        memcpy(more, p, had < n ? had : n);
-        mem_free(p, arg);
-    }
-    return more;
+    (void)arg;
+    return wipe_realloc(p, n);
 }
 
 static nghttp2_mem wiping = {NULL, mem_malloc, mem_free, mem_calloc, mem_realloc};
@@ -683,7 +676,7 @@ void h2proxy_free(struct h2proxy *p)
     while (p->streams)
         stream_free(p->streams);
     for (int i = 0; i < 2; i++)
-        free(p->out[i]);
+        wipe_free(p->out[i]);
     free(p);
 }
 
@@ -733,7 +726,7 @@ static bool write_out(struct h2proxy *p, enum side side)
             p->out_len[side] += (size_t)n;
         }
         if (p->out_len[side] == 0) {
-            free(p->out[side]);
+            wipe_free(p->out[side]);
             p->out[side] = NULL;
             return moved;
         }
@@ -753,6 +746,7 @@ static bool read_in(struct h2proxy *p, enum side side)
         return true;
     }
     ssize_t took = nghttp2_session_mem_recv(p->session[side], buf, (size_t)n);
+    explicit_bzero(buf, (size_t)n);
     if (took != n) {
         /* Malformed: the session has queued the frame that says so. */
         p->eof[side] = true;

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/wipe.h"
+
 void headers_init(struct headers *h)
 {
     h->n = h->bytes = 0;
@@ -12,9 +14,8 @@ void headers_init(struct headers *h)
 static void drop(struct header *f)
 {
     /* A value may have been a credential. */
-    explicit_bzero(f->value, f->value_len);
-    free(f->name);
-    free(f->value);
+    wipe_free(f->name);
+    wipe_free(f->value);
 }
 
 void headers_finish(struct headers *h)
@@ -96,7 +97,7 @@ bool headers_replace(struct headers *h, size_t i, const char *value, size_t valu
     if (!fresh)
         return false;
     explicit_bzero(f->value, f->value_len);
-    free(f->value);
+    wipe_free(f->value);
     h->bytes += value_len - f->value_len;
     f->value = fresh;
     f->value_len = value_len;

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/wipe.h"
+
 #include "core/rule.h"
 
 void http1_reader_init(struct http1_reader *r)
@@ -19,7 +21,7 @@ void http1_reader_finish(struct http1_reader *r)
 {
     if (r->buf)
         explicit_bzero(r->buf, r->len);
-    free(r->buf);
+    wipe_free(r->buf);
     http1_reader_init(r);
 }
 
@@ -41,7 +43,7 @@ static bool append(struct http1_reader *r, const uint8_t *p, size_t n)
         size_t cap = r->cap ? r->cap * 2 : 2048;
         while (cap < r->len + n)
             cap *= 2;
-        char *more = realloc(r->buf, cap);
+        char *more = wipe_realloc(r->buf, cap);
         if (!more)
             return false;
         r->buf = more;
@@ -100,7 +102,7 @@ void http1_head_init(struct http1_head *h)
 
 void http1_head_finish(struct http1_head *h)
 {
-    free(h->target);
+    wipe_free(h->target);
     headers_finish(&h->fields);
     http1_head_init(h);
 }
@@ -469,7 +471,7 @@ static void put(struct out *o, const char *s, size_t n)
         size_t cap = o->cap ? o->cap * 2 : 1024;
         while (cap < o->len + n + 1)
             cap *= 2;
-        char *more = realloc(o->p, cap);
+        char *more = wipe_realloc(o->p, cap);
         o->failed = !more;
         if (more) {
             o->p = more;
@@ -509,7 +511,7 @@ static char *whole(struct out *o, size_t *len)
 {
     puts_(o, "\r\n");
     if (o->failed) {
-        free(o->p);
+        wipe_free(o->p);
         return NULL;
     }
     *len = o->len;

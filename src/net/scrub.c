@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NEEDLES_PER_SECRET 16u
+#define NEEDLES_PER_SECRET 18u
 #define NEEDLES_MAX (SCRUB_SECRETS_MAX * NEEDLES_PER_SECRET)
 #define WINDOW_MAX 32u
 #define BLOCKS 8192u
@@ -153,6 +153,14 @@ bool scrub_set_add(struct scrub_set *set, const char *value, const char *sentine
             size_t m = base64_inner(sentinel, len, offset, variants[v], b, cap);
             good = n && add(set, a, n, b, m);
         }
+    /* Standing alone, its last character depends on nothing else either. */
+    for (unsigned v = 0; good && v < 2; v++) {
+        if (sodium_base64_encoded_len(len, variants[v]) > cap)
+            break;
+        sodium_bin2base64(a, cap, (const unsigned char *)value, len, variants[v]);
+        sodium_bin2base64(b, cap, (const unsigned char *)sentinel, len, variants[v]);
+        good = add(set, a, strlen(a), b, strlen(b));
+    }
     for (unsigned how = 0; good && how < SPELLINGS; how++) {
         size_t n = spell(how, value, len, a), m = spell(how, sentinel, len, b);
         good = add(set, a, n, b, m);

@@ -170,7 +170,10 @@ static void say_hosts(const json_t *service, const char *form, char *out, size_t
     out[0] = '\0';
     json_array_foreach(json_object_get(service_form(service, form), "write"), i, w) {
         const char *host = json_string_value(json_object_get(w, "host"));
-        if (used && strstr(out, host))
+        bool there = false;
+        for (const char *at = out; used && (at = strstr(at, host)); at++)
+            there |= (at == out || at[-1] == ' ') && (at[strlen(host)] == ',' || at[strlen(host)] == '\0');
+        if (there)
             continue;
         int n = snprintf(out + used, cap - used, "%s%s", used ? ", " : "", host);
         if (n < 0 || (size_t)n >= cap - used)

@@ -1,0 +1,132 @@
+"""An HTTPS server that gives everything back that it was sent, in every spelling: what a secret's host could do at worst.
+HTTP/1.1 and, where python3-h2 is there, HTTP/2; a WebSocket; server-sent events."""
+import base64
+import gzip
+import hashlib
+import json
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+
+try:
+    import h2.config
+    import h2.connection
+    import h2.events
+except ImportError:
+    h2 = None
+
+
+def spellings(secret):
+    """A body that carries a secret in every form that the scrubber promises to find."""
+    return "\n".join([
+        secret,
+        base64.b64encode(secret.encode()).decode(), base64.b64encode(b"x" + secret.encode() + b"y").decode(),
+        base64.b64encode(b"xy" + secret.encode()).decode(), base64.urlsafe_b64encode(b"user:" + secret.encode()).decode(),
+        urllib.parse.quote(secret, safe=""), "".join(f"%{b:02x}" for b in secret.encode()), "".join(f"%{b:02X}" for b in secret.encode()),
+        json.dumps({"key": secret}), "".join(f"\\u{b:04x}" for b in secret.encode()), "the end"])
+
+
+class EchoServer:
+    def __init__(self, certificate=None, alpn=("http/1.1",)):
+        self.seen = []  # (method, path, headers) of each request
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.port = self.sock.getsockname()[1]
+        self.context = None
+        if certificate:
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(certificate)
+            self.context.set_alpn_protocols(list(alpn))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def close(self):
+        self.sock.close()
+
+    def accept(self):
+        while True:
+            try:
+                s, _ = self.sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+
+    def serve(self, s):
+        try:
+            if self.context:
+                s = self.context.wrap_socket(s, server_side=True)
+            if self.context and s.selected_alpn_protocol() == "h2":
+                self.serve_h2(s)
+            else:
+                self.serve_h1(s)
+        except (OSError, ValueError, IndexError):
+            pass
+        finally:
+            s.close()
+
+    def secret_of(self, headers):
+        v = headers.get("authorization", "") or headers.get("x-api-key", "")
+        if v.lower().startswith("basic "):
+            return base64.b64decode(v[6:]).decode().split(":", 1)[1]
+        return v.split(" ")[-1]
+
+    def serve_h1(self, s):
+        f = s.makefile("rb")
+        while True:
+            line = f.readline().decode()
+            if not line:
+                return
+            method, path, _ = line.split()
+            headers = {}
+            while (h := f.readline().decode().rstrip("\r\n")):
+                k, v = h.split(":", 1)
+                headers[k.lower()] = v.strip()
+            body = f.read(int(headers.get("content-length", 0)))
+            self.seen.append((method, path, headers))
+            secret = self.secret_of(headers)
+            text = spellings(secret).encode()
+            if path == "/split":  # one byte a chunk
+                s.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Echo: " + secret.encode() + b"\r\n\r\n")
+                for i in range(len(text)):
+                    s.sendall(b"1\r\n" + text[i:i + 1] + b"\r\n")
+                s.sendall(b"0\r\nX-Trailer: " + secret.encode() + b"\r\n\r\n")
+            elif path == "/events":
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+                for i in range(3):
+                    s.sendall(b"data: " + str(i).encode() + b" " + secret.encode() + b"\n\n")
+                    time.sleep(0.05)
+                return
+            elif path == "/gzip":
+                data = gzip.compress(text)
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            elif path == "/ws":
+                accept = base64.b64encode(hashlib.sha1((headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest())
+                s.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+                half = len(secret) // 2
+                first, second = secret[:half].encode(), secret[half:].encode()
+                frame = lambda op, data: bytes([op, len(data)]) + data
+                # A message in one frame, then one in two fragments with a ping between.
+                s.sendall(frame(0x81, secret.encode()) + frame(0x01, b"<" + first) + frame(0x89, b"ping") + frame(0x80, second + b">") + frame(0x88, b""))
+                return
+            elif path.endswith("/info/refs"):
+                data = b"refs"
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            else:
+                s.sendall(b"HTTP/1.1 200 " + secret.encode() + b"\r\nX-Echo: Bearer " + secret.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+
+    def serve_h2(self, s):
+        c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        c.initiate_connection()
+        s.sendall(c.data_to_send())
+        while (data := s.recv(65536)):
+            for e in c.receive_data(data):
+                if isinstance(e, h2.events.RequestReceived):
+                    headers = {(k if isinstance(k, str) else k.decode()): (v if isinstance(v, str) else v.decode()) for k, v in e.headers}
+                    self.seen.append((headers[":method"], headers[":path"], headers))
+                    secret = self.secret_of(headers)
+                    text = spellings(secret).encode()
+                    c.send_headers(e.stream_id, [(":status", "200"), ("x-echo", secret)])
+                    for i in range(0, len(text), 7):
+                        c.send_data(e.stream_id, text[i:i + 7])
+                    c.send_headers(e.stream_id, [("x-trailer", secret)], end_stream=True)
+            s.sendall(c.data_to_send())

