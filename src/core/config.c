@@ -20,6 +20,9 @@ static const struct config_key keys[] = {
     {"net.ca", CONFIG_LIST, "[]", NULL, "files of further certificate authorities that upstream servers may use"},
     {"attach.prefix", CONFIG_STRING, "\"ctrl-]\"", NULL, "the key that precedes commands of an attached terminal"},
     {"attach.scrollback", CONFIG_INT, "10000", "0..1000000", "lines of scrollback kept for each session"},
+    {"ui.theme", CONFIG_STRING, "\"auto\"", NULL, "of the dashboard: auto, dark, light, contrast, monochrome, or one of your own"},
+    {"ui.mouse", CONFIG_BOOL, "true", NULL, "does the dashboard take the mouse"},
+    {"ui.notify", CONFIG_CHOICE, "\"bell\"", "off|bell|osc9|osc777", "how the dashboard tells your terminal that an agent waits"},
     {NULL, 0, NULL, NULL, NULL},
 };
 

@@ -1,0 +1,80 @@
+/* The app's own parts: app.c (loop, layout, focus), line.c (the `:` line), and the overlays that its actions open. */
+#ifndef SBX_UI_DASH_APP_INT_H
+#define SBX_UI_DASH_APP_INT_H
+
+#include <event2/event.h>
+#include <ncurses.h>
+#include <time.h>
+
+#include "core/record.h"
+#include "ui/dash/app.h"
+
+#define OVERLAYS_MAX 8u
+#define SAID_MAX 200u
+#define SIGNALS 6u
+
+struct slot {
+    struct pane *pane;
+    WINDOW *outer, *inner;
+    int y, x;
+};
+
+struct said {
+    enum say kind;
+    time_t when;
+    char text[400];
+};
+
+struct app {
+    struct event_base *base;
+    struct event *frame_ev, *esc_ev, *bury_ev, *tick_ev, *tty_ev, *signals[SIGNALS];
+    struct input_decoder *input;
+    struct model *model;
+    struct keymap *keys;
+    struct slot slot[AREAS], overlay[OVERLAYS_MAX];
+    unsigned noverlays, ndead;
+    struct pane *dead[OVERLAYS_MAX * 2], *drag;
+    enum area focus;
+    bool zoomed, narrow, too_small, all_dirty, bars_dirty, prefixed, mouse;
+    uint32_t prefix_key;
+    unsigned prefix_mods;
+    char box[RECORD_NAME_MAX + 1], theme[32], notify[16];
+    WINDOW *title, *status;
+    struct said said[SAID_MAX]; /* ring */
+    unsigned nsaid;
+    int64_t said_ms, drawn_ms;
+    bool unread_error;
+    int shape, shape_shown, status_code;
+    time_t minute;
+    struct {
+        bool on;
+        char text[512], hint[200];
+        int x;
+        unsigned back; /* of the history, 0: the line itself */
+        char history[50][512];
+        unsigned nhistory;
+    } line;
+};
+
+struct pane *app_focused(struct app *a);
+/* An action's name; false: there is none of that name for the app. */
+bool app_action(struct app *a, const char *action);
+/* The same for whoever knows it. */
+bool app_act_anywhere(struct app *a, const char *action);
+
+/* line.c */
+void app_line_open(struct app *a);
+void app_line_input(struct app *a, const struct input *in);
+
+/* overlays */
+void app_show_help(struct app *a);
+void app_show_messages(struct app *a);
+void app_show_rules(struct app *a);
+void app_show_secrets(struct app *a);
+void app_show_settings(struct app *a);
+void app_show_create(struct app *a);
+/* `sbx run --detach ...` for a sandbox that may not exist yet; then gets its name. */
+void app_start_agent(struct app *a, const char *const *argv, void (*then)(struct app *a, const char *box, const char *out));
+void app_show_welcome(struct app *a);
+
+#endif

@@ -1,0 +1,646 @@
+/* The sandbox pane: a card for each, those that need the user first. */
+#include "ui/dash/boxes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "core/sanitize.h"
+#include "ui/dash/app_int.h"
+#include "ui/dash/conn.h"
+#include "ui/dash/form.h"
+#include "ui/dash/model.h"
+#include "ui/dash/paint.h"
+#include "ui/dash/task.h"
+#include "ui/dash/text.h"
+
+enum order { BY_NEED, BY_NAME, BY_CPU, BY_MEMORY, BY_AGE, ORDERS };
+static const char *const order_names[] = {"need", "name", "cpu", "memory", "age"};
+
+struct boxes {
+    struct pane pane;
+    char filter[64];
+    bool typing;
+    enum order order;
+    unsigned first;
+    char (*shown)[RECORD_NAME_MAX + 1]; /* in order */
+    unsigned n;
+};
+
+static int rank(const struct box *b)
+{
+    if (b->wants == WANTS_INPUT)
+        return 0;
+    if (b->life == LIFE_FAILED || b->wants == WANTS_LOOK)
+        return 1;
+    if (b->task || b->life == LIFE_STARTING || b->life == LIFE_STOPPING || b->life == LIFE_CREATING)
+        return 2;
+    return b->life == LIFE_RUNNING ? 3 : 4;
+}
+
+static const struct app *sorting; /* qsort has no argument */
+static enum order sorting_by;
+
+static int compare(const void *pa, const void *pb)
+{
+    const struct box *a = model_find(sorting->model, pa), *b = model_find(sorting->model, pb);
+    double d = 0;
+    if (sorting_by == BY_NEED)
+        d = rank(a) - rank(b);
+    else if (sorting_by == BY_CPU)
+        d = b->cpu - a->cpu;
+    else if (sorting_by == BY_MEMORY)
+        d = (double)(b->mem_kib - a->mem_kib);
+    else if (sorting_by == BY_AGE)
+        d = (double)(b->created - a->created);
+    return d < 0 ? -1 : d > 0 ? 1 : strcmp(a->name, b->name);
+}
+
+static bool passes(const struct boxes *p, const struct box *b)
+{
+    return !p->filter[0] || strcasestr(b->name, p->filter) || strcasestr(b->agent, p->filter) || strcasestr(box_state_word(b), p->filter) ||
+           (b->folder && strcasestr(b->folder, p->filter)) || strcasestr(b->branch, p->filter);
+}
+
+static int at_of(const struct boxes *p, const char *name)
+{
+    for (unsigned i = 0; i < p->n; i++)
+        if (strcmp(p->shown[i], name) == 0)
+            return (int)i;
+    return -1;
+}
+
+static void gather(struct boxes *p)
+{
+    struct app *a = p->pane.app;
+    unsigned all = model_count(a->model);
+    void *grown = realloc(p->shown, (all + 1) * sizeof *p->shown);
+    if (!grown)
+        return;
+    p->shown = grown;
+    p->n = 0;
+    for (unsigned i = 0; i < all; i++) {
+        const struct box *b = model_at(a->model, i);
+        if (passes(p, b))
+            memcpy(p->shown[p->n++], b->name, sizeof b->name);
+    }
+    sorting = a;
+    sorting_by = p->order;
+    qsort(p->shown, p->n, sizeof *p->shown, compare);
+    if (p->n && at_of(p, a->box) < 0)
+        app_select_box(a, p->shown[0]);
+}
+
+static enum style state_style(const struct box *b)
+{
+    if (b->wants == WANTS_INPUT)
+        return ST_WAITING;
+    if (b->task)
+        return ST_BUSY;
+    switch (b->life) {
+    case LIFE_RUNNING:
+        return ST_RUNNING;
+    case LIFE_FAILED:
+        return ST_FAILED;
+    case LIFE_STOPPED:
+        return ST_STOPPED;
+    default:
+        return ST_BUSY;
+    }
+}
+
+static const char *glyph(const struct box *b)
+{
+    if (b->wants == WANTS_INPUT)
+        return app_glyph("◆", "!");
+    if (b->task)
+        return paint_spinner();
+    switch (b->life) {
+    case LIFE_RUNNING:
+        return app_glyph("●", "*");
+    case LIFE_FAILED:
+        return app_glyph("✗", "x");
+    case LIFE_STOPPED:
+        return app_glyph("○", "o");
+    default:
+        return paint_spinner();
+    }
+}
+
+/* The user's home as "~", and the end of what is too long. */
+static void short_path(const char *path, char *out, size_t cap, int room)
+{
+    const char *home = getenv("HOME");
+    size_t n = home ? strlen(home) : 0;
+    char full[512];
+    if (n > 1 && strncmp(path, home, n) == 0 && (path[n] == '/' || !path[n]))
+        snprintf(full, sizeof full, "~%s", path + n);
+    else
+        snprintf(full, sizeof full, "%s", path);
+    int w = paint_width(full);
+    const char *from = full;
+    if (w > room) {
+        from = full + strlen(full);
+        while (from > full && (int)strlen(from) < room - 1)
+            from--;
+        while (((unsigned char)*from & 0xc0) == 0x80)
+            from++;
+    }
+    snprintf(out, cap, "%s%s", from == full ? "" : app_glyph("…", "~"), from);
+}
+
+static void sparkline(const struct box *b, int n, char *out, size_t cap)
+{
+    static const char *const bars[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 32 - n; i < 32 && used + 4 < cap; i++) {
+        int v = b->cpu_hist[i];
+        if (v < 0)
+            continue;
+        int k = v * 8 / 100;
+        used += (size_t)snprintf(out + used, cap - used, "%s", bars[k > 7 ? 7 : k]);
+    }
+}
+
+static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct box *b, bool on, bool focus)
+{
+    int cols = p->pane.cols, x = 1;
+    char state[100], text[256], figure[64], span[32];
+    enum style name_style = b->marked ? ST_MARKED : on ? ST_STRONG : ST_TEXT;
+    if (b->emulated && b->life == LIFE_RUNNING && cols >= 34)
+        snprintf(state, sizeof state, "%s %s", box_state_word(b), app_glyph("⚠", "emu"));
+    else
+        snprintf(state, sizeof state, "%s", b->task && b->doing[0] ? b->doing : box_state_word(b));
+    if (b->marked)
+        paint_text(w, y, 0, 1, ST_MARKED, app_glyph("✓", "+"));
+    int sx = paint_right(w, y, cols - 1, cols / 2, state_style(b), state);
+    x += paint_text(w, y, x, 2, state_style(b), glyph(b)) + 1;
+    paint_text(w, y, x, sx - x - 1, name_style, b->name);
+    if (on)
+        paint_row(w, y, 0, cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
+    if (rows < 2)
+        return;
+    /* agent, branch; what it takes */
+    figure[0] = '\0';
+    if (b->life == LIFE_RUNNING && b->mem_kib) {
+        char mem[24];
+        paint_kib(b->mem_kib, mem, sizeof mem);
+        snprintf(figure, sizeof figure, "%.0f%% %s", b->cpu < 0 ? 0 : b->cpu, mem);
+    }
+    int fx = paint_right(w, y + 1, cols - 1, cols / 2, ST_DIM, figure);
+    snprintf(text, sizeof text, "%s%s%s", b->agent, b->branch[0] ? app_glyph(" ⎇ ", " @") : "", b->branch);
+    paint_text(w, y + 1, 3, fx - 4, ST_ACCENT, text);
+    if (rows < 3)
+        return;
+    if (b->task && b->fraction >= 0) {
+        paint_bar(w, y + 2, 3, cols - 5, b->fraction);
+    } else if (b->wants != WANTS_NOTHING && b->why[0]) {
+        paint_text(w, y + 2, 3, cols - 5, b->wants == WANTS_INPUT ? ST_WARN : ST_FAILED, b->why);
+    } else if (b->life == LIFE_FAILED && b->reason[0]) {
+        paint_text(w, y + 2, 3, cols - 5, ST_FAILED, b->reason);
+    } else {
+        figure[0] = '\0';
+        if (b->life == LIFE_RUNNING) {
+            paint_span((b->uptime_ms + app_now_ms() - b->uptime_at_ms) / 1000, span, sizeof span);
+            snprintf(figure, sizeof figure, "%s", span);
+        }
+        fx = paint_right(w, y + 2, cols - 1, 16, ST_DIM, figure);
+        short_path(b->folder ? b->folder : "no folder", text, sizeof text, fx - 5);
+        paint_text(w, y + 2, 3, fx - 4, ST_DIM, text);
+    }
+    if (rows < 4)
+        return;
+    x = 3;
+    if (b->life == LIFE_RUNNING && screen_spark(p)) {
+        char spark[160];
+        sparkline(b, 12, spark, sizeof spark);
+        x += paint_text(w, y + 3, x, 12, ST_BAR, spark) + 1;
+    }
+    if (b->ports[0])
+        x += paint_f(w, y + 3, x, cols - x - 1, ST_DIM, "%s %s", app_glyph("⇄", "ports"), b->ports) + 2;
+    if (b->blocked)
+        paint_f(w, y + 3, x, cols - x - 1, ST_DENY, "%s %lld blocked", app_glyph("⊘", "#"), (long long)b->blocked);
+}
+
+static int card_rows(const struct boxes *p)
+{
+    int room = p->pane.rows - (p->typing || p->filter[0] ? 1 : 0);
+    if (p->n == 0)
+        return 1;
+    int each = room / (int)p->n;
+    return each >= 5 ? 5 : each >= 4 ? 4 : each >= 3 ? 3 : p->n * 3 > 3u * (unsigned)room ? 1 : each >= 2 ? 2 : 1;
+}
+
+static void draw(struct pane *pane, WINDOW *w, bool focus)
+{
+    struct boxes *p = (struct boxes *)pane;
+    struct app *a = pane->app;
+    int top = 0, rows = card_rows(p), gap = rows == 5 ? 1 : 0;
+    gather(p);
+    if (p->typing || p->filter[0]) {
+        int x = paint_text(w, 0, 1, 2, ST_ACCENT, "/") + 1;
+        paint_text(w, 0, x, pane->cols - x - 1, ST_FIELD_ON, p->filter[0] ? p->filter : " ");
+        top = 1;
+    }
+    if (p->n == 0) {
+        bool any = model_count(a->model) > 0;
+        paint_centre(w, pane->rows / 2 - 1, pane->cols, ST_STRONG, any ? "no sandbox matches" : "no sandboxes yet");
+        paint_centre(w, pane->rows / 2, pane->cols, ST_DIM, any ? "Esc clears the filter" : "c creates one");
+        return;
+    }
+    int fit = (pane->rows - top) / rows, at = at_of(p, a->box);
+    if (fit < 1)
+        fit = 1;
+    if (at >= 0 && (unsigned)at < p->first)
+        p->first = (unsigned)at;
+    if (at >= (int)p->first + fit)
+        p->first = (unsigned)(at - fit + 1);
+    if (p->first + (unsigned)fit > p->n)
+        p->first = p->n > (unsigned)fit ? p->n - (unsigned)fit : 0;
+    for (int i = 0; i < fit && p->first + (unsigned)i < p->n; i++) {
+        const struct box *b = model_find(a->model, p->shown[p->first + (unsigned)i]);
+        if (b)
+            draw_card(p, w, top + i * rows, rows - gap, b, (int)p->first + i == at, focus);
+    }
+    paint_scroll(w, top, pane->rows - top, (long)p->first, fit, (long)p->n, focus ? ST_FRAME_ON : ST_FRAME);
+}
+
+bool screen_spark(const struct boxes *p)
+{
+    return p->pane.cols >= 24;
+}
+
+/* ---- actions ---- */
+
+static void move(struct boxes *p, int by)
+{
+    struct app *a = p->pane.app;
+    gather(p);
+    if (!p->n)
+        return;
+    int at = at_of(p, a->box) + by;
+    at = at < 0 ? 0 : at >= (int)p->n ? (int)p->n - 1 : at;
+    app_select_box(a, p->shown[at]);
+    pane_dirty(&p->pane);
+}
+
+/* The marked ones, or the one under the cursor. */
+static unsigned targets(struct boxes *p, struct box **out, unsigned cap)
+{
+    struct app *a = p->pane.app;
+    unsigned n = 0;
+    for (unsigned i = 0; i < model_count(a->model) && n < cap; i++)
+        if (model_at(a->model, i)->marked)
+            out[n++] = model_at(a->model, i);
+    if (n == 0 && app_box(a))
+        out[n++] = app_box(a);
+    return n;
+}
+
+static void opened(struct app *a, const char *box, const char *out)
+{
+    struct box *b = model_find(app_model(a), box);
+    (void)out;
+    app_select_box(a, box);
+    if (b)
+        app_open_session(a, b, 0);
+}
+
+static void shell_opened(struct app *a, const char *box, const char *out)
+{
+    struct box *b = model_find(app_model(a), box);
+    if (b && out)
+        app_open_session(a, b, atoi(out));
+}
+
+static bool has_agent(const struct box *b)
+{
+    size_t i;
+    json_t *s;
+    json_array_foreach(json_object_get(b->status, "sessions"), i, s)
+        if (json_is_true(json_object_get(s, "tty")) && !json_object_get(s, "status") && !json_object_get(s, "signal") &&
+            json_is_true(json_object_get(s, "agent")))
+            return true;
+    return false;
+}
+
+static void attach(struct app *a, struct box *b)
+{
+    model_seen(app_model(a), b);
+    if (model_running(b) && has_agent(b)) {
+        app_open_session(a, b, 0);
+        return;
+    }
+    const char *argv[] = {"run", "--detach", "--name", b->name, NULL};
+    task_box(a, b->name, "start", argv, opened);
+}
+
+static void toggle(struct boxes *p)
+{
+    struct box *all[256];
+    unsigned n = targets(p, all, 256);
+    bool stop = false;
+    for (unsigned i = 0; i < n; i++)
+        stop |= all[i]->life == LIFE_RUNNING;
+    for (unsigned i = 0; i < n; i++) {
+        if (all[i]->life == LIFE_RUNNING && stop) {
+            const char *argv[] = {"stop", all[i]->name, NULL};
+            task_box(p->pane.app, all[i]->name, "stop", argv, NULL);
+        } else if (!stop) {
+            const char *argv[] = {"start", all[i]->name, NULL};
+            task_box(p->pane.app, all[i]->name, "start", argv, NULL);
+        }
+    }
+}
+
+struct names {
+    unsigned n;
+    char v[256][RECORD_NAME_MAX + 1];
+};
+
+static void remove_them(struct app *a, void *arg)
+{
+    struct names *names = arg;
+    for (unsigned i = 0; i < names->n; i++) {
+        const char *argv[] = {"rm", "--force", names->v[i], NULL};
+        task_box(a, names->v[i], "remove", argv, NULL);
+    }
+}
+
+static void ask_remove(struct boxes *p)
+{
+    struct box *all[256];
+    unsigned n = targets(p, all, 256);
+    struct names *names = n ? calloc(1, sizeof *names) : NULL;
+    char text[800];
+    if (!names)
+        return;
+    for (unsigned i = 0; i < n; i++)
+        memcpy(names->v[names->n++], all[i]->name, sizeof names->v[0]);
+    if (n == 1)
+        snprintf(text, sizeof text, "Remove %s? Its machine goes, with the packages, images and files that live in it alone%s. "
+                 "What is in %s stays as it is.", all[0]->name, all[0]->life == LIFE_RUNNING ? "; it is running and is stopped first" : "",
+                 all[0]->folder ? all[0]->folder : "your folders");
+    else
+        snprintf(text, sizeof text, "Remove %u sandboxes (%s, %s%s)? Their machines go, with the packages, images and files that live in "
+                 "them alone. Your folders stay as they are.", n, all[0]->name, all[1]->name, n > 2 ? ", …" : "");
+    app_push(p->pane.app, confirm_new("Remove", text, "Remove", remove_them, names, free));
+}
+
+static void show_output(const struct task_end *end, void *arg)
+{
+    struct app *a = arg;
+    if (end->status != 0)
+        app_say(a, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
+    else
+        app_push(a, text_new("Output", end->out && end->out[0] ? end->out : "It printed nothing.", false));
+}
+
+static const struct task_ops output_ops = {.done = show_output};
+
+static void show(struct app *a, const char *const *argv)
+{
+    struct err e = {0};
+    if (!task_run(a, argv, NULL, 0, &output_ops, a, &e))
+        app_say(a, SAY_ERROR, "%s", e.text);
+}
+
+/* ---- small forms ---- */
+
+static bool submit_exec(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    char *name = arg;
+    if (!v[0][0]) {
+        snprintf(why, cap, "which command?");
+        return false;
+    }
+    const char *argv[] = {"exec", "-d", "-t", name, "bash", "-lc", v[0], NULL};
+    task_box(a, name, "run", argv, shell_opened);
+    return true;
+}
+
+static bool submit_copy(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    char inside[1200];
+    if (!v[1][0] || !v[2][0]) {
+        snprintf(why, cap, "both paths are needed");
+        return false;
+    }
+    snprintf(inside, sizeof inside, "%s:%s", (char *)arg, v[2]);
+    bool in = strcmp(v[0], "into the sandbox") == 0;
+    const char *argv[] = {"cp", in ? v[1] : inside, in ? inside : v[1], NULL};
+    task_box(a, arg, "copy", argv, NULL);
+    return true;
+}
+
+static bool submit_rename(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    struct err e = {0};
+    if (record_check_name(v[0], &e) < 0) {
+        snprintf(why, cap, "%s", e.text);
+        return false;
+    }
+    const char *argv[] = {"rename", arg, v[0], NULL};
+    task_box(a, arg, "rename", argv, NULL);
+    return true;
+}
+
+static void exec_form(struct app *a, struct box *b)
+{
+    const struct form_spec spec[] = {{.label = "Command", .kind = FORM_TEXT, .hint = "run by bash in a new terminal"}};
+    app_push(a, form_new("Run a command", spec, 1, "Run", submit_exec, strdup(b->name), free));
+}
+
+static void copy_form(struct app *a, struct box *b)
+{
+    const struct form_spec spec[] = {{.label = "Direction", .kind = FORM_CHOICE, .choices = "into the sandbox|out of the sandbox"},
+                                     {.label = "Path here", .kind = FORM_PATH},
+                                     {.label = "Path there", .kind = FORM_TEXT, .initial = "/home/agent/"}};
+    app_push(a, form_new("Copy", spec, 3, "Copy", submit_copy, strdup(b->name), free));
+}
+
+static void rename_form(struct app *a, struct box *b)
+{
+    const struct form_spec spec[] = {{.label = "Name", .kind = FORM_TEXT, .initial = b->name}};
+    if (b->life == LIFE_RUNNING)
+        app_say(a, SAY_WARN, "%s runs; stop it to rename it", b->name);
+    else
+        app_push(a, form_new("Rename", spec, 1, "Rename", submit_rename, strdup(b->name), free));
+}
+
+static bool action(struct pane *pane, const char *what)
+{
+    struct boxes *p = (struct boxes *)pane;
+    struct app *a = pane->app;
+    struct box *b = app_box(a);
+    int rows = card_rows(p), fit = pane->rows / (rows ? rows : 1);
+    if (strcmp(what, "list.up") == 0)
+        move(p, -1);
+    else if (strcmp(what, "list.down") == 0)
+        move(p, 1);
+    else if (strcmp(what, "list.pgup") == 0)
+        move(p, -fit);
+    else if (strcmp(what, "list.pgdn") == 0)
+        move(p, fit);
+    else if (strcmp(what, "list.top") == 0)
+        move(p, -100000);
+    else if (strcmp(what, "list.bottom") == 0)
+        move(p, 100000);
+    else if (strcmp(what, "app.filter") == 0)
+        p->typing = true;
+    else if (strcmp(what, "sandbox.sort") == 0) {
+        p->order = (p->order + 1) % ORDERS;
+        app_say(a, SAY_INFO, "sorted by %s", order_names[p->order]);
+    } else if (strcmp(what, "sandbox.clear") == 0) {
+        p->filter[0] = '\0';
+        for (unsigned i = 0; i < model_count(a->model); i++)
+            model_at(a->model, i)->marked = false;
+    } else if (strcmp(what, "sandbox.mark-all") == 0) {
+        bool any = false;
+        for (unsigned i = 0; i < p->n; i++)
+            any |= model_find(a->model, p->shown[i])->marked;
+        for (unsigned i = 0; i < p->n; i++)
+            model_find(a->model, p->shown[i])->marked = !any;
+    } else if (strncmp(what, "sandbox.", 8) != 0 || strcmp(what, "sandbox.create") == 0)
+        return false;
+    else if (!b)
+        app_say(a, SAY_WARN, "there is no sandbox; c creates one");
+    else if (strcmp(what, "sandbox.mark") == 0) {
+        b->marked = !b->marked;
+        move(p, 1);
+    } else if (strcmp(what, "sandbox.attach") == 0)
+        attach(a, b);
+    else if (strcmp(what, "sandbox.toggle") == 0)
+        toggle(p);
+    else if (strcmp(what, "sandbox.shell") == 0) {
+        const char *argv[] = {"exec", "-d", "-t", b->name, "bash", "-l", NULL};
+        task_box(a, b->name, "start a shell", argv, shell_opened);
+    } else if (strcmp(what, "sandbox.remove") == 0)
+        ask_remove(p);
+    else if (strcmp(what, "sandbox.exec") == 0)
+        exec_form(a, b);
+    else if (strcmp(what, "sandbox.copy") == 0)
+        copy_form(a, b);
+    else if (strcmp(what, "sandbox.rename") == 0)
+        rename_form(a, b);
+    else if (strcmp(what, "sandbox.inspect") == 0) {
+        const char *argv[] = {"inspect", b->name, NULL};
+        show(a, argv);
+    } else if (strcmp(what, "sandbox.logs") == 0) {
+        const char *argv[] = {"logs", b->name, NULL};
+        show(a, argv);
+    } else
+        return false;
+    pane_dirty(pane);
+    return true;
+}
+
+static bool key(struct pane *pane, const struct input *in)
+{
+    struct boxes *p = (struct boxes *)pane;
+    size_t n = strlen(p->filter);
+    if (!p->typing || in->type != INPUT_KEY)
+        return false;
+    if (in->key == K_ENTER || in->key == K_TAB)
+        p->typing = false;
+    else if (in->key == K_ESC) {
+        p->typing = false;
+        p->filter[0] = '\0';
+    } else if (in->key == K_BACKSPACE) {
+        while (n && ((unsigned char)p->filter[n - 1] & 0xc0) == 0x80)
+            n--;
+        p->filter[n ? n - 1 : 0] = '\0';
+    } else if (in->key == K_UP || in->key == K_DOWN)
+        move(p, in->key == K_UP ? -1 : 1);
+    else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT)) && n + in->raw_len < sizeof p->filter) {
+        memcpy(p->filter + n, in->raw, in->raw_len);
+        p->filter[n + in->raw_len] = '\0';
+    }
+    gather(p);
+    pane_dirty(pane);
+    return true;
+}
+
+static bool mouse(struct pane *pane, const struct input *in)
+{
+    struct boxes *p = (struct boxes *)pane;
+    struct app *a = pane->app;
+    int rows = card_rows(p), top = p->typing || p->filter[0] ? 1 : 0;
+    if (in->mouse == MOUSE_WHEEL) {
+        move(p, in->button);
+        return true;
+    }
+    if (in->mouse != MOUSE_PRESS || in->y < top)
+        return true;
+    unsigned at = p->first + (unsigned)((in->y - top) / rows);
+    if (at >= p->n)
+        return true;
+    static int64_t last_ms;
+    bool twice = strcmp(a->box, p->shown[at]) == 0 && app_now_ms() - last_ms < 400;
+    last_ms = app_now_ms();
+    app_select_box(a, p->shown[at]);
+    if (in->button == 3 || in->mods & MOD_CTRL)
+        action(pane, "sandbox.mark");
+    else if (twice)
+        action(pane, "sandbox.attach");
+    pane_dirty(pane);
+    return true;
+}
+
+static void title(struct pane *pane, char *left, size_t lc, char *right, size_t rc)
+{
+    struct boxes *p = (struct boxes *)pane;
+    unsigned marked = 0;
+    for (unsigned i = 0; i < model_count(pane->app->model); i++)
+        marked += model_at(pane->app->model, i)->marked;
+    snprintf(left, lc, "Sandboxes");
+    if (marked)
+        snprintf(right, rc, "%u marked", marked);
+    else if (p->order != BY_NEED)
+        snprintf(right, rc, "by %s", order_names[p->order]);
+}
+
+static void tick(struct pane *pane)
+{
+    pane_dirty(pane);
+}
+
+static void box_changed(struct pane *pane, struct box *b)
+{
+    (void)b;
+    pane_dirty(pane);
+}
+
+static bool grabs(struct pane *pane)
+{
+    return ((struct boxes *)pane)->typing;
+}
+
+static bool cursor(struct pane *pane, int *y, int *x)
+{
+    struct boxes *p = (struct boxes *)pane;
+    *y = 0;
+    *x = 2 + paint_width(p->filter);
+    return p->typing;
+}
+
+static void boxes_free(struct pane *pane)
+{
+    struct boxes *p = (struct boxes *)pane;
+    free(p->shown);
+    free(p);
+}
+
+static const struct pane_class boxes_class = {.name = "sandboxes", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+                                              .tick = tick, .box = box_changed, .title = title, .cursor = cursor, .grabs = grabs,
+                                              .free = boxes_free};
+
+struct pane *boxes_new(void)
+{
+    struct boxes *p = calloc(1, sizeof *p);
+    if (p)
+        p->pane.class = &boxes_class;
+    return p ? &p->pane : NULL;
+}

@@ -1,0 +1,266 @@
+/* The `:` line: commands of the dashboard and of sbx, with completion and a history. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <wordexp.h>
+
+#include "core/paths.h"
+#include "ui/cli/cli.h"
+#include "ui/dash/app_int.h"
+#include "ui/dash/model.h"
+#include "ui/dash/task.h"
+#include "ui/dash/text.h"
+
+static const struct {
+    const char *word, *action, *note;
+} words[] = {
+    {"help", "app.help", "every key"},      {"quit", "app.quit", "leave the dashboard"}, {"q", "app.quit", "leave"},
+    {"rules", "app.rules", "network rules"}, {"secrets", "app.secrets", "secrets"},       {"settings", "app.settings", "settings"},
+    {"messages", "app.messages", "messages"}, {"theme", "app.theme", "next theme"},       {"zoom", "app.zoom", "one pane alone"},
+    {"new", "sandbox.create", "a new sandbox"},
+};
+#define WORDS (sizeof words / sizeof *words)
+
+static const struct command *find(const struct command *list, const char *name, size_t len)
+{
+    for (; list && list->name; list++)
+        if (strlen(list->name) == len && memcmp(list->name, name, len) == 0)
+            return list;
+    return NULL;
+}
+
+void app_line_open(struct app *a)
+{
+    a->line.on = true;
+    a->line.text[0] = a->line.hint[0] = '\0';
+    a->line.back = 0;
+    app_redraw(a, false);
+}
+
+static void close_line(struct app *a)
+{
+    a->line.on = false;
+    app_redraw(a, false);
+}
+
+/* What would be the help of what stands there. */
+static void hint(struct app *a)
+{
+    const char *t = a->line.text;
+    size_t n = strcspn(t, " ");
+    a->line.hint[0] = '\0';
+    const struct command *c = find(cli_commands, t, n), *s = NULL;
+    if (c && t[n] == ' ' && c->sub)
+        s = find(c->sub, t + n + 1, strcspn(t + n + 1, " "));
+    if (s)
+        c = s;
+    if (c)
+        snprintf(a->line.hint, sizeof a->line.hint, "  %s", c->synopsis);
+    for (size_t i = 0; i < WORDS && !c; i++)
+        if (strlen(words[i].word) == n && memcmp(words[i].word, t, n) == 0)
+            snprintf(a->line.hint, sizeof a->line.hint, "  %s", words[i].note);
+}
+
+struct match {
+    const char *begin;
+    size_t len;
+    char common[256];
+    unsigned n;
+};
+
+static void offer(struct match *m, const char *word)
+{
+    if (strncmp(word, m->begin, m->len) != 0)
+        return;
+    if (m->n++ == 0) {
+        snprintf(m->common, sizeof m->common, "%s", word);
+        return;
+    }
+    size_t i = 0;
+    while (m->common[i] && m->common[i] == word[i])
+        i++;
+    m->common[i] = '\0';
+}
+
+static void complete(struct app *a)
+{
+    char *t = a->line.text;
+    char *last = strrchr(t, ' ');
+    struct match m = {.begin = last ? last + 1 : t, .len = strlen(last ? last + 1 : t)};
+    size_t first = strcspn(t, " ");
+    const struct command *c = last ? find(cli_commands, t, first) : NULL;
+    if (!last) {
+        for (size_t i = 0; i < WORDS; i++)
+            offer(&m, words[i].word);
+        for (const struct command *k = cli_commands; k->name; k++)
+            if (!k->hidden)
+                offer(&m, k->name);
+    } else if (c && c->sub && last == t + first) {
+        for (const struct command *k = c->sub; k->name; k++)
+            if (!k->hidden)
+                offer(&m, k->name);
+    } else if (c && m.begin[0] == '-') {
+        char option[64];
+        const struct command *k = c->sub ? find(c->sub, t + first + 1, strcspn(t + first + 1, " ")) : c;
+        for (const struct option *o = k ? k->options : NULL; o && o->name; o++) {
+            snprintf(option, sizeof option, "--%s", o->name);
+            offer(&m, option);
+        }
+    } else {
+        for (unsigned i = 0; i < model_count(a->model); i++)
+            offer(&m, model_at(a->model, i)->name);
+    }
+    size_t at = (size_t)(m.begin - t), n = strlen(m.common);
+    if (m.n && n > m.len && at + n + 2 < sizeof a->line.text) {
+        memcpy(t + at, m.common, n + 1);
+        if (m.n == 1)
+            strcat(t, " ");
+    }
+}
+
+struct running {
+    struct app *app;
+    char what[120];
+};
+
+static void done(const struct task_end *end, void *arg)
+{
+    struct running *r = arg;
+    if (end->status != 0)
+        app_say(r->app, SAY_ERROR, "%s: %s", r->what, end->error[0] ? end->error : "it failed");
+    else if (end->out && strchr(end->out, '\n') && strchr(end->out, '\n')[1])
+        app_push(r->app, text_new(r->what, end->out, false));
+    else if (end->out && end->out[0])
+        app_say(r->app, SAY_GOOD, "%s", end->out);
+    else
+        app_say(r->app, SAY_GOOD, "%s: done", r->what);
+    model_refresh(app_model(r->app));
+    free(r);
+}
+
+static const struct task_ops ops = {.done = done};
+
+/* Programs that want a terminal get this one. */
+static bool wants_terminal(char *const *argv)
+{
+    static const char *const list[] = {"attach", "exec", "run", "login"};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (strcmp(argv[0], list[i]) == 0)
+            return true;
+    return false;
+}
+
+void app_command(struct app *a, const char *line)
+{
+    wordexp_t w;
+    struct err e = {0};
+    line += strspn(line, " ");
+    if (!*line)
+        return;
+    for (size_t i = 0; i < WORDS; i++)
+        if (strcmp(words[i].word, line) == 0) {
+            app_act_anywhere(a, words[i].action);
+            return;
+        }
+    if (strchr(line, '.') && !strchr(line, ' ') && app_act_anywhere(a, line))
+        return;
+    if (strncmp(line, "sbx ", 4) == 0)
+        line += 4;
+    if (wordexp(line, &w, WRDE_NOCMD | WRDE_UNDEF) != 0 || w.we_wordc == 0) {
+        app_say(a, SAY_ERROR, "this line cannot be read: %s", line);
+        return;
+    }
+    if (!find(cli_commands, w.we_wordv[0], strlen(w.we_wordv[0]))) {
+        app_say(a, SAY_ERROR, "there is no command \"%s\"; Tab completes, and :help shows the keys", w.we_wordv[0]);
+    } else if (wants_terminal(w.we_wordv)) {
+        char *argv[64], *self = path_self(&e);
+        size_t n = 0;
+        argv[n++] = self;
+        for (size_t i = 0; i < w.we_wordc && n < 63; i++)
+            argv[n++] = w.we_wordv[i];
+        argv[n] = NULL;
+        if (!self || app_foreground(a, argv, &e) < 0)
+            app_say(a, SAY_ERROR, "%s", e.text);
+        free(self);
+    } else {
+        struct running *r = calloc(1, sizeof *r);
+        if (r) {
+            r->app = a;
+            snprintf(r->what, sizeof r->what, "%.119s", line);
+            if (!task_run(a, (const char *const *)w.we_wordv, NULL, 0, &ops, r, &e)) {
+                app_say(a, SAY_ERROR, "%s", e.text);
+                free(r);
+            }
+        }
+    }
+    wordfree(&w);
+}
+
+static void insert(struct app *a, const char *p, size_t n)
+{
+    size_t len = strlen(a->line.text);
+    for (size_t i = 0; i < n && len < sizeof a->line.text - 1; i++)
+        if ((unsigned char)p[i] >= ' ' && p[i] != 0x7f)
+            a->line.text[len++] = p[i];
+    a->line.text[len] = '\0';
+}
+
+static void rub_out(char *t)
+{
+    size_t n = strlen(t);
+    while (n && ((unsigned char)t[n - 1] & 0xc0) == 0x80)
+        n--;
+    t[n ? n - 1 : 0] = '\0';
+}
+
+static void recall(struct app *a, int step)
+{
+    unsigned n = a->line.nhistory < 50 ? a->line.nhistory : 50;
+    long back = (long)a->line.back + step;
+    if (back < 0 || back > (long)n)
+        return;
+    a->line.back = (unsigned)back;
+    if (back == 0)
+        a->line.text[0] = '\0';
+    else
+        snprintf(a->line.text, sizeof a->line.text, "%s", a->line.history[(a->line.nhistory - (unsigned)back) % 50]);
+}
+
+void app_line_input(struct app *a, const struct input *in)
+{
+    char *t = a->line.text, line[512];
+    if (in->type == INPUT_PASTE) {
+        insert(a, in->raw, in->raw_len);
+    } else if (in->type == INPUT_KEY && in->key == K_ENTER) {
+        snprintf(line, sizeof line, "%s", t);
+        if (t[0])
+            snprintf(a->line.history[a->line.nhistory++ % 50], sizeof a->line.history[0], "%s", t);
+        close_line(a);
+        app_command(a, line);
+        return;
+    } else if (in->type == INPUT_KEY && (in->key == K_ESC || ((in->mods & MOD_CTRL) && (in->key == 'c' || in->key == 'g')))) {
+        close_line(a);
+        return;
+    } else if (in->type == INPUT_KEY && in->key == K_BACKSPACE) {
+        if (!t[0]) {
+            close_line(a);
+            return;
+        }
+        rub_out(t);
+    } else if (in->type == INPUT_KEY && (in->mods & MOD_CTRL) && in->key == 'u') {
+        t[0] = '\0';
+    } else if (in->type == INPUT_KEY && (in->mods & MOD_CTRL) && in->key == 'w') {
+        while (t[0] && t[strlen(t) - 1] == ' ')
+            rub_out(t);
+        while (t[0] && t[strlen(t) - 1] != ' ')
+            rub_out(t);
+    } else if (in->type == INPUT_KEY && in->key == K_TAB) {
+        complete(a);
+    } else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN)) {
+        recall(a, in->key == K_UP ? 1 : -1);
+    } else if (in->type == INPUT_KEY && in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT))) {
+        insert(a, in->raw, in->raw_len);
+    }
+    hint(a);
+    app_redraw(a, false);
+}

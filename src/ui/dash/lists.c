@@ -1,0 +1,456 @@
+/* Rules, secrets and settings: what `sbx policy|secret|config ls --json` gives, and forms that run the same commands. */
+#include <jansson.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/config.h"
+#include "core/record.h"
+#include "core/rule.h"
+#include "core/service.h"
+#include "ui/dash/app_int.h"
+#include "ui/dash/form.h"
+#include "ui/dash/paint.h"
+#include "ui/dash/table.h"
+#include "ui/dash/text.h"
+
+static const char *text(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static char rules_box[RECORD_NAME_MAX + 1]; /* whose rules are listed */
+
+/* ---- rules ---- */
+
+static json_t *rules_list(const json_t *printed)
+{
+    return json_object_get(printed, "rules");
+}
+
+static bool rules_row(struct table_pane *t, const char *key, json_t *o, struct table_row *out)
+{
+    const char *scope = text(o, "scope");
+    json_int_t expires = json_integer_value(json_object_get(o, "expires"));
+    (void)key;
+    if (strcmp(scope, "preset") == 0 && !table_flag(t))
+        return false;
+    bool deny = strcmp(text(o, "action"), "deny") == 0, off = json_is_true(json_object_get(o, "disabled"));
+    snprintf(out->cell[0], TABLE_CELL, "%s %s", deny ? app_glyph("✗", "x") : app_glyph("✓", "+"), off ? "off" : text(o, "action"));
+    snprintf(out->cell[1], TABLE_CELL, "%s", text(o, "rule"));
+    snprintf(out->cell[2], TABLE_CELL, "%s", strcmp(scope, "global") == 0 ? "all sandboxes" : strcmp(scope, "preset") == 0 ? "preset" : scope);
+    if (expires) {
+        char span[32];
+        paint_span(expires - time(NULL), span, sizeof span);
+        snprintf(out->cell[3], TABLE_CELL, "%s", span);
+    }
+    snprintf(out->cell[4], TABLE_CELL, "%s", text(o, "comment"));
+    out->style = off ? ST_DIM : deny ? ST_DENY : ST_ALLOW;
+    return true;
+}
+
+static void rules_head(struct table_pane *t, const json_t *printed, char *out, size_t cap)
+{
+    const char *error = text(printed, "error");
+    if (error[0])
+        snprintf(out, cap, "%s The policy cannot be read, everything is denied: %s", app_glyph("▲", "!"), error);
+    else
+        snprintf(out, cap, "%s%s   Posture: %s   g %s the preset's rules", rules_box[0] ? "Rules of " : "Rules of all sandboxes", rules_box,
+                 text(printed, "posture"), table_flag(t) ? "hides" : "shows");
+}
+
+static bool check_rule(const char *value, char *why, size_t cap)
+{
+    struct rule r = {0};
+    struct err e = {0};
+    if (rule_parse(&r, value, &e) == 0)
+        return true;
+    snprintf(why, cap, "%s", e.text);
+    return false;
+}
+
+static void preview_rule(const char *const *v, char *out, size_t cap, void *arg)
+{
+    struct rule r = {0};
+    char canonical[RULE_TEXT_MAX];
+    (void)arg;
+    if (!v[1][0] || rule_parse(&r, v[1], NULL) < 0)
+        return;
+    rule_format(canonical, &r);
+    const char *warning = strcmp(v[0], "allow") == 0 ? rule_warning(&r) : NULL;
+    snprintf(out, cap, "It will stand as: %s %s%s%s", v[0], canonical, warning ? ". Mind: " : "", warning ? warning : "");
+}
+
+struct rule_job {
+    struct table_pane *t;
+    char old_id[16], old_scope[RECORD_NAME_MAX + 1];
+};
+
+static bool submit_rule(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    static const struct {
+        const char *shown, *value;
+    } lives[] = {{"an hour", "1h"}, {"a day", "24h"}, {"a week", "7d"}};
+    struct rule_job *job = arg;
+    const char *argv[12];
+    size_t n = 0;
+    (void)a;
+    if (!v[1][0]) {
+        snprintf(why, cap, "which host? For example api.example.com, *.example.com, 10.1.2.3:22, GET api.example.com/v1");
+        return false;
+    }
+    argv[n++] = "policy";
+    argv[n++] = v[0];
+    argv[n++] = "network";
+    for (size_t i = 0; i < 3; i++)
+        if (strcmp(v[3], lives[i].shown) == 0) {
+            argv[n++] = "--for";
+            argv[n++] = lives[i].value;
+        }
+    if (v[4][0]) {
+        argv[n++] = "--comment";
+        argv[n++] = v[4];
+    }
+    if (strcmp(v[2], "all sandboxes") == 0)
+        argv[n++] = "-g";
+    else
+        argv[n++] = v[2];
+    argv[n++] = v[1];
+    argv[n] = NULL;
+    if (job->old_id[0]) {
+        const char *rm[] = {"policy", "rm", job->old_scope[0] ? job->old_scope : "-g", job->old_id, NULL};
+        table_run(job->t, rm, NULL, "the old rule is gone");
+    }
+    table_run(job->t, argv, NULL, "the rule is in force");
+    return true;
+}
+
+static char scopes[200];
+
+static void rule_form(struct table_pane *t, const char *verb, const struct table_row *old)
+{
+    struct rule_job *job = calloc(1, sizeof *job);
+    bool global = !old || strcmp(text(old->data, "scope"), "global") == 0;
+    if (!job)
+        return;
+    job->t = t;
+    if (old) {
+        snprintf(job->old_id, sizeof job->old_id, "%.15s", text(old->data, "id"));
+        if (!global)
+            snprintf(job->old_scope, sizeof job->old_scope, "%.48s", text(old->data, "scope"));
+    }
+    const char *box = !global && old ? text(old->data, "scope") : rules_box;
+    if (box[0])
+        snprintf(scopes, sizeof scopes, "%s|%s", global ? "all sandboxes" : box, global ? box : "all sandboxes");
+    else
+        snprintf(scopes, sizeof scopes, "all sandboxes");
+    const struct form_spec spec[] = {
+        {.label = "What", .kind = FORM_CHOICE, .choices = "allow|deny", .initial = verb},
+        {.label = "Rule", .kind = FORM_TEXT, .initial = old ? text(old->data, "rule") : NULL, .check = check_rule,
+         .hint = "host, *.host, address or range, with :PORT; or METHOD host/path"},
+        {.label = "For", .kind = FORM_CHOICE, .choices = scopes},
+        {.label = "How long", .kind = FORM_CHOICE, .choices = "for good|an hour|a day|a week"},
+        {.label = "Why", .kind = FORM_TEXT, .initial = old ? text(old->data, "comment") : NULL, .hint = "a word for whoever reads it later"},
+    };
+    struct pane *p = form_new(old ? "Edit a rule" : "New rule", spec, 5, "Save", submit_rule, job, free);
+    form_preview(p, preview_rule);
+    app_push(table_app(t), p);
+}
+
+static bool submit_test(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    struct table_pane *t = arg;
+    (void)a;
+    if (!v[0][0]) {
+        snprintf(why, cap, "which host?");
+        return false;
+    }
+    const char *argv[] = {"policy", "check", v[0], rules_box[0] ? "--sandbox" : NULL, rules_box, NULL};
+    table_run(t, argv, NULL, NULL);
+    return true;
+}
+
+static bool submit_posture(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    (void)a;
+    (void)why;
+    (void)cap;
+    const char *argv[] = {"policy", "set-default", v[0], NULL};
+    table_run(arg, argv, NULL, "the posture is in force");
+    return true;
+}
+
+struct remove_job {
+    struct table_pane *t;
+    char a[RECORD_NAME_MAX + 1], b[64];
+};
+
+static void remove_rule(struct app *a, void *arg)
+{
+    struct remove_job *j = arg;
+    (void)a;
+    const char *argv[] = {"policy", "rm", j->a[0] ? j->a : "-g", j->b, NULL};
+    table_run(j->t, argv, NULL, "the rule is gone");
+}
+
+static bool rules_action(struct table_pane *t, const char *what)
+{
+    const struct table_row *r = table_current(t);
+    struct app *a = table_app(t);
+    if (strcmp(what, "rules.allow") == 0)
+        rule_form(t, "allow", NULL);
+    else if (strcmp(what, "rules.deny") == 0)
+        rule_form(t, "deny", NULL);
+    else if (strcmp(what, "rules.preset") == 0)
+        table_toggle(t);
+    else if (strcmp(what, "rules.test") == 0) {
+        const struct form_spec spec[] = {{.label = "Host", .kind = FORM_TEXT, .hint = "HOST or HOST:PORT"}};
+        app_push(a, form_new("What would happen?", spec, 1, "Test", submit_test, t, NULL));
+    } else if (strcmp(what, "rules.posture") == 0) {
+        const struct form_spec spec[] = {
+            {.label = "Posture", .kind = FORM_CHOICE, .choices = "balanced|locked-down|open"},
+            {.label = "balanced: AI services, package registries, code hosts; all else is denied. locked-down: nothing until it is allowed. "
+                      "open: everything but what is denied; for throw-away tests.", .kind = FORM_NOTE}};
+        app_push(a, form_new("Posture for all sandboxes", spec, 2, "Set", submit_posture, t, NULL));
+    } else if (strcmp(what, "rules.edit") == 0 || strcmp(what, "rules.remove") == 0) {
+        if (!r)
+            return true;
+        if (!text(r->data, "id")[0]) {
+            app_say(a, SAY_WARN, "a rule of the preset cannot be changed; a rule of your own that denies wins over it");
+            return true;
+        }
+        if (strcmp(what, "rules.edit") == 0) {
+            rule_form(t, text(r->data, "action"), r);
+            return true;
+        }
+        struct remove_job *j = calloc(1, sizeof *j);
+        char question[500];
+        if (!j)
+            return true;
+        j->t = t;
+        if (strcmp(text(r->data, "scope"), "global") != 0)
+            snprintf(j->a, sizeof j->a, "%.48s", text(r->data, "scope"));
+        snprintf(j->b, sizeof j->b, "%.63s", text(r->data, "id"));
+        snprintf(question, sizeof question, "Take back \"%s %.300s\"? Open connections that nothing else allows are cut.", text(r->data, "action"),
+                 text(r->data, "rule"));
+        app_push(a, confirm_new("Remove a rule", question, "Remove", remove_rule, j, free));
+    } else
+        return false;
+    return true;
+}
+
+void app_show_rules(struct app *a)
+{
+    static const char *argv[6];
+    static const struct table_class class = {.context = "rules", .title = "Network rules", .empty = "No rules of your own yet: a allows a host, d denies one.",
+                                             .heads = {"", "RULE", "FOR", "EXPIRES", "WHY"}, .widths = {8, -24, 16, 8, 24}, .argv = argv,
+                                             .list = rules_list, .row = rules_row, .action = rules_action, .head = rules_head};
+    struct box *b = app_box(a);
+    snprintf(rules_box, sizeof rules_box, "%s", b ? a->box : "");
+    size_t n = 0;
+    argv[n++] = "policy";
+    argv[n++] = "ls";
+    argv[n++] = "--json";
+    argv[n++] = "--all";
+    if (b)
+        argv[n++] = rules_box;
+    argv[n] = NULL;
+    app_push(a, table_pane_new(a, &class));
+}
+
+/* ---- secrets ---- */
+
+static bool secrets_row(struct table_pane *t, const char *key, json_t *o, struct table_row *out)
+{
+    json_int_t updated = json_integer_value(json_object_get(o, "updated")), expires = json_integer_value(json_object_get(o, "expires"));
+    char span[32];
+    (void)t;
+    (void)key;
+    snprintf(out->cell[0], TABLE_CELL, "%s", app_glyph("●", "*"));
+    snprintf(out->cell[1], TABLE_CELL, "%s", text(o, "service"));
+    snprintf(out->cell[2], TABLE_CELL, "%s", text(o, "sandbox")[0] ? text(o, "sandbox") : "all sandboxes");
+    snprintf(out->cell[3], TABLE_CELL, "%s", text(o, "form"));
+    paint_span(time(NULL) - updated, span, sizeof span);
+    snprintf(out->cell[4], TABLE_CELL, "%s", span);
+    snprintf(out->cell[5], TABLE_CELL, "%s", text(o, "hosts"));
+    out->style = expires && expires < time(NULL) ? ST_FAILED : ST_GOOD;
+    return true;
+}
+
+static bool check_value(const char *value, char *why, size_t cap)
+{
+    struct err e = {0};
+    if (service_check_value(value, &e) == 0)
+        return true;
+    snprintf(why, cap, "%s", e.text);
+    return false;
+}
+
+static bool submit_secret(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    const char *argv[8];
+    size_t n = 0;
+    (void)a;
+    if (!v[2][0]) {
+        snprintf(why, cap, "the value is missing");
+        return false;
+    }
+    argv[n++] = "secret";
+    argv[n++] = "set";
+    if (strcmp(v[1], "all sandboxes") == 0)
+        argv[n++] = "-g";
+    else
+        argv[n++] = v[1];
+    argv[n++] = v[0];
+    argv[n++] = "--password-stdin";
+    argv[n] = NULL;
+    table_run(arg, argv, v[2], "the secret is set; it is in force within a second");
+    return true;
+}
+
+static char services[900];
+
+static void secret_form(struct table_pane *t, const struct table_row *old)
+{
+    json_t *names = service_list(), *v;
+    size_t i;
+    struct app *a = table_app(t);
+    const char *first = old ? text(old->data, "service") : "anthropic", *scope = old ? text(old->data, "sandbox") : "";
+    snprintf(services, sizeof services, "%s", first);
+    json_array_foreach(names, i, v)
+        if (strcmp(json_string_value(v), first) != 0)
+            snprintf(services + strlen(services), sizeof services - strlen(services), "|%s", json_string_value(v));
+    json_decref(names);
+    const char *box = scope[0] ? scope : a->box;
+    if (box[0])
+        snprintf(scopes, sizeof scopes, "%s|%s", scope[0] ? box : "all sandboxes", scope[0] ? "all sandboxes" : box);
+    else
+        snprintf(scopes, sizeof scopes, "all sandboxes");
+    const struct form_spec spec[] = {
+        {.label = "Service", .kind = FORM_CHOICE, .choices = services, .hint = "left and right choose"},
+        {.label = "For", .kind = FORM_CHOICE, .choices = scopes},
+        {.label = "Value", .kind = FORM_SECRET, .check = check_value, .hint = "never shown, never in the sandbox"},
+        {.label = "The sandbox holds a sentinel in its place; the value is written into requests on their way out, to the service's hosts alone.",
+         .kind = FORM_NOTE},
+    };
+    app_push(a, form_new("Set a secret", spec, 4, "Set", submit_secret, t, NULL));
+}
+
+static void remove_secret(struct app *a, void *arg)
+{
+    struct remove_job *j = arg;
+    (void)a;
+    const char *argv[] = {"secret", "rm", j->a[0] ? j->a : "-g", j->b, NULL};
+    table_run(j->t, argv, NULL, "the secret is gone");
+}
+
+static bool secrets_action(struct table_pane *t, const char *what)
+{
+    const struct table_row *r = table_current(t);
+    struct app *a = table_app(t);
+    if (strcmp(what, "secrets.set") == 0) {
+        secret_form(t, NULL);
+        return true;
+    }
+    if (strncmp(what, "secrets.", 8) != 0)
+        return false;
+    if (!r && strcmp(what, "secrets.sign-in") != 0)
+        return true;
+    if (strcmp(what, "secrets.test") == 0) {
+        const char *scope = text(r->data, "sandbox");
+        const char *argv[] = {"secret", "test", scope[0] ? scope : text(r->data, "service"), scope[0] ? text(r->data, "service") : NULL, NULL};
+        app_say(a, SAY_INFO, "asking the provider…");
+        table_run(t, argv, NULL, NULL);
+    } else if (strcmp(what, "secrets.remove") == 0) {
+        struct remove_job *j = calloc(1, sizeof *j);
+        char question[300];
+        if (!j)
+            return true;
+        j->t = t;
+        snprintf(j->a, sizeof j->a, "%.48s", text(r->data, "sandbox"));
+        snprintf(j->b, sizeof j->b, "%.63s", text(r->data, "service"));
+        snprintf(question, sizeof question, "Forget the %s secret for %s? It is kept nowhere else by sbx.", j->b, j->a[0] ? j->a : "all sandboxes");
+        app_push(a, confirm_new("Remove a secret", question, "Remove", remove_secret, j, free));
+    } else if (strcmp(what, "secrets.sign-in") == 0) {
+        char line[120];
+        snprintf(line, sizeof line, "The sign-in needs a terminal: run  sbx secret set -g %s --oauth", r ? text(r->data, "service") : "anthropic");
+        app_say(a, SAY_INFO, "%s", line);
+    } else
+        return false;
+    return true;
+}
+
+void app_show_secrets(struct app *a)
+{
+    static const char *const argv[] = {"secret", "ls", "--json", NULL};
+    static const struct table_class class = {.context = "secrets", .title = "Secrets", .empty = "No secrets yet: a sets one.",
+                                             .heads = {"", "SERVICE", "FOR", "FORM", "AGE", "WRITTEN TO"}, .widths = {1, 14, 16, 7, 7, -20},
+                                             .argv = argv, .row = secrets_row, .action = secrets_action};
+    app_push(a, table_pane_new(a, &class));
+}
+
+/* ---- settings ---- */
+
+static bool settings_row(struct table_pane *t, const char *key, json_t *v, struct table_row *out)
+{
+    (void)t;
+    char *dumped = json_is_string(v) ? NULL : json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+    snprintf(out->cell[0], TABLE_CELL, "%s", key);
+    snprintf(out->cell[1], TABLE_CELL, "%s", dumped ? dumped : json_string_value(v));
+    snprintf(out->cell[2], TABLE_CELL, "%s", config_find(key) ? config_find(key)->help : "");
+    out->style = ST_ACCENT;
+    free(dumped);
+    return true;
+}
+
+struct setting_job {
+    struct table_pane *t;
+    char name[64];
+};
+
+static bool submit_setting(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    struct setting_job *j = arg;
+    (void)a;
+    (void)why;
+    (void)cap;
+    const char *argv[] = {"config", "set", j->name, v[0], NULL};
+    table_run(j->t, argv, NULL, "the setting is in force");
+    return true;
+}
+
+static bool settings_action(struct table_pane *t, const char *what)
+{
+    const struct table_row *r = table_current(t);
+    if (strncmp(what, "settings.", 9) != 0)
+        return false;
+    if (!r)
+        return true;
+    if (strcmp(what, "settings.unset") == 0) {
+        const char *argv[] = {"config", "unset", r->cell[0], NULL};
+        table_run(t, argv, NULL, "the default is in force");
+        return true;
+    }
+    static char hint[300], value[TABLE_CELL];
+    struct setting_job *j = calloc(1, sizeof *j);
+    if (!j)
+        return true;
+    j->t = t;
+    snprintf(j->name, sizeof j->name, "%.63s", r->cell[0]);
+    snprintf(hint, sizeof hint, "%s", r->cell[2]);
+    snprintf(value, sizeof value, "%s", r->cell[1][0] == '{' || r->cell[1][0] == '[' ? "" : r->cell[1]);
+    const struct form_spec spec[] = {{.label = "Value", .kind = FORM_TEXT, .initial = value, .hint = hint}};
+    app_push(table_app(t), form_new(j->name, spec, 1, "Save", submit_setting, j, free));
+    return true;
+}
+
+void app_show_settings(struct app *a)
+{
+    static const char *const argv[] = {"config", "ls", "--json", NULL};
+    static const struct table_class class = {.context = "settings", .title = "Settings", .empty = "", .heads = {"SETTING", "VALUE", "WHAT IT IS"},
+                                             .widths = {22, 24, -30}, .argv = argv, .row = settings_row, .action = settings_action};
+    app_push(a, table_pane_new(a, &class));
+}

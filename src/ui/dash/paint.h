@@ -1,0 +1,37 @@
+/* Drawing helpers: text in styles, cut to the room that there is and measured as terminals measure it. */
+#ifndef SBX_UI_DASH_PAINT_H
+#define SBX_UI_DASH_PAINT_H
+
+#include <ncurses.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "ui/dash/theme.h"
+
+/* Columns of UTF-8 text. */
+int paint_width(const char *text);
+/* Text at y, x in a style, at most `room` columns, an ellipsis if it is cut; returns the columns used.  Control and
+ * malformed bytes become '?': nothing but what the theme says reaches the terminal. */
+int paint_text(WINDOW *w, int y, int x, int room, enum style s, const char *text);
+int paint_f(WINDOW *w, int y, int x, int room, enum style s, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+/* The same with its end at column `end` (exclusive). Returns the first column. */
+int paint_right(WINDOW *w, int y, int end, int room, enum style s, const char *text);
+int paint_centre(WINDOW *w, int y, int cols, enum style s, const char *text);
+/* Text wrapped at words, from y on, at most max rows; returns the rows used. */
+int paint_wrap(WINDOW *w, int y, int x, int cols, int max, enum style s, const char *text);
+/* Gives columns x .. x+n of a row a style, leaving the text (a selection). */
+void paint_row(WINDOW *w, int y, int x, int n, enum style s);
+/* A bar of n columns. */
+void paint_bar(WINDOW *w, int y, int x, int n, double fraction);
+/* A frame around the whole window with texts in its upper edge. */
+void paint_frame(WINDOW *w, enum style frame, enum style heading, const char *left, const char *right);
+/* A scroll bar on the right edge of a frame window: n rows of total are seen from first on. */
+void paint_scroll(WINDOW *w, int top, int rows, long first, long n, long total, enum style s);
+/* The spinner's glyph for this moment. */
+const char *paint_spinner(void);
+/* "1.2 GiB", "850 KiB". */
+void paint_kib(long long kib, char *out, size_t cap);
+/* "3 h 12 m", "45 s", "6 d". */
+void paint_span(long long seconds, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,341 @@
+#include "ui/dash/theme.h"
+#include "ui/dash/table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "ui/dash/app_int.h"
+#include "ui/dash/paint.h"
+#include "ui/dash/task.h"
+
+struct table_pane {
+    struct pane pane;
+    const struct table_class *class;
+    json_t *printed;
+    struct table_row *rows;
+    unsigned n, at, first;
+    char head[300], filter[64], error[300];
+    bool typing, flag, loading;
+    struct task *task;
+};
+
+/* Tables that are open: what a command says later is for them only if they still are. */
+static struct table_pane *open_tables[OVERLAYS_MAX];
+
+static bool is_open(const struct table_pane *t)
+{
+    for (size_t i = 0; i < OVERLAYS_MAX; i++)
+        if (open_tables[i] == t)
+            return true;
+    return false;
+}
+
+static void table_free(struct pane *p)
+{
+    struct table_pane *t = (struct table_pane *)p;
+    for (size_t i = 0; i < OVERLAYS_MAX; i++)
+        if (open_tables[i] == t)
+            open_tables[i] = NULL;
+    task_forget(t->task);
+    json_decref(t->printed);
+    free(t->rows);
+    free(t);
+}
+
+struct app *table_app(struct table_pane *t)
+{
+    return t->pane.app;
+}
+
+const struct table_row *table_current(struct table_pane *t)
+{
+    return t->at < t->n ? &t->rows[t->at] : NULL;
+}
+
+bool table_flag(const struct table_pane *t)
+{
+    return t->flag;
+}
+
+static void build(struct table_pane *t)
+{
+    json_t *list = t->class->list ? t->class->list(t->printed) : t->printed, *v;
+    const char *key;
+    size_t i, all = json_is_array(list) ? json_array_size(list) : json_object_size(list);
+    struct table_row *rows = calloc(all + 1, sizeof *rows);
+    t->n = 0;
+    if (!rows)
+        return;
+    free(t->rows);
+    t->rows = rows;
+    struct table_row one;
+#define TAKE(k) \
+    memset(&one, 0, sizeof one); \
+    one.data = v; \
+    if (t->class->row(t, k, v, &one)) { \
+        bool fits = !t->filter[0]; \
+        for (int c = 0; c < TABLE_COLUMNS; c++) \
+            fits |= strcasestr(one.cell[c], t->filter) != NULL; \
+        if (fits) \
+            t->rows[t->n++] = one; \
+    }
+    if (json_is_array(list)) {
+        json_array_foreach(list, i, v) { TAKE(NULL) }
+    } else {
+        json_object_foreach(list, key, v) { TAKE(key) }
+    }
+    t->head[0] = '\0';
+    if (t->class->head)
+        t->class->head(t, t->printed, t->head, sizeof t->head);
+    if (t->at >= t->n)
+        t->at = t->n ? t->n - 1 : 0;
+    pane_dirty(&t->pane);
+}
+
+void table_toggle(struct table_pane *t)
+{
+    t->flag = !t->flag;
+    build(t);
+}
+
+static void listed(const struct task_end *end, void *arg)
+{
+    struct table_pane *t = arg;
+    json_error_t je;
+    t->task = NULL;
+    t->loading = false;
+    json_t *o = end->status == 0 && end->out ? json_loads(end->out, 0, &je) : NULL;
+    if (!o) {
+        snprintf(t->error, sizeof t->error, "%s", end->error[0] ? end->error : "it cannot be read");
+        pane_dirty(&t->pane);
+        return;
+    }
+    t->error[0] = '\0';
+    json_decref(t->printed);
+    t->printed = o;
+    build(t);
+}
+
+static const struct task_ops list_ops = {.done = listed};
+
+void table_reload(struct table_pane *t)
+{
+    struct err e = {0};
+    task_forget(t->task);
+    t->loading = true;
+    t->task = task_run(t->pane.app, t->class->argv, NULL, 0, &list_ops, t, &e);
+    if (!t->task)
+        snprintf(t->error, sizeof t->error, "%.290s", e.text);
+}
+
+struct doing {
+    struct table_pane *t;
+    struct app *app;
+    char good[200];
+};
+
+static void did(const struct task_end *end, void *arg)
+{
+    struct doing *d = arg;
+    if (end->status != 0)
+        app_say(d->app, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
+    else if (end->out && end->out[0] && !d->good[0])
+        app_say(d->app, SAY_GOOD, "%s", end->out);
+    else
+        app_say(d->app, SAY_GOOD, "%s", d->good[0] ? d->good : "done");
+    if (is_open(d->t))
+        table_reload(d->t);
+    free(d);
+}
+
+static const struct task_ops do_ops = {.done = did};
+
+void table_run(struct table_pane *t, const char *const *argv, const char *input, const char *good)
+{
+    struct err e = {0};
+    struct doing *d = calloc(1, sizeof *d);
+    if (!d)
+        return;
+    d->t = t;
+    d->app = t->pane.app;
+    snprintf(d->good, sizeof d->good, "%s", good ? good : "");
+    if (!task_run(t->pane.app, argv, input, input ? strlen(input) : 0, &do_ops, d, &e)) {
+        app_say(t->pane.app, SAY_ERROR, "%s", e.text);
+        free(d);
+    }
+}
+
+static void widths(const struct table_pane *t, int out[TABLE_COLUMNS])
+{
+    int left = t->pane.cols - 2, grow = -1, n = 0;
+    for (; n < TABLE_COLUMNS && t->class->widths[n]; n++) {
+        int w = t->class->widths[n];
+        if (w < 0) {
+            grow = n;
+            w = -w;
+        }
+        out[n] = w;
+        left -= w + 1;
+    }
+    if (grow >= 0 && left > 0)
+        out[grow] += left;
+    for (; n < TABLE_COLUMNS; n++)
+        out[n] = 0;
+}
+
+static int list_top(const struct table_pane *t)
+{
+    return (t->head[0] ? 2 : 0) + (t->typing || t->filter[0] ? 1 : 0) + 1;
+}
+
+static void draw(struct pane *p, WINDOW *w, bool focus)
+{
+    struct table_pane *t = (struct table_pane *)p;
+    int y = 0, col[TABLE_COLUMNS], rows;
+    widths(t, col);
+    if (t->head[0]) {
+        paint_text(w, y, 1, p->cols - 2, ST_TEXT, t->head);
+        y += 2;
+    }
+    if (t->typing || t->filter[0]) {
+        int x = paint_text(w, y, 1, 2, ST_ACCENT, "/") + 1;
+        paint_text(w, y++, x, p->cols - x - 1, ST_FIELD_ON, t->filter[0] ? t->filter : " ");
+    }
+    for (int c = 0, x = 1; c < TABLE_COLUMNS && col[c] && t->class->heads[c]; x += col[c++] + 1)
+        paint_text(w, y, x, col[c], ST_DIM, t->class->heads[c]);
+    y++;
+    rows = p->rows - y;
+    if (t->error[0]) {
+        paint_wrap(w, y + 1, 2, p->cols - 4, rows - 1, ST_FAILED, t->error);
+        return;
+    }
+    if (t->n == 0) {
+        paint_text(w, y + 1, 2, p->cols - 4, ST_DIM, t->loading && !t->printed ? "…" : t->filter[0] ? "nothing matches" : t->class->empty);
+        return;
+    }
+    if (t->at < t->first)
+        t->first = t->at;
+    if (t->at >= t->first + (unsigned)rows)
+        t->first = t->at - (unsigned)rows + 1;
+    for (int i = 0; i < rows && t->first + (unsigned)i < t->n; i++) {
+        const struct table_row *r = &t->rows[t->first + (unsigned)i];
+        for (int c = 0, x = 1; c < TABLE_COLUMNS && col[c]; x += col[c++] + 1)
+            paint_text(w, y + i, x, col[c], c == 0 ? r->style : c == 1 ? ST_STRONG : ST_TEXT, r->cell[c]);
+        if (t->first + (unsigned)i == t->at)
+            paint_row(w, y + i, 0, p->cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
+    }
+    paint_scroll(w, y, rows, (long)t->first, rows, (long)t->n, ST_FRAME_ON);
+}
+
+static void move(struct table_pane *t, long to)
+{
+    to = to >= (long)t->n ? (long)t->n - 1 : to;
+    t->at = to < 0 ? 0 : (unsigned)to;
+    pane_dirty(&t->pane);
+}
+
+static bool action(struct pane *p, const char *what)
+{
+    struct table_pane *t = (struct table_pane *)p;
+    int page = p->rows - 4;
+    if (strcmp(what, "list.up") == 0)
+        move(t, (long)t->at - 1);
+    else if (strcmp(what, "list.down") == 0)
+        move(t, (long)t->at + 1);
+    else if (strcmp(what, "list.pgup") == 0)
+        move(t, (long)t->at - page);
+    else if (strcmp(what, "list.pgdn") == 0)
+        move(t, (long)t->at + page);
+    else if (strcmp(what, "list.top") == 0)
+        move(t, 0);
+    else if (strcmp(what, "list.bottom") == 0)
+        move(t, (long)t->n);
+    else
+        return t->class->action(t, what);
+    return true;
+}
+
+static bool key(struct pane *p, const struct input *in)
+{
+    struct table_pane *t = (struct table_pane *)p;
+    size_t n = strlen(t->filter);
+    if (in->type != INPUT_KEY)
+        return true;
+    if (!t->typing && in->key == '/') {
+        t->typing = true;
+    } else if (t->typing) {
+        if (in->key == K_ENTER)
+            t->typing = false;
+        else if (in->key == K_BACKSPACE)
+            t->filter[n ? n - 1 : 0] = '\0';
+        else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT)) && n + in->raw_len < sizeof t->filter) {
+            memcpy(t->filter + n, in->raw, in->raw_len);
+            t->filter[n + in->raw_len] = '\0';
+        } else
+            return false;
+        build(t);
+    } else
+        return false;
+    pane_dirty(p);
+    return true;
+}
+
+/* While one types into the filter, the keys of the list are letters. */
+static bool grabs(struct pane *p)
+{
+    return ((struct table_pane *)p)->typing;
+}
+
+static bool mouse(struct pane *p, const struct input *in)
+{
+    struct table_pane *t = (struct table_pane *)p;
+    if (in->mouse == MOUSE_WHEEL)
+        move(t, (long)t->at + in->button);
+    else if (in->mouse == MOUSE_PRESS && in->y >= list_top(t)) {
+        unsigned to = t->first + (unsigned)(in->y - list_top(t));
+        if (to < t->n)
+            move(t, (long)to);
+    }
+    return true;
+}
+
+static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
+{
+    struct table_pane *t = (struct table_pane *)p;
+    snprintf(left, lc, "%s", t->class->title);
+    if (t->n)
+        snprintf(right, rc, "%u/%u", t->at + 1, t->n);
+}
+
+static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
+{
+    (void)p;
+    *rows = max_rows < 30 ? max_rows : 30;
+    *cols = max_cols < 116 ? max_cols : 116;
+}
+
+struct pane *table_pane_new(struct app *a, const struct table_class *class)
+{
+    /* One pane_class for each context, since the keymap goes by its name. */
+    static struct pane_class classes[4];
+    struct pane_class *c = classes;
+    while (c < classes + 3 && c->name && strcmp(c->name, class->context) != 0)
+        c++;
+    *c = (struct pane_class){.name = class->context, .list = true, .modal = true, .draw = draw, .key = key, .action = action,
+                             .mouse = mouse, .title = title, .grabs = grabs, .want = want, .free = table_free};
+    struct table_pane *t = calloc(1, sizeof *t);
+    if (!t)
+        return NULL;
+    t->pane.class = c;
+    t->pane.app = a;
+    t->class = class;
+    for (size_t i = 0; i < OVERLAYS_MAX; i++)
+        if (!open_tables[i]) {
+            open_tables[i] = t;
+            break;
+        }
+    table_reload(t);
+    return &t->pane;
+}
