@@ -102,7 +102,7 @@ static struct source *source_of(struct netlog_feed *f, const char *name)
     struct source *s = f->nsources < SOURCES_MAX ? calloc(1, sizeof *s) : NULL;
     if (!s)
         return NULL;
-    snprintf(s->name, sizeof s->name, "%s", name);
+    snprintf(s->name, sizeof s->name, "%.71s", name);
     f->sources[f->nsources++] = s;
     return s;
 }
