@@ -148,10 +148,9 @@ static const char *or_empty(const char *s)
 
 /* A log that is full forgets its oldest rows, a few at a time (a decision waits for it); where the chain begins now
  * is remembered. */
-static int trim(struct decisions *d, struct err *e)
+static int trim_to(struct decisions *d, int64_t first, struct err *e)
 {
     char sql[512];
-    int64_t first = d->first + (d->rows_max + 99) / 100;
     snprintf(sql, sizeof sql,
              "UPDATE head SET first=%lld, first_hash=(SELECT hash FROM rows WHERE seq=%lld);"
              "DELETE FROM rows WHERE seq<%lld;",
@@ -160,6 +159,44 @@ static int trim(struct decisions *d, struct err *e)
         return -1;
     d->first = first;
     return 0;
+}
+
+static int trim(struct decisions *d, struct err *e)
+{
+    return trim_to(d, d->first + (d->rows_max + 99) / 100, e);
+}
+
+static void roll_back(struct decisions *d);
+
+#define EXPIRE_AT_ONCE 5000
+
+bool decisions_expire(struct decisions *d, int64_t before_ms)
+{
+    sqlite3_stmt *s = NULL;
+    int64_t over = d->seq + 1 - d->first - d->rows_max, first = d->first + (over > 0 ? over : 0);
+    /* The clock may have been set back and forth: rows go in the order of their numbers, up to the first that is young. */
+    if (sqlite3_prepare_v2(d->db, "SELECT seq FROM rows WHERE seq>=?1 AND seq<?2 AND time_ms>=?3 ORDER BY seq LIMIT 1", -1, &s, NULL) != SQLITE_OK)
+        return false;
+    int64_t end = d->first + EXPIRE_AT_ONCE < d->seq + 1 ? d->first + EXPIRE_AT_ONCE : d->seq + 1;
+    sqlite3_bind_int64(s, 1, d->first);
+    sqlite3_bind_int64(s, 2, end);
+    sqlite3_bind_int64(s, 3, before_ms);
+    int rc = sqlite3_step(s);
+    int64_t young = rc == SQLITE_ROW ? sqlite3_column_int64(s, 0) : rc == SQLITE_DONE ? end : d->first;
+    sqlite3_finalize(s);
+    if (first < young)
+        first = young;
+    if (first > d->first + EXPIRE_AT_ONCE)
+        first = d->first + EXPIRE_AT_ONCE;
+    if (first == d->first || run(d, "BEGIN IMMEDIATE", NULL) < 0)
+        return false;
+    int64_t was = d->first;
+    if (trim_to(d, first, NULL) < 0 || run(d, "COMMIT", NULL) < 0) {
+        d->first = was;
+        roll_back(d);
+        return false;
+    }
+    return first == was + EXPIRE_AT_ONCE;
 }
 
 void decisions_set_limit(struct decisions *d, int64_t rows)

@@ -40,6 +40,8 @@ void decisions_close(struct decisions *d);
 int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e);
 /* Another limit than DECISIONS_ROWS_MAX. */
 void decisions_set_limit(struct decisions *d, int64_t rows);
+/* Forgets rows that are older, and rows beyond the limit; a bounded number at a time: true if there are more. */
+bool decisions_expire(struct decisions *d, int64_t before_ms);
 /* Several adds as one transaction; if one fails, none of them was written. */
 int decisions_begin(struct decisions *d, struct err *e);
 int decisions_commit(struct decisions *d, struct err *e);

@@ -19,6 +19,7 @@
 struct policy {
     enum posture posture;
     bool posture_from_sandbox;
+    bool ask, ask_from_sandbox;
     bool open;            /* what no rule speaks of is allowed; only a preset says so */
     struct rule *rules;
     size_t n, cap;
@@ -68,7 +69,7 @@ static struct rule *new_rule(struct policy *p)
 }
 
 static const char *const rule_keys[] = {"id", "action", "target", "expires", "comment", "created", NULL};
-static const char *const file_keys[] = {"version", "posture", "rules", "description", NULL};
+static const char *const file_keys[] = {"version", "posture", "ask", "rules", "description", NULL};
 static const char *const preset_keys[] = {"version", "default", "rules", "description", NULL};
 
 static bool is_one_of(const char *key, const char *const *list)
@@ -128,6 +129,14 @@ static int read_object(struct policy *p, const json_t *o, enum rule_origin origi
         if (origin == RULE_SANDBOX || !p->posture_from_sandbox)
             p->posture = x;
         p->posture_from_sandbox |= origin == RULE_SANDBOX;
+    }
+    json_t *ask = json_object_get(o, "ask");
+    if (ask && origin != RULE_PRESET) {
+        if (!json_is_boolean(ask))
+            return err_set(e, STATUS_FAILED, "\"ask\" is neither true nor false");
+        if (origin == RULE_SANDBOX || !p->ask_from_sandbox)
+            p->ask = json_is_true(ask);
+        p->ask_from_sandbox |= origin == RULE_SANDBOX;
     }
     json_t *otherwise = json_object_get(o, "default");
     if (otherwise) {
@@ -285,6 +294,11 @@ const char *policy_error(const struct policy *p)
 enum posture policy_posture(const struct policy *p)
 {
     return p->posture;
+}
+
+bool policy_asks(const struct policy *p)
+{
+    return p->ask && !p->error[0];
 }
 
 const struct rule *policy_rules(const struct policy *p, size_t *n)
@@ -590,6 +604,17 @@ static int set_posture(json_t *o, const void *arg, struct err *e)
 int policy_set_posture(const char *sandbox, enum posture p, struct err *e)
 {
     return change(sandbox, set_posture, &p, e);
+}
+
+static int set_ask(json_t *o, const void *arg, struct err *e)
+{
+    (void)e;
+    return json_object_set_new(o, "ask", json_boolean(*(const bool *)arg));
+}
+
+int policy_set_ask(const char *sandbox, bool on, struct err *e)
+{
+    return change(sandbox, set_ask, &on, e);
 }
 
 enum posture policy_file_posture(const char *sandbox)

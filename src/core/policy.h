@@ -39,6 +39,8 @@ void policy_free(struct policy *p);
 /* Why everything is denied, or NULL. */
 const char *policy_error(const struct policy *p);
 enum posture policy_posture(const struct policy *p);
+/* Is somebody to be asked about what no rule speaks of (net/broker_ask.h)? */
+bool policy_asks(const struct policy *p);
 const struct rule *policy_rules(const struct policy *p, size_t *n);
 
 /* Decides on a canonical name; or on an address. now: seconds since the epoch, for rules that expire. */
@@ -62,6 +64,7 @@ int policy_remove(const char *sandbox, const char *id_or_text, struct err *e);
 /* Back to the default: no rules, (global) posture unset. */
 int policy_reset(const char *sandbox, struct err *e);
 int policy_set_posture(const char *sandbox, enum posture p, struct err *e);
+int policy_set_ask(const char *sandbox, bool on, struct err *e);
 /* The posture that one file sets, POSTURE_UNSET if none. */
 enum posture policy_file_posture(const char *sandbox);
 /* The file's content, checked; for export. */

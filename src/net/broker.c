@@ -23,6 +23,7 @@
 #include "core/sanitize.h"
 #include "net/addrclass.h"
 #include "net/ask.h"
+#include "net/broker_ask.h"
 #include "net/broker_secret.h"
 #include "net/broker_tls.h"
 #include "net/dial.h"
@@ -58,6 +59,8 @@ struct flow {
     char rule[RULE_TEXT_MAX + 32], dialled[48];
     const char *refused; /* why the address was refused, of the last one vetted */
     bool shut;           /* ... and no rule for the host would open it */
+    bool held;           /* somebody is asked */
+    bool granted, granted_exact; /* let through by an answer, or once: only a rule that denies ends it */
 };
 
 struct broker {
@@ -79,6 +82,7 @@ struct broker {
     struct log_rate bad_ask;
     struct broker_tls *tls;
     struct broker_secrets *secrets;
+    struct asks *asks;
     struct event *secrets_ev;
     struct {
         uint32_t id;
@@ -108,6 +112,9 @@ static void load_settings(struct broker *b)
         else
             b->outside[b->noutside++] = r;
     }
+    asks_set_limit(b->asks, (int)json_integer_value(config_value(config, "net.ask_seconds")));
+    journal_set_limits(b->journal, json_integer_value(config_value(config, "net.log_rows")),
+                       (int)json_integer_value(config_value(config, "net.log_days")));
     json_decref(config);
 }
 
@@ -133,6 +140,20 @@ static void decide(struct broker *b, const struct flow *f, struct decision *d)
         policy_decide_name(b->policy, f->host, f->port, now, d);
     else
         policy_decide_addr(b->policy, f->family, f->addr, f->port, now, d);
+    if (f->granted && !d->allow && !(d->rule && d->rule->deny) && !policy_error(b->policy)) {
+        d->allow = true;
+        d->exact = f->granted_exact;
+    }
+}
+
+static void ask_for(const struct flow *f, struct ask_for *out)
+{
+    memset(out, 0, sizeof *out);
+    out->is_name = f->is_name;
+    out->family = f->family;
+    out->port = f->port;
+    memcpy(out->addr, f->addr, sizeof out->addr);
+    memcpy(out->host, f->host, sizeof out->host);
 }
 
 static void send_packet(struct broker *b, const void *packet, size_t len, int fd)
@@ -174,6 +195,8 @@ static void flow_free(struct flow *f)
     *p = f->next;
     f->broker->nflows--;
     f->broker->nopen -= f->fd >= 0;
+    if (f->held)
+        asks_forget(f->broker->asks, f);
     dial_cancel(f->dial);
     if (f->fd >= 0)
         close(f->fd);
@@ -184,6 +207,8 @@ static void refuse(struct broker *b, struct flow *f, unsigned verdict, const cha
                    const char *hint, int error);
 static bool vet(void *arg, uint8_t family, const uint8_t *addr, uint16_t port);
 static void hint_for(const struct broker *b, const struct flow *f, const struct decision *d, char *out, size_t cap);
+
+static void dial(struct broker *b, struct flow *f);
 
 static const char needs_http[] = "the rule speaks of methods or paths, which only intercepted HTTP can be held to";
 
@@ -201,6 +226,17 @@ static void cut(struct broker *b, struct flow *f, const char *rule)
     send_answer(b, &a, -1);
 }
 
+static bool still_unknown(const struct ask_for *a, void *arg)
+{
+    struct broker *b = arg;
+    struct decision d;
+    if (a->is_name)
+        policy_decide_name(b->policy, a->host, a->port, time(NULL), &d);
+    else
+        policy_decide_addr(b->policy, a->family, a->addr, a->port, time(NULL), &d);
+    return !d.allow && !d.rule && policy_asks(b->policy);
+}
+
 /* A rule that changed, or ran out, holds for what is open and for what is being dialled as well. */
 static void recheck(struct broker *b)
 {
@@ -208,6 +244,20 @@ static void recheck(struct broker *b)
         struct decision d;
         next = f->next;
         decide(b, f, &d);
+        if (f->held) {
+            /* A rule answers as well; and without one the question stands. */
+            if (!d.allow && !(d.rule && d.rule->deny) && policy_asks(b->policy))
+                continue;
+            asks_forget(b->asks, f);
+            f->held = false;
+            if (d.allow && (!d.http || f->is_name)) {
+                snprintf(f->rule, sizeof f->rule, "%s", d.text);
+                f->intercept = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
+                f->exact = d.exact;
+                dial(b, f);
+                continue;
+            }
+        }
         f->exact = d.exact;
         /* What was relayed cannot be judged by its requests any more. */
         bool http = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
@@ -222,6 +272,7 @@ static void recheck(struct broker *b)
             flow_free(f);
         }
     }
+    asks_review(b->asks, still_unknown, b);
 }
 
 static void arm_expiry(struct broker *b)
@@ -604,7 +655,7 @@ static void on_connect_ask(struct broker *b, const struct ask *ask)
     f->next = b->flows;
     b->flows = f;
     b->nflows++;
-    char host[256], hint[192] = "";
+    char hint[192] = "";
     const char *reason = "";
     if (ask->proto != PROTO_TCP || !read_target(&ask->target, f) || f->port == 0) {
         log_rated(&b->bad_ask, 5, "a malformed request of net");
@@ -625,11 +676,29 @@ static void on_connect_ask(struct broker *b, const struct ask *ask)
         d.allow = false;
     }
     f->intercept = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
+    if (!d.allow && !d.rule && !policy_error(b->policy) && !(f->is_name && addr_is_metadata_name(f->host))) {
+        struct ask_for what;
+        ask_for(f, &what);
+        if (asks_take_grant(b->asks, &what, &f->granted_exact)) {
+            d.allow = f->granted = true;
+            f->exact = f->granted_exact;
+            snprintf(f->rule, sizeof f->rule, "allowed once");
+        } else if (policy_asks(b->policy) && (f->held = asks_hold(b->asks, f, &what, &reason))) {
+            return; /* on_released goes on */
+        }
+    }
     if (!d.allow) {
         refuse(b, f, VERDICT_DENY, f->rule, reason, hint, EACCES);
         flow_free(f);
         return;
     }
+    dial(b, f);
+}
+
+/* It was decided: now it is tried. */
+static void dial(struct broker *b, struct flow *f)
+{
+    char host[256];
     f->dial_port = f->port;
     snprintf(host, sizeof host, "%.255s", f->is_name ? rule_alias(f->host) : f->host);
     f->mapped = mapped(b, f, host, sizeof host, &f->dial_port);
@@ -639,6 +708,39 @@ static void on_connect_ask(struct broker *b, const struct ask *ask)
         flow_free(f);
     }
 }
+
+/* The answer to a question, or none in time. */
+static void on_released(void *flow, enum ask_end how, void *arg)
+{
+    struct flow *f = flow;
+    struct broker *b = arg;
+    struct decision d;
+    char hint[192] = "";
+    f->held = false;
+    /* What names this very host's port, or an address, was seen as that by who answered. */
+    f->granted = how == ASK_ALLOWED;
+    f->granted_exact = !f->is_name || strcmp(rule_alias(f->host), "localhost") == 0;
+    decide(b, f, &d);
+    if (how == ASK_ALLOWED && d.allow && (!d.http || f->is_name)) {
+        if (d.rule)
+            snprintf(f->rule, sizeof f->rule, "%s", d.text);
+        else
+            snprintf(f->rule, sizeof f->rule, "allowed when asked");
+        f->exact = d.exact;
+        dial(b, f);
+        return;
+    }
+    hint_for(b, f, &d, hint, sizeof hint);
+    refuse(b, f, VERDICT_DENY, f->rule, how == ASK_DENIED ? "denied when asked" : "nobody answered when asked", hint, EACCES);
+    flow_free(f);
+}
+
+static void on_question(json_t *msg, void *arg)
+{
+    link_send_ctrl(linkev_link(((struct broker *)arg)->supervisor), msg);
+}
+
+static const struct asks_ops asks_ops = {on_question, on_released};
 
 static void on_name_ask(struct broker *b, const struct ask *ask)
 {
@@ -869,7 +971,31 @@ static void on_ctrl(struct linkev *c, json_t *msg, void *arg)
 {
     struct broker *b = arg;
     const char *op = json_string_value(json_object_get(msg, "op"));
-    if (!op || strcmp(op, "stats") != 0)
+    json_t *more = NULL;
+    struct err e = {0};
+    int rc = 0;
+    if (!op)
+        return;
+    if (strcmp(op, "askers") == 0) {
+        asks_set_watchers(b->asks, (unsigned)json_integer_value(json_object_get(msg, "count")));
+        return;
+    }
+    if (strcmp(op, "answer") == 0) {
+        rc = asks_answer(b->asks, json_integer_value(json_object_get(msg, "ask")), json_is_true(json_object_get(msg, "allow")), &e);
+    } else if (strcmp(op, "grant") == 0) {
+        const char *rule = json_string_value(json_object_get(msg, "rule"));
+        rc = asks_grant(b->asks, rule ? rule : "", &e);
+    }
+    if (strcmp(op, "answer") == 0 || strcmp(op, "grant") == 0) {
+        more = json_pack("{s:s, s:O, s:b}", "op", "reply", "id", json_object_get(msg, "id"), "ok", rc == 0);
+        if (rc < 0) {
+            json_object_set_new(more, "error", json_string(e.text));
+            json_object_set_new(more, "status", json_integer(e.status));
+        }
+        link_send_ctrl(linkev_link(c), more);
+        return;
+    }
+    if (strcmp(op, "stats") != 0)
         return;
     link_send_ctrl(linkev_link(c),
                    json_pack("{s:s, s:O, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "op", "reply", "id",
@@ -904,10 +1030,11 @@ static int start(struct broker *b, struct err *e)
     b->dialer = dialer_new(b->base);
     b->supervisor = linkev_new(b->base, FD_SUPERVISOR, &link_ops, b);
     b->policy = policy_load(b->sandbox);
+    b->asks = asks_new(b->base, &asks_ops, b);
     b->secrets = broker_secrets_new(b->sandbox);
     secrets = path_in(PATH_DATA, e, "secrets");
     services = path_asset("services", e);
-    if (!b->secrets || !secrets || !services || path_mkdirs(secrets, 0700, e) < 0)
+    if (!b->secrets || !b->asks || !secrets || !services || path_mkdirs(secrets, 0700, e) < 0)
         goto out;
     b->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (!b->dialer || !b->supervisor || !b->policy || b->watch_fd < 0) {

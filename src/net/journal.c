@@ -21,7 +21,8 @@ struct slot {
 
 struct journal {
     struct decisions *store;
-    struct event *timer;
+    struct event *timer, *sweep;
+    int days;
     struct slot slots[SLOTS];
     int64_t second, rows, dropped;
     struct log_rate complaint;
@@ -59,6 +60,28 @@ static void write_dropped(struct journal *j)
                                .reason = "too many different refusals in a second"};
     if (j->dropped && journal_write(j, &row) == 0)
         j->dropped = 0;
+}
+
+#define SWEEP_S 600
+
+/* Old rows go a few at a time, with pauses: decisions wait for the file. */
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+    struct journal *j = arg;
+    struct timeval later = {SWEEP_S, 0}, soon = {0, 100000};
+    (void)fd;
+    (void)what;
+    int64_t before = j->days ? wall_ms() - (int64_t)j->days * 86400000 : 0;
+    evtimer_add(j->sweep, decisions_expire(j->store, before) ? &soon : &later);
+}
+
+void journal_set_limits(struct journal *j, int64_t rows, int days)
+{
+    struct timeval soon = {1, 0};
+    if (rows > 0)
+        decisions_set_limit(j->store, rows);
+    j->days = days;
+    evtimer_add(j->sweep, &soon);
 }
 
 static void arm(struct journal *j)
@@ -139,7 +162,8 @@ struct journal *journal_new(struct event_base *base, const char *path, struct er
     }
     j->store = decisions_open(path, e);
     j->timer = evtimer_new(base, on_timer, j);
-    if (!j->store || !j->timer) {
+    j->sweep = evtimer_new(base, on_sweep, j);
+    if (!j->store || !j->timer || !j->sweep) {
         journal_free(j);
         return NULL;
     }
@@ -157,6 +181,8 @@ void journal_free(struct journal *j)
         write_dropped(j);
     if (j->timer)
         event_free(j->timer);
+    if (j->sweep)
+        event_free(j->sweep);
     decisions_close(j->store);
     free(j);
 }

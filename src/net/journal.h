@@ -17,6 +17,9 @@ struct journal;
 struct journal *journal_new(struct event_base *base, const char *path, struct err *e);
 void journal_free(struct journal *j);
 
+/* rows: kept at most; days: kept at most, 0: any age. */
+void journal_set_limits(struct journal *j, int64_t rows, int days);
+
 /* Writes now.  -1: the row could not be written, so what it speaks of must not happen. */
 int journal_write(struct journal *j, struct decision_row *row);
 /* A refusal; may be coalesced. */

@@ -13,7 +13,7 @@ enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 #define RTO_MAX 5000
 #define RETRIES_MAX 12          /* about 40 s without any answer of the guest */
 #define FIN_WAIT_MS 60000       /* we closed, the guest does not: it had its time */
-#define PENDING_MS 40000        /* the broker's own limits end a dial long before */
+#define PENDING_MS 170000       /* the broker's own limits (a dial, or somebody who is asked) end it before */
 
 enum state { PENDING, SYN_RCVD, OPEN, GONE };
 

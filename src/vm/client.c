@@ -1,5 +1,6 @@
 #include "vm/client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,7 +17,15 @@ struct client {
     struct client *next;
     struct clients *owner;
     struct linkev *ev;
-    bool watches;
+    bool watches, asks; /* asks: it is told of questions (net/broker_ask.h), and can answer them */
+    unsigned serial;
+};
+
+/* A request that the broker answers. */
+struct forwarded {
+    struct clients *owner;
+    unsigned serial;
+    json_int_t id;
 };
 
 struct clients {
@@ -25,7 +34,8 @@ struct clients {
     char *path;
     struct event *accept_ev, *tell_timer;
     struct client *list;
-    unsigned count;
+    unsigned count, serial;
+    json_t *questions; /* by number, as the broker told them */
 };
 
 static struct link *link_of(struct client *c)
@@ -98,12 +108,104 @@ static void op_text(struct client *c, const json_t *msg)
     sessions_text(c->owner->s->sessions, link_of(c), msg);
 }
 
+/* ---- questions of the broker ---- */
+
+static void to_broker(struct supervisor *s, json_t *msg)
+{
+    struct helper *h = &s->helpers[ROLE_BROKER];
+    if (h->link && h->ctl)
+        link_send_ctrl(linkev_link(h->link), msg);
+    else
+        json_decref(msg);
+}
+
+static void tell_askers(struct clients *cs)
+{
+    int n = 0;
+    for (struct client *c = cs->list; c; c = c->next)
+        n += c->asks;
+    to_broker(cs->s, json_pack("{s:s, s:i}", "op", "askers", "count", n));
+}
+
+static void op_asks(struct client *c, const json_t *msg)
+{
+    struct clients *cs = c->owner;
+    json_t *list = json_array(), *q;
+    const char *key;
+    json_object_foreach(cs->questions, key, q)
+        json_array_append(list, q);
+    ctl_reply(link_of(c), id_of(msg), NULL, json_pack("{s:o}", "asks", list));
+    if (json_is_true(json_object_get(msg, "watch")) && !c->asks) {
+        c->asks = true;
+        tell_askers(cs);
+    }
+}
+
+static void on_broker_reply(void *arg, const json_t *reply, const char *error)
+{
+    struct forwarded *f = arg;
+    struct err e = {0};
+    struct client *c = f->owner->list;
+    while (c && c->serial != f->serial)
+        c = c->next;
+    if (error)
+        err_set(&e, reply ? (int)json_integer_value(json_object_get(reply, "status")) : STATUS_FAILED, "%s", error);
+    if (c)
+        ctl_reply(link_of(c), f->id, error ? &e : NULL, NULL);
+    free(f);
+}
+
+/* Answers and grants are the broker's matter. */
+static void op_forward(struct client *c, const json_t *msg)
+{
+    struct supervisor *s = c->owner->s;
+    struct helper *h = &s->helpers[ROLE_BROKER];
+    struct forwarded *f = calloc(1, sizeof *f);
+    struct err e;
+    json_t *copy = json_copy((json_t *)msg);
+    if (f)
+        *f = (struct forwarded){c->owner, c->serial, id_of(msg)};
+    if (!f || !h->link || !h->ctl) {
+        json_decref(copy);
+        free(f);
+    } else if (ctl_send(h->ctl, linkev_link(h->link), copy, 5000, on_broker_reply, f) == 0) {
+        return;
+    } else {
+        free(f);
+    }
+    err_set(&e, STATUS_FAILED, "the broker of %s does not answer", s->name);
+    ctl_reply(link_of(c), id_of(msg), &e, NULL);
+}
+
+void clients_question(struct clients *cs, json_t *msg)
+{
+    char key[32];
+    const char *op = json_string_value(json_object_get(msg, "op"));
+    if (!cs)
+        return;
+    snprintf(key, sizeof key, "%lld", (long long)json_integer_value(json_object_get(msg, "ask")));
+    if (strcmp(op, "ask") == 0)
+        json_object_set(cs->questions, key, msg);
+    else
+        json_object_del(cs->questions, key);
+    for (struct client *c = cs->list; c; c = c->next)
+        if (c->asks)
+            link_send_ctrl(link_of(c), json_incref(msg));
+    clients_changed(cs);
+}
+
+unsigned clients_questions(const struct clients *cs)
+{
+    return cs ? (unsigned)json_object_size(cs->questions) : 0;
+}
+
 static const struct {
     const char *op;
     void (*run)(struct client *c, const json_t *msg);
 } ops_table[] = {
     {"status", op_status}, {"watch", op_watch},   {"stop", op_stop},     {"exec", op_exec}, {"attach", op_attach},
     {"resize", op_resize}, {"detach", op_detach}, {"signal", op_signal}, {"kill", op_signal}, {"text", op_text},
+    {"asks", op_asks},     {"answer", op_forward}, {"grant", op_forward},
 };
 
 static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
@@ -150,6 +252,8 @@ static void drop(struct client *c)
         }
     sessions_client_gone(cs->s->sessions, link_of(c));
     linkev_free(c->ev);
+    if (c->asks)
+        tell_askers(cs);
     free(c);
 }
 
@@ -181,6 +285,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
         close(peer);
         return;
     }
+    c->serial = ++cs->serial;
     c->next = cs->list;
     cs->list = c;
     cs->count++;
@@ -192,6 +297,7 @@ struct clients *clients_new(struct supervisor *s, struct err *e)
     if (!cs)
         return NULL;
     cs->s = s;
+    cs->questions = json_object();
     cs->fd = -1;
     cs->path = path_socket(s->name, e);
     if (!cs->path)
@@ -226,6 +332,7 @@ void clients_free(struct clients *cs)
     }
     if (cs->fd >= 0)
         close(cs->fd);
+    json_decref(cs->questions);
     free(cs->path);
     free(cs);
 }

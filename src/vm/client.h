@@ -21,4 +21,9 @@ void clients_free(struct clients *c);
 /* The status changed: those who watch are told, at most ten times a second. */
 void clients_changed(struct clients *c);
 
+/* The broker asks something (op "ask"), or does not any more ("asked"): those who answer questions are told. */
+void clients_question(struct clients *c, json_t *msg);
+/* How many are open. */
+unsigned clients_questions(const struct clients *c);
+
 #endif

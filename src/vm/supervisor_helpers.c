@@ -126,6 +126,8 @@ static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
         const char *why = json_string_value(json_object_get(msg, "error"));
         if (!json_is_true(json_object_get(msg, "ok")))
             supervisor_notice(s, why ? why : "the policy cannot be read: everything is denied");
+    } else if (h->role == ROLE_BROKER && op && (strcmp(op, "ask") == 0 || strcmp(op, "asked") == 0)) {
+        clients_question(s->clients, msg);
     } else if (h->role == ROLE_BROKER && op && strcmp(op, "secrets") == 0) {
         on_secrets(s, msg);
     } else {

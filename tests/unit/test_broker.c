@@ -226,6 +226,9 @@ static void start_broker(void)
     char hello[256];
     ssize_t n = recv(sup, hello, sizeof hello - 1, 0);
     assert_true(n > 8);
+    /* Then net is told of the sentinels, of which there are none. */
+    struct answer first;
+    assert_true(recv(net, &first, sizeof first, 0) == sizeof first && first.kind == ANSWER_SENTINEL);
 }
 
 static int set_up(void **state)
@@ -889,6 +892,194 @@ static void mismatch_and_refused_packets(void **state)
     close(fd);
 }
 
+/* ---- ask mode ---- */
+
+static void to_broker(const char *json)
+{
+    size_t n = strlen(json);
+    unsigned char frame[512] = {(unsigned char)n, (unsigned char)(n >> 8)};
+    frame[4] = 1; /* FRAME_CTRL */
+    memcpy(frame + 8, json, n);
+    assert_int_equal(send(sup, frame, 8 + n, MSG_NOSIGNAL), 8 + n);
+}
+
+/* Reads what the broker says until it holds the text. */
+static char *until(const char *text)
+{
+    static char all[16384];
+    size_t len = 0;
+    struct pollfd p = {sup, POLLIN, 0};
+    while (!memmem(all, len, text, strlen(text))) {
+        if (poll(&p, 1, 15000) != 1 || len >= sizeof all - 1)
+            fail_msg("the broker did not say %s", text);
+        ssize_t n = recv(sup, all + len, sizeof all - 1 - len, 0);
+        assert_true(n > 0);
+        len += (size_t)n;
+    }
+    for (size_t i = 0; i < len; i++)
+        if (!all[i])
+            all[i] = ' ';
+    all[len] = '\0';
+    return all;
+}
+
+static long question(void)
+{
+    char *at = strstr(until("\"op\":\"ask\""), "\"ask\":");
+    if (!at)
+        at = strstr(until("\"left_ms\""), "\"ask\":");
+    assert_non_null(at);
+    return strtol(at + 6, NULL, 10);
+}
+
+static void answer_question(long number, bool allow)
+{
+    char text[128];
+    snprintf(text, sizeof text, "{\"op\":\"answer\",\"id\":9,\"ask\":%ld,\"allow\":%s}", number, allow ? "true" : "false");
+    to_broker(text);
+}
+
+#define ASKING "{\"version\": 1, \"posture\": \"locked-down\", \"ask\": true, \"rules\": [" \
+               "{\"id\": \"d\", \"action\": \"deny\", \"target\": \"ads.example.com\"}]}"
+
+static void asked_and_answered(void **state)
+{
+    int fd;
+    (void)state;
+    put_policy(ASKING);
+    start_broker();
+    /* Without anybody to be asked the answer is no, and at once. */
+    assert_string_equal(ask("public.example.com", 443).hint, "sbx policy allow network box public.example.com");
+    to_broker("{\"op\":\"askers\",\"count\":1}");
+    struct ask a = target("public.example.com", 443), b = target("public.example.com", 443);
+    tell(&a);
+    tell(&b);
+    long number = question();
+    /* What a rule denies is not asked about, and what is asked holds up nothing else. */
+    expect("ads.example.com", 443, VERDICT_DENY);
+    answer_question(number, true);
+    for (int i = 0; i < 2; i++) { /* one answer for all that wait */
+        struct answer r = hear(&fd);
+        assert_int_equal(r.verdict, VERDICT_ALLOW);
+        close(fd);
+        a.kind = ASK_DONE;
+        a.id = r.id;
+        tell(&a);
+    }
+    until("\"ok\":true");
+    /* It was for once. */
+    a = target("public.example.com", 443);
+    tell(&a);
+    answer_question(question(), false);
+    assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
+    /* Who said no is not asked the same again at once. */
+    expect("public.example.com", 443, VERDICT_DENY);
+    /* An answer to what was not asked. */
+    to_broker("{\"op\":\"answer\",\"id\":5,\"ask\":777,\"allow\":true}");
+    until("not open any more");
+    stop_broker();
+    struct found f = logged("public.example.com", "allow");
+    assert_int_equal(f.open, 2);
+    assert_string_equal(f.rule, "allowed when asked");
+    assert_string_equal(logged("public.example.com", "deny").reason, "denied when asked a moment ago");
+}
+
+static void asked_and_ruled(void **state)
+{
+    int fd;
+    (void)state;
+    put_policy(ASKING);
+    start_broker();
+    to_broker("{\"op\":\"askers\",\"count\":1}");
+    struct ask a = target("public.example.com", 443), b = target("other.example.com", 443), c = target("v6.example.com", 443);
+    tell(&a);
+    tell(&b);
+    tell(&c);
+    until("v6.example.com");
+    /* Rules answer as well. */
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"ask\": true, \"rules\": ["
+               "{\"id\": \"d\", \"action\": \"deny\", \"target\": \"other.example.com\"},"
+               "{\"id\": \"a\", \"action\": \"allow\", \"target\": \"public.example.com\"}]}");
+    for (int i = 0; i < 2; i++) {
+        struct answer r = hear(&fd);
+        assert_int_equal(r.verdict, r.id == a.id ? VERDICT_ALLOW : VERDICT_DENY);
+        if (fd >= 0)
+            close(fd);
+    }
+    /* The guest gives up; the one who was asked goes away: nothing hangs. */
+    c.kind = ASK_CANCEL;
+    tell(&c);
+    a = target("dead.example.com", 443);
+    tell(&a);
+    until("dead.example.com");
+    to_broker("{\"op\":\"askers\",\"count\":0}");
+    assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
+    assert_string_equal(logged("dead.example.com", "deny").reason, "nobody answered when asked");
+}
+
+static void unanswered_is_denied(void **state)
+{
+    int fd;
+    (void)state;
+    put_config("{\"net.ask_seconds\": 5}");
+    put_policy(ASKING);
+    start_broker();
+    to_broker("{\"op\":\"askers\",\"count\":2}");
+    struct ask a = target("public.example.com", 443);
+    tell(&a);
+    assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
+    until("unanswered");
+    assert_int_equal(sh->resolved, 0);
+}
+
+static void questions_are_bounded(void **state)
+{
+    int fd, denied = 0;
+    char name[40];
+    (void)state;
+    put_policy(ASKING);
+    start_broker();
+    to_broker("{\"op\":\"askers\",\"count\":1}");
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "n%d.example.com", i);
+        struct ask a = target(name, 443);
+        tell(&a);
+    }
+    while (denied < 84) {
+        assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
+        denied++;
+    }
+    /* Metadata is no question, and an inner address does not open by the name that somebody allowed. */
+    expect("metadata.google.internal", 80, VERDICT_DENY);
+    to_broker("{\"op\":\"askers\",\"count\":0}");
+    for (int i = 0; i < 16; i++)
+        assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
+    to_broker("{\"op\":\"askers\",\"count\":1}");
+    struct ask a = target("private.example.com", 80);
+    tell(&a);
+    while (!strstr(until("\"op\""), "private.example.com"))
+        continue;
+    answer_question(17, true);
+    assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
+    assert_int_equal(sh->connects, 0);
+}
+
+static void once(void **state)
+{
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\"}");
+    start_broker();
+    expect("public.example.com", 443, VERDICT_DENY);
+    to_broker("{\"op\":\"grant\",\"id\":3,\"rule\":\"public.example.com\"}");
+    until("\"ok\":true");
+    expect("other.example.com", 443, VERDICT_DENY);
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    expect("public.example.com", 443, VERDICT_DENY);
+    to_broker("{\"op\":\"grant\",\"id\":4,\"rule\":\"*.com\"}");
+    until("public suffix");
+    assert_string_equal(logged("public.example.com", "allow").rule, "allowed once");
+}
+
 int main(void)
 {
     sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -902,6 +1093,7 @@ int main(void)
         T(threat_55_certificates_only_for_what_was_asked), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
         T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection), T(mismatch_and_refused_packets),
+        T(asked_and_answered), T(asked_and_ruled), T(unanswered_is_denied), T(questions_are_bounded), T(once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

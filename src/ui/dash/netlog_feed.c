@@ -18,12 +18,13 @@
 #define QUEUE_MAX 4        /* batches that wait for the event loop */
 #define SETTLE_MS 60       /* writes of a moment are read together */
 #define SOURCES_MAX 1024
+#define NAME_ROOM 72
 
 /* Rows with their texts, as the thread hands them over. */
 struct batch {
     struct batch *next;
     struct decision_row rows[BATCH_ROWS];
-    char box[BATCH_ROWS][72];
+    char box[BATCH_ROWS][NAME_ROOM];
     size_t n;
     char *text;
     size_t len, cap;
@@ -31,7 +32,7 @@ struct batch {
 };
 
 struct source {
-    char name[72];
+    char name[NAME_ROOM];
     struct decisions *log;
     struct decisions_walk *walk;
     const struct decision_row *row; /* the next one of the walk */
@@ -76,7 +77,7 @@ static void source_open(struct netlog_feed *f, struct source *s)
 {
     char path[4096];
     struct stat st;
-    snprintf(path, sizeof path, "%s/%s/log.db", f->dir, s->name);
+    snprintf(path, sizeof path, "%.3900s/%s/log.db", f->dir, s->name);
     if (stat(path, &st) < 0)
         return;
     if (s->log && (st.st_dev != s->dev || st.st_ino != s->ino)) {
@@ -89,7 +90,7 @@ static void source_open(struct netlog_feed *f, struct source *s)
         s->ino = st.st_ino;
     }
     /* The file is watched, not its folder: there lies the disk as well, which is written all the time. */
-    snprintf(path, sizeof path, "%s/%s/log.db-wal", f->dir, s->name);
+    snprintf(path, sizeof path, "%.3900s/%s/log.db-wal", f->dir, s->name);
     s->wal_watch = inotify_add_watch(f->notify, path, IN_MODIFY | IN_DELETE_SELF);
 }
 
@@ -101,7 +102,7 @@ static struct source *source_of(struct netlog_feed *f, const char *name)
     struct source *s = f->nsources < SOURCES_MAX ? calloc(1, sizeof *s) : NULL;
     if (!s)
         return NULL;
-    snprintf(s->name, sizeof s->name, "%s", name);
+    snprintf(s->name, sizeof s->name, "%.71s", name);
     f->sources[f->nsources++] = s;
     return s;
 }
@@ -114,13 +115,13 @@ static void scan(struct netlog_feed *f)
         f->sources[i]->seen = false;
     for (struct dirent *e; d && (e = readdir(d));) {
         char path[4096];
-        if (e->d_name[0] == '.' || strlen(e->d_name) >= sizeof f->sources[0]->name)
+        if (e->d_name[0] == '.' || strlen(e->d_name) >= NAME_ROOM)
             continue;
         struct source *s = source_of(f, e->d_name);
         if (!s)
             continue;
         s->seen = true;
-        snprintf(path, sizeof path, "%s/%s", f->dir, e->d_name);
+        snprintf(path, sizeof path, "%.3900s/%.71s", f->dir, e->d_name);
         s->dir_watch = inotify_add_watch(f->notify, path, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR);
         source_open(f, s);
     }

@@ -1,0 +1,226 @@
+/* All that is known of one row of the network log, and what would happen now: why, or why not. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/paths.h"
+#include "ui/dash/app.h"
+#include "ui/dash/netlog_pane.h"
+#include "ui/dash/paint.h"
+#include "ui/dash/task.h"
+
+struct details {
+    struct pane pane;
+    struct netlog_row row; /* its texts are ours */
+    char *texts[7];
+    char addr[64], reason[400];
+    int64_t flow;
+    char now[900];
+    struct task *task;
+    long scroll, lines;
+};
+
+static struct details *self(struct pane *p)
+{
+    return (struct details *)p;
+}
+
+/* What the pane does not keep in memory. One row by its key: no matter of time. */
+static void look_up(struct details *d)
+{
+    char *path = path_sandbox(d->row.box, "log.db", NULL);
+    struct decisions *log = path ? decisions_read(path, NULL) : NULL;
+    struct decisions_walk *w = log ? decisions_walk(log, d->row.seq - 1, 0) : NULL;
+    const struct decision_row *r = w ? decisions_next(w) : NULL;
+    if (r && r->seq == d->row.seq) {
+        snprintf(d->addr, sizeof d->addr, "%.63s", r->addr);
+        snprintf(d->reason, sizeof d->reason, "%.399s", r->reason);
+        d->flow = r->flow;
+    }
+    decisions_stop(w);
+    decisions_close(log);
+    free(path);
+}
+
+static void on_done(const struct task_end *end, void *arg)
+{
+    struct details *d = arg;
+    json_t *o = json_loads(end->out, 0, NULL);
+    const char *verdict = json_string_value(json_object_get(o, "verdict")), *by = json_string_value(json_object_get(o, "by"));
+    const char *fix = json_string_value(json_object_get(o, "fix")), *note = json_string_value(json_object_get(o, "note"));
+    d->task = NULL;
+    if (verdict && by)
+        snprintf(d->now, sizeof d->now, "%s, by %s%s%s%s%s", strcmp(verdict, "allow") == 0 ? "it would be allowed" : "it would be denied", by,
+                 note ? "\n" : "", note ? note : "", fix ? "\nto change that: " : "", fix ? fix : "");
+    else
+        snprintf(d->now, sizeof d->now, "%.500s", end->error);
+    json_decref(o);
+    pane_dirty(&d->pane);
+}
+
+static const struct task_ops ops = {.done = on_done};
+
+static void ask_now(struct details *d)
+{
+    char target[300];
+    if (!d->row.host[0])
+        return;
+    snprintf(target, sizeof target, strchr(d->row.host, ':') ? "[%.250s]:%d" : "%.250s:%d", d->row.host, d->row.port ? d->row.port : 443);
+    char method[32] = "", *path = strchr(d->row.request, ' ') ? strchr(d->row.request, ' ') + 1 : NULL;
+    snprintf(method, sizeof method, "%.*s", (int)strcspn(d->row.request, " "), d->row.request);
+    const char *argv[12] = {"policy", "check", "--json", "--sandbox", d->row.box, target};
+    if (path && method[0]) {
+        argv[6] = "--method";
+        argv[7] = method;
+        argv[8] = "--path";
+        argv[9] = path;
+    }
+    d->task = task_run(d->pane.app, argv, NULL, 0, &ops, d, NULL);
+}
+
+static int field(struct details *d, WINDOW *w, int y, const char *label, enum style s, const char *value)
+{
+    int shown = y - (int)d->scroll, cols = d->pane.cols;
+    if (!value || !value[0])
+        return y;
+    int rows = paint_wrap(NULL, 0, 14, cols - 16, 40, s, value);
+    if (rows < 1)
+        rows = 1;
+    if (shown >= 0 && shown < d->pane.rows) {
+        paint_text(w, shown, 2, 11, ST_DIM, label);
+        paint_wrap(w, shown, 14, cols - 16, d->pane.rows - shown, s, value);
+    }
+    return y + rows;
+}
+
+static void draw(struct pane *p, WINDOW *w, bool focus)
+{
+    struct details *d = self(p);
+    const struct netlog_row *r = &d->row;
+    char text[700], from[40];
+    int y = 0;
+    time_t t = (time_t)(r->time_ms / 1000);
+    struct tm tm;
+    (void)focus;
+    strftime(text, sizeof text, "%A, %d %B %Y, %H:%M:%S", localtime_r(&t, &tm));
+    if (r->first_ms != r->time_ms) {
+        time_t f = (time_t)(r->first_ms / 1000);
+        strftime(from, sizeof from, "%d %b %H:%M:%S", localtime_r(&f, &tm));
+        size_t n = strlen(text);
+        snprintf(text + n, sizeof text - n, " (since %s)", from);
+    }
+    y = field(d, w, y, "When", ST_TEXT, text);
+    y = field(d, w, y, "Sandbox", ST_TEXT, r->box);
+    y = field(d, w, y, "Verdict", strcmp(r->verdict, "allow") == 0 ? ST_ALLOW : strcmp(r->verdict, "deny") == 0 ? ST_DENY : ST_WARN, r->verdict);
+    snprintf(text, sizeof text, strchr(r->host, ':') ? "[%s]:%d (%s)" : "%s:%d (%s)", r->host, r->port, r->proto);
+    y = field(d, w, y, "Asked for", ST_STRONG, r->host[0] ? text : r->kind);
+    y = field(d, w, y, "Request", ST_TEXT, r->request);
+    y = field(d, w, y, "Dialled", ST_TEXT, d->addr);
+    y = field(d, w, y, "Decided by", ST_TEXT, r->rule);
+    y = field(d, w, y, "Because", ST_TEXT, d->reason);
+    if (r->bytes_up || r->bytes_down || r->duration_ms >= 0) {
+        char up[32], down[32];
+        paint_kib((r->bytes_up + 1023) / 1024, up, sizeof up);
+        paint_kib((r->bytes_down + 1023) / 1024, down, sizeof down);
+        if (r->duration_ms >= 0)
+            snprintf(text, sizeof text, "%s up, %s down, in %.1f s", up, down, (double)r->duration_ms / 1000);
+        else
+            snprintf(text, sizeof text, "%s up, %s down", up, down);
+        y = field(d, w, y, "Carried", ST_TEXT, text);
+    } else if (r->open) {
+        y = field(d, w, y, "Carried", ST_DIM, "the connection is open");
+    }
+    if (r->count > 1) {
+        snprintf(text, sizeof text, "%lld times", (long long)r->count);
+        y = field(d, w, y, "Seen", ST_TEXT, text);
+    }
+    snprintf(text, sizeof text, "%s, row %lld of its log", r->kind, (long long)r->seq);
+    y = field(d, w, y, "Kind", ST_DIM, text);
+    y = field(d, w, y + 1, "Now", ST_TEXT, d->now[0] ? d->now : d->task ? "asking ..." : "");
+    d->lines = y;
+}
+
+static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
+{
+    (void)p;
+    *rows = max_rows < 18 ? max_rows : 18;
+    *cols = max_cols < 84 ? max_cols : 84;
+}
+
+static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
+{
+    (void)p;
+    snprintf(left, left_cap, "What happened");
+    snprintf(right, right_cap, "a allow   d deny   Esc close");
+}
+
+static bool key(struct pane *p, const struct input *in)
+{
+    struct details *d = self(p);
+    if (in->type != INPUT_KEY)
+        return true;
+    if (in->key == K_ESC || in->key == 'q' || in->key == K_ENTER) {
+        app_pop(p->app, p);
+    } else if (in->key == 'a' || in->key == 'd') {
+        struct app *a = p->app;
+        struct pane *form = netlog_form_new(a, &d->row, in->key == 'd');
+        if (form) {
+            app_pop(a, p);
+            app_push(a, form);
+        }
+    } else if (in->key == K_DOWN || in->key == 'j') {
+        d->scroll += d->scroll + p->rows < d->lines;
+        pane_dirty(p);
+    } else if (in->key == K_UP || in->key == 'k') {
+        d->scroll -= d->scroll > 0;
+        pane_dirty(p);
+    }
+    return true;
+}
+
+static bool action(struct pane *p, const char *what)
+{
+    struct input in = {.type = INPUT_KEY};
+    const char *name = strchr(what, '.') ? strchr(what, '.') + 1 : what;
+    in.key = strcmp(name, "cancel") == 0 || strcmp(name, "close") == 0 || strcmp(name, "accept") == 0 ? K_ESC
+             : strcmp(name, "next") == 0 || strcmp(name, "down") == 0                                ? K_DOWN
+             : strcmp(name, "previous") == 0 || strcmp(name, "up") == 0                              ? K_UP
+                                                                                                     : K_NONE;
+    return in.key != K_NONE && key(p, &in);
+}
+
+static void details_free(struct pane *p)
+{
+    struct details *d = self(p);
+    task_forget(d->task);
+    for (size_t i = 0; i < sizeof d->texts / sizeof *d->texts; i++)
+        free(d->texts[i]);
+    free(d);
+}
+
+static const struct pane_class class = {.name = "details", .modal = true, .draw = draw, .key = key, .action = action, .title = title,
+                                        .want = want, .free = details_free};
+
+struct pane *netlog_details_new(struct app *a, const struct netlog_row *row)
+{
+    struct details *d = calloc(1, sizeof *d);
+    if (!d)
+        return NULL;
+    d->pane.class = &class;
+    d->pane.app = a;
+    d->row = *row;
+    const char **own[] = {&d->row.box, &d->row.host, &d->row.kind, &d->row.proto, &d->row.verdict, &d->row.rule, &d->row.request};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        d->texts[i] = strdup(*own[i]);
+        if (!d->texts[i]) {
+            details_free(&d->pane);
+            return NULL;
+        }
+        *own[i] = d->texts[i];
+    }
+    look_up(d);
+    ask_now(d);
+    return &d->pane;
+}

@@ -1,0 +1,576 @@
+#include "ui/dash/netlog_pane.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/paths.h"
+#include "ui/dash/app.h"
+#include "ui/dash/model.h"
+#include "ui/dash/netlog_feed.h"
+#include "ui/dash/paint.h"
+
+#define HISTORY_ROWS 500000 /* of each log */
+
+enum typing { TYPING_NOTHING, TYPING_FILTER, TYPING_SEARCH, TYPING_TIME };
+
+struct log_pane {
+    struct pane pane;
+    struct netlog *log;
+    struct netlog_view *view;
+    struct netlog_feed *feed;
+    char error[256];
+    bool history_done;
+    bool all;                  /* every sandbox, not the selected one alone */
+    char box[80];              /* the selected one */
+    char filter[200];          /* in force */
+    unsigned verdict;          /* 0 all, 1 denied, 2 allowed, 3 failed */
+    enum typing typing;
+    char text[200], before[200];
+    char search[128];
+    size_t top;
+    int64_t clicked_ms;
+    size_t clicked;
+};
+
+static const char *const verdicts[] = {"", "deny", "allow", "fail"};
+
+static struct log_pane *self(struct pane *p)
+{
+    return (struct log_pane *)p;
+}
+
+/* ---- what is shown ---- */
+
+static void apply(struct log_pane *l)
+{
+    char text[256];
+    snprintf(text, sizeof text, "%s%s %s", l->verdict ? "verdict:" : "", verdicts[l->verdict],
+             l->typing == TYPING_FILTER ? l->text : l->filter);
+    netlog_view_filter(l->view, text, l->all || !l->box[0] ? NULL : l->box);
+    pane_dirty(&l->pane);
+}
+
+static void on_row(const char *box, const struct decision_row *row, void *arg)
+{
+    netlog_add(((struct log_pane *)arg)->log, box, row);
+}
+
+static void on_batch(bool history_done, void *arg)
+{
+    struct log_pane *l = arg;
+    l->history_done |= history_done;
+    pane_dirty(&l->pane);
+}
+
+static enum style verdict_style(const struct netlog_row *r)
+{
+    return strcmp(r->verdict, "allow") == 0 ? ST_ALLOW : strcmp(r->verdict, "deny") == 0 ? ST_DENY : ST_WARN;
+}
+
+static const char *verdict_glyph(const struct netlog_row *r)
+{
+    return strcmp(r->verdict, "allow") == 0  ? app_glyph("\xe2\x9c\x93", "+")
+           : strcmp(r->verdict, "deny") == 0 ? app_glyph("\xe2\x9c\x97", "x")
+                                             : app_glyph("\xe2\x80\xa2", "!");
+}
+
+static void amount(int64_t n, char *out, size_t cap)
+{
+    static const char units[] = "BKMGT";
+    double v = (double)n;
+    unsigned u = 0;
+    while (v >= 1000 && units[u + 1]) {
+        v /= 1024;
+        u++;
+    }
+    snprintf(out, cap, u && v < 10 ? "%.1f%c" : "%.0f%c", v, units[u]);
+}
+
+static void bytes_text(const struct netlog_row *r, char *out, size_t cap)
+{
+    char up[16], down[16];
+    if (r->open && !r->bytes_up && !r->bytes_down) {
+        snprintf(out, cap, "%s", app_glyph("\xe2\x80\xa6", "..."));
+        return;
+    }
+    if (!r->bytes_up && !r->bytes_down) {
+        out[0] = '\0';
+        return;
+    }
+    amount(r->bytes_up, up, sizeof up);
+    amount(r->bytes_down, down, sizeof down);
+    snprintf(out, cap, "%s/%s", up, down);
+}
+
+static void when_text(int64_t ms, char *out, size_t cap)
+{
+    time_t t = (time_t)(ms / 1000), now = time(NULL);
+    struct tm tm, today;
+    localtime_r(&t, &tm);
+    localtime_r(&now, &today);
+    bool same = tm.tm_yday == today.tm_yday && tm.tm_year == today.tm_year;
+    strftime(out, cap, same ? "%H:%M:%S" : "%d %b %H", &tm);
+}
+
+struct columns {
+    int when, box, verdict, host, request, rule, bytes, count; /* widths; 0: not shown */
+};
+
+static void lay_out(const struct log_pane *l, int cols, struct columns *c)
+{
+    memset(c, 0, sizeof *c);
+    c->when = 9;
+    c->verdict = cols >= 60 ? 8 : 2;
+    c->box = l->all ? (cols >= 120 ? 16 : cols >= 70 ? 11 : 0) : 0;
+    c->bytes = cols >= 76 ? 12 : 0;
+    c->count = netlog_view_grouped(l->view) ? 8 : cols >= 50 ? 6 : 0;
+    int rest = cols - c->when - c->verdict - c->box - c->bytes - c->count;
+    if (rest < 30) {
+        c->host = rest;
+        return;
+    }
+    if (rest >= 90 && !netlog_view_grouped(l->view)) {
+        c->host = rest * 36 / 100;
+        c->request = rest * 34 / 100;
+    } else {
+        c->host = rest * 58 / 100;
+    }
+    c->rule = rest - c->host - c->request;
+}
+
+static int cell(WINDOW *w, int y, int x, int width, enum style s, const char *text)
+{
+    if (width > 0)
+        paint_text(w, y, x, width - 1, s, text);
+    return x + width;
+}
+
+static void draw_head(const struct log_pane *l, WINDOW *w, const struct columns *c)
+{
+    int x = 0;
+    x = cell(w, 0, x, c->when, ST_DIM, netlog_view_grouped(l->view) ? "LAST" : "TIME");
+    x = cell(w, 0, x, c->box, ST_DIM, "SANDBOX");
+    x = cell(w, 0, x, c->verdict, ST_DIM, c->verdict > 2 ? "VERDICT" : "");
+    x = cell(w, 0, x, c->host, ST_DIM, "HOST");
+    x = cell(w, 0, x, c->request, ST_DIM, "REQUEST");
+    x = cell(w, 0, x, c->rule, ST_DIM, "RULE");
+    x = cell(w, 0, x, c->count, ST_DIM, "COUNT");
+    cell(w, 0, x, c->bytes, ST_DIM, "UP/DOWN");
+}
+
+static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct columns *c, const struct netlog_row *r)
+{
+    char when[32], host[300], count[24] = "", bytes[40], verdict[24];
+    int x = 0;
+    when_text(r->time_ms, when, sizeof when);
+    if (!r->host[0])
+        snprintf(host, sizeof host, "(%s)", r->kind);
+    else if (strcmp(r->proto, "tcp") != 0 && strncmp(r->proto, "http", 4) != 0)
+        snprintf(host, sizeof host, "%s %s", r->host, r->proto);
+    else
+        snprintf(host, sizeof host, strchr(r->host, ':') ? "[%s]:%d" : "%s:%d", r->host, r->port);
+    if (r->count > 1 || netlog_view_grouped(l->view))
+        snprintf(count, sizeof count, "%s%lld", app_glyph("\xc3\x97", "x"), (long long)r->count);
+    bytes_text(r, bytes, sizeof bytes);
+    snprintf(verdict, sizeof verdict, "%s %.12s", verdict_glyph(r), c->verdict > 2 ? r->verdict : "");
+    x = cell(w, y, x, c->when, ST_DIM, when);
+    x = cell(w, y, x, c->box, ST_TEXT, r->box);
+    x = cell(w, y, x, c->verdict, verdict_style(r), verdict);
+    x = cell(w, y, x, c->host, ST_STRONG, host);
+    x = cell(w, y, x, c->request, ST_TEXT, r->request);
+    x = cell(w, y, x, c->rule, ST_DIM, r->rule);
+    x = cell(w, y, x, c->count, ST_TEXT, count);
+    cell(w, y, x, c->bytes, ST_DIM, bytes);
+}
+
+static int body_rows(const struct log_pane *l)
+{
+    int rows = l->pane.rows;
+    rows -= rows >= 6;                                          /* the column heads */
+    rows -= l->typing != TYPING_NOTHING || (l->filter[0] && rows >= 4); /* the line that is typed */
+    return rows > 0 ? rows : 0;
+}
+
+static void draw_line(const struct log_pane *l, WINDOW *w, int y)
+{
+    static const char *const labels[] = {"filter ", "filter ", "search ", "from "};
+    if (l->typing == TYPING_NOTHING && !l->filter[0])
+        return;
+    int x = paint_text(w, y, 0, 8, ST_KEY, labels[l->typing]);
+    x += paint_text(w, y, x, l->pane.cols - x, l->typing ? ST_FIELD_ON : ST_FIELD, l->typing ? l->text : l->filter);
+    if (l->typing == TYPING_FILTER && !l->text[0])
+        paint_text(w, y, x + 1, l->pane.cols - x - 1, ST_DIM, "words, host:x, rule:x, path:x, port:n, box:x, -not");
+    else if (l->typing == TYPING_TIME && !l->text[0])
+        paint_text(w, y, x + 1, l->pane.cols - x - 1, ST_DIM, "14:30, or 10m ago as 10m, 2h, 3d");
+}
+
+static void draw(struct pane *p, WINDOW *w, bool focus)
+{
+    struct log_pane *l = self(p);
+    struct columns c;
+    netlog_view_sync(l->view);
+    size_t count = netlog_view_count(l->view), cursor = netlog_view_cursor(l->view);
+    int rows = body_rows(l), y = p->rows >= 6;
+    lay_out(l, p->cols, &c);
+    if (y)
+        draw_head(l, w, &c);
+    if (netlog_view_mode(l->view) == NETLOG_FOLLOW)
+        l->top = count > (size_t)rows ? count - (size_t)rows : 0;
+    if (cursor < l->top)
+        l->top = cursor;
+    if (rows > 0 && cursor >= l->top + (size_t)rows)
+        l->top = cursor - (size_t)rows + 1;
+    if (count <= (size_t)rows)
+        l->top = 0;
+    for (int i = 0; i < rows; i++) {
+        struct netlog_row r;
+        if (!netlog_view_get(l->view, l->top + (size_t)i, &r))
+            break;
+        draw_row(l, w, y + i, &c, &r);
+        if (l->top + (size_t)i == cursor && (focus || netlog_view_mode(l->view) == NETLOG_PAUSED))
+            paint_row(w, y + i, 0, p->cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
+    }
+    if (count == 0 && rows > 0) {
+        const char *text = l->error[0]                                     ? l->error
+                           : !l->history_done                              ? "reading the logs ..."
+                           : l->filter[0] || l->verdict || l->text[0]      ? "nothing fits the filter"
+                           : l->all || !l->box[0]                          ? "no sandbox has tried to reach anything yet"
+                                                                           : "it has not tried to reach anything yet";
+        paint_centre(w, y + rows / 2, p->cols, ST_DIM, text);
+    }
+    draw_line(l, w, p->rows - 1);
+    p->dirty = false;
+}
+
+static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
+{
+    struct log_pane *l = self(p);
+    char verdict[24] = "", mode[64];
+    size_t fresh = netlog_view_fresh(l->view);
+    snprintf(left, left_cap, "Network: %s", l->all || !l->box[0] ? "all sandboxes" : l->box);
+    if (l->verdict)
+        snprintf(verdict, sizeof verdict, "%s only  ", verdicts[l->verdict]);
+    if (netlog_view_grouped(l->view))
+        snprintf(mode, sizeof mode, "grouped");
+    else if (netlog_view_mode(l->view) == NETLOG_FOLLOW)
+        snprintf(mode, sizeof mode, "%s follow", app_glyph("\xe2\x96\xbc", "v"));
+    else if (fresh)
+        snprintf(mode, sizeof mode, "PAUSED, %zu new", fresh);
+    else
+        snprintf(mode, sizeof mode, "PAUSED");
+    snprintf(right, right_cap, "%s%s%zu  %s", l->history_done ? "" : "reading ", verdict, netlog_view_count(l->view), mode);
+}
+
+static bool cursor(struct pane *p, int *y, int *x)
+{
+    struct log_pane *l = self(p);
+    if (l->typing == TYPING_NOTHING)
+        return false;
+    *y = p->rows - 1;
+    *x = (l->typing == TYPING_TIME ? 5 : 7) + paint_width(l->text);
+    if (*x >= p->cols)
+        *x = p->cols - 1;
+    return true;
+}
+
+static bool grabs(struct pane *p)
+{
+    return self(p)->typing != TYPING_NOTHING;
+}
+
+/* ---- what is done ---- */
+
+static bool current(struct log_pane *l, struct netlog_row *r)
+{
+    netlog_view_sync(l->view);
+    return netlog_view_get(l->view, netlog_view_cursor(l->view), r);
+}
+
+static void open_form(struct log_pane *l, bool deny)
+{
+    struct netlog_row r;
+    struct netlog_target targets[NETLOG_TARGETS_MAX];
+    if (!current(l, &r))
+        return;
+    if (!netlog_targets(&r, targets)) {
+        app_say(l->pane.app, SAY_WARN, "this row names no host that a rule could speak of");
+        return;
+    }
+    netlog_view_pause(l->view);
+    struct pane *form = netlog_form_new(l->pane.app, &r, deny);
+    if (form)
+        app_push(l->pane.app, form);
+}
+
+static void open_details(struct log_pane *l)
+{
+    struct netlog_row r;
+    if (!current(l, &r))
+        return;
+    netlog_view_pause(l->view);
+    struct pane *details = netlog_details_new(l->pane.app, &r);
+    if (details)
+        app_push(l->pane.app, details);
+}
+
+static void begin_typing(struct log_pane *l, enum typing what)
+{
+    snprintf(l->before, sizeof l->before, "%s", l->filter);
+    snprintf(l->text, sizeof l->text, "%s", what == TYPING_FILTER ? l->filter : "");
+    l->typing = what;
+    pane_dirty(&l->pane);
+}
+
+/* "14:30", "14:30:05" today (or yesterday, if that is to come yet), or "10m" ago. */
+static int64_t parse_time(const char *text)
+{
+    char *end;
+    time_t now = time(NULL);
+    long n = strtol(text, &end, 10);
+    long unit = *end == 's' ? 1 : *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 0;
+    if (end != text && unit && !end[1] && n > 0)
+        return ((int64_t)now - n * unit) * 1000;
+    struct tm tm;
+    int h, m, s = 0;
+    if (sscanf(text, "%d:%d:%d", &h, &m, &s) < 2 || h < 0 || h > 23 || m < 0 || m > 59 || s < 0 || s > 60)
+        return -1;
+    localtime_r(&now, &tm);
+    tm.tm_hour = h;
+    tm.tm_min = m;
+    tm.tm_sec = s;
+    tm.tm_isdst = -1;
+    time_t t = mktime(&tm);
+    return (int64_t)(t > now ? t - 86400 : t) * 1000;
+}
+
+static void search(struct log_pane *l, bool back)
+{
+    if (l->search[0] && !netlog_view_search(l->view, l->search, back))
+        app_say(l->pane.app, SAY_INFO, "\"%s\" is in no row shown", l->search);
+    pane_dirty(&l->pane);
+}
+
+static void end_typing(struct log_pane *l, bool keep)
+{
+    enum typing what = l->typing;
+    l->typing = TYPING_NOTHING;
+    if (what == TYPING_FILTER) {
+        snprintf(l->filter, sizeof l->filter, "%s", keep ? l->text : l->before);
+        apply(l);
+    } else if (what == TYPING_SEARCH && keep && l->text[0]) {
+        snprintf(l->search, sizeof l->search, "%.127s", l->text);
+        search(l, true);
+    } else if (what == TYPING_TIME && keep && l->text[0]) {
+        int64_t t = parse_time(l->text);
+        if (t < 0)
+            app_say(l->pane.app, SAY_WARN, "\"%s\" is no time; write 14:30, 10m, 2h or 3d", l->text);
+        else
+            netlog_view_jump(l->view, t);
+    }
+    l->text[0] = '\0';
+    pane_dirty(&l->pane);
+}
+
+static bool type_key(struct log_pane *l, const struct input *in)
+{
+    size_t n = strlen(l->text);
+    if (in->type == INPUT_PASTE || (in->type == INPUT_KEY && in->key >= 32 && in->key < K_ENTER && in->key != 127 && !(in->mods & (MOD_CTRL | MOD_ALT)))) {
+        for (size_t i = 0; i < in->raw_len && n < sizeof l->text - 1; i++)
+            if ((unsigned char)in->raw[i] >= 32 && in->raw[i] != 127)
+                l->text[n++] = in->raw[i];
+        l->text[n] = '\0';
+    } else if (in->type != INPUT_KEY) {
+        return false;
+    } else if (in->key == K_ENTER) {
+        end_typing(l, true);
+        return true;
+    } else if (in->key == K_ESC) {
+        end_typing(l, false);
+        return true;
+    } else if (in->key == K_BACKSPACE) {
+        while (n > 0 && ((unsigned char)l->text[n - 1] & 0xc0) == 0x80)
+            n--;
+        if (n > 0)
+            n--;
+        l->text[n] = '\0';
+    } else if ((in->mods & MOD_CTRL) && (in->key == 'u' || in->key == 'w')) {
+        while (n > 0 && l->text[n - 1] == ' ')
+            n--;
+        while (n > 0 && (in->key == 'u' || l->text[n - 1] != ' '))
+            n--;
+        l->text[n] = '\0';
+    } else if (in->key == K_UP || in->key == K_DOWN) {
+        netlog_view_move(l->view, in->key == K_UP ? -1 : 1); /* one can look around while typing */
+        pane_dirty(&l->pane);
+        return true;
+    } else {
+        return true;
+    }
+    if (l->typing == TYPING_FILTER)
+        apply(l); /* as one types */
+    pane_dirty(&l->pane);
+    return true;
+}
+
+static bool action(struct pane *p, const char *what)
+{
+    struct log_pane *l = self(p);
+    long page = body_rows(l) > 2 ? body_rows(l) - 1 : 1;
+    const char *name = strncmp(what, "log.", 4) == 0 ? what + 4 : strncmp(what, "list.", 5) == 0 ? what + 5 : NULL;
+    if (!name)
+        return false;
+    netlog_view_sync(l->view);
+    if (strcmp(name, "up") == 0)
+        netlog_view_move(l->view, -1);
+    else if (strcmp(name, "down") == 0)
+        netlog_view_move(l->view, 1);
+    else if (strcmp(name, "pgup") == 0 || strcmp(name, "page-up") == 0)
+        netlog_view_move(l->view, -page);
+    else if (strcmp(name, "pgdn") == 0 || strcmp(name, "page-down") == 0)
+        netlog_view_move(l->view, page);
+    else if (strcmp(name, "top") == 0 || strcmp(name, "home") == 0 || strcmp(name, "first") == 0)
+        netlog_view_go(l->view, 0);
+    else if (strcmp(name, "bottom") == 0 || strcmp(name, "end") == 0 || strcmp(name, "last") == 0) {
+        netlog_view_follow(l->view);
+        if (netlog_view_grouped(l->view))
+            netlog_view_go(l->view, SIZE_MAX);
+    } else if (strcmp(name, "follow") == 0) {
+        if (netlog_view_mode(l->view) == NETLOG_FOLLOW)
+            netlog_view_pause(l->view);
+        else
+            netlog_view_follow(l->view);
+    } else if (strcmp(name, "allow") == 0)
+        open_form(l, false);
+    else if (strcmp(name, "deny") == 0)
+        open_form(l, true);
+    else if (strcmp(name, "details") == 0 || strcmp(name, "open") == 0 || strcmp(name, "enter") == 0)
+        open_details(l);
+    else if (strcmp(name, "filter") == 0)
+        begin_typing(l, TYPING_FILTER);
+    else if (strcmp(name, "search") == 0)
+        begin_typing(l, TYPING_SEARCH);
+    else if (strcmp(name, "next") == 0)
+        search(l, false);
+    else if (strcmp(name, "previous") == 0)
+        search(l, true);
+    else if (strcmp(name, "jump") == 0)
+        begin_typing(l, TYPING_TIME);
+    else if (strcmp(name, "verdict") == 0) {
+        l->verdict = (l->verdict + 1) % 4;
+        apply(l);
+    } else if (strcmp(name, "group") == 0)
+        netlog_view_group(l->view, !netlog_view_grouped(l->view));
+    else if (strcmp(name, "all") == 0) {
+        l->all = !l->all;
+        apply(l);
+    } else if (strcmp(name, "clear") == 0 && (l->filter[0] || l->verdict)) {
+        l->filter[0] = '\0';
+        l->verdict = 0;
+        apply(l);
+    } else if (strcmp(name, "host") == 0) { /* only what this row is about */
+        struct netlog_row r;
+        if (current(l, &r)) {
+            snprintf(l->filter, sizeof l->filter, "host:%.190s", r.host);
+            apply(l);
+        }
+    } else
+        return false;
+    pane_dirty(p);
+    return true;
+}
+
+/* Keys that the keymap does not bind; it goes first, so they can be changed. */
+static bool key(struct pane *p, const struct input *in)
+{
+    static const struct {
+        uint32_t key;
+        const char *action;
+    } keys[] = {
+        {K_UP, "list.up"},     {K_DOWN, "list.down"},  {'k', "list.up"},      {'j', "list.down"},   {K_PGUP, "list.pgup"},
+        {K_PGDN, "list.pgdn"}, {K_HOME, "list.top"},   {K_END, "list.bottom"}, {'G', "list.bottom"}, {'a', "log.allow"},
+        {'d', "log.deny"},     {'f', "log.follow"},    {' ', "log.follow"},   {'/', "log.filter"},  {'s', "log.search"},
+        {'n', "log.next"},     {'N', "log.previous"},  {'t', "log.jump"},     {'v', "log.verdict"}, {'g', "log.group"},
+        {'*', "log.all"},      {K_ENTER, "log.details"}, {K_ESC, "log.clear"}, {'h', "log.host"},
+    };
+    struct log_pane *l = self(p);
+    if (l->typing != TYPING_NOTHING)
+        return type_key(l, in);
+    if (in->type != INPUT_KEY || in->mods & (MOD_CTRL | MOD_ALT))
+        return false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].key == in->key)
+            return action(p, keys[i].action);
+    return false;
+}
+
+static bool mouse(struct pane *p, const struct input *in)
+{
+    struct log_pane *l = self(p);
+    int y = in->y - (p->rows >= 6);
+    netlog_view_sync(l->view);
+    if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1)) {
+        netlog_view_move(l->view, in->button * 3);
+    } else if (in->mouse == MOUSE_PRESS && in->button == 1 && y >= 0 && y < body_rows(l)) {
+        size_t line = l->top + (size_t)y;
+        if (line >= netlog_view_count(l->view))
+            return true;
+        bool twice = line == l->clicked && app_now_ms() - l->clicked_ms < 400;
+        l->clicked = line;
+        l->clicked_ms = app_now_ms();
+        netlog_view_go(l->view, line);
+        if (twice)
+            open_details(l);
+    } else {
+        return false;
+    }
+    pane_dirty(p);
+    return true;
+}
+
+static void box_chosen(struct pane *p, struct box *b)
+{
+    struct log_pane *l = self(p);
+    const char *name = b ? b->name : "";
+    if (strcmp(l->box, name) == 0)
+        return;
+    snprintf(l->box, sizeof l->box, "%s", name);
+    if (!l->all)
+        apply(l);
+    pane_dirty(p);
+}
+
+static void pane_free(struct pane *p)
+{
+    struct log_pane *l = self(p);
+    netlog_feed_free(l->feed);
+    netlog_view_free(l->view);
+    netlog_free(l->log);
+    free(l);
+}
+
+static const struct pane_class class = {.name = "log", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+                                        .box = box_chosen, .title = title, .cursor = cursor, .grabs = grabs, .free = pane_free};
+static const struct netlog_feed_ops feed_ops = {on_row, on_batch};
+
+struct pane *netlog_pane_new(struct app *a)
+{
+    struct err e = {0};
+    struct log_pane *l = calloc(1, sizeof *l);
+    char *dir = path_in(PATH_DATA, &e, "sandboxes");
+    if (!l)
+        return NULL;
+    l->pane.class = &class;
+    l->log = netlog_new(0);
+    l->view = l->log ? netlog_view_new(l->log) : NULL;
+    l->feed = l->view && dir ? netlog_feed_new(app_base(a), dir, HISTORY_ROWS, &feed_ops, l, &e) : NULL;
+    free(dir);
+    if (!l->view) {
+        pane_free(&l->pane);
+        return NULL;
+    }
+    if (!l->feed)
+        snprintf(l->error, sizeof l->error, "%.250s", e.text);
+    return &l->pane;
+}
