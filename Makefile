@@ -37,13 +37,13 @@ endif
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) | sed 's/-I/-isystem /g')
 PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
 
-CPPFLAGS_SBX = -Isrc -DSBX_PREFIX='"$(PREFIX)"' $(PKG_CFLAGS)
+CPPFLAGS_SBX = -Isrc -DNCURSES_NOMACROS -DSBX_PREFIX='"$(PREFIX)"' $(PKG_CFLAGS)
 CFLAGS_SBX   = $(CSTD) $(WARN) $(HARD) $(OPT) $(CFLAGS)
 LDFLAGS_SBX  = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(SANLD) $(LDFLAGS)
 LIBS_SBX     = $(PKG_LIBS) -lpthread
 
 LIB_SRC  := $(wildcard src/core/*.c src/vm/*.c src/net/*.c src/ui/*.c src/ui/cli/*.c \
-            src/ui/dash/netlog_index.c src/ui/dash/netlog_feed.c)
+            src/ui/dash/*.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
 MAIN_OBJ := $(BUILD)/src/main.o
 # What host and guest share is built a second time, static, for the guest.
@@ -58,7 +58,6 @@ BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
 
 .PHONY: all run test unit fuzz fuzz-build bench bench-build install clean deps
-.SECONDARY:
 all: $(BUILD)/sbx $(BUILD)/sbx-guest
 
 $(BUILD)/libsbx.a: $(LIB_OBJ)

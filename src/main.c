@@ -1,4 +1,7 @@
 /* sbx: one program, several processes (docs/protocols.md).  The first word of the command line says which. */
+#include <locale.h>
+#include <sodium.h>
+#include <unistd.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +14,7 @@
 #include "vm/fs.h"
 #include "vm/image.h"
 #include "vm/screen_main.h"
+#include "ui/dash/dash.h"
 #include "vm/supervisor.h"
 
 static const struct {
@@ -49,5 +53,9 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc > 1 && i < sizeof roles / sizeof *roles; i++)
         if (strcmp(argv[1], roles[i].role) == 0)
             return roles[i].run(argc - 1, argv + 1);
+    if (argc == 1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) {
+        setlocale(LC_ALL, "");
+        return sodium_init() < 0 ? STATUS_FAILED : dash_main();
+    }
     return cli_main(argc, argv);
 }

@@ -658,7 +658,7 @@ static void suspend(struct app *a)
     screen_suspend();
     raise(SIGSTOP);
     screen_resume();
-    screen_resize();
+    screen_fit();
     app_redraw(a, true);
 }
 
@@ -870,13 +870,13 @@ static void on_signal(evutil_socket_t sig, short what, void *arg)
     struct app *a = arg;
     (void)what;
     if (sig == SIGWINCH) {
-        if (screen_resize())
+        if (screen_fit())
             app_redraw(a, true);
     } else if (sig == SIGTSTP) {
         suspend(a);
     } else if (sig == SIGCONT) {
         screen_resume();
-        screen_resize();
+        screen_fit();
         app_redraw(a, true);
     } else {
         a->status_code = 128 + (int)sig;
@@ -914,7 +914,7 @@ int app_foreground(struct app *a, char *const *argv, struct err *e)
     pid_t pid = spawn_run(&s, e);
     int status = pid < 0 ? -1 : spawn_wait(pid);
     screen_resume();
-    screen_resize();
+    screen_fit();
     app_redraw(a, true);
     return status;
 }

@@ -167,7 +167,7 @@ static void sparkline(const struct box *b, int n, char *out, size_t cap)
 static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct box *b, bool on, bool focus)
 {
     int cols = p->pane.cols, x = 1;
-    char state[100], text[256], figure[64], span[32];
+    char state[160], text[256], figure[64], span[32];
     enum style name_style = b->marked ? ST_MARKED : on ? ST_STRONG : ST_TEXT;
     if (b->emulated && b->life == LIFE_RUNNING && cols >= 34)
         snprintf(state, sizeof state, "%s %s", box_state_word(b), app_glyph("⚠", "emu"));
@@ -274,7 +274,7 @@ bool screen_spark(const struct boxes *p)
 
 /* ---- actions ---- */
 
-static void move(struct boxes *p, int by)
+static void shift_to(struct boxes *p, int by)
 {
     struct app *a = p->pane.app;
     gather(p);
@@ -477,17 +477,17 @@ static bool action(struct pane *pane, const char *what)
     struct box *b = app_box(a);
     int rows = card_rows(p), fit = pane->rows / (rows ? rows : 1);
     if (strcmp(what, "list.up") == 0)
-        move(p, -1);
+        shift_to(p, -1);
     else if (strcmp(what, "list.down") == 0)
-        move(p, 1);
+        shift_to(p, 1);
     else if (strcmp(what, "list.pgup") == 0)
-        move(p, -fit);
+        shift_to(p, -fit);
     else if (strcmp(what, "list.pgdn") == 0)
-        move(p, fit);
+        shift_to(p, fit);
     else if (strcmp(what, "list.top") == 0)
-        move(p, -100000);
+        shift_to(p, -100000);
     else if (strcmp(what, "list.bottom") == 0)
-        move(p, 100000);
+        shift_to(p, 100000);
     else if (strcmp(what, "app.filter") == 0)
         p->typing = true;
     else if (strcmp(what, "sandbox.sort") == 0) {
@@ -509,7 +509,7 @@ static bool action(struct pane *pane, const char *what)
         app_say(a, SAY_WARN, "there is no sandbox; c creates one");
     else if (strcmp(what, "sandbox.mark") == 0) {
         b->marked = !b->marked;
-        move(p, 1);
+        shift_to(p, 1);
     } else if (strcmp(what, "sandbox.attach") == 0)
         attach(a, b);
     else if (strcmp(what, "sandbox.toggle") == 0)
@@ -553,7 +553,7 @@ static bool key(struct pane *pane, const struct input *in)
             n--;
         p->filter[n ? n - 1 : 0] = '\0';
     } else if (in->key == K_UP || in->key == K_DOWN)
-        move(p, in->key == K_UP ? -1 : 1);
+        shift_to(p, in->key == K_UP ? -1 : 1);
     else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT)) && n + in->raw_len < sizeof p->filter) {
         memcpy(p->filter + n, in->raw, in->raw_len);
         p->filter[n + in->raw_len] = '\0';
@@ -569,7 +569,7 @@ static bool mouse(struct pane *pane, const struct input *in)
     struct app *a = pane->app;
     int rows = card_rows(p), top = p->typing || p->filter[0] ? 1 : 0;
     if (in->mouse == MOUSE_WHEEL) {
-        move(p, in->button);
+        shift_to(p, in->button);
         return true;
     }
     if (in->mouse != MOUSE_PRESS || in->y < top)

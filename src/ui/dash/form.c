@@ -47,7 +47,7 @@ static void values(const struct form *f, const char *out[FORM_FIELDS_MAX])
         out[i] = f->f[i].value;
 }
 
-static void refresh(struct form *f)
+static void revise(struct form *f)
 {
     const char *v[FORM_FIELDS_MAX];
     for (unsigned i = 0; i < f->n; i++) {
@@ -92,7 +92,7 @@ static void submit(struct form *f)
     const char *v[FORM_FIELDS_MAX];
     if (f->closed)
         return;
-    refresh(f);
+    revise(f);
     for (unsigned i = 0; i < f->n; i++)
         if (f->f[i].why[0]) {
             f->at = i;
@@ -373,7 +373,7 @@ static bool key(struct pane *p, const struct input *in)
     struct field *x = f->at < f->n ? &f->f[f->at] : NULL;
     if (in->type == INPUT_PASTE && x && x->spec.kind <= FORM_PATH) {
         insert(x, in->raw, in->raw_len);
-        refresh(f);
+        revise(f);
         return true;
     }
     if (in->type != INPUT_KEY)
@@ -406,7 +406,7 @@ static bool key(struct pane *p, const struct input *in)
         return true;
     if (!f->closed) {
         f->why[0] = '\0';
-        refresh(f);
+        revise(f);
     }
     return true;
 }
@@ -443,7 +443,7 @@ static bool mouse(struct pane *p, const struct input *in)
             if (f->f[i].spec.kind == FORM_CHECK)
                 snprintf(f->f[i].value, FORM_VALUE_MAX, "%s", f->f[i].value[0] ? "" : "yes");
             f->at = i;
-            refresh(f);
+            revise(f);
         }
     return true;
 }
@@ -504,5 +504,5 @@ void form_preview(struct pane *p, void (*preview)(const char *const *v, char *ou
     if (!f)
         return;
     f->preview = preview;
-    refresh(f);
+    revise(f);
 }

@@ -28,7 +28,7 @@ static void section(FILE *f, const struct app *a, const char *context, const cha
 
 void app_show_help(struct app *a)
 {
-    char *text = NULL, prefix[24], heading[80];
+    char *text = NULL, prefix[24], heading[120];
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
     struct pane *p = app_focused(a);

@@ -162,7 +162,7 @@ void screen_resume(void)
     modes();
 }
 
-bool screen_resize(void)
+bool screen_fit(void)
 {
     struct winsize ws;
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &ws) < 0 || !ws.ws_row || !ws.ws_col)

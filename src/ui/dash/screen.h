@@ -15,7 +15,7 @@ void screen_leave(void);
 void screen_suspend(void);
 void screen_resume(void);
 /* Reads the terminal's size and tells ncurses; true if it changed. */
-bool screen_resize(void);
+bool screen_fit(void);
 void screen_mouse(bool on);
 /* Raw bytes to the terminal, between frames: bell, notification, clipboard, cursor shape. */
 void screen_write(const void *buf, size_t len);

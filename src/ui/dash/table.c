@@ -229,7 +229,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     paint_scroll(w, y, rows, (long)t->first, rows, (long)t->n, ST_FRAME_ON);
 }
 
-static void move(struct table_pane *t, long to)
+static void shift_to(struct table_pane *t, long to)
 {
     to = to >= (long)t->n ? (long)t->n - 1 : to;
     t->at = to < 0 ? 0 : (unsigned)to;
@@ -241,17 +241,17 @@ static bool action(struct pane *p, const char *what)
     struct table_pane *t = (struct table_pane *)p;
     int page = p->rows - 4;
     if (strcmp(what, "list.up") == 0)
-        move(t, (long)t->at - 1);
+        shift_to(t, (long)t->at - 1);
     else if (strcmp(what, "list.down") == 0)
-        move(t, (long)t->at + 1);
+        shift_to(t, (long)t->at + 1);
     else if (strcmp(what, "list.pgup") == 0)
-        move(t, (long)t->at - page);
+        shift_to(t, (long)t->at - page);
     else if (strcmp(what, "list.pgdn") == 0)
-        move(t, (long)t->at + page);
+        shift_to(t, (long)t->at + page);
     else if (strcmp(what, "list.top") == 0)
-        move(t, 0);
+        shift_to(t, 0);
     else if (strcmp(what, "list.bottom") == 0)
-        move(t, (long)t->n);
+        shift_to(t, (long)t->n);
     else
         return t->class->action(t, what);
     return true;
@@ -292,11 +292,11 @@ static bool mouse(struct pane *p, const struct input *in)
 {
     struct table_pane *t = (struct table_pane *)p;
     if (in->mouse == MOUSE_WHEEL)
-        move(t, (long)t->at + in->button);
+        shift_to(t, (long)t->at + in->button);
     else if (in->mouse == MOUSE_PRESS && in->y >= list_top(t)) {
         unsigned to = t->first + (unsigned)(in->y - list_top(t));
         if (to < t->n)
-            move(t, (long)to);
+            shift_to(t, (long)to);
     }
     return true;
 }
