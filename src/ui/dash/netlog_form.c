@@ -219,7 +219,7 @@ static bool action(struct pane *p, const char *what)
     else if (strcmp(name, "cancel") == 0 || strcmp(name, "close") == 0) {
         app_pop(p->app, p);
         return true;
-    } else if (strcmp(name, "accept") == 0 || strcmp(name, "ok") == 0) {
+    } else if (strcmp(name, "accept") == 0 || strcmp(name, "submit") == 0) {
         if (f->at == F_CANCEL)
             app_pop(p->app, p);
         else
