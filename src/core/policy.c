@@ -68,7 +68,7 @@ static struct rule *new_rule(struct policy *p)
     return &p->rules[p->n];
 }
 
-static const char *const rule_keys[] = {"id", "action", "target", "expires", "comment", "created", NULL};
+static const char *const rule_keys[] = {"id", "action", "target", "expires", "comment", "created", "disabled", NULL};
 static const char *const file_keys[] = {"version", "posture", "ask", "rules", "description", NULL};
 static const char *const preset_keys[] = {"version", "default", "rules", "description", NULL};
 
@@ -88,7 +88,8 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
     json_object_foreach((json_t *)o, key, v)
         if (!is_one_of(key, rule_keys))
             return err_set(e, STATUS_FAILED, "a rule has the unknown key \"%s\"", key);
-        else if (!json_is_string(v) && strcmp(key, "expires") != 0 && strcmp(key, "created") != 0)
+        else if (!json_is_string(v) && strcmp(key, "expires") != 0 && strcmp(key, "created") != 0 &&
+                 strcmp(key, "disabled") != 0)
             return err_set(e, STATUS_FAILED, "\"%s\" of a rule is not a text", key);
     const char *action = json_string_value(json_object_get(o, "action"));
     const char *target = json_string_value(json_object_get(o, "target"));
@@ -101,8 +102,12 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
         return err_set(e, STATUS_FAILED, "the action of rule \"%s\" is neither allow nor deny", target);
     if (expires && (!json_is_integer(expires) || json_integer_value(expires) <= 0))
         return err_set(e, STATUS_FAILED, "the expiry of rule \"%s\" is not a number", target);
+    json_t *disabled = json_object_get(o, "disabled");
+    if (disabled && !json_is_boolean(disabled))
+        return err_set(e, STATUS_FAILED, "\"disabled\" of rule \"%s\" is neither true nor false", target);
     if (rule_parse(r, target, e) < 0)
         return -1;
+    r->disabled = json_is_true(disabled);
     r->deny = action[0] == 'd';
     r->expires = json_integer_value(expires);
     snprintf(r->id, sizeof r->id, "%s", id ? id : "");
@@ -333,7 +338,7 @@ static void visit(struct search *s, uint32_t key)
     for (uint32_t i = s->p->bucket[key & (s->p->buckets - 1)]; i; i = s->p->chain[i - 1]) {
         const struct rule *r = &s->p->rules[i - 1];
         bool some = rule_is_conditional(r);
-        if (r->expires && r->expires <= s->now)
+        if (r->disabled || (r->expires && r->expires <= s->now))
             continue;
         if (s->denied_everywhere && (!r->deny || some || rule_has_port(r)))
             continue;
@@ -554,9 +559,15 @@ int policy_add(const char *sandbox, const struct rule *rules, size_t n, struct e
     return change(sandbox, add, &a, e);
 }
 
-static int drop(json_t *o, const void *arg, struct err *e)
+struct aim {
+    const char *what; /* a rule's id or text */
+    enum { AIM_DROP, AIM_DISABLE, AIM_ENABLE } to;
+};
+
+static int at_rules(json_t *o, const void *arg, struct err *e)
 {
-    const char *what = arg;
+    const struct aim *aim = arg;
+    const char *what = aim->what;
     json_t *list = json_object_get(o, "rules");
     char text[RULE_TEXT_MAX] = "";
     struct rule r = {0};
@@ -565,11 +576,16 @@ static int drop(json_t *o, const void *arg, struct err *e)
     if (rule_parse(&r, what, NULL) == 0)
         rule_format(text, &r);
     for (size_t i = json_array_size(list); i-- > 0;) {
-        const json_t *item = json_array_get(list, i);
+        json_t *item = json_array_get(list, i);
         const char *id = json_string_value(json_object_get(item, "id"));
         const char *target = json_string_value(json_object_get(item, "target"));
         if ((id && strcmp(id, what) == 0) || (target && text[0] && strcmp(target, text) == 0)) {
-            json_array_remove(list, i);
+            if (aim->to == AIM_DROP)
+                json_array_remove(list, i);
+            else if (aim->to == AIM_DISABLE)
+                json_object_set_new(item, "disabled", json_true());
+            else
+                json_object_del(item, "disabled");
             count++;
         }
     }
@@ -578,7 +594,14 @@ static int drop(json_t *o, const void *arg, struct err *e)
 
 int policy_remove(const char *sandbox, const char *id_or_text, struct err *e)
 {
-    return change(sandbox, drop, id_or_text, e);
+    struct aim aim = {id_or_text, AIM_DROP};
+    return change(sandbox, at_rules, &aim, e);
+}
+
+int policy_enable(const char *sandbox, const char *id_or_text, bool on, struct err *e)
+{
+    struct aim aim = {id_or_text, on ? AIM_ENABLE : AIM_DISABLE};
+    return change(sandbox, at_rules, &aim, e);
 }
 
 int policy_reset(const char *sandbox, struct err *e)

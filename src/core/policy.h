@@ -61,6 +61,8 @@ int64_t policy_next_expiry(const struct policy *p, int64_t now);
 int policy_add(const char *sandbox, const struct rule *rules, size_t n, struct err *e);
 /* Removes by id or by text; counts. */
 int policy_remove(const char *sandbox, const char *id_or_text, struct err *e);
+/* The same for whether it says anything. */
+int policy_enable(const char *sandbox, const char *id_or_text, bool on, struct err *e);
 /* Back to the default: no rules, (global) posture unset. */
 int policy_reset(const char *sandbox, struct err *e);
 int policy_set_posture(const char *sandbox, enum posture p, struct err *e);

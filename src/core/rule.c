@@ -362,39 +362,3 @@ bool rule_matches_request(const struct rule *r, const char *method, const char *
     /* Whole segments: /repos is not /reposx. */
     return strncmp(r->path, path, n) == 0 && (r->path[n - 1] == '/' || path[n] == '\0' || path[n] == '/');
 }
-
-static bool below(const char *name, const char *domain)
-{
-    size_t n = strlen(name), d = strlen(domain);
-    return n >= d && strcmp(name + n - d, domain) == 0 && (n == d || name[n - d - 1] == '.');
-}
-
-const char *rule_warning(const struct rule *r)
-{
-    static const char anybody[] = "anybody can publish there, so an agent that may reach it can carry data out";
-    /* Where whoever has an account can publish. */
-    static const char *const broad[] = {
-        "github.io", "gist.github.com", "gitlab.io", "s3.amazonaws.com", "cloudfront.net", "blob.core.windows.net",
-        "azurewebsites.net", "storage.googleapis.com", "firebasestorage.googleapis.com", "appspot.com", "run.app",
-        "web.app", "firebaseapp.com", "firebaseio.com", "herokuapp.com", "vercel.app", "netlify.app", "pages.dev",
-        "workers.dev", "r2.dev", "r2.cloudflarestorage.com", "supabase.co", "digitaloceanspaces.com",
-        "backblazeb2.com", "ngrok.io", "ngrok.app", "ngrok-free.app", "trycloudflare.com", "loca.lt", "pastebin.com",
-        "paste.rs", "0x0.st", "transfer.sh", "file.io", "webhook.site", "requestbin.com", "pipedream.net",
-        "beeceptor.com", "glitch.me", "surge.sh", "repl.co", "replit.dev", "fly.dev", "onrender.com", "dropbox.com",
-        "dropboxusercontent.com", "drive.google.com", "docs.google.com", "script.google.com", "discord.com",
-        "discordapp.com", "slack.com", "api.telegram.org", "ingest.sentry.io",
-    };
-    if (r->deny)
-        return NULL;
-    if (r->kind == RULE_RANGE)
-        return rule_is_exact(r) ? NULL
-                                : "so wide a range opens global addresses only; name private ones by a range of their own";
-    for (size_t i = 0; i < sizeof broad / sizeof *broad; i++)
-        if (below(r->host, broad[i]) || (r->kind == RULE_DEPTH && below(broad[i], r->host)))
-            return anybody;
-    /* Buckets have names of their own in every region: BUCKET.s3.REGION.amazonaws.com. */
-    if (below(r->host, "amazonaws.com") &&
-        (r->kind != RULE_HOST || strncmp(r->host, "s3", 2) == 0 || strstr(r->host, ".s3.") || strstr(r->host, ".s3-")))
-        return anybody;
-    return NULL;
-}

@@ -26,6 +26,7 @@ enum rule_origin { RULE_SANDBOX, RULE_GLOBAL, RULE_PRESET };
 struct rule {
     char id[9];  /* hex, unique in its file */
     bool deny;
+    bool disabled; /* stands in its file and says nothing */
     enum rule_kind kind;
     enum rule_origin origin;
     char host[NAME_MAX_LEN + 1]; /* canonical, without the wildcard */
@@ -63,9 +64,6 @@ bool rule_matches_addr(const struct rule *r, uint8_t family, const uint8_t *addr
 uint16_t rule_method(const char *name);
 /* Does it speak of this request?  path: normalised, from its slash, without the query. */
 bool rule_matches_request(const struct rule *r, const char *method, const char *path);
-
-/* A warning for an allowed domain below which anybody can publish, or NULL. */
-const char *rule_warning(const struct rule *r);
 
 /* "host.docker.internal" and "host.sbx.internal" are "localhost"; else name itself. */
 const char *rule_alias(const char *name);

@@ -1,4 +1,4 @@
-// needs: src/core/policy.c src/core/rule.c src/core/name.c src/core/jsonfile.c src/core/paths.c src/core/err.c src/core/mirrorhosts.c src/core/mirrors.c
+// needs: src/core/policy.c src/core/rule.c src/core/publishers.c src/core/name.c src/core/jsonfile.c src/core/paths.c src/core/err.c src/core/mirrorhosts.c src/core/mirrors.c
 /* A policy file of any content: it is refused whole, or every rule in it has one canonical form, which reads back as
  * itself; and a decision never allows what a matching denial forbids. */
 #include <stdint.h>
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/policy.h"
+#include "core/publishers.h"
 
 static void check_rule(const struct rule *r)
 {
@@ -17,7 +18,7 @@ static void check_rule(const struct rule *r)
     rule_format(again, &copy);
     if (strcmp(text, again) != 0)
         abort();
-    (void)rule_warning(r);
+    (void)publishers_warning(r);
 }
 
 static void check_policy(const json_t *o)

@@ -191,11 +191,40 @@ static void not_a_log(void **state)
     assert_true(e.text[0] != '\0');
 }
 
+/* Rows grow old; the chain goes on from where it begins then. */
+static void old_rows_go(void **state)
+{
+    (void)state;
+    write_rows(7000, 0); /* times 1000 to 7999 */
+    struct decisions *d = decisions_open(path, NULL);
+    int rounds = 0;
+    while (decisions_expire(d, 7500))
+        rounds++;
+    assert_true(rounds > 0); /* never all at once */
+    decisions_close(d);
+    assert_int_equal(verify(NULL, 0), 500);
+    write_rows(3, 0);
+    assert_int_equal(verify(NULL, 0), 503);
+    d = decisions_open(path, NULL);
+    while (decisions_expire(d, INT64_MAX)) /* all of them */
+        rounds++;
+    decisions_close(d);
+    assert_int_equal(verify(NULL, 0), 0);
+    write_rows(2, 0);
+    assert_int_equal(verify(NULL, 0), 2);
+    d = decisions_open(path, NULL);
+    assert_false(decisions_expire(d, 0)); /* any age */
+    decisions_set_limit(d, 1);
+    decisions_expire(d, 0);
+    decisions_close(d);
+    assert_int_equal(verify(NULL, 0), 1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh, gone)
     const struct CMUnitTest tests[] = {
-        T(rows_are_found), T(threat_99_what_was_touched_shows), T(chain_goes_on), T(ring), T(batch), T(not_a_log),
+        T(rows_are_found), T(threat_99_what_was_touched_shows), T(chain_goes_on), T(ring), T(batch), T(not_a_log), T(old_rows_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

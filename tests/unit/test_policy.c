@@ -14,6 +14,7 @@
 
 #include "core/paths.h"
 #include "core/policy.h"
+#include "core/publishers.h"
 
 #define NOW 1000000
 
@@ -129,7 +130,7 @@ static void preset_is_narrow(void **state)
     for (size_t i = 0; i < n; i++) {
         char text[RULE_TEXT_MAX];
         rule_format(text, &r[i]);
-        if (!r[i].comment[0] || r[i].deny || rule_warning(&r[i]))
+        if (!r[i].comment[0] || r[i].deny || publishers_warning(&r[i]))
             print_error("preset entry %s is too wide or bears no reason\n", text), found++;
     }
     assert_int_equal(found, 0);

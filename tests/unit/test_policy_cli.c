@@ -36,6 +36,8 @@ static int set_up(void **state)
     setenv("XDG_CONFIG_HOME", dir, 1);
     snprintf(dir, sizeof dir, "%s/data", home);
     setenv("XDG_DATA_HOME", dir, 1);
+    snprintf(dir, sizeof dir, "%s/run", home);
+    setenv("XDG_RUNTIME_DIR", dir, 1);
     record_init(&r);
     snprintf(r.name, sizeof r.name, "box");
     r.agent = strdup("shell");
@@ -169,6 +171,65 @@ static void one_sandbox(void **state)
     assert_int_equal(sbx("rm box own.example.com"), STATUS_NOT_FOUND);
 }
 
+static void rules_can_rest(void **state)
+{
+    (void)state;
+    assert_int_equal(sbx("set-default locked-down"), 0);
+    assert_int_equal(sbx("allow network -g a.example.com,b.example.com"), 0);
+    assert_int_equal(sbx("disable -g a.example.com"), 0);
+    assert_int_equal(sbx("check a.example.com"), STATUS_DENIED);
+    assert_int_equal(sbx("check b.example.com"), 0);
+    assert_int_equal(sbx("ls"), 0);
+    has(out, "allow (off)");
+    assert_int_equal(sbx("ls --json"), 0);
+    has(out, "\"disabled\": true");
+    assert_int_equal(sbx("enable -g a.example.com"), 0);
+    assert_int_equal(sbx("check a.example.com"), 0);
+    assert_int_equal(sbx("disable -g nothing.example.com"), STATUS_NOT_FOUND);
+    /* A denial that rests denies nothing. */
+    assert_int_equal(sbx("deny network -g b.example.com"), 0);
+    assert_int_equal(sbx("check b.example.com"), STATUS_DENIED);
+    has(out, "sbx policy rm -g");
+    assert_int_equal(sbx("disable -g b.example.com"), 0);
+    assert_int_equal(sbx("check b.example.com"), STATUS_DENIED); /* a rule for a host has one action: the allow went with it */
+}
+
+static void requests_are_checked(void **state)
+{
+    (void)state;
+    assert_int_equal(sbx("set-default locked-down"), 0);
+    assert_int_equal(sbx("allow network -g api.example.com/v1"), 0);
+    assert_int_equal(sbx("deny network -g other.example.com/v1/secret"), 0);
+    assert_int_equal(sbx("check api.example.com"), 0);
+    has(out, "depends on the request");
+    assert_int_equal(sbx("check api.example.com --path /v1/x"), 0);
+    has(out, "allowed, by allow api.example.com/v1 (global)");
+    assert_int_equal(sbx("check api.example.com --method POST --path /v2"), STATUS_DENIED);
+    has(out, "sbx policy allow network -g 'POST api.example.com:443/v2'");
+    assert_int_equal(sbx("check api.example.com --path v2"), STATUS_USAGE);
+    assert_int_equal(sbx("check 8.8.8.8 --path /v2"), STATUS_USAGE);
+}
+
+static void asking_is_a_setting(void **state)
+{
+    (void)state;
+    assert_int_equal(sbx("ask on box"), 0);
+    assert_int_equal(sbx("ls box"), 0);
+    has(out, "asked about");
+    assert_int_equal(sbx("ls"), 0);
+    assert_null(strstr(out, "asked about"));
+    assert_int_equal(sbx("check x.example.com --sandbox box"), STATUS_DENIED);
+    assert_int_equal(sbx("ask off box"), 0);
+    assert_int_equal(sbx("ls box"), 0);
+    assert_null(strstr(out, "asked about"));
+    assert_int_equal(sbx("ask ls"), 0);                         /* nothing runs: nothing is asked */
+    assert_int_equal(sbx("ask allow box 1"), STATUS_NOT_FOUND); /* nor answered */
+    assert_int_equal(sbx("ask frob"), STATUS_USAGE);
+    assert_int_equal(sbx("allow network box a.example.com --once"), STATUS_NOT_FOUND);
+    assert_int_equal(sbx("allow network -g a.example.com --once"), STATUS_USAGE);
+    assert_int_equal(sbx("deny network box a.example.com --once"), STATUS_USAGE);
+}
+
 static void broken_file_is_named(void **state)
 {
     (void)state;
@@ -241,7 +302,8 @@ static void log_is_shown(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-    const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox),
+    const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox), T(rules_can_rest),
+                                       T(requests_are_checked), T(asking_is_a_setting),
                                        T(broken_file_is_named), T(log_is_shown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
+#include "core/publishers.h"
 #include "core/rule.h"
 
 static struct rule parsed(const char *text)
@@ -215,7 +216,7 @@ static void addresses_and_ranges(void **state)
     assert_true(rule_is_exact(&r));
     struct rule wide = parsed("0.0.0.0/0");
     assert_false(rule_is_exact(&wide));
-    assert_non_null(rule_warning(&wide));
+    assert_non_null(publishers_warning(&wide));
 }
 
 static void threat_41_paths(void **state)
@@ -244,14 +245,14 @@ static void publishers_are_warned_of(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof warn / sizeof *warn; i++) {
         struct rule r = parsed(warn[i]);
-        if (!rule_warning(&r))
+        if (!publishers_warning(&r))
             fail_msg("no warning for %s", warn[i]);
         r.deny = true;
-        assert_null(rule_warning(&r));
+        assert_null(publishers_warning(&r));
     }
     for (size_t i = 0; i < sizeof quiet / sizeof *quiet; i++) {
         struct rule r = parsed(quiet[i]);
-        assert_null(rule_warning(&r));
+        assert_null(publishers_warning(&r));
     }
 }
 

@@ -34,7 +34,10 @@ static const struct option exec_options[] = {
     {'u', "user", "USER", "agent (the default), root, or another account"}, {'d', "detach", NULL, "start it and leave; prints the session"}, END};
 static const struct option attach_options[] = {{0, "read-only", NULL, "watch; keys but the prefix are not sent"}, END};
 static const struct option logs_options[] = {{'f', "follow", NULL, "go on as it grows"}, {0, "sbx", NULL, "what sbx's own processes say, instead of the machine's console"}, END};
-static const struct option add_options[] = {{'g', "global", NULL, "for all sandboxes"}, {0, "for", "TIME", "for a time: 30s, 15m, 1h, 7d"}, {0, "comment", "TEXT", "why"}, END};
+static const struct option add_options[] = {{'g', "global", NULL, "for all sandboxes"}, {0, "for", "TIME", "for a time: 30s, 15m, 1h, 7d"}, {0, "once", NULL, "the next connection of a running sandbox alone"}, {0, "comment", "TEXT", "why"}, END};
+static const struct option ask_options[] = {
+    JSON_OPT, {'g', "global", NULL, "on, off: for all sandboxes; allow, deny: by a rule for all sandboxes"}, {'k', "keep", NULL, "allow, deny: by a rule for this sandbox"},
+    {'f', "follow", NULL, "ls: as they come; while it runs, unknown hosts are held"}, END};
 static const struct option scope_options[] = {{'g', "global", NULL, "for all sandboxes"}, END};
 static const struct option policy_ls_options[] = {JSON_OPT, {'a', "all", NULL, "the preset's rules as well"}, END};
 static const struct option force_options[] = {{'f', "force", NULL, "do not ask"}, END};
@@ -42,7 +45,7 @@ static const struct option log_options[] = {
     JSON_OPT, {0, "raw", NULL, "each row, not grouped"}, {'f', "follow", NULL, "rows as they come"}, {0, "since", "TIME", "the last 15m, 1h, 7d"},
     {0, "host", "TEXT", "hosts that contain it"}, {0, "verdict", "VERDICT", "allow, deny or fail"}, {'n', "limit", "N", "the newest N"},
     {0, "verify", NULL, "is the chain of rows unbroken?"}, END};
-static const struct option check_options[] = {JSON_OPT, {0, "sandbox", "NAME", "by the rules of this sandbox"}, END};
+static const struct option check_options[] = {JSON_OPT, {0, "sandbox", "NAME", "by the rules of this sandbox"}, {0, "method", "METHOD", "of a request (GET)"}, {0, "path", "PATH", "of a request (/)"}, END};
 static const struct option build_options[] = {{0, "if-missing", NULL, "only if there is none"}, END};
 static const struct option login_options[] = {JSON_OPT, {0, "posture", "POSTURE", "open, balanced or locked-down"}, END};
 
@@ -51,6 +54,12 @@ static const struct command policy_commands[] = {
     {"deny", "policy deny network (-g | SANDBOX) RULE[,RULE...]", "forbid hosts; a deny wins over any allow", NULL, add_options, 2, -1, false, 0, cmd_policy_deny, NULL, false},
     {"ls", "policy ls [SANDBOX]", "rules in force", NULL, policy_ls_options, 0, 1, false, 0, cmd_policy_ls, NULL, false},
     {"rm", "policy rm (-g | SANDBOX) RULE-OR-ID...", "take rules back", NULL, scope_options, 1, -1, false, 0, cmd_policy_rm, NULL, false},
+    {"disable", "policy disable (-g | SANDBOX) RULE-OR-ID...", "keep rules, but let them say nothing", NULL, scope_options, 1, -1, false, 0, cmd_policy_disable, NULL, false},
+    {"enable", "policy enable (-g | SANDBOX) RULE-OR-ID...", "let disabled rules hold again", NULL, scope_options, 1, -1, false, 0, cmd_policy_enable, NULL, false},
+    {"ask", "policy ask on|off|ls|allow|deny [-g | SANDBOX] [QUESTION]", "hold connections to unknown hosts, and ask",
+     "With it on, a connection that no rule speaks of waits (setting net.ask_seconds) while the dashboard, or sbx policy ask ls --follow, shows the "
+     "question. allow and deny answer it: for once, with --keep by a rule for the sandbox, with -g for all. Without an answer it is denied.",
+     ask_options, 1, 3, false, 0, cmd_policy_ask, NULL, false},
     {"log", "policy log [SANDBOX...]", "what was tried, and what became of it", NULL, log_options, 0, -1, false, 0, cmd_policy_log, NULL, false},
     {"check", "policy check HOST[:PORT]", "what would happen, and by which rule", NULL, check_options, 1, 1, false, 0, cmd_policy_check, NULL, false},
     {"set-default", "policy set-default open|balanced|locked-down [SANDBOX]", "choose the posture", NULL, none, 1, 2, false, 0, cmd_policy_default, NULL, false},
@@ -208,12 +217,25 @@ static void print_help(const struct command *c)
     }
 }
 
+static const char exit_status[] =
+    "0  done\n"
+    "1  it was tried, and failed\n"
+    "2  bad input; nothing was changed\n"
+    "3  not found: a sandbox, a rule, a question or a file of that name\n"
+    "4  denied by policy (policy check: the connection would be denied)\n"
+    "5  it took too long\n"
+    "exec and run end with the command's own status.\n";
+
 int cmd_help(const struct args *a, struct err *e)
 {
     if (a->nwords == 0) {
         printf("sbx runs coding agents at full speed in microVMs of their own.\n\nusage: sbx COMMAND\n\n");
         print_list(cli_commands);
         printf("\nFirst steps:  sbx login    sbx run claude    sbx ls    sbx policy log\n");
+        return 0;
+    }
+    if (strcmp(a->words[0], "exit-status") == 0) {
+        printf("%s", exit_status);
         return 0;
     }
     const struct command *c = find(cli_commands, a->words[0]);
@@ -308,7 +330,7 @@ int cmd_man(const struct args *a, struct err *e)
     for (const struct command *c = cli_commands; c->name; c++)
         if (!c->hidden)
             man_command(c);
-    puts(".El\n.Sh EXIT STATUS\n0 done, 1 failed, 2 bad input, 3 not found, 4 denied by policy, 5 timed out; of exec and run the command's own.\n"
+    puts(".El\n.Sh EXIT STATUS\n0 done, 1 failed, 2 bad input, 3 not found, 4 denied by policy (also what policy check says), 5 timed out; of exec and run the command's own.\n"
          ".Sh FILES\n.Bl -tag -width Ds -compact\n.It Pa ~/.config/sbx\nsettings, the policy, own agent kits.\n.It Pa ~/.local/share/sbx\n"
          "images, templates, sandboxes.\n.It Pa ~/.cache/sbx\nwhat can be made again.\n.El");
     return 0;

@@ -151,22 +151,22 @@ void table_row(struct table *t, const char *const *cells)
 void table_print(struct table *t)
 {
     bool colour = out_colour(1);
+    int *widest = t ? calloc((size_t)t->columns, sizeof *widest) : NULL;
     if (!t)
         return;
+    for (int i = 0; widest && i < t->rows * t->columns; i++) {
+        int w = t->cells[i] ? width_of(t->cells[i]) : 0;
+        if (w > widest[i % t->columns])
+            widest[i % t->columns] = w;
+    }
     for (int r = 0; r < t->rows; r++) {
         if (r == 0 && colour)
             fputs("\033[1m", stdout);
         for (int c = 0; c < t->columns; c++) {
-            int widest = 0;
             const char *text = t->cells[r * t->columns + c];
-            for (int k = 0; k < t->rows; k++) {
-                const char *cell = t->cells[k * t->columns + c];
-                int w = cell ? width_of(cell) : 0;
-                widest = w > widest ? w : widest;
-            }
             fputs(text ? text : "", stdout);
             if (c + 1 < t->columns)
-                printf("%*s", widest - width_of(text ? text : "") + 2, "");
+                printf("%*s", (widest ? widest[c] : 0) - width_of(text ? text : "") + 2, "");
         }
         if (r == 0 && colour)
             fputs("\033[m", stdout);
@@ -174,6 +174,7 @@ void table_print(struct table *t)
     }
     for (int i = 0; i < t->rows * t->columns; i++)
         free(t->cells[i]);
+    free(widest);
     free(t->cells);
     free(t);
 }

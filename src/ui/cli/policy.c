@@ -9,12 +9,14 @@
 #include "core/jsonfile.h"
 #include "core/paths.h"
 #include "core/policy.h"
+#include "core/publishers.h"
+#include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
+#include "ui/client.h"
 
 #define RULES_MAX 256
 
-/* "90s", "15m", "1h", "7d" to seconds. */
-static int duration(const char *text, long long *out, struct err *e)
+int policy_cli_duration(const char *text, long long *out, struct err *e)
 {
     char *end;
     long long n = strtoll(text, &end, 10);
@@ -25,8 +27,7 @@ static int duration(const char *text, long long *out, struct err *e)
     return 0;
 }
 
-/* That it exists; a record that is damaged keeps nobody from shutting its network. */
-static int need_sandbox(const char *name, struct err *e)
+int policy_cli_need(const char *name, struct err *e)
 {
     struct err why = {0};
     struct record r;
@@ -38,8 +39,7 @@ static int need_sandbox(const char *name, struct err *e)
     return rc < 0 && why.status == STATUS_NOT_FOUND ? err_set(e, STATUS_NOT_FOUND, "%s", why.text) : 0;
 }
 
-/* Whose policy: -g, or the first word if it is a sandbox.  *next: where the other words begin. */
-static int scope(const struct args *a, int first, const char **sandbox, int *next, struct err *e)
+int policy_cli_scope(const struct args *a, int first, const char **sandbox, int *next, struct err *e)
 {
     *sandbox = NULL;
     *next = first;
@@ -47,7 +47,7 @@ static int scope(const struct args *a, int first, const char **sandbox, int *nex
         return 0;
     if (a->nwords <= first)
         return err_set(e, STATUS_USAGE, "for which sandbox? Give its name, or -g for all");
-    if (need_sandbox(a->words[first], NULL) < 0)
+    if (policy_cli_need(a->words[first], NULL) < 0)
         return err_set(e, STATUS_NOT_FOUND, "there is no sandbox named %s; for all sandboxes add -g", a->words[first]);
     *sandbox = a->words[first];
     *next = first + 1;
@@ -61,13 +61,33 @@ static void remark(const struct rule *rules, size_t n)
         char text[RULE_TEXT_MAX];
         bool base = rules[i].deny || (rules[i].kind != RULE_LABEL && rules[i].kind != RULE_DEPTH);
         rule_format(text, &rules[i]);
-        if (rule_warning(&rules[i]))
-            out_notice("%s: %s", text, rule_warning(&rules[i]));
+        if (publishers_warning(&rules[i]))
+            out_notice("%s: %s", text, publishers_warning(&rules[i]));
         for (size_t k = 0; k < n && !base; k++)
             base = rules[k].kind == RULE_HOST && strcmp(rules[k].host, rules[i].host) == 0;
         if (!base)
             out_notice("%s does not cover %s itself", text, rules[i].host);
     }
+}
+
+/* The next connection of a running sandbox, and no more: its broker is told, no file says it. */
+static int grant(const char *sandbox, const struct rule *rules, size_t n, struct err *e)
+{
+    struct client c;
+    if (!sandbox)
+        return err_set(e, STATUS_USAGE, "what is allowed once is allowed to one sandbox: name it instead of -g");
+    if (client_open(&c, sandbox, e) < 0)
+        return -1;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        char text[RULE_TEXT_MAX];
+        rule_format(text, &rules[i]);
+        json_t *reply = client_request(&c, "grant", json_pack("{s:s}", "rule", text), 10000, e);
+        rc = reply ? 0 : -1;
+        json_decref(reply);
+    }
+    client_close(&c);
+    return rc;
 }
 
 static int add(const struct args *a, bool deny, struct err *e)
@@ -83,7 +103,7 @@ static int add(const struct args *a, bool deny, struct err *e)
         err_set(e, STATUS_USAGE, "rules are for the network: sbx policy %s network ...", deny ? "deny" : "allow");
         goto out;
     }
-    if (scope(a, 1, &sandbox, &next, e) < 0 || (life && duration(life, &seconds, e) < 0))
+    if (policy_cli_scope(a, 1, &sandbox, &next, e) < 0 || (life && policy_cli_duration(life, &seconds, e) < 0))
         goto out;
     if (next >= a->nwords) {
         err_set(e, STATUS_USAGE, "which hosts? For example: sbx policy %s network -g api.example.com", deny ? "deny" : "allow");
@@ -121,11 +141,15 @@ static int add(const struct args *a, bool deny, struct err *e)
         err_set(e, STATUS_USAGE, "the list of rules is empty");
         goto out;
     }
-    rc = policy_add(sandbox, rules, n, e);
+    bool once = args_has(a, "once");
+    if (once && (deny || life))
+        rc = err_set(e, STATUS_USAGE, deny ? "--once is for what is allowed; what is denied is denied each time" : "give --once or --for, not both");
+    else
+        rc = once ? grant(sandbox, rules, n, e) : policy_add(sandbox, rules, n, e);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         char text[RULE_TEXT_MAX];
         rule_format(text, &rules[i]);
-        printf("%s %s (%s)\n", deny ? "denied" : "allowed", text, sandbox ? sandbox : "all sandboxes");
+        printf("%s %s (%s%s)\n", deny ? "denied" : "allowed", text, sandbox ? sandbox : "all sandboxes", once ? ", once" : "");
     }
     if (rc == 0)
         remark(rules, n);
@@ -163,10 +187,13 @@ static void list_rule(struct listing *l, const struct rule *r, const char *scope
                               "scope", scope_text, "comment", r->comment);
         if (r->expires)
             json_object_set_new(o, "expires", json_integer(r->expires));
+        if (r->disabled)
+            json_object_set_new(o, "disabled", json_true());
         json_array_append_new(l->rules, o);
         return;
     }
-    const char *cells[] = {r->deny ? "deny" : "allow", text, scope_text, expires, r->id, r->comment};
+    const char *action = r->deny ? r->disabled ? "deny (off)" : "deny" : r->disabled ? "allow (off)" : "allow";
+    const char *cells[] = {action, text, scope_text, expires, r->id, r->comment};
     table_row(l->table, cells);
 }
 
@@ -208,7 +235,7 @@ int cmd_policy_ls(const struct args *a, struct err *e)
     static const char *const headers[] = {"ACTION", "RULE", "SCOPE", "EXPIRES", "ID", "COMMENT"};
     const char *sandbox = a->nwords ? a->words[0] : NULL;
     char error[700] = "";
-    if (sandbox && need_sandbox(sandbox, e) < 0)
+    if (sandbox && policy_cli_need(sandbox, e) < 0)
         return -1;
     struct policy *p = policy_load(sandbox);
     if (!p)
@@ -226,12 +253,14 @@ int cmd_policy_ls(const struct args *a, struct err *e)
     if (json) {
         json_t *o = json_pack("{s:s, s:b, s:O}", "posture", posture_name(posture), "chosen", policy_posture(p) != POSTURE_UNSET,
                               "rules", l.rules);
+        json_object_set_new(o, "ask", json_boolean(policy_asks(p)));
         if (error[0])
             json_object_set_new(o, "error", json_string(error));
         out_json(o);
         json_decref(o);
     } else {
-        printf("posture: %s%s\n", posture_name(posture), policy_posture(p) ? "" : " (not chosen yet)");
+        printf("posture: %s%s%s\n", posture_name(posture), policy_posture(p) ? "" : " (not chosen yet)",
+               policy_asks(p) ? "; somebody is asked about what no rule speaks of" : "");
         table_print(l.table);
         if (l.hidden)
             printf("and %zu rules of the preset (--all shows them)\n", l.hidden);
@@ -241,11 +270,13 @@ int cmd_policy_ls(const struct args *a, struct err *e)
     return error[0] ? err_set(e, STATUS_FAILED, "%s", error) : 0;
 }
 
-int cmd_policy_rm(const struct args *a, struct err *e)
+enum doing { DO_REMOVE, DO_ENABLE, DO_DISABLE };
+
+static int at_rules(const struct args *a, enum doing what, struct err *e)
 {
     const char *sandbox;
     int next, missing = 0;
-    if (scope(a, 0, &sandbox, &next, e) < 0)
+    if (policy_cli_scope(a, 0, &sandbox, &next, e) < 0)
         return -1;
     if (next < a->nwords && strcmp(a->words[next], "network") == 0)
         next++;
@@ -254,7 +285,7 @@ int cmd_policy_rm(const struct args *a, struct err *e)
     for (int i = next; i < a->nwords; i++) {
         char *copy = strdup(a->words[i]), *save = NULL;
         for (char *t = copy ? strtok_r(copy, ",", &save) : NULL; t; t = strtok_r(NULL, ",", &save)) {
-            int n = policy_remove(sandbox, t, e);
+            int n = what == DO_REMOVE ? policy_remove(sandbox, t, e) : policy_enable(sandbox, t, what == DO_ENABLE, e);
             if (n < 0) {
                 free(copy);
                 return -1;
@@ -271,10 +302,25 @@ int cmd_policy_rm(const struct args *a, struct err *e)
     return missing;
 }
 
+int cmd_policy_rm(const struct args *a, struct err *e)
+{
+    return at_rules(a, DO_REMOVE, e);
+}
+
+int cmd_policy_enable(const struct args *a, struct err *e)
+{
+    return at_rules(a, DO_ENABLE, e);
+}
+
+int cmd_policy_disable(const struct args *a, struct err *e)
+{
+    return at_rules(a, DO_DISABLE, e);
+}
+
 int cmd_policy_reset(const struct args *a, struct err *e)
 {
     const char *sandbox = a->nwords ? a->words[0] : NULL;
-    if (sandbox && need_sandbox(sandbox, e) < 0)
+    if (sandbox && policy_cli_need(sandbox, e) < 0)
         return -1;
     if (isatty(0) && isatty(2) && !args_has(a, "force") && !ask_yes("Remove every rule and go back to the default posture?"))
         return err_set(e, STATUS_FAILED, "nothing was changed");
@@ -287,250 +333,15 @@ int cmd_policy_default(const struct args *a, struct err *e)
     if (p == POSTURE_UNSET)
         return err_set(e, STATUS_USAGE, "\"%s\" is no posture; there are open, balanced and locked-down", a->words[0]);
     const char *sandbox = a->nwords > 1 ? a->words[1] : NULL;
-    if ((sandbox && need_sandbox(sandbox, e) < 0) || policy_set_posture(sandbox, p, e) < 0)
+    if ((sandbox && policy_cli_need(sandbox, e) < 0) || policy_set_posture(sandbox, p, e) < 0)
         return -1;
     printf("posture: %s (%s)\n", posture_name(p), sandbox ? sandbox : "all sandboxes");
     return 0;
 }
 
-/* ---- the log ---- */
-
-#define RAW_LIMIT 1000 /* rows shown of each sandbox when nothing else was asked for */
-
-/* "10m" ago, or a local date and time. */
-static int since_ms(const char *text, int64_t *out, struct err *e)
-{
-    static const char *const forms[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
-                                        "%Y-%m-%d"};
-    long long ago;
-    if (duration(text, &ago, NULL) == 0) {
-        *out = ((int64_t)time(NULL) - ago) * 1000;
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        struct tm tm = {.tm_isdst = -1};
-        const char *end = strptime(text, forms[i], &tm);
-        if (end && *end == '\0') {
-            *out = (int64_t)mktime(&tm) * 1000;
-            return 0;
-        }
-    }
-    return err_set(e, STATUS_USAGE, "\"%s\" is no time; write 10m, 1h, 7d or 2026-01-31T12:00", text);
-}
-
-struct show {
-    const char *sandbox;
-    struct table *table;
-    json_t *list;
-    bool raw;
-    int64_t last;
-};
-
-static bool show_row(const struct decision_row *r, void *arg)
-{
-    struct show *s = arg;
-    char when[40], port[16], count[24], bytes[40] = "";
-    time_t t = (time_t)(r->time_ms / 1000);
-    struct tm tm;
-    if (r->seq > s->last)
-        s->last = r->seq;
-    if (s->list) {
-        json_t *o = json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "sandbox", s->sandbox,
-                              "seq", (json_int_t)r->seq, "time_ms", (json_int_t)r->time_ms, "kind", r->kind, "proto", r->proto, "host",
-                              r->host, "port", r->port, "address", r->addr, "verdict", r->verdict, "rule", r->rule, "reason",
-                              r->reason, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down, "duration_ms",
-                              (json_int_t)r->duration_ms, "count", (json_int_t)r->count);
-        if (o)
-            json_array_append_new(s->list, o);
-        return true;
-    }
-    strftime(when, sizeof when, s->raw ? "%m-%d %H:%M:%S" : "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
-    snprintf(port, sizeof port, "%d", r->port);
-    snprintf(count, sizeof count, "%lld", (long long)r->count);
-    if (r->bytes_up || r->bytes_down)
-        snprintf(bytes, sizeof bytes, "%s/%s", human_bytes(r->bytes_up), human_bytes(r->bytes_down));
-    if (s->raw) {
-        const char *cells[] = {when, s->sandbox, r->kind, r->verdict, r->proto, r->host, port, r->rule, r->reason, count, bytes};
-        table_row(s->table, cells);
-    } else {
-        const char *cells[] = {s->sandbox, r->verdict, r->proto, r->host, port, r->rule[0] ? r->rule : r->reason, when, count, bytes};
-        table_row(s->table, cells);
-    }
-    return true;
-}
-
-static struct table *log_table(bool raw)
-{
-    static const char *const grouped[] = {"SANDBOX", "VERDICT", "PROTO", "HOST", "PORT", "RULE", "LAST SEEN", "COUNT", "UP/DOWN"};
-    static const char *const each[] = {"TIME", "SANDBOX", "KIND", "VERDICT", "PROTO", "HOST", "PORT", "RULE", "REASON", "COUNT", "UP/DOWN"};
-    return raw ? table_new(11, each) : table_new(9, grouped);
-}
-
-static int show_log(struct show *s, const struct decisions_filter *f, struct err *e)
-{
-    struct err why = {0};
-    char *path = path_sandbox(s->sandbox, "log.db", e);
-    struct decisions *d = path ? decisions_read(path, &why) : NULL;
-    int rc = 0;
-    free(path);
-    if (!d) {
-        if (why.status == STATUS_NOT_FOUND)
-            return 0; /* nothing was tried yet */
-        if (e)
-            *e = why;
-        return -1;
-    }
-    rc = s->raw ? decisions_each(d, f, show_row, s, e) : decisions_grouped(d, f, show_row, s, e);
-    decisions_close(d);
-    return rc;
-}
-
-static int verify(char **names, int n, struct err *e)
-{
-    int bad = 0;
-    for (int i = 0; i < n; i++) {
-        struct err why = {0};
-        int64_t rows = 0;
-        char *path = path_sandbox(names[i], "log.db", e);
-        struct decisions *d = path ? decisions_read(path, &why) : NULL;
-        free(path);
-        if (!d) {
-            printf("%s: %s\n", names[i], why.text);
-            bad |= why.status != STATUS_NOT_FOUND;
-        } else if (decisions_verify(d, &rows, &why) == 0) {
-            printf("%s: %lld rows, unbroken\n", names[i], (long long)rows);
-        } else {
-            printf("%s: BROKEN: %s\n", names[i], why.text);
-            bad = 1;
-        }
-        decisions_close(d);
-    }
-    return bad ? STATUS_FAILED : 0;
-}
-
-int cmd_policy_log(const struct args *a, struct err *e)
-{
-    char **names = NULL;
-    int n, rc = 0;
-    long limit;
-    int64_t since = 0;
-    const char *verdict = args_value(a, "verdict");
-    bool shown_raw = args_has(a, "raw") || args_has(a, "follow");
-    if (args_number(a, "limit", 1, 1000000, shown_raw ? RAW_LIMIT : 0, &limit, e) < 0 ||
-        (args_has(a, "since") && since_ms(args_value(a, "since"), &since, e) < 0))
-        return -1;
-    if (verdict && strcmp(verdict, "allow") && strcmp(verdict, "deny") && strcmp(verdict, "fail"))
-        return err_set(e, STATUS_USAGE, "a verdict is allow, deny or fail, not \"%s\"", verdict);
-    bool follow = args_has(a, "follow"), json = args_has(a, "json"), own = a->nwords > 0;
-    if (own) {
-        n = a->nwords;
-        names = (char **)a->words;
-        for (int i = 0; i < n; i++) {
-            if (need_sandbox(names[i], e) < 0)
-                return -1;
-        }
-    } else if ((n = record_list(&names, e)) < 0) {
-        return -1;
-    }
-    if (args_has(a, "verify")) {
-        rc = verify(names, n, e);
-    } else {
-        struct decisions_filter f = {.host = args_value(a, "host"), .verdict = args_value(a, "verdict"), .limit = (int)limit,
-                                     .since_ms = since};
-        int64_t *last = calloc((size_t)n + 1, sizeof *last);
-        json_t *list = json ? json_array() : NULL;
-        bool raw = args_has(a, "raw") || follow;
-        do {
-            struct table *t = json ? NULL : log_table(raw);
-            bool any = false;
-            for (int i = 0; i < n && rc == 0; i++) {
-                struct show s = {.sandbox = names[i], .table = t, .list = list, .raw = raw, .last = last[i]};
-                f.after_seq = last[i];
-                rc = show_log(&s, &f, e);
-                any |= s.last != last[i];
-                if (follow)
-                    last[i] = s.last;
-            }
-            if (json) {
-                if (!follow) {
-                    out_json(list);
-                } else {
-                    size_t i;
-                    json_t *o;
-                    json_array_foreach(list, i, o) { /* one a line, as they come */
-                        json_dumpf(o, stdout, JSON_COMPACT);
-                        putchar('\n');
-                    }
-                    json_array_clear(list);
-                }
-            } else if (any || !follow) {
-                table_print(t);
-            } else {
-                table_print(NULL);
-            }
-            if (follow && (fflush(stdout) != 0 || rc < 0))
-                break;
-            if (follow)
-                usleep(300000);
-        } while (follow && rc == 0);
-        json_decref(list);
-        free(last);
-    }
-    if (!own)
-        record_list_free(names, n);
-    return rc;
-}
-
-int cmd_policy_check(const struct args *a, struct err *e)
-{
-    const char *sandbox = args_value(a, "sandbox");
-    struct rule r = {0};
-    struct decision d;
-    char text[RULE_TEXT_MAX];
-    if (rule_parse(&r, a->words[0], e) < 0)
-        return -1;
-    if (sandbox && need_sandbox(sandbox, e) < 0)
-        return -1;
-    if (r.kind == RULE_LABEL || r.kind == RULE_DEPTH || rule_is_conditional(&r) || (r.kind == RULE_RANGE && r.prefix != (r.family == 4 ? 32 : 128)))
-        return err_set(e, STATUS_USAGE, "check takes one host or address, not a pattern");
-    uint16_t port = r.port_low == r.port_high ? r.port_low : 443;
-    struct policy *p = policy_load(sandbox);
-    if (!p)
-        return err_set(e, STATUS_FAILED, "out of memory");
-    if (r.kind == RULE_RANGE)
-        policy_decide_addr(p, r.family, r.addr, port, time(NULL), &d);
-    else
-        policy_decide_name(p, r.host, port, time(NULL), &d);
-    r.port_low = r.port_high = port;
-    rule_format(text, &r);
-    bool allow = d.allow && !d.http;
-    if (args_has(a, "json")) {
-        json_t *o = json_pack("{s:s, s:s, s:s}", "target", text, "verdict", allow ? "allow" : "deny", "by", d.text);
-        if (policy_error(p))
-            json_object_set_new(o, "error", json_string(policy_error(p)));
-        out_json(o);
-        json_decref(o);
-    } else {
-        printf("%s: %s, by %s\n", text, allow ? "allowed" : "denied", d.text);
-        if (policy_error(p))
-            out_error(policy_error(p));
-        else if (allow && !d.exact)
-            printf("  as long as it resolves to addresses outside of this host and its private networks\n");
-        else if (d.http)
-            printf("  that rule speaks of methods or paths, which only intercepted HTTP can be held to\n");
-        else if (!allow && d.rule)
-            printf("  to take that rule back: sbx policy rm %s %s\n",
-                   d.rule->origin == RULE_GLOBAL || !sandbox ? "-g" : sandbox, d.rule->id);
-        else if (!allow)
-            printf("  to allow it: sbx policy allow network %s %s\n", sandbox ? sandbox : "-g", text);
-    }
-    policy_free(p);
-    return allow ? 0 : STATUS_DENIED;
-}
-
 int cmd_policy_export(const struct args *a, struct err *e)
 {
-    if (a->nwords && need_sandbox(a->words[0], e) < 0)
+    if (a->nwords && policy_cli_need(a->words[0], e) < 0)
         return -1;
     json_t *o = policy_export(a->nwords ? a->words[0] : NULL, e);
     if (!o)
@@ -543,7 +354,7 @@ int cmd_policy_export(const struct args *a, struct err *e)
 int cmd_policy_import(const struct args *a, struct err *e)
 {
     json_error_t je;
-    if (a->nwords > 1 && need_sandbox(a->words[1], e) < 0)
+    if (a->nwords > 1 && policy_cli_need(a->words[1], e) < 0)
         return -1;
     json_t *o = strcmp(a->words[0], "-") == 0 ? json_loadf(stdin, JSON_REJECT_DUPLICATES, &je) : jsonfile_read(a->words[0], e);
     if (!o)

@@ -8,6 +8,7 @@
 
 #include "core/config.h"
 #include "core/record.h"
+#include "core/publishers.h"
 #include "core/rule.h"
 #include "core/service.h"
 #include "ui/dash/app_int.h"
@@ -80,7 +81,7 @@ static void preview_rule(const char *const *v, char *out, size_t cap, void *arg)
     if (!v[1][0] || rule_parse(&r, v[1], NULL) < 0)
         return;
     rule_format(canonical, &r);
-    const char *warning = strcmp(v[0], "allow") == 0 ? rule_warning(&r) : NULL;
+    const char *warning = strcmp(v[0], "allow") == 0 ? publishers_warning(&r) : NULL;
     snprintf(out, cap, "It will stand as: %s %s%s%s", v[0], canonical, warning ? ". Mind: " : "", warning ? warning : "");
 }
 

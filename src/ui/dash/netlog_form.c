@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/publishers.h"
 #include "core/rule.h"
 #include "ui/dash/app.h"
 #include "ui/dash/netlog_pane.h"
@@ -113,7 +114,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     char first[600];
     snprintf(first, sizeof first, "%.*s", (int)strcspn(f->targets[f->target].text, ","), f->targets[f->target].text);
     if (!f->deny && rule_parse(&r, first, NULL) == 0)
-        warning = rule_warning(&r);
+        warning = publishers_warning(&r);
     if (warning)
         y += paint_wrap(w, y, 2, cols - 4, 2, ST_WARN, warning);
     if (!f->deny && f->by[0]) {
@@ -218,7 +219,7 @@ static bool action(struct pane *p, const char *what)
     else if (strcmp(name, "cancel") == 0 || strcmp(name, "close") == 0) {
         app_pop(p->app, p);
         return true;
-    } else if (strcmp(name, "accept") == 0 || strcmp(name, "ok") == 0) {
+    } else if (strcmp(name, "accept") == 0 || strcmp(name, "submit") == 0) {
         if (f->at == F_CANCEL)
             app_pop(p->app, p);
         else

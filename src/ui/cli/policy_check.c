@@ -1,0 +1,94 @@
+/* sbx policy check: what would happen, and by which rule. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/policy.h"
+#include "ui/cli/policy.h"
+#include "ui/cli/sandbox.h"
+
+struct verdict {
+    struct decision d;
+    bool allow;
+    char note[300], fix[900]; /* fix: the command that would change it */
+};
+
+static void explain(struct verdict *v, const struct policy *p, const char *sandbox, const char *text, const char *method,
+                    const char *path)
+{
+    const struct rule *r = v->d.rule;
+    const char *scope = sandbox ? sandbox : "-g";
+    if (policy_error(p)) {
+        snprintf(v->note, sizeof v->note, "%.290s", policy_error(p));
+    } else if (v->d.http && !method) {
+        snprintf(v->note, sizeof v->note, "each request is judged: add --method and --path to ask about one");
+    } else if (v->allow && !v->d.exact) {
+        snprintf(v->note, sizeof v->note, "as long as it resolves to addresses outside of this host and its private networks");
+    } else if (!v->allow && !r && policy_asks(p)) {
+        snprintf(v->note, sizeof v->note, "while somebody is there to be asked (the dashboard, or sbx policy ask ls --follow) it is held, and asked about");
+    }
+    if (policy_error(p))
+        return;
+    if (!v->allow && r && r->deny)
+        snprintf(v->fix, sizeof v->fix, "sbx policy rm %s %s", r->origin == RULE_GLOBAL || !sandbox ? "-g" : sandbox, r->id);
+    else if (!v->allow && method)
+        snprintf(v->fix, sizeof v->fix, "sbx policy allow network %s '%s %s%s'", scope, method, text, path);
+    else if (!v->allow)
+        snprintf(v->fix, sizeof v->fix, strchr(text, '[') ? "sbx policy allow network %s '%s'" : "sbx policy allow network %s %s", scope, text);
+}
+
+int cmd_policy_check(const struct args *a, struct err *e)
+{
+    const char *sandbox = args_value(a, "sandbox"), *method = args_value(a, "method"), *path = args_value(a, "path");
+    struct rule r = {0};
+    struct verdict v = {0};
+    char text[RULE_TEXT_MAX];
+    if (rule_parse(&r, a->words[0], e) < 0 || (sandbox && policy_cli_need(sandbox, e) < 0))
+        return -1;
+    if (r.kind == RULE_LABEL || r.kind == RULE_DEPTH || rule_is_conditional(&r) ||
+        (r.kind == RULE_RANGE && r.prefix != (r.family == 4 ? 32 : 128)))
+        return err_set(e, STATUS_USAGE, "check takes one host or address, not a pattern; --method and --path speak of a request");
+    if (path && path[0] != '/')
+        return err_set(e, STATUS_USAGE, "\"%s\": a path begins with a slash", path);
+    if ((method || path) && r.kind == RULE_RANGE)
+        return err_set(e, STATUS_USAGE, "requests are judged by the name of a host, not by an address");
+    if (path && !method)
+        method = "GET";
+    if (method && !path)
+        path = "/";
+    uint16_t port = r.port_low == r.port_high ? r.port_low : 443;
+    struct policy *p = policy_load(sandbox);
+    if (!p)
+        return err_set(e, STATUS_FAILED, "out of memory");
+    if (r.kind == RULE_RANGE)
+        policy_decide_addr(p, r.family, r.addr, port, time(NULL), &v.d);
+    else
+        policy_decide_name(p, r.host, port, time(NULL), &v.d);
+    if (v.d.allow && method)
+        policy_decide_request(p, r.host, port, method, path, time(NULL), &v.d);
+    r.port_low = r.port_high = port;
+    rule_format(text, &r);
+    v.allow = v.d.allow;
+    explain(&v, p, sandbox, text, method, path ? path : "");
+    const char *word = v.allow && v.d.http && !method ? "depends" : v.allow ? "allow" : "deny";
+    if (args_has(a, "json")) {
+        json_t *o = json_pack("{s:s, s:s, s:s}", "target", text, "verdict", word, "by", v.d.text);
+        if (policy_error(p))
+            json_object_set_new(o, "error", json_string(policy_error(p)));
+        if (v.note[0])
+            json_object_set_new(o, "note", json_string(v.note));
+        if (v.fix[0])
+            json_object_set_new(o, "fix", json_string(v.fix));
+        out_json(o);
+        json_decref(o);
+    } else {
+        printf("%s%s%s%s: %s, by %s\n", method ? method : "", method ? " " : "", text, method ? path : "",
+               word[0] == 'a' ? "allowed" : word[1] == 'e' && word[2] == 'p' ? "depends on the request" : "denied", v.d.text);
+        if (v.note[0])
+            printf("  %s\n", v.note);
+        if (v.fix[0])
+            printf("  to %s: %s\n", v.d.rule && v.d.rule->deny ? "take that rule back" : "allow it", v.fix);
+    }
+    policy_free(p);
+    return v.allow ? 0 : STATUS_DENIED;
+}

@@ -1,0 +1,235 @@
+/* sbx policy log */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/decisions.h"
+#include "core/paths.h"
+#include "core/sanitize.h"
+#include "ui/cli/policy.h"
+#include "ui/cli/sandbox.h"
+
+#define RAW_LIMIT 1000 /* rows shown of each sandbox when nothing else was asked for */
+
+/* "10m" ago, or a local date and time. */
+static int since_ms(const char *text, int64_t *out, struct err *e)
+{
+    static const char *const forms[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M",
+                                        "%Y-%m-%d"};
+    long long ago;
+    if (policy_cli_duration(text, &ago, NULL) == 0) {
+        *out = ((int64_t)time(NULL) - ago) * 1000;
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct tm tm = {.tm_isdst = -1};
+        const char *end = strptime(text, forms[i], &tm);
+        if (end && *end == '\0') {
+            *out = (int64_t)mktime(&tm) * 1000;
+            return 0;
+        }
+    }
+    return err_set(e, STATUS_USAGE, "\"%s\" is no time; write 10m, 1h, 7d or 2026-01-31T12:00", text);
+}
+
+struct show {
+    const char *sandbox;
+    struct table *table;
+    json_t *list;
+    bool raw;
+    bool follow; /* lines as they come, in columns of fixed widths */
+    int64_t last;
+};
+
+/* A text from the guest, fit to be shown and padded or cut to a width. */
+static void column(const char *text, int width)
+{
+    char safe[4096];
+    size_t n = sanitize_line(safe, sizeof safe, text, strlen(text));
+    (void)n;
+    printf("%-*s ", width, safe);
+}
+
+static void follow_row(const char *sandbox, const struct decision_row *r, const char *when, const char *count, const char *bytes)
+{
+    char target[300], request[2200];
+    bool colour = out_colour(1);
+    snprintf(target, sizeof target, strchr(r->host, ':') ? "[%s]:%d" : "%s:%d", r->host, r->port);
+    snprintf(request, sizeof request, "%s%s%s", r->method, r->method[0] ? " " : "", r->path);
+    column(when, 14);
+    column(sandbox, 12);
+    if (colour)
+        fputs(strcmp(r->verdict, "allow") == 0 ? "\033[32m" : strcmp(r->verdict, "deny") == 0 ? "\033[31m" : "\033[33m", stdout);
+    column(r->verdict, 5);
+    if (colour)
+        fputs("\033[m", stdout);
+    column(r->kind, 8);
+    column(r->proto, 5);
+    column(r->host[0] ? target : "-", 36);
+    if (request[0])
+        column(request, 24);
+    column(r->rule, 30);
+    if (r->count > 1)
+        printf("x%s ", count);
+    if (bytes[0])
+        printf("%s ", bytes);
+    column(r->reason, 0);
+    putchar('\n');
+}
+
+static bool show_row(const struct decision_row *r, void *arg)
+{
+    struct show *s = arg;
+    char when[40], port[16], count[24], bytes[40] = "";
+    time_t t = (time_t)(r->time_ms / 1000);
+    struct tm tm;
+    if (r->seq > s->last)
+        s->last = r->seq;
+    if (s->list) {
+        json_t *o = json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "sandbox", s->sandbox,
+                              "seq", (json_int_t)r->seq, "time_ms", (json_int_t)r->time_ms, "kind", r->kind, "proto", r->proto, "host",
+                              r->host, "port", r->port, "address", r->addr, "method", r->method, "path", r->path, "flow", (json_int_t)r->flow, "verdict", r->verdict, "rule", r->rule, "reason",
+                              r->reason, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down, "duration_ms",
+                              (json_int_t)r->duration_ms, "count", (json_int_t)r->count);
+        if (o)
+            json_array_append_new(s->list, o);
+        return true;
+    }
+    strftime(when, sizeof when, s->raw ? "%m-%d %H:%M:%S" : "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
+    snprintf(port, sizeof port, "%d", r->port);
+    snprintf(count, sizeof count, "%lld", (long long)r->count);
+    if (r->bytes_up || r->bytes_down)
+        snprintf(bytes, sizeof bytes, "%s/%s", human_bytes(r->bytes_up), human_bytes(r->bytes_down));
+    if (s->follow) {
+        follow_row(s->sandbox, r, when, count, bytes);
+    } else if (s->raw) {
+        char request[2200];
+        snprintf(request, sizeof request, "%s%s%s", r->method, r->method[0] ? " " : "", r->path);
+        const char *cells[] = {when, s->sandbox, r->kind, r->verdict, r->proto, r->host, port, request, r->rule, r->reason, count, bytes};
+        table_row(s->table, cells);
+    } else {
+        const char *cells[] = {s->sandbox, r->verdict, r->proto, r->host, port, r->rule[0] ? r->rule : r->reason, when, count, bytes};
+        table_row(s->table, cells);
+    }
+    return true;
+}
+
+static struct table *log_table(bool raw)
+{
+    static const char *const grouped[] = {"SANDBOX", "VERDICT", "PROTO", "HOST", "PORT", "RULE", "LAST SEEN", "COUNT", "UP/DOWN"};
+    static const char *const each[] = {"TIME", "SANDBOX", "KIND", "VERDICT", "PROTO", "HOST", "PORT", "REQUEST", "RULE", "REASON", "COUNT", "UP/DOWN"};
+    return raw ? table_new(12, each) : table_new(9, grouped);
+}
+
+static int show_log(struct show *s, const struct decisions_filter *f, struct err *e)
+{
+    struct err why = {0};
+    char *path = path_sandbox(s->sandbox, "log.db", e);
+    struct decisions *d = path ? decisions_read(path, &why) : NULL;
+    int rc = 0;
+    free(path);
+    if (!d) {
+        if (why.status == STATUS_NOT_FOUND)
+            return 0; /* nothing was tried yet */
+        if (e)
+            *e = why;
+        return -1;
+    }
+    rc = s->raw ? decisions_each(d, f, show_row, s, e) : decisions_grouped(d, f, show_row, s, e);
+    decisions_close(d);
+    return rc;
+}
+
+static int verify(char **names, int n, struct err *e)
+{
+    int bad = 0;
+    for (int i = 0; i < n; i++) {
+        struct err why = {0};
+        int64_t rows = 0;
+        char *path = path_sandbox(names[i], "log.db", e);
+        struct decisions *d = path ? decisions_read(path, &why) : NULL;
+        free(path);
+        if (!d) {
+            printf("%s: %s\n", names[i], why.text);
+            bad |= why.status != STATUS_NOT_FOUND;
+        } else if (decisions_verify(d, &rows, &why) == 0) {
+            printf("%s: %lld rows, unbroken\n", names[i], (long long)rows);
+        } else {
+            printf("%s: BROKEN: %s\n", names[i], why.text);
+            bad = 1;
+        }
+        decisions_close(d);
+    }
+    return bad ? STATUS_FAILED : 0;
+}
+
+int cmd_policy_log(const struct args *a, struct err *e)
+{
+    char **names = NULL;
+    int n, rc = 0;
+    long limit;
+    int64_t since = 0;
+    const char *verdict = args_value(a, "verdict");
+    bool shown_raw = args_has(a, "raw") || args_has(a, "follow");
+    if (args_number(a, "limit", 1, 1000000, shown_raw ? RAW_LIMIT : 0, &limit, e) < 0 ||
+        (args_has(a, "since") && since_ms(args_value(a, "since"), &since, e) < 0))
+        return -1;
+    if (verdict && strcmp(verdict, "allow") && strcmp(verdict, "deny") && strcmp(verdict, "fail"))
+        return err_set(e, STATUS_USAGE, "a verdict is allow, deny or fail, not \"%s\"", verdict);
+    bool follow = args_has(a, "follow"), json = args_has(a, "json"), own = a->nwords > 0;
+    if (own) {
+        n = a->nwords;
+        names = (char **)a->words;
+        for (int i = 0; i < n; i++) {
+            if (policy_cli_need(names[i], e) < 0)
+                return -1;
+        }
+    } else if ((n = record_list(&names, e)) < 0) {
+        return -1;
+    }
+    if (args_has(a, "verify")) {
+        rc = verify(names, n, e);
+    } else {
+        struct decisions_filter f = {.host = args_value(a, "host"), .verdict = args_value(a, "verdict"), .limit = (int)limit,
+                                     .since_ms = since};
+        int64_t *last = calloc((size_t)n + 1, sizeof *last);
+        json_t *list = json ? json_array() : NULL;
+        bool raw = args_has(a, "raw") || follow;
+        do {
+            struct table *t = json || follow ? NULL : log_table(raw);
+            for (int i = 0; i < n && rc == 0; i++) {
+                struct show s = {.sandbox = names[i], .table = t, .list = list, .raw = raw, .follow = follow, .last = last[i]};
+                f.after_seq = last[i];
+                rc = show_log(&s, &f, e);
+                if (follow)
+                    last[i] = s.last;
+            }
+            if (json) {
+                if (!follow) {
+                    out_json(list);
+                } else {
+                    size_t i;
+                    json_t *o;
+                    json_array_foreach(list, i, o) { /* one a line, as they come */
+                        json_dumpf(o, stdout, JSON_COMPACT);
+                        putchar('\n');
+                    }
+                    json_array_clear(list);
+                }
+            } else {
+                table_print(t);
+            }
+            if (follow && (fflush(stdout) != 0 || rc < 0))
+                break;
+            if (follow)
+                usleep(150000);
+        } while (follow && rc == 0);
+        json_decref(list);
+        free(last);
+    }
+    if (!own)
+        record_list_free(names, n);
+    return rc;
+}
+
