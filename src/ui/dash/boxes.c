@@ -237,8 +237,8 @@ static void draw(struct pane *pane, WINDOW *w, bool focus)
 {
     struct boxes *p = (struct boxes *)pane;
     struct app *a = pane->app;
-    int top = 0, rows = card_rows(p), gap = rows == 5 ? 1 : 0;
     gather(p);
+    int top = 0, rows = card_rows(p), gap = rows == 5 ? 1 : 0;
     if (p->typing || p->filter[0]) {
         int x = paint_text(w, 0, 1, 2, ST_ACCENT, "/") + 1;
         paint_text(w, 0, x, pane->cols - x - 1, ST_FIELD_ON, p->filter[0] ? p->filter : " ");

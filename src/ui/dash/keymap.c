@@ -75,8 +75,10 @@ int keymap_parse(struct keymap *k, const char *text, const char *file, struct er
         p += n + (p[n] == '\n');
         line_no++;
         char *at = line, *key = word(&at);
-        if (!*key || (key[0] == '#' && (key[1] || !*at)) || (key[0] == '#' && key[1] == '\0' && at[0] == ' '))
+        if (!*key || (key[0] == '#' && key[1] == '\0')) /* a comment; the key itself is written "\#" */
             continue;
+        if (strcmp(key, "\\#") == 0)
+            key++;
         size_t len = strlen(key);
         if (key[0] == '[' && len > 2 && key[len - 1] == ']') {
             snprintf(context, sizeof context, "%.*s", (int)(len - 2 < sizeof context ? len - 2 : sizeof context - 1), key + 1);
