@@ -1,3 +1,4 @@
+#include "vm/ports.h"
 #include "vm/client.h"
 
 #include <stdio.h>
@@ -199,12 +200,36 @@ unsigned clients_questions(const struct clients *cs)
     return cs ? (unsigned)json_object_size(cs->questions) : 0;
 }
 
+/* The published ports from now on; all or none. The caller keeps the record. */
+static void op_ports(struct client *c, const json_t *msg)
+{
+    struct supervisor *s = c->owner->s;
+    struct err e = {0};
+    json_t *list = json_deep_copy(json_object_get(msg, "publish"));
+    if (!json_is_array(list)) {
+        json_decref(list);
+        err_set(&e, STATUS_USAGE, "the list of ports is missing");
+        ctl_reply(link_of(c), id_of(msg), &e, NULL);
+        return;
+    }
+    if (ports_apply(s->ports, list, &e) < 0) {
+        ports_apply(s->ports, s->record.publish, NULL);
+        json_decref(list);
+        ctl_reply(link_of(c), id_of(msg), &e, NULL);
+        return;
+    }
+    json_decref(s->record.publish);
+    s->record.publish = list;
+    ctl_reply(link_of(c), id_of(msg), NULL, json_pack("{s:O}", "publish", list));
+    clients_changed(c->owner);
+}
+
 static const struct {
     const char *op;
     void (*run)(struct client *c, const json_t *msg);
 } ops_table[] = {
     {"status", op_status}, {"watch", op_watch},   {"stop", op_stop},     {"exec", op_exec}, {"attach", op_attach},
-    {"resize", op_resize}, {"detach", op_detach}, {"signal", op_signal}, {"kill", op_signal}, {"text", op_text},
+    {"resize", op_resize}, {"detach", op_detach}, {"signal", op_signal}, {"kill", op_signal}, {"text", op_text},   {"ports", op_ports},
     {"asks", op_asks},     {"answer", op_forward}, {"grant", op_forward},
 };
 

@@ -19,6 +19,7 @@
 #include "core/paths.h"
 #include "core/sanitize.h"
 #include "core/spawn.h"
+#include "vm/ports.h"
 #include "vm/supervisor_int.h"
 
 #define STARTER_FD 3
@@ -138,6 +139,10 @@ static void on_up(struct supervisor *s)
 {
     struct timeval second = {1, 0};
     sessions_set_guest(s->sessions, linkev_link(s->ctl), s->guest_ctl);
+    ports_set_guest(s->ports, linkev_link(s->ctl), s->guest_ctl);
+    struct err e = {0};
+    if (s->record.publish && ports_apply(s->ports, s->record.publish, &e) < 0)
+        supervisor_notice(s, e.text);
     s->clock_offset = clock_offset_ms();
     s->clock_timer = event_new(s->base, -1, EV_PERSIST, on_clock, s);
     if (s->clock_timer)
@@ -359,7 +364,8 @@ static int set_up(struct supervisor *s, struct err *e)
     s->sigint = watch_signal(s, SIGINT, on_term);
     s->log_ev = event_new(s->base, s->log_pipe[0], EV_READ | EV_PERSIST, on_log, s);
     s->sessions = sessions_new(s->base, (unsigned)config_int("attach.scrollback", NULL), &sessions_ops, s);
-    if (!s->sigchld || !s->sigterm || !s->sigint || !s->log_ev || event_add(s->log_ev, NULL) < 0 || !s->sessions)
+    if (!s->sigchld || !s->sigterm || !s->sigint || !s->log_ev || event_add(s->log_ev, NULL) < 0 || !s->sessions ||
+        !(s->ports = ports_new(s->base)))
         return err_set(e, STATUS_FAILED, "out of memory");
     s->clients = clients_new(s, e);
     return s->clients ? 0 : -1;

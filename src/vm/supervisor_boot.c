@@ -16,6 +16,7 @@
 #include "core/spawn.h"
 #include "vm/disk.h"
 #include "vm/supervisor_image.h"
+#include "vm/ports.h"
 #include "vm/supervisor_int.h"
 
 /* How long a machine may be silent before it says hello. */
@@ -387,21 +388,24 @@ static void on_guest_data(struct linkev *ev, uint16_t chan, unsigned stream, con
 {
     (void)ev;
     struct supervisor *s = arg;
-    sessions_guest_data(s->sessions, chan, stream, buf, len);
+    if (!ports_data(s->ports, chan, stream, buf, len))
+        sessions_guest_data(s->sessions, chan, stream, buf, len);
 }
 
 static void on_guest_eof(struct linkev *ev, uint16_t chan, unsigned stream, void *arg)
 {
     (void)ev;
     struct supervisor *s = arg;
-    sessions_guest_eof(s->sessions, chan, stream);
+    if (!ports_eof(s->ports, chan, stream))
+        sessions_guest_eof(s->sessions, chan, stream);
 }
 
 static void on_guest_writable(struct linkev *ev, uint16_t chan, unsigned stream, void *arg)
 {
     (void)ev;
     struct supervisor *s = arg;
-    sessions_guest_writable(s->sessions, chan, stream);
+    if (!ports_writable(s->ports, chan, stream))
+        sessions_guest_writable(s->sessions, chan, stream);
 }
 
 static void on_guest_closed(struct linkev *ev, const char *why, void *arg)
@@ -617,6 +621,7 @@ void boot_end(struct supervisor *s)
 {
     patience(s, 0);
     sessions_set_guest(s->sessions, NULL, s->guest_ctl);
+    ports_set_guest(s->ports, NULL, NULL);
     ctl_forget(s->guest_ctl, s);
     if (s->vm.pid > 0) {
         kill(s->vm.pid, SIGKILL);

@@ -95,6 +95,7 @@ struct supervisor {
 
     struct sessions *sessions;
     struct clients *clients;
+    struct ports *ports;
 };
 
 /* supervisor.c */

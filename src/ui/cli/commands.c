@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ui/cli/ports.h"
 #include "ui/cli/sandbox.h"
 #include "ui/cli/secret.h"
 
@@ -21,7 +22,9 @@ static const struct option json_only[] = {JSON_OPT, END};
     {0, "cpus", "N", "virtual processors"}, \
     {'m', "memory", "SIZE", "memory, like 4G"}, \
     {0, "disk", "SIZE", "the largest size of its disk, like 20G"}, \
-    {'t', "template", "NAME", "start from a saved template"}
+    {'t', "template", "NAME", "start from a saved template"}, \
+    {'p', "publish", "HOST:SANDBOX", "a port of the sandbox on this host's loopback"}, \
+    {0, "posture", "POSTURE", "open, balanced or locked-down for this sandbox alone"}
 static const struct option run_options[] = {CREATE_OPTIONS, {'d', "detach", NULL, "start it and leave; sbx attach joins"}, END};
 static const struct option create_options[] = {CREATE_OPTIONS, END};
 static const struct option all_options[] = {{'a', "all", NULL, "every sandbox"}, END};
@@ -34,6 +37,10 @@ static const struct option exec_options[] = {
     {'u', "user", "USER", "agent (the default), root, or another account"}, {'d', "detach", NULL, "start it and leave; prints the session"}, END};
 static const struct option attach_options[] = {{0, "read-only", NULL, "watch; keys but the prefix are not sent"}, END};
 static const struct option logs_options[] = {{'f', "follow", NULL, "go on as it grows"}, {0, "sbx", NULL, "what sbx's own processes say, instead of the machine's console"}, END};
+static const struct option ports_options[] = {JSON_OPT, {'p', "publish", "HOST:SANDBOX", "one more; SANDBOX alone takes a free port of this host"},
+    {0, "unpublish", "HOST:SANDBOX", "take one back"}, END};
+static const struct option prune_options[] = {{0, "dry-run", NULL, "only say what would go"}, {0, "filter", "until=TIME", "only what was not used for so long (until=168h)"},
+    {'f', "force", NULL, "do not ask"}, JSON_OPT, END};
 static const struct option add_options[] = {{'g', "global", NULL, "for all sandboxes"}, {0, "for", "TIME", "for a time: 30s, 15m, 1h, 7d"}, {0, "once", NULL, "the next connection of a running sandbox alone"}, {0, "comment", "TEXT", "why"}, END};
 static const struct option ask_options[] = {
     JSON_OPT, {'g', "global", NULL, "on, off: for all sandboxes; allow, deny: by a rule for all sandboxes"}, {'k', "keep", NULL, "allow, deny: by a rule for this sandbox"},
@@ -123,6 +130,9 @@ const struct command cli_commands[] = {
     {"attach", "attach SANDBOX [SESSION]", "join a terminal session; the prefix (Ctrl-]) and d leaves it", NULL, attach_options, 1, 2, false, 0, cmd_attach, NULL, false},
     {"cp", "cp PATH SANDBOX:PATH | SANDBOX:PATH PATH", "copy files in or out", NULL, none, 2, 2, false, 0, cmd_cp, NULL, false},
     {"rm", "rm SANDBOX...", "remove sandboxes; never a file of the workspace", NULL, rm_options, 0, -1, false, 0, cmd_rm, NULL, false},
+    {"ports", "ports SANDBOX", "ports of a sandbox that are published on this host", NULL, ports_options, 1, 1, false, 0, cmd_ports, NULL, false},
+    {"rename", "rename SANDBOX NAME", "give a stopped sandbox another name", NULL, none, 2, 2, false, 0, cmd_rename, NULL, false},
+    {"prune", "prune", "remove stopped sandboxes that are not used any more, and what is left over", NULL, prune_options, 0, 0, false, 0, cmd_prune, NULL, false},
     {"logs", "logs SANDBOX", "the machine's console", NULL, logs_options, 1, 1, false, 0, cmd_logs, NULL, false},
     {"inspect", "inspect SANDBOX", "everything that is known of a sandbox, as JSON", NULL, json_only, 1, 1, false, 0, cmd_inspect, NULL, false},
     {"policy", "policy COMMAND", "what sandboxes may reach", NULL, NULL, 0, 0, false, 0, NULL, policy_commands, false},

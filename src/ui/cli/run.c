@@ -14,6 +14,7 @@
 #include "core/sanitize.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
+#include "ui/cli/ports.h"
 #include "ui/cli/sandbox.h"
 #include "ui/session.h"
 
@@ -136,6 +137,11 @@ static int fill(struct record *r, const struct args *a, const json_t *kit, struc
     kit_seed(kit, r->nfolders ? r->folders[0].path : NULL, r->env, files);
     json_object_set_new(r->extra, "files", files);
     r->created = time(NULL);
+    const char *port;
+    r->publish = json_array();
+    for (int i = 0; (port = args_nth(a, "publish", i)); i++)
+        if (ports_add(r->publish, port, false, e) < 0)
+            return -1;
     return read_variables(a, r->env, e);
 }
 
@@ -157,7 +163,13 @@ static int create(const struct args *a, const char *agent, struct record *r, cha
     const char *wanted = args_value(a, "name"), *template = args_value(a, "template");
     json_t *kit = kit_load(agent, e);
     char *own = NULL;
+    const char *wanted_posture = args_value(a, "posture");
+    enum posture posture = wanted_posture ? posture_parse(wanted_posture) : POSTURE_UNSET;
     int rc = -1;
+    if (wanted_posture && posture == POSTURE_UNSET) {
+        err_set(e, STATUS_USAGE, "\"%s\" is no posture; there are open, balanced and locked-down", wanted_posture);
+        goto out;
+    }
     if (!kit || fill(r, a, kit, e) < 0)
         goto out;
     if (wanted) {
@@ -191,6 +203,8 @@ static int create(const struct args *a, const char *agent, struct record *r, cha
     rc = record_create(r, e);
     if (rc == 0)
         strcpy(name, r->name);
+    if (rc == 0 && posture && (rc = policy_set_posture(r->name, posture, e)) < 0)
+        sandbox_remove(r->name, true, NULL);
 out:
     free(own);
     json_decref(kit);

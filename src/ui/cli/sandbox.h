@@ -29,6 +29,8 @@ int cmd_stop(const struct args *a, struct err *e);
 int cmd_restart(const struct args *a, struct err *e);
 int cmd_ls(const struct args *a, struct err *e);
 int cmd_rm(const struct args *a, struct err *e);
+int cmd_rename(const struct args *a, struct err *e);
+int cmd_prune(const struct args *a, struct err *e);
 int cmd_exec(const struct args *a, struct err *e);
 int cmd_attach(const struct args *a, struct err *e);
 int cmd_cp(const struct args *a, struct err *e);
