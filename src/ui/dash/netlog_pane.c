@@ -7,6 +7,7 @@
 
 #include "core/paths.h"
 #include "ui/dash/app.h"
+#include "ui/dash/ask_watch.h"
 #include "ui/dash/model.h"
 #include "ui/dash/netlog_feed.h"
 #include "ui/dash/paint.h"
@@ -20,6 +21,7 @@ struct log_pane {
     struct netlog *log;
     struct netlog_view *view;
     struct netlog_feed *feed;
+    struct ask_watch *asks;
     char error[256];
     bool history_done;
     bool all;                  /* every sandbox, not the selected one alone */
@@ -449,7 +451,10 @@ static bool action(struct pane *p, const char *what)
         open_details(l);
     else if (strcmp(name, "filter") == 0)
         begin_typing(l, TYPING_FILTER);
-    else if (strcmp(name, "search") == 0)
+    else if (strcmp(name, "ask") == 0) {
+        if (!l->asks || !ask_watch_show(l->asks))
+            app_say(l->pane.app, SAY_INFO, "no question is open");
+    } else if (strcmp(name, "search") == 0)
         begin_typing(l, TYPING_SEARCH);
     else if (strcmp(name, "next") == 0)
         search(l, false);
@@ -492,7 +497,7 @@ static bool key(struct pane *p, const struct input *in)
         {K_PGDN, "list.pgdn"}, {K_HOME, "list.top"},   {K_END, "list.bottom"}, {'G', "list.bottom"}, {'a', "log.allow"},
         {'d', "log.deny"},     {'f', "log.follow"},    {' ', "log.follow"},   {'/', "log.filter"},  {'s', "log.search"},
         {'n', "log.next"},     {'N', "log.previous"},  {'t', "log.jump"},     {'v', "log.verdict"}, {'g', "log.group"},
-        {'*', "log.all"},      {K_ENTER, "log.details"}, {K_ESC, "log.clear"}, {'h', "log.host"},
+        {'*', "log.all"},      {K_ENTER, "log.details"}, {K_ESC, "log.clear"}, {'h', "log.host"},   {'A', "log.ask"},
     };
     struct log_pane *l = self(p);
     if (l->typing != TYPING_NOTHING)
@@ -541,9 +546,17 @@ static void box_chosen(struct pane *p, struct box *b)
     pane_dirty(p);
 }
 
+static void tick(struct pane *p)
+{
+    struct log_pane *l = self(p);
+    if (l->asks)
+        ask_watch_tick(l->asks);
+}
+
 static void pane_free(struct pane *p)
 {
     struct log_pane *l = self(p);
+    ask_watch_free(l->asks);
     netlog_feed_free(l->feed);
     netlog_view_free(l->view);
     netlog_free(l->log);
@@ -551,7 +564,7 @@ static void pane_free(struct pane *p)
 }
 
 static const struct pane_class class = {.name = "log", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
-                                        .box = box_chosen, .title = title, .cursor = cursor, .grabs = grabs, .free = pane_free};
+                                        .box = box_chosen, .tick = tick, .title = title, .cursor = cursor, .grabs = grabs, .free = pane_free};
 static const struct netlog_feed_ops feed_ops = {on_row, on_batch};
 
 struct pane *netlog_pane_new(struct app *a)
@@ -570,6 +583,7 @@ struct pane *netlog_pane_new(struct app *a)
         pane_free(&l->pane);
         return NULL;
     }
+    l->asks = ask_watch_new(a);
     if (!l->feed)
         snprintf(l->error, sizeof l->error, "%.250s", e.text);
     return &l->pane;

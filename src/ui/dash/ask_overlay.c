@@ -1,0 +1,248 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rule.h"
+#include "ui/dash/app.h"
+#include "ui/dash/ask_watch.h"
+#include "ui/dash/paint.h"
+#include "ui/dash/pane.h"
+#include "ui/dash/task.h"
+
+#define QUIET_MS 900 /* without a key, before one is an answer */
+
+struct overlay {
+    struct pane pane;
+    struct ask_watch *watch;
+    unsigned at;
+    int64_t ready_ms;
+    int list_y, buttons_y;
+};
+
+static const struct {
+    uint32_t key;
+    const char *label;
+    const char *word, *option; /* of sbx policy ask; NULL: none */
+    enum style style;
+} answers[] = {
+    {'o', "once", "allow", NULL, ST_ALLOW},
+    {'s', "this sandbox", "allow", "--keep", ST_ALLOW},
+    {'g', "all sandboxes", "allow", "--global", ST_ALLOW},
+    {'d', "deny", "deny", NULL, ST_DENY},
+    {'D', "deny for good", "deny", "--keep", ST_DENY},
+};
+#define NANSWERS (sizeof answers / sizeof *answers)
+
+static struct overlay *self(struct pane *p)
+{
+    return (struct overlay *)p;
+}
+
+static bool ready(const struct overlay *o)
+{
+    return app_now_ms() >= o->ready_ms;
+}
+
+static struct ask_question *current(struct overlay *o)
+{
+    unsigned n = ask_watch_count(o->watch);
+    if (o->at >= n)
+        o->at = n ? n - 1 : 0;
+    return ask_watch_at(o->watch, o->at);
+}
+
+static void target(const struct ask_question *q, char *out, size_t cap)
+{
+    snprintf(out, cap, strchr(q->host, ':') ? "[%s]:%d" : "%s:%d", q->host, q->port);
+}
+
+static void draw(struct pane *p, WINDOW *w, bool focus)
+{
+    struct overlay *o = self(p);
+    struct ask_question *q = current(o);
+    char text[500], where[300];
+    int y = 1, cols = p->cols;
+    (void)focus;
+    if (!q)
+        return;
+    int64_t left = q->deadline_ms - app_now_ms();
+    target(q, where, sizeof where);
+    snprintf(text, sizeof text, "%s wants to reach", q->box);
+    paint_text(w, y++, 2, cols - 4, ST_TEXT, text);
+    paint_text(w, y++, 4, cols - 6, ST_STRONG, where);
+    y++;
+    snprintf(text, sizeof text, "No rule speaks of it.%s%s", q->is_name ? "" : " It is an address, not a name.",
+             strcmp(rule_alias(q->host), "localhost") == 0 ? " It is a service of this computer itself." : "");
+    y += paint_wrap(w, y, 2, cols - 4, 2, ST_DIM, text);
+    if (q->count > 1)
+        snprintf(text, sizeof text, "%lld attempts wait; denied in %lld s without an answer", (long long)q->count, (long long)(left > 0 ? left / 1000 : 0));
+    else
+        snprintf(text, sizeof text, "It waits; denied in %lld s without an answer", (long long)(left > 0 ? left / 1000 : 0));
+    paint_text(w, y++, 2, cols - 4, left < 10000 ? ST_WARN : ST_DIM, text);
+    paint_bar(w, y++, 2, cols - 4, q->limit_ms > 0 ? (double)left / (double)q->limit_ms : 0);
+    y++;
+    o->list_y = y;
+    for (unsigned i = 0; ask_watch_count(o->watch) > 1 && i < ask_watch_count(o->watch) && y < p->rows - 3; i++, y++) {
+        const struct ask_question *other = ask_watch_at(o->watch, i);
+        target(other, where, sizeof where);
+        snprintf(text, sizeof text, "%s  %s", other->box, where);
+        paint_text(w, y, 2, cols - 4, i == o->at ? ST_SELECTED : ST_TEXT, text);
+    }
+    o->buttons_y = p->rows - 2;
+    int x = 2;
+    for (size_t i = 0; i < NANSWERS; i++) {
+        snprintf(text, sizeof text, "%c", (int)answers[i].key);
+        x += paint_text(w, o->buttons_y, x, cols - x, ready(o) ? ST_KEY : ST_DIM, text) + 1;
+        x += paint_text(w, o->buttons_y, x, cols - x, !ready(o) || q->answered ? ST_DIM : answers[i].style, answers[i].label) + 2;
+    }
+}
+
+static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
+{
+    int need = 12 + (int)ask_watch_count(self(p)->watch);
+    *rows = max_rows < need ? max_rows : need;
+    *cols = max_cols < 72 ? max_cols : 72;
+}
+
+static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
+{
+    unsigned n = ask_watch_count(self(p)->watch);
+    snprintf(left, left_cap, "May it?");
+    if (n > 1)
+        snprintf(right, right_cap, "%u questions   Esc later", n);
+    else
+        snprintf(right, right_cap, "Esc later");
+}
+
+struct sent {
+    struct app *app;
+    char text[600];
+};
+
+static void on_done(const struct task_end *end, void *arg)
+{
+    struct sent *s = arg;
+    if (end->status != 0)
+        app_say(s->app, SAY_ERROR, "%s: %s", s->text, end->error[0] ? end->error : "it failed");
+    else
+        app_say(s->app, SAY_GOOD, "%s", s->text);
+    free(s);
+}
+
+static const struct task_ops ops = {.done = on_done};
+
+static void answer(struct overlay *o, size_t i)
+{
+    struct ask_question *q = current(o);
+    struct err e = {0};
+    char number[24], where[300];
+    if (!q || q->answered)
+        return;
+    struct sent *s = calloc(1, sizeof *s);
+    if (!s)
+        return;
+    target(q, where, sizeof where);
+    s->app = o->pane.app;
+    snprintf(s->text, sizeof s->text, "%s %s: %s", answers[i].word, where,
+             answers[i].option ? strcmp(answers[i].option, "--global") == 0 ? "all sandboxes" : q->box : "this time");
+    snprintf(number, sizeof number, "%lld", (long long)q->id);
+    const char *argv[] = {"policy", "ask", answers[i].word, q->box, number, answers[i].option, NULL};
+    if (task_run(o->pane.app, argv, NULL, 0, &ops, s, &e)) {
+        q->answered = true; /* the note "asked" takes it away */
+    } else {
+        app_say(o->pane.app, SAY_ERROR, "%s", e.text);
+        free(s);
+    }
+    pane_dirty(&o->pane);
+}
+
+static bool key(struct pane *p, const struct input *in)
+{
+    struct overlay *o = self(p);
+    if (in->type != INPUT_KEY)
+        return true;
+    if (!ready(o)) {
+        /* Somebody types something else: it is no answer. */
+        if (o->ready_ms < app_now_ms() + QUIET_MS / 2)
+            o->ready_ms = app_now_ms() + QUIET_MS / 2;
+        return true;
+    }
+    if (in->key == K_ESC || in->key == 'q') {
+        app_say(p->app, SAY_WARN, "%u open question(s): they are denied when their time is over", ask_watch_count(o->watch));
+        ask_watch_hidden(o->watch, p);
+        app_pop(p->app, p);
+        return true;
+    }
+    if (in->key == K_UP || in->key == 'k')
+        o->at -= o->at > 0;
+    else if (in->key == K_DOWN || in->key == 'j' || in->key == K_TAB)
+        o->at = (o->at + 1) % (ask_watch_count(o->watch) ? ask_watch_count(o->watch) : 1);
+    for (size_t i = 0; i < NANSWERS; i++)
+        if (in->key == answers[i].key && !(in->mods & (MOD_CTRL | MOD_ALT))) {
+            answer(o, i);
+            break;
+        }
+    pane_dirty(p);
+    return true;
+}
+
+static bool action(struct pane *p, const char *what)
+{
+    struct input in = {.type = INPUT_KEY};
+    const char *name = strchr(what, '.') ? strchr(what, '.') + 1 : what;
+    in.key = strcmp(name, "close") == 0 || strcmp(name, "cancel") == 0 ? K_ESC : strcmp(name, "up") == 0 ? K_UP : strcmp(name, "down") == 0 ? K_DOWN : K_NONE;
+    return in.key != K_NONE && key(p, &in);
+}
+
+static bool mouse(struct pane *p, const struct input *in)
+{
+    struct overlay *o = self(p);
+    if (in->mouse != MOUSE_PRESS || in->button != 1 || !ready(o))
+        return true;
+    if (in->y >= o->list_y && in->y < o->list_y + (int)ask_watch_count(o->watch) && ask_watch_count(o->watch) > 1)
+        o->at = (unsigned)(in->y - o->list_y);
+    if (in->y == o->buttons_y) {
+        int x = 2;
+        for (size_t i = 0; i < NANSWERS; i++) {
+            int width = 2 + (int)strlen(answers[i].label);
+            if (in->x >= x && in->x < x + width) {
+                answer(o, i);
+                break;
+            }
+            x += width + 2;
+        }
+    }
+    pane_dirty(p);
+    return true;
+}
+
+static void overlay_free(struct pane *p)
+{
+    ask_watch_hidden(self(p)->watch, p);
+    free(p);
+}
+
+static void tick(struct pane *p)
+{
+    pane_dirty(p);
+}
+
+static const struct pane_class class = {.name = "ask", .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+                                        .title = title, .want = want, .tick = tick, .free = overlay_free};
+
+void ask_overlay_news(struct pane *p)
+{
+    pane_dirty(p);
+}
+
+struct pane *ask_overlay_new(struct app *a, struct ask_watch *w)
+{
+    struct overlay *o = calloc(1, sizeof *o);
+    if (!o)
+        return NULL;
+    o->pane.class = &class;
+    o->pane.app = a;
+    o->watch = w;
+    o->ready_ms = app_now_ms() + QUIET_MS;
+    return &o->pane;
+}
