@@ -341,6 +341,8 @@ static json_t *open_request(const struct sessions *ss, const struct session *s, 
         if (v)
             json_object_set_new(o, passed[i], v);
     }
+    if (o && ss->cwd && !json_object_get(o, "cwd"))
+        json_object_set_new(o, "cwd", json_string(ss->cwd));
     if (o && json_object_size(ss->env)) {
         json_t *env = json_copy(ss->env);
         json_object_update(env, json_object_get(msg, "env"));
@@ -357,6 +359,11 @@ void sessions_set_env(struct sessions *ss, json_t *env)
 {
     json_decref(ss->env);
     ss->env = json_incref(env);
+}
+
+void sessions_set_cwd(struct sessions *ss, const char *cwd)
+{
+    ss->cwd = cwd;
 }
 
 static uint16_t pick_chan(struct sessions *ss)

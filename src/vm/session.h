@@ -42,6 +42,8 @@ void sessions_set_screen(struct sessions *ss, struct link *screen, struct ctl *r
 
 /* Variables that every session gets, under those that its request brings (sentinels: they change while it runs). */
 void sessions_set_env(struct sessions *ss, json_t *env);
+/* The folder that sessions start in when they name none; NULL: the guest's choice, the first folder.  Not copied. */
+void sessions_set_cwd(struct sessions *ss, const char *cwd);
 
 /* What arrives on them. */
 void sessions_guest_data(struct sessions *ss, uint16_t chan, unsigned stream, const uint8_t *buf, size_t len);

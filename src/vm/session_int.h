@@ -63,6 +63,7 @@ struct sessions {
     unsigned count, scrollback, next_token;
     struct text_request *texts;
     json_t *env;
+    const char *cwd;
 };
 
 struct session *session_find(const struct sessions *ss, uint16_t chan);

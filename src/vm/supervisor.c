@@ -140,6 +140,8 @@ static void on_up(struct supervisor *s)
     struct timeval second = {1, 0};
     sessions_set_guest(s->sessions, linkev_link(s->ctl), s->guest_ctl);
     ports_set_guest(s->ports, linkev_link(s->ctl), s->guest_ctl);
+    if (json_object_get(s->record.extra, "clone"))
+        sessions_set_cwd(s->sessions, "/home/agent/workspace");
     struct err e = {0};
     if (s->record.publish && ports_apply(s->ports, s->record.publish, &e) < 0)
         supervisor_notice(s, e.text);

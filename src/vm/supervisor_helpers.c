@@ -41,9 +41,14 @@ static void serve_folders(struct helper *h)
 {
     struct supervisor *s = h->owner;
     json_t *folders = json_array();
-    for (unsigned i = 0; i < s->record.nfolders; i++)
-        json_array_append_new(folders, json_pack("{s:i, s:i, s:b}", "index", (int)i, "fd", (int)(FS_FOLDER_FD + i),
-                                                 "ro", (int)s->record.folders[i].read_only));
+    json_t *rules = json_object_get(s->record.extra, "rules"); /* a list for each folder */
+    for (unsigned i = 0; i < s->record.nfolders; i++) {
+        json_t *f = json_pack("{s:i, s:i, s:b}", "index", (int)i, "fd", (int)(FS_FOLDER_FD + i), "ro",
+                              (int)s->record.folders[i].read_only);
+        if (json_is_array(json_array_get(rules, i)))
+            json_object_set(f, "rules", json_array_get(rules, i));
+        json_array_append_new(folders, f);
+    }
     /* The guest's account `agent`, as the base image has it. */
     json_t *msg = json_pack("{s:s, s:o, s:i, s:i}", "op", "start", "folders", folders, "uid", 1000, "gid", 1000);
     ctl_send(h->ctl, linkev_link(h->link), msg, 10000, on_served, h);

@@ -24,6 +24,8 @@ static const struct option json_only[] = {JSON_OPT, END};
     {0, "disk", "SIZE", "the largest size of its disk, like 20G"}, \
     {'t', "template", "NAME", "start from a saved template"}, \
     {'p', "publish", "HOST:SANDBOX", "a port of the sandbox on this host's loopback"}, \
+    {0, "branch", "NAME", "work on a branch of its own, in a worktree under .sbx/"}, \
+    {0, "clone", NULL, "work on a clone of its own inside; the repository is read-only"}, \
     {0, "posture", "POSTURE", "open, balanced or locked-down for this sandbox alone"}
 static const struct option run_options[] = {CREATE_OPTIONS, {'d', "detach", NULL, "start it and leave; sbx attach joins"}, END};
 static const struct option create_options[] = {CREATE_OPTIONS, END};

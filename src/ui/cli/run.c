@@ -14,6 +14,7 @@
 #include "core/sanitize.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
+#include "ui/cli/branch.h"
 #include "ui/cli/ports.h"
 #include "ui/cli/sandbox.h"
 #include "ui/session.h"
@@ -94,8 +95,9 @@ static bool exists(const char *name)
 }
 
 /* The sandbox of this agent on this folder, if there is one: run again is to attach again. */
-static bool find_same(const char *agent, const struct record *want, char out[RECORD_NAME_MAX + 1])
+static bool find_same(const char *agent, const struct record *want, const struct args *a, char out[RECORD_NAME_MAX + 1])
 {
+    const char *branch = args_value(a, "branch"), *has, *on;
     char **names;
     int n = record_list(&names, NULL);
     bool found = false;
@@ -103,8 +105,12 @@ static bool find_same(const char *agent, const struct record *want, char out[REC
         struct record r;
         if (record_load(&r, names[i], NULL) < 0)
             continue;
-        found = strcmp(r.agent, agent) == 0 && r.nfolders > 0 && want->nfolders > 0 &&
-                strcmp(r.folders[0].path, want->folders[0].path) == 0;
+        /* A branch's workspace is its worktree: what was asked for is the repository and the branch. */
+        has = json_string_value(json_object_get(json_object_get(r.extra, "branch"), "name"));
+        on = json_string_value(json_object_get(json_object_get(r.extra, "branch"), "repository"));
+        found = strcmp(r.agent, agent) == 0 && r.nfolders > 0 && want->nfolders > 0 && !branch == !has &&
+                (!branch || strcmp(branch, has) == 0) && args_has(a, "clone") == (json_object_get(r.extra, "clone") != NULL) &&
+                strcmp(on ? on : r.folders[0].path, want->folders[0].path) == 0;
         if (found)
             strcpy(out, names[i]);
         record_finish(&r);
@@ -200,6 +206,13 @@ static int create(const struct args *a, const char *agent, struct record *r, cha
         r->template = own;
         own = NULL;
     }
+    const char *branch = args_value(a, "branch");
+    if (branch && args_has(a, "clone")) {
+        err_set(e, STATUS_USAGE, "--branch and --clone exclude each other");
+        goto out;
+    }
+    if ((branch && branch_prepare(r, branch, e) < 0) || (args_has(a, "clone") && clone_prepare(r, e) < 0))
+        goto out;
     rc = record_create(r, e);
     if (rc == 0)
         strcpy(name, r->name);
@@ -268,7 +281,7 @@ int cmd_run(const struct args *a, struct err *e)
             return -1;
         json_decref(kit);
         if (folders(&r, a, 1, true, e) < 0 ||
-            (!(!wanted && find_same(agent, &r, name)) && create(a, agent, &r, name, e) < 0)) {
+            (!(!wanted && find_same(agent, &r, a, name)) && create(a, agent, &r, name, e) < 0)) {
             record_finish(&r);
             return -1;
         }

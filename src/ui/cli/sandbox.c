@@ -1,3 +1,4 @@
+#include "ui/cli/branch.h"
 #include "ui/cli/sandbox.h"
 
 #include <errno.h>
@@ -93,7 +94,7 @@ int sandbox_start(const char *name, struct err *e)
     /* Somebody else may have started it in the same moment. */
     if (rc < 0 && sandbox_running(name))
         rc = 1;
-    return rc == 1 ? 0 : -1;
+    return rc == 1 ? branch_finish(name, e) : -1;
 }
 
 int sandbox_stop(const char *name, int timeout_s, struct err *e)
@@ -124,7 +125,13 @@ int sandbox_remove(const char *name, bool force, struct err *e)
     struct sandbox_status st;
     if (record_check_name(name, e) < 0 || sandbox_state(name, &st, e) < 0)
         return -1;
-    bool alive = st.life != LIFE_STOPPED && st.life != LIFE_FAILED;
+    struct record r;
+    bool alive = st.life != LIFE_STOPPED && st.life != LIFE_FAILED, known = record_load(&r, name, NULL) == 0;
+    if (known) {
+        if (!alive || force)
+            branch_farewell(&r);
+        record_finish(&r);
+    }
     if (alive && !force)
         return err_set(e, STATUS_FAILED, "%s is running; stop it first (sbx stop %s), or use --force", name, name);
     if (alive && sandbox_stop(name, 5, e) < 0)
@@ -253,7 +260,7 @@ static int build_policy(const char *sandbox, const json_t *kit, struct err *e)
     return n ? policy_add(sandbox, rules, n, e) : 0;
 }
 
-static int run_step(const char *sandbox, const char *step, struct err *e)
+int sandbox_step(const char *sandbox, const char *step, struct err *e)
 {
     json_t *argv = json_pack("[s, s, s]", "bash", "-lc", step);
     struct session_request req = {.sandbox = sandbox, .argv = argv, .cwd = "/home/agent", .user = "agent"};
@@ -330,10 +337,10 @@ int sandbox_need_agent(const json_t *kit, char **template, struct err *e)
             break;
         snprintf(shown, sizeof shown, "%s: %s", agent, json_string_value(step));
         progress_show((double)i / (double)(steps ? steps : 1), shown);
-        rc = run_step(sandbox, json_string_value(step), e);
+        rc = sandbox_step(sandbox, json_string_value(step), e);
     }
     if (rc == 0 && json_object_get(kit, "check"))
-        rc = run_step(sandbox, json_string_value(json_object_get(kit, "check")), e);
+        rc = sandbox_step(sandbox, json_string_value(json_object_get(kit, "check")), e);
     progress_done();
     struct err ignored = {0};
     if (rc == 0)

@@ -19,6 +19,8 @@ json_t *sandbox_describe(const char *name, bool full, struct err *e);
 int sandbox_need_image(struct err *e);
 /* The agent's template, made if it is missing; *name is malloc'ed, NULL if the agent needs none. */
 int sandbox_need_agent(const json_t *kit, char **name, struct err *e);
+/* A shell command inside, as its user; what it prints is of interest only if it fails. */
+int sandbox_step(const char *name, const char *step, struct err *e);
 /* Folders as the user gives them: "PATH[:ro]". */
 int sandbox_folder(struct record *r, const char *text, struct err *e);
 
