@@ -841,6 +841,10 @@ static void on_request(struct broker *b, const struct ask_request *ask)
     policy_decide_request(b->policy, f->host, f->port, ask->method, ask->path, time(NULL), &d);
     struct decision host;
     decide(b, f, &host);
+    if (f->granted && !d.allow && !(d.rule && d.rule->deny) && !policy_error(b->policy)) {
+        d.allow = true; /* the connection was let through, and with it what it was for */
+        snprintf(d.text, sizeof d.text, "%s", f->rule);
+    }
     if (d.allow && host.http && (ask->ambiguous || ask->override)) {
         /* A rule that speaks of methods or paths allows nothing that servers read in more than one way. */
         d.allow = false;

@@ -250,6 +250,7 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
 {
     struct log_pane *l = self(p);
     char verdict[24] = "", mode[64];
+    netlog_view_sync(l->view);
     size_t fresh = netlog_view_fresh(l->view);
     snprintf(left, left_cap, "Network: %s", l->all || !l->box[0] ? "all sandboxes" : l->box);
     if (l->verdict)

@@ -1,0 +1,261 @@
+"""The network's rules as a user and a hostile guest meet them (issue 3; ask mode and log pane of issue 5): one machine,
+servers on the host's loopback under mapped names."""
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from harness import SBX, Home, wait_for
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers "hello", and drips on /slow; counts its connections."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_response(200)
+            if self.path == "/slow":
+                self.send_header("Connection", "close")
+                self.end_headers()
+                try:
+                    for _ in range(600):
+                        self.wfile.write(b".")
+                        time.sleep(0.1)
+                except OSError:
+                    pass
+                return
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"hello\n")
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.port = self.server_address[1]
+        self.accepted = 0
+        self.daemon_threads = True
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, address):
+        pass  # a client that was cut off
+
+    def process_request(self, request, address):
+        self.accepted += 1
+        super().process_request(request, address)
+
+
+class Machine(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.h = h = Home()
+        cls.server = Server()
+        h.sbx("config", "set", "net.map", ",".join(f"{n}.test:80=127.0.0.1:{cls.server.port}" for n in
+                                                   ("one", "two", "asked", "late", "paths", "once", "keep", "ever", "row")))
+        h.sbx("config", "set", "net.ask_seconds", "8")
+        h.sbx("policy", "set-default", "locked-down")
+        h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "shell", str(h.ws))
+        h.sbx("start", "box")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.shutdown()
+        cls.h.close()
+
+    def curl(self, url, *more, seconds=20):
+        r = self.h.run("exec", "box", "curl", "-sS", "--max-time", str(seconds), *more, url)
+        return r.returncode, r.stdout.decode()
+
+    def raw(self, **match):
+        rows = json.loads(self.h.sbx("policy", "log", "box", "--raw", "--json"))
+        return [r for r in rows if all(r[k] == v for k, v in match.items())]
+
+    def test_denied_readably_then_allowed_within_a_second(self):
+        h = self.h
+        code, out = self.curl("http://one.test/")
+        self.assertIn("sbx policy allow network box one.test", out)
+        self.assertEqual(self.server.accepted, 0 if not self.raw(verdict="allow") else self.server.accepted)
+        h.sbx("policy", "allow", "network", "box", "one.test")
+        time.sleep(0.5)
+        self.assertEqual(self.curl("http://one.test/"), (0, "hello\n"))
+        h.sbx("policy", "disable", "box", "one.test")
+        time.sleep(0.5)
+        self.assertNotEqual(self.curl("http://one.test/")[1], "hello\n")
+
+    def test_a_rule_that_changes_cuts_what_is_open(self):
+        h = self.h
+        h.sbx("policy", "allow", "network", "box", "two.test")
+        time.sleep(0.5)
+        p = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "-N", "--max-time", "30", "http://two.test/slow"], env=h.env,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.assertEqual(p.stdout.read(3), b"...")
+        h.sbx("policy", "deny", "network", "box", "two.test")
+        began = time.monotonic()
+        p.communicate(timeout=20)
+        self.assertLess(time.monotonic() - began, 10)
+        self.assertTrue(wait_for(lambda: self.raw(host="two.test", kind="cut"), 5))
+
+    def test_an_expired_rule_is_over(self):
+        self.h.sbx("policy", "allow", "network", "box", "ever.test", "--for", "3s")
+        time.sleep(0.5)
+        self.assertEqual(self.curl("http://ever.test/"), (0, "hello\n"))
+        self.assertTrue(wait_for(lambda: self.curl("http://ever.test/")[1] != "hello\n", 10, 0.5))
+
+    def test_one_path_of_a_host(self):
+        h = self.h
+        h.sbx("policy", "allow", "network", "box", "GET paths.test/open")
+        time.sleep(0.5)
+        self.assertEqual(self.curl("http://paths.test/open/x"), (0, "hello\n"))
+        for url, more in (("http://paths.test/shut", ()), ("http://paths.test/open/../shut", ("--path-as-is",)), ("http://paths.test/open", ("-d", "x"))):
+            self.assertNotEqual(self.curl(url, *more)[1], "hello\n", url)
+        rows = self.raw(host="paths.test", method="GET", path="/open/x")
+        self.assertEqual([r["verdict"] for r in rows], ["allow"])
+        text = h.sbx("policy", "log", "box", "--raw")
+        self.assertIn("GET /open/x", text)
+
+    def test_ask_without_anybody_is_no(self):
+        self.h.sbx("policy", "ask", "on", "box")
+        time.sleep(0.3)
+        began = time.monotonic()
+        self.assertNotEqual(self.curl("http://asked.test/")[1], "hello\n")
+        self.assertLess(time.monotonic() - began, 6)
+        self.assertTrue(wait_for(lambda: self.raw(host="asked.test", reason="nobody was there to be asked"), 5))
+
+    def asking(self, host):
+        """Somebody follows the questions; a request waits. Returns both and the question."""
+        h = self.h
+        h.sbx("policy", "ask", "on", "box")
+        watcher = subprocess.Popen([SBX, "policy", "ask", "ls", "box", "--follow", "--json"], env=h.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        self.addCleanup(watcher.wait)
+        self.addCleanup(watcher.kill)
+        time.sleep(0.5)
+        got = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "--max-time", "30", f"http://{host}/"], env=h.env,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        while True:
+            q = json.loads(watcher.stdout.readline())
+            if q["op"] == "ask" and q["host"] == host:
+                return watcher, got, q
+
+    def test_asked_and_allowed_once(self):
+        h = self.h
+        watcher, got, q = self.asking("once.test")
+        self.assertIn("once.test:80", h.sbx("policy", "ask", "ls"))
+        h.sbx("policy", "ask", "allow", "box", str(q["ask"]))
+        self.assertEqual(got.communicate(timeout=30)[0], b"hello\n")
+        self.assertEqual(json.loads(watcher.stdout.readline())["how"], "allowed")
+        self.assertEqual(h.run("policy", "check", "once.test:80", "--sandbox", "box").returncode, 4)  # no rule came of it
+        self.assertEqual(h.run("policy", "ask", "allow", "box", str(q["ask"])).returncode, 3)
+
+    def test_asked_and_allowed_for_good(self):
+        h = self.h
+        _, got, q = self.asking("keep.test")
+        h.sbx("policy", "ask", "allow", "box", "keep.test", "--keep")
+        self.assertEqual(got.communicate(timeout=30)[0], b"hello\n")
+        self.assertEqual(h.run("policy", "check", "keep.test:80", "--sandbox", "box").returncode, 0)
+
+    def test_asked_and_not_answered(self):
+        _, got, q = self.asking("late.test")
+        self.assertNotEqual(got.communicate(timeout=30)[0], b"hello\n")
+        self.assertTrue(wait_for(lambda: self.raw(host="late.test", reason="nobody answered when asked"), 5))
+
+    def test_allowed_once_beforehand(self):
+        h = self.h
+        h.sbx("policy", "ask", "off", "box")
+        h.sbx("policy", "allow", "network", "box", "row.test", "--once")
+        time.sleep(0.2)
+        self.assertEqual(self.curl("http://row.test/"), (0, "hello\n"))
+        self.assertNotEqual(self.curl("http://row.test/")[1], "hello\n")
+
+    def test_threat_17_services_of_the_host_by_their_own_rule_alone(self):
+        h = self.h
+        other = Server()
+        self.addCleanup(other.shutdown)
+        h.sbx("policy", "allow", "network", "box", f"localhost:{self.server.port}")
+        time.sleep(0.5)
+        self.assertEqual(self.curl(f"http://host.docker.internal:{self.server.port}/"), (0, "hello\n"))
+        for host in ("host.docker.internal", "host.sbx.internal", "localhost.localdomain", "127.0.0.1.nip.io"):
+            self.assertNotEqual(self.curl(f"http://{host}:{other.port}/", seconds=8)[1], "hello\n", host)
+        addresses = [a for a in subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split() if "." in a]
+        for a in addresses + ["10.0.2.2", "192.168.0.1", "169.254.169.254"]:
+            self.assertNotEqual(self.curl(f"http://{a}:{other.port}/", seconds=8)[1], "hello\n", a)
+        self.assertEqual(other.accepted, 0)
+
+    def test_threat_100_a_broken_policy_denies_and_says_so(self):
+        h = self.h
+        path = h.dir / "config/sbx/policy.json"
+        good = path.read_text()
+        try:
+            for bad in ("", good[: len(good) // 2], good.replace('"version"', '"versoin"')):
+                path.write_text(bad)
+                time.sleep(0.5)
+                self.assertNotEqual(self.curl(f"http://host.docker.internal:{self.server.port}/", seconds=8)[1], "hello\n")
+                r = h.run("policy", "ls")
+                self.assertEqual(r.returncode, 1)
+                self.assertIn(b"everything is denied", r.stderr)
+                doctor = json.loads(h.run("doctor", "--json").stdout)
+                self.assertTrue([c for c in doctor if c["result"] == "broken" and "policy" in c["check"]], doctor)
+            self.assertTrue(wait_for(lambda: self.raw(kind="policy"), 5))
+        finally:
+            path.write_text(good)
+        time.sleep(0.5)
+
+    def test_threat_99_the_log_is_unbroken(self):
+        self.assertIn("unbroken", self.h.sbx("policy", "log", "--verify"))
+
+    @unittest.skipUnless(shutil.which("tmux"), "tmux is missing")
+    def test_the_dashboard_shows_rows_and_answers(self):
+        h = self.h
+        h.sbx("policy", "ask", "on", "box")
+        sock = f"sbx-policy-{os.getpid()}"
+        env = dict(h.env, TERM="xterm-256color")
+
+        def tmux(*args):
+            return subprocess.run(["tmux", "-L", sock, *args], env=env, capture_output=True, text=True, timeout=20).stdout
+
+        def screen():
+            return tmux("capture-pane", "-p")
+
+        self.addCleanup(lambda: tmux("kill-server"))
+        tmux("-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "40", SBX)
+        self.assertTrue(wait_for(lambda: "Network: box" in screen(), 10), screen())
+        time.sleep(2)
+        got = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "--max-time", "30", "http://asked.test/"], env=h.env,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.assertTrue(wait_for(lambda: "box wants to reach" in screen(), 10), screen())
+        tmux("send-keys", "o")  # too soon: it may have been meant for a terminal
+        self.assertIsNone(got.poll())
+        time.sleep(1.5)
+        tmux("send-keys", "o")
+        self.assertEqual(got.communicate(timeout=30)[0], b"hello\n")
+        self.assertTrue(wait_for(lambda: "allowed when asked" in screen(), 10), screen())
+        # A row of the log becomes a rule while the agent tries again.
+        h.sbx("policy", "ask", "off", "box")
+        time.sleep(0.3)
+        self.assertNotEqual(self.curl("http://ever.test/")[1], "hello\n")
+        tmux("send-keys", "Tab")
+        tmux("send-keys", "/")
+        tmux("send-keys", "-l", "ever verdict:deny")
+        self.assertTrue(wait_for(lambda: "ever.test:80" in screen(), 10), screen())
+        tmux("send-keys", "Enter")
+        tmux("send-keys", "a")
+        self.assertTrue(wait_for(lambda: "sbx policy allow network box ever.test" in screen(), 10), screen())
+        tmux("send-keys", "Enter")
+        self.assertTrue(wait_for(lambda: "in force" in screen(), 10), screen())
+        self.assertTrue(wait_for(lambda: self.curl("http://ever.test/")[1] == "hello\n", 5), "it is not in force")
+
+
+if __name__ == "__main__":
+    unittest.main()
