@@ -18,7 +18,7 @@ static const struct {
     {"version", JSON_INTEGER, true}, {"name", JSON_STRING, true},   {"title", JSON_STRING, true}, {"install", JSON_ARRAY, true},
     {"check", JSON_STRING, false},   {"command", JSON_ARRAY, true}, {"login", JSON_TRUE, false},  {"build_hosts", JSON_ARRAY, true},
     {"hosts", JSON_ARRAY, true},     {"secrets", JSON_ARRAY, true}, {"env", JSON_OBJECT, true},   {"files", JSON_ARRAY, true},
-    {"local", JSON_ARRAY, false},
+    {"local", JSON_ARRAY, false},   {"prepare", JSON_STRING, false}, {"attention", JSON_OBJECT, false},
 };
 
 static bool strings(const json_t *list)

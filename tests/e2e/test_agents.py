@@ -17,6 +17,7 @@ class Agents(unittest.TestCase):
         cls.h = h = Home(shared_templates=True)
         ca, cls.certificate = make_ca(h.dir / "ca", "api.anthropic.com", "api.openai.com", "chatgpt.com")
         h.env["NODE_EXTRA_CA_CERTS"] = str(ca)
+        h.sbx("config", "set", "net.ca", ca)
 
     @classmethod
     def tearDownClass(cls):
@@ -55,6 +56,38 @@ class Agents(unittest.TestCase):
         mine = [x for x in rows if x["host"] == host]
         self.assertTrue(mine and mine[0]["count"] >= 1, rows)
         h.sbx("stop", f"w-{agent}")
+
+    def work_with_secret(self, agent, service, host, args, key, key_header, extra_env=()):
+        """The key stays on the host: the provider sees it, the guest a sentinel (issue 4)."""
+        h = self.h
+        folder = h.dir / f"secret-{agent}"
+        folder.mkdir()
+        target, text = folder / "made-by-the-agent.txt", f"hello from {agent}"
+        provider = Provider(self.certificate, target, text)
+        self.addCleanup(provider.close)
+        h.sbx("config", "set", "net.map", f"{host}:443=127.0.0.1:{provider.port}")
+        r = h.run("run", agent, "--name", f"n-{agent}", "--detach", folder, timeout=600)
+        self.assertIn(f"sbx secret set -g {service}".encode(), r.stderr)
+        h.sbx("rm", "--force", f"n-{agent}")
+        h.sbx("secret", "set", "-g", service, "--password-stdin", input=key.encode())
+        self.addCleanup(h.run, "secret", "rm", "-g", service)
+        r = h.run("run", agent, "--name", f"s-{agent}", folder, *[x for e in extra_env for x in ("-e", e)], "--", *args, timeout=600)
+        self.assertTrue(target.exists(), (r.stdout[-3000:] + r.stderr[-3000:]).decode(errors="replace") + repr([s[:2] for s in provider.seen]))
+        self.assertEqual(target.read_text().strip(), text)
+        sent = [headers.get(key_header, headers.get(key_header.lower(), "")) for _, _, headers in provider.seen]
+        self.assertTrue(sent and all(key in v for v in sent if v), sent)
+        self.assertNotIn(key.encode(), r.stdout + r.stderr)
+        found = h.sbx("exec", "-u", "root", f"s-{agent}", "sh", "-c", f"grep -rl -e '{key[:12]}[{key[12]}]{key[13:]}' /home /etc /tmp /var /root /run /workspace /proc/[0-9]*/environ 2>/dev/null || true")
+        self.assertEqual(found, "")
+        h.sbx("stop", f"s-{agent}")
+
+    def test_claude_with_a_secret(self):
+        self.work_with_secret("claude", "anthropic", "api.anthropic.com", ["-p", "write the file"], "sk-ant-api03-secretSECRET0123456789-abcdefghijklmnop",
+                              "X-Api-Key", ["CLAUDE_CODE_MAX_RETRIES=1"])
+
+    def test_codex_with_a_secret(self):
+        self.work_with_secret("codex", "openai", "api.openai.com", ["exec", "--skip-git-repo-check", "write the file"],
+                              "sk-proj-secretSECRET0123456789abcdefghijklmnop", "Authorization")
 
     def test_claude(self):
         self.work("claude", "api.anthropic.com", ["-p", "write the file"],

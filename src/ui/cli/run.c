@@ -11,6 +11,7 @@
 #include "core/kit.h"
 #include "core/paths.h"
 #include "core/policy.h"
+#include "core/secretstore.h"
 #include "core/sanitize.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
@@ -242,6 +243,31 @@ static json_t *agent_command(const char *agent, const struct args *a, struct err
     return argv;
 }
 
+/* What the agent will need and does not have is said before it starts, with the command that mends it. */
+static void say_secrets(const json_t *kit, const struct record *r, const json_t *env)
+{
+    const json_t *wanted = json_object_get(kit, "secrets");
+    size_t i;
+    json_t *w;
+    struct secretstore *s = json_array_size(wanted) ? secretstore_open(NULL, NULL, NULL) : NULL;
+    const char *first = NULL, *variable = NULL;
+    bool found = json_array_size(wanted) == 0;
+    json_array_foreach((json_t *)wanted, i, w) {
+        const char *service = json_string_value(json_object_get(w, "service")), *var = json_string_value(json_object_get(w, "env"));
+        if (!service || !var)
+            continue;
+        found |= (s && secretstore_find(s, service, r->name)) || json_object_get(r->env, var) || json_object_get(env, var);
+        if (!first) {
+            first = service;
+            variable = var;
+        }
+    }
+    secretstore_free(s);
+    if (!found && first)
+        out_notice("%s has no credential for %s yet; set it with: sbx secret set -g %s (it stays on this host; %s in the sandbox holds a "
+                   "sentinel)", json_string_value(json_object_get(kit, "title")), first, first, variable);
+}
+
 /* Is a session of the agent there to attach to? */
 static bool has_agent_session(const char *name)
 {
@@ -296,6 +322,13 @@ int cmd_run(const struct args *a, struct err *e)
     if (rc == 0 && req.tty && a->nrest == 0 && has_agent_session(name)) {
         rc = session_run(&req, &status, NULL, e);
     } else if (rc == 0) {
+        json_t *kit = kit_load(r.agent, NULL);
+        const char *prepare = json_string_value(json_object_get(kit, "prepare"));
+        say_secrets(kit, &r, env);
+        struct err why = {0};
+        if (prepare && sandbox_step(name, prepare, &why) < 0)
+            out_notice("%s", why.text);
+        json_decref(kit);
         req.argv = agent_command(r.agent, a, e);
         req.login = strcmp(r.agent, "shell") == 0 && a->nrest == 0;
         if (args_has(a, "detach")) {
