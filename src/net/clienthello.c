@@ -3,7 +3,8 @@
 #include <string.h>
 
 enum { RECORD_HANDSHAKE = 22, CLIENT_HELLO = 1 };
-enum { EXT_SERVER_NAME = 0, EXT_ALPN = 16, EXT_EARLY_DATA = 42, EXT_ECH = 0xfe0d };
+enum { EXT_SERVER_NAME = 0, EXT_ALPN = 16, EXT_EARLY_DATA = 42, EXT_VERSIONS = 43, EXT_ECH = 0xfe0d };
+#define EXTENSIONS_MAX 96u
 
 struct span {
     const uint8_t *p;
@@ -71,14 +72,31 @@ static bool alpn(struct clienthello *h, struct span ext)
     return true;
 }
 
+static bool versions(struct clienthello *h, struct span ext)
+{
+    struct span list;
+    size_t v = 0;
+    if (!vector(&ext, 1, &list) || ext.n || list.n == 0 || list.n % 2)
+        return false;
+    h->max_version = 0;
+    while (list.n) {
+        number(&list, 2, &v);
+        if (v >= 0x0301 && v <= 0x0304 && v > h->max_version) /* else GREASE, or a draft */
+            h->max_version = (uint16_t)v;
+    }
+    return true;
+}
+
 static bool hello(struct clienthello *h, struct span s)
 {
     struct span v, exts, body;
     size_t version, type;
-    bool named = false, listed = false;
+    uint16_t seen[EXTENSIONS_MAX];
+    unsigned nseen = 0;
     if (!number(&s, 2, &version) || version < 0x0301 || version > 0x0304 || !take(&s, 32, &v) || !vector(&s, 1, &v) ||
         v.n > 32 || !vector(&s, 2, &v) || v.n < 2 || v.n % 2 || !vector(&s, 1, &v) || v.n == 0)
         return false;
+    h->max_version = version > 0x0303 ? 0x0303 : (uint16_t)version;
     if (s.n == 0)
         return true; /* no extensions: as old as TLS 1.0 */
     if (!vector(&s, 2, &exts) || s.n)
@@ -86,19 +104,23 @@ static bool hello(struct clienthello *h, struct span s)
     while (exts.n) {
         if (!number(&exts, 2, &type) || !vector(&exts, 2, &body))
             return false;
-        if (type == EXT_SERVER_NAME) {
-            if (named || !server_name(h, body))
+        /* RFC 8446 4.2: each at most once.  Two of one kind could be read differently. */
+        for (unsigned i = 0; i < nseen; i++)
+            if (seen[i] == type)
                 return false;
-            named = true;
-        } else if (type == EXT_ALPN) {
-            if (listed || !alpn(h, body))
-                return false;
-            listed = true;
-        } else if (type == EXT_EARLY_DATA) {
-            h->early_data = true;
-        } else if (type == EXT_ECH) {
-            h->ech = true;
-        }
+        if (nseen == EXTENSIONS_MAX)
+            return false;
+        seen[nseen++] = (uint16_t)type;
+        if (type == EXT_SERVER_NAME && !server_name(h, body))
+            return false;
+        if (type == EXT_ALPN && !alpn(h, body))
+            return false;
+        if (type == EXT_VERSIONS && !versions(h, body))
+            return false;
+        if (type == EXT_ECH && (body.n == 0 || body.p[0] != 0)) /* an inner one is never on the wire */
+            return false;
+        h->early_data |= type == EXT_EARLY_DATA;
+        h->ech |= type == EXT_ECH;
     }
     return true;
 }

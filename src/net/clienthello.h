@@ -26,6 +26,7 @@ struct clienthello {
     uint8_t alpn[CLIENTHELLO_ALPN_MAX]; /* those of "h2" and "http/1.1" that are offered, in wire form */
     size_t alpn_len;
     bool offers_alpn, offers_h2, offers_http1;
+    uint16_t max_version; /* the highest that it offers and we know: 0x0303 is TLS 1.2, 0x0304 is 1.3; 0: none */
     bool ech;        /* has the extension of Encrypted Client Hello, real or GREASE: the outer name counts */
     bool early_data; /* wants to send before the handshake; a server that ignores it is within its rights */
 };

@@ -1,5 +1,6 @@
 #include "net/headers.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -69,11 +70,24 @@ void headers_remove_at(struct headers *h, size_t i)
     h->n--;
 }
 
+/* Without regard to case, and "_" for "-": some servers fold them (CGI's HTTP_X_API_KEY). */
+static bool could_be(const struct header *h, const char *name)
+{
+    if (strlen(name) != h->name_len)
+        return false;
+    for (size_t i = 0; i < h->name_len; i++) {
+        int a = tolower((unsigned char)h->name[i]), b = tolower((unsigned char)name[i]);
+        if ((a == '_' ? '-' : a) != (b == '_' ? '-' : b))
+            return false;
+    }
+    return true;
+}
+
 size_t headers_remove(struct headers *h, const char *name)
 {
     size_t removed = 0;
     for (size_t i = 0; i < h->n;)
-        if (header_is(&h->v[i], name)) {
+        if (could_be(&h->v[i], name)) {
             headers_remove_at(h, i);
             removed++;
         } else {

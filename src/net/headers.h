@@ -25,7 +25,7 @@ void headers_finish(struct headers *h);
 /* Copies.  False if the list is full, or there is no memory: the message must then be refused. */
 bool headers_add(struct headers *h, const char *name, size_t name_len, const char *value, size_t value_len);
 bool headers_add_text(struct headers *h, const char *name, const char *value);
-/* Removes every field of that name; counts. */
+/* Removes every field that a server could take for that name ("_" for "-" included); counts. */
 size_t headers_remove(struct headers *h, const char *name);
 /* Removes all, then adds one: no second copy survives (threat 73). */
 bool headers_set(struct headers *h, const char *name, const char *value);

@@ -108,7 +108,7 @@ void http1_head_finish(struct http1_head *h)
 }
 
 /* RFC 9110 5.6.2 */
-static bool is_token_char(unsigned char c)
+bool http1_token_char(unsigned char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
            (c && strchr("!#$%&'*+-.^_`|~", c));
@@ -119,7 +119,7 @@ static bool is_token(const char *p, size_t n)
     if (n == 0)
         return false;
     for (size_t i = 0; i < n; i++)
-        if (!is_token_char((unsigned char)p[i]))
+        if (!http1_token_char((unsigned char)p[i]))
             return false;
     return true;
 }
@@ -176,34 +176,65 @@ bool http1_authority(const char *text, size_t len, char host[NAME_MAX_LEN + 48],
     return name_canonical(text, n, host);
 }
 
-/* Fields that belong to one hop (RFC 9110 7.6.1), and those of proxies. */
-static bool is_hop(const char *name)
+/* Fields that matter to the proxy itself, or that Connection may not nominate. */
+enum known {
+    F_NONE, F_HOST, F_LENGTH, F_CODING, F_CONNECTION, F_UPGRADE, F_EXPECT, F_OVERRIDE,
+    F_HOP,  /* belongs to one hop (RFC 9110 7.6.1), or speaks of other ways to the server */
+    F_KEEP, /* removing it would change what the message says (threat 39) */
+};
+
+static const struct known_field {
+    const char *name;
+    uint8_t len, kind;
+} known_fields[] = {
+#define FIELD(name, kind) {name, sizeof name - 1, kind}
+    FIELD("host", F_HOST), FIELD("content-length", F_LENGTH), FIELD("transfer-encoding", F_CODING),
+    FIELD("connection", F_CONNECTION), FIELD("upgrade", F_UPGRADE), FIELD("expect", F_EXPECT),
+    FIELD("x-http-method-override", F_OVERRIDE), FIELD("x-http-method", F_OVERRIDE), FIELD("x-method-override", F_OVERRIDE),
+    FIELD("keep-alive", F_HOP), FIELD("proxy-connection", F_HOP), FIELD("te", F_HOP), FIELD("http2-settings", F_HOP),
+    FIELD("proxy-authorization", F_HOP), FIELD("proxy-authenticate", F_HOP), FIELD("trailer", F_HOP),
+    FIELD("alt-svc", F_HOP),
+    FIELD("content-type", F_KEEP), FIELD("content-encoding", F_KEEP), FIELD("content-range", F_KEEP),
+    FIELD("authorization", F_KEEP), FIELD("cookie", F_KEEP), FIELD("set-cookie", F_KEEP), FIELD("x-api-key", F_KEEP),
+    FIELD("x-goog-api-key", F_KEEP), FIELD("api-key", F_KEEP), FIELD("private-token", F_KEEP), FIELD("location", F_KEEP),
+    FIELD("cache-control", F_KEEP), FIELD("range", F_KEEP), FIELD("www-authenticate", F_KEEP),
+#undef FIELD
+};
+
+static char lower(char c)
 {
-    static const char *const hops[] = {"connection", "keep-alive", "proxy-connection", "te", "transfer-encoding",
-                                       "upgrade", "http2-settings", "proxy-authorization", "proxy-authenticate",
-                                       "trailer", "content-length", "host", "alt-svc", "expect"};
-    for (size_t i = 0; i < sizeof hops / sizeof *hops; i++)
-        if (strcasecmp(name, hops[i]) == 0)
-            return true;
-    return false;
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
-/* What Connection may not name: removing it would change what the message says (threat 39). */
-static bool is_protected(const char *p, size_t n)
+/* *folded: it is that field only for a server that reads "_" as "-", as CGI's variables do. */
+static enum known known_field(const char *p, size_t n, bool *folded)
 {
-    static const char *const kept[] = {"host", "content-length", "transfer-encoding", "content-type", "content-encoding",
-                                       "authorization", "cookie", "set-cookie", "x-api-key", "x-goog-api-key", "api-key",
-                                       "private-token", "location", "expect", "trailer", "cache-control", "range",
-                                       "proxy-authorization", "www-authenticate"};
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
-        if (strlen(kept[i]) == n && strncasecmp(p, kept[i], n) == 0)
-            return true;
-    return false;
+    *folded = false;
+    for (size_t i = 0; i < sizeof known_fields / sizeof *known_fields; i++) {
+        const struct known_field *f = &known_fields[i];
+        if (f->len != n || (lower(p[0]) != f->name[0]))
+            continue;
+        bool fold = false;
+        size_t k = 1;
+        for (; k < n; k++) {
+            char c = lower(p[k]);
+            if (c == '_' && f->name[k] == '-')
+                fold = true;
+            else if (c != f->name[k])
+                break;
+        }
+        if (k == n) {
+            *folded = fold;
+            return f->kind;
+        }
+    }
+    return F_NONE;
 }
 
 struct seen {
-    unsigned host, length, coding, connection_upgrade, upgrade_ws, expect;
-    bool conn_close, conn_keep;
+    bool response;
+    unsigned host, length, coding, connection_upgrade, upgrade_ws, upgrades, expect;
+    bool conn_close;
     char nominated[16][64];
     unsigned nnominated;
     char host_text[NAME_MAX_LEN + 48];
@@ -240,12 +271,21 @@ static bool read_connection(struct seen *s, const char *p, size_t n, struct http
         const char *w = p + from;
         if (!is_token(w, len))
             return bad(e, 400, "its Connection field is malformed");
-        if (is_protected(w, len))
+        bool folded;
+        switch (known_field(w, len, &folded)) {
+        case F_NONE:
+        case F_HOP:
+        case F_OVERRIDE:
+        case F_UPGRADE:
+        case F_CONNECTION:
+            break;
+        default:
             return bad(e, 400, "its Connection field names a field that must be kept");
+        }
         if (len == 5 && strncasecmp(w, "close", 5) == 0)
             s->conn_close = true;
         else if (len == 10 && strncasecmp(w, "keep-alive", 10) == 0)
-            s->conn_keep = true;
+            ; /* as HTTP/1.1 has it anyway */
         else if (len == 7 && strncasecmp(w, "upgrade", 7) == 0)
             s->connection_upgrade++;
         else if (s->nnominated < sizeof s->nominated / sizeof *s->nominated && len < sizeof s->nominated[0])
@@ -259,33 +299,48 @@ static bool read_connection(struct seen *s, const char *p, size_t n, struct http
 static bool take_field(struct http1_head *h, struct seen *s, const char *name, size_t nlen, const char *value,
                        size_t vlen, struct http1_error *e)
 {
-    char key[64];
-    snprintf(key, sizeof key, "%.*s", nlen < sizeof key ? (int)nlen : (int)sizeof key - 1, name);
-    if (nlen >= sizeof key)
-        key[0] = '\0'; /* none of those below is so long */
-    if (strcasecmp(key, "host") == 0) {
+    bool folded;
+    enum known kind = known_field(name, nlen, &folded);
+    if (folded && !s->response && (kind == F_LENGTH || kind == F_CODING))
+        return bad(e, 400, "the name of a field has an underscore where a hyphen belongs");
+    if (folded && kind != F_OVERRIDE && kind != F_HOP)
+        kind = F_NONE; /* who sets such a field removes the other first: headers_set */
+    switch (kind) {
+    case F_HOST:
+        if (s->response)
+            return true;
         if (s->host++ || !http1_authority(value, vlen, s->host_text, &s->host_port))
             return bad(e, 400, "its Host field is not one host");
-    } else if (strcasecmp(key, "content-length") == 0) {
+        return true;
+    case F_LENGTH:
         if (s->length++ || !read_length(value, vlen, &h->length))
             return bad(e, 400, "its Content-Length is not one number");
-    } else if (strcasecmp(key, "transfer-encoding") == 0) {
+        return true;
+    case F_CODING:
         if (s->coding++ || vlen != 7 || strncasecmp(value, "chunked", 7) != 0)
             return bad(e, 501, "its transfer coding is not just \"chunked\"");
-    } else if (strcasecmp(key, "connection") == 0) {
-        if (!read_connection(s, value, vlen, e))
-            return false;
-    } else if (strcasecmp(key, "upgrade") == 0) {
+        return true;
+    case F_CONNECTION:
+        return read_connection(s, value, vlen, e);
+    case F_UPGRADE:
+        s->upgrades++;
         s->upgrade_ws += vlen == 9 && strncasecmp(value, "websocket", 9) == 0;
-    } else if (strcasecmp(key, "expect") == 0) {
+        return true;
+    case F_EXPECT:
+        if (s->response)
+            return true;
         if (s->expect++ || vlen != 12 || strncasecmp(value, "100-continue", 12) != 0)
             return bad(e, 417, "it expects something else than 100-continue");
-    }
-    if (strcasecmp(key, "x-http-method-override") == 0 || strcasecmp(key, "x-http-method") == 0 ||
-        strcasecmp(key, "x-method-override") == 0)
-        h->override = true;
-    if (is_hop(key))
         return true;
+    case F_HOP:
+        return true;
+    case F_OVERRIDE:
+        h->override = true;
+        break;
+    case F_NONE:
+    case F_KEEP:
+        break;
+    }
     if (!headers_add(&h->fields, name, nlen, value, vlen))
         return bad(e, 431, "it has too many fields");
     return true;
@@ -346,7 +401,9 @@ static bool read_target(struct http1_head *h, struct seen *s, const char *t, siz
             a++;
         if (!http1_authority(t + skip, a - skip, host, &port))
             return bad(e, 400, "its target names no proper host");
-        if (s->host != 1 || strcmp(host, s->host_text) != 0 || port != s->host_port)
+        uint16_t usual = h->absolute_tls ? 443 : 80;
+        if (s->host != 1 || strcmp(host, s->host_text) != 0 ||
+            (port ? port : usual) != (s->host_port ? s->host_port : usual))
             return bad(e, 400, "its target and its Host field differ");
         bool slash = a < n && t[a] == '/';
         if (asprintf(&h->target, "%s%.*s", slash ? "" : "/", (int)(n - a), t + a) < 0)
@@ -359,12 +416,26 @@ static bool read_target(struct http1_head *h, struct seen *s, const char *t, siz
     return h->target ? true : bad(e, 503, "there is no memory for it");
 }
 
+static bool is_method(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(p[i] >= 'A' && p[i] <= 'Z') && !(i && ((p[i] >= '0' && p[i] <= '9') || p[i] == '-' || p[i] == '_')))
+            return false;
+    return true;
+}
+
 static bool version(const char *p, size_t n, unsigned *minor)
 {
     if (n != 8 || memcmp(p, "HTTP/1.", 7) != 0 || (p[7] != '0' && p[7] != '1'))
         return false;
     *minor = (unsigned)(p[7] - '0');
     return true;
+}
+
+static bool seldom_has_body(const char *method)
+{
+    return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "DELETE") == 0 ||
+           strcmp(method, "OPTIONS") == 0;
 }
 
 static bool parse_request(struct http1_head *h, const char *p, size_t len, struct http1_error *e)
@@ -375,14 +446,15 @@ static bool parse_request(struct http1_head *h, const char *p, size_t len, struc
     const char *sp2 = sp1 ? memchr(sp1 + 1, ' ', (size_t)(eol - sp1 - 1)) : NULL;
     if (!sp2 || !is_token(p, (size_t)(sp1 - p)))
         return bad(e, 400, "its first line is malformed");
-    if ((size_t)(sp1 - p) > HTTP1_METHOD_MAX)
+    /* Methods are case-sensitive for us and for the RFC, not for every server: "post" could pass a rule on POST. */
+    if ((size_t)(sp1 - p) > HTTP1_METHOD_MAX || !is_method(p, (size_t)(sp1 - p)))
         return bad(e, 501, "its method is unknown");
     memcpy(h->method, p, (size_t)(sp1 - p));
     h->method[sp1 - p] = '\0';
     if (!version(sp2 + 1, (size_t)(eol - sp2 - 1), &h->minor))
         return bad(e, eol - sp2 - 1 == 8 && memcmp(sp2 + 1, "HTTP/", 5) == 0 ? 505 : 400,
                    "it is not HTTP/1.1");
-    if (strcmp(h->method, "CONNECT") == 0 || strcasecmp(h->method, "TRACE") == 0 || strcmp(h->method, "PRI") == 0)
+    if (strcmp(h->method, "CONNECT") == 0 || strcmp(h->method, "TRACE") == 0 || strcmp(h->method, "TRACK") == 0 || strcmp(h->method, "PRI") == 0)
         return bad(e, 405, "this method is not passed on");
     if (!read_fields(h, &s, eol + 2, end, e) || !read_target(h, &s, sp1 + 1, (size_t)(sp2 - sp1 - 1), e))
         return false;
@@ -393,16 +465,20 @@ static bool parse_request(struct http1_head *h, const char *p, size_t len, struc
     if (s.coding && (s.length || h->minor == 0))
         return bad(e, 400, s.length ? "it has both a length and a transfer coding" : "HTTP/1.0 knows no transfer coding");
     h->framing = s.coding ? HTTP1_CHUNKED : s.length ? HTTP1_LENGTH : HTTP1_NO_BODY;
-    h->close = s.conn_close || (h->minor == 0 && !s.conn_keep);
+    h->close = s.conn_close || h->minor == 0;
+    /* A server that takes no notice of a body here would read it as the next request, which nobody judged: tell it
+     * that there is none (threat 28). */
+    if (h->framing != HTTP1_NO_BODY && (h->framing == HTTP1_CHUNKED || h->length) && seldom_has_body(h->method))
+        h->close = true;
     h->expect_continue = s.expect && h->minor == 1;
-    h->websocket = s.connection_upgrade && s.upgrade_ws == 1 && strcmp(h->method, "GET") == 0 && h->minor == 1 &&
+    h->websocket = s.connection_upgrade && s.upgrade_ws == 1 && s.upgrades == 1 && strcmp(h->method, "GET") == 0 && h->minor == 1 &&
                    h->framing == HTTP1_NO_BODY;
     return true;
 }
 
 bool http1_parse_request(struct http1_head *h, struct http1_reader *r, struct http1_error *e)
 {
-    bool good = parse_request(h, r->buf, r->len, e);
+    bool good = r->len ? parse_request(h, r->buf, r->len, e) : bad(e, 400, "there is nothing");
     http1_reader_finish(r);
     return good;
 }
@@ -411,7 +487,7 @@ bool http1_parse_request(struct http1_head *h, struct http1_reader *r, struct ht
 
 static bool parse_response(struct http1_head *h, const char *p, size_t len, const char *method, struct http1_error *e)
 {
-    struct seen s = {0};
+    struct seen s = {.response = true};
     const char *eol = memchr(p, '\r', len), *end = p + len;
     size_t n = eol ? (size_t)(eol - p) : 0;
     if (n < 12 || !version(p, 8, &h->minor) || p[8] != ' ' || (n > 12 && p[12] != ' '))
@@ -433,7 +509,7 @@ static bool parse_response(struct http1_head *h, const char *p, size_t len, cons
     bool none = strcmp(method, "HEAD") == 0 || h->status / 100 == 1 || h->status == 204 || h->status == 304;
     if (s.coding && (s.length || h->minor == 0))
         return bad(e, 502, "the server's answer has two lengths");
-    if (h->status / 100 == 1 && s.coding)
+    if (h->status / 100 == 1 && (s.coding || (s.length && h->length)))
         return bad(e, 502, "the server's answer has a body where none may be");
     h->framing = none       ? HTTP1_NO_BODY
                  : s.coding ? HTTP1_CHUNKED
@@ -443,16 +519,22 @@ static bool parse_response(struct http1_head *h, const char *p, size_t len, cons
     if (none && s.length && h->status != 204 && h->status / 100 != 1) {
         char text[24];
         snprintf(text, sizeof text, "%llu", (unsigned long long)h->length);
-        headers_add_text(&h->fields, "Content-Length", text);
+        if (!headers_add_text(&h->fields, "Content-Length", text))
+            return bad(e, 502, "the server's answer has too many fields");
     }
-    h->close = s.conn_close || (h->minor == 0 && !s.conn_keep) || h->framing == HTTP1_UNTIL_CLOSE;
-    h->websocket = h->status == 101 && s.connection_upgrade && s.upgrade_ws == 1;
+    if (none)
+        h->length = 0;
+    h->close = s.conn_close || h->minor == 0 || h->framing == HTTP1_UNTIL_CLOSE;
+    /* What follows may be a body after all, for a server that knows no better: take nothing more from it. */
+    if (h->status == 204 && (s.coding || (s.length && h->length)))
+        h->close = true;
+    h->websocket = h->status == 101 && s.connection_upgrade && s.upgrade_ws == 1 && s.upgrades == 1;
     return true;
 }
 
 bool http1_parse_response(struct http1_head *h, struct http1_reader *r, const char *method, struct http1_error *e)
 {
-    bool good = parse_response(h, r->buf, r->len, method, e);
+    bool good = r->len ? parse_response(h, r->buf, r->len, method, e) : bad(e, 502, "there is nothing");
     http1_reader_finish(r);
     return good;
 }
@@ -564,7 +646,9 @@ bool http1_websocket_accept(const char *key, char out[29])
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     char text[24 + sizeof guid];
     unsigned char digest[SHA_DIGEST_LENGTH];
-    if (strlen(key) != 24)
+    static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    /* 16 bytes: 21 digits, one whose last four bits are unused, and the padding. */
+    if (strlen(key) != 24 || strspn(key, base64) != 22 || !strchr("AQgw", key[21]) || strcmp(key + 22, "==") != 0)
         return false;
     snprintf(text, sizeof text, "%s%s", key, guid);
     SHA1((unsigned char *)text, strlen(text), digest);

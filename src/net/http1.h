@@ -4,8 +4,8 @@
  *
  * Refused beside what the RFC calls malformed: any line end but CRLF, folded lines, control bytes, more than one Host, a
  * Host that is no canonical authority, both Content-Length and Transfer-Encoding, either of them twice, a transfer coding
- * other than "chunked", an absolute target that differs from Host, userinfo, CONNECT and TRACE, a Connection field that
- * nominates one that matters.  (threats.md 22 to 30, 36, 39, 40, 42.) */
+ * other than "chunked", an absolute target that differs from Host, userinfo, CONNECT and TRACE, methods that are not in
+ * upper case, a Connection field that nominates one that matters, Content_Length and the like (CGI reads "_" as "-").  (threats.md 22 to 30, 36, 39, 40, 42.) */
 #ifndef SBX_NET_HTTP1_H
 #define SBX_NET_HTTP1_H
 
@@ -48,12 +48,13 @@ struct http1_head {
     int status;
     char reason[128];
     /* both */
-    unsigned minor;                /* HTTP/1.minor */
+    unsigned minor;                /* HTTP/1.minor.  Who asked with 0 must not be sent chunks: strip the framing, close. */
     struct headers fields;         /* without those that belong to one hop */
     enum http1_framing framing;
     uint64_t length;
-    bool close;                    /* the connection ends with this message */
-    bool websocket;                /* Connection: upgrade and Upgrade: websocket */
+    bool close;                    /* the connection ends with this message, on this side and towards the server */
+    bool websocket;                /* Connection: upgrade and Upgrade: websocket.  A 101 without it, or to who did not
+                                      ask for it, is an error of the server. */
 };
 
 /* Why a head is bad: the status that answers it, and a clause for people. */
@@ -81,6 +82,9 @@ char *http1_write_response(const struct http1_head *h, bool keep_alive, size_t *
 
 /* The Sec-WebSocket-Accept that answers a key (RFC 6455 4.2.2); out has room for 29 bytes.  False if the key is none. */
 bool http1_websocket_accept(const char *key, char out[29]);
+
+/* RFC 9110 5.6.2: what names of fields and methods consist of. */
+bool http1_token_char(unsigned char c);
 
 /* Reads an authority: canonical name or strict address, ":" and port (1 to 65535, no leading zero) if there is one.
  * False for userinfo, empty ports, other spellings of addresses, zone identifiers (threats 4 to 11). */

@@ -76,17 +76,20 @@ static bool step(struct httpbody *b, uint8_t c)
             return fail(b);
         if (c == '\r')
             b->state = TRAILER_LF;
-        else if ((c < 0x20 && c != '\t') || c == 0x7f || (b->line == 0 && (c == ' ' || c == '\t' || c == ':')))
+        else if (!b->colon && c != ':' && !http1_token_char(c)) /* also refuses folded lines */
+            return fail(b);
+        else if ((c < 0x20 && c != '\t') || c == 0x7f || (c == ':' && b->line == 0))
             return fail(b);
         else
             b->line++;
+        b->colon |= c == ':';
         return true;
     case TRAILER_LF:
-        if (c != '\n')
+        if (c != '\n' || (b->line && !b->colon))
             return fail(b);
-        if (b->line == 0)
-            b->done = true;
+        b->done = b->line == 0;
         b->line = 0;
+        b->colon = false;
         b->state = TRAILER;
         return true;
     default:

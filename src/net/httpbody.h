@@ -15,6 +15,7 @@ struct httpbody {
     uint64_t left;      /* of the body, or of the chunk */
     unsigned state;     /* of the chunk grammar */
     unsigned digits, extension, trailer, line;
+    bool colon;         /* of a trailer line was seen */
     bool done, bad;
 };
 

@@ -1,4 +1,4 @@
-/* The path of a request as rules compare it: decoded once, without "." and "..", without what servers read
+/* The path of a request as rules compare it: decoded once, without what servers read
  * differently.  Pure. */
 #ifndef SBX_NET_URLPATH_H
 #define SBX_NET_URLPATH_H
@@ -8,10 +8,11 @@
 
 #define URLPATH_MAX 2047
 
-/* target: "/path?query", or "*".  Writes the normalised path without the query (RFC 3986 6.2.2: unreserved characters
- * decoded, hexadecimal digits in upper case, dot segments removed).  False if it cannot be told what a server would
- * make of it, or it is too long: an empty segment, an encoded slash, backslash, dot segment, percent or NUL, a
- * backslash or ';', an escape that is none (threats.md 41).  Where a rule speaks of paths such a request is refused. */
+/* target: "/path?query", or "*".  Writes the normalised path without the query: what a rule can hold as plain text is
+ * decoded, all else an escape with digits in upper case.  False if it cannot be told what a server would make of it, or
+ * it is too long: an empty or dot segment, a backslash or ';' in any form, an escaped slash, dot, percent or control
+ * byte, escapes that are no UTF-8, an escape that is none (threats.md 41).  Where a rule speaks of paths such a request
+ * is refused.  Case counts: a server that does not distinguish it needs rules on its whole host. */
 bool urlpath_normalise(const char *target, char out[URLPATH_MAX + 1]);
 
 /* The path for the log: without the query, cut to fit, never refused. */

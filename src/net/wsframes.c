@@ -105,6 +105,9 @@ static bool begin(struct wsframes *w, struct sink *o)
         for (int i = 0; i < 8; i++)
             len = len << 8 | w->head[2 + i];
     }
+    /* RFC 6455 5.2: the shortest form, or two readers see two lengths. */
+    if ((w->head_len == 4 && len < 126) || (w->head_len == 10 && len < 65536))
+        return false;
     w->fin = w->head[0] & 0x80;
     w->control = opcode & 0x08;
     if (w->head[0] & 0x70 || w->head[1] & 0x80 || len >> 63)
