@@ -109,7 +109,7 @@ class Guest(unittest.TestCase):
             for ip in $gw $ns 10.0.2.2 100.64.0.1; do for port in 80 443 3128 8080 9090 2375; do
               for path in / /metrics /v1/policy /sandboxes /admin /.well-known/x; do
                 case $path in /) ;; *) [ $port = 80 ] || continue;; esac
-                curl -ks -m 3 -o /dev/null -w "$ip:$port$path %{http_code}\\n" http://$ip:$port$path; done; done; done""".replace("\\\\", "\\")
+                curl -ks -m 3 -o /dev/null -w "$ip:$port$path %{http_code}\\n" http://$ip:$port$path; done; done; done"""
         out = h.run("exec", "a", "sh", "-c", script, timeout=170).stdout.decode()
         self.assertEqual(len(out.splitlines()), out.count("\n"))
         self.assertTrue(out)
