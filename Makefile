@@ -27,7 +27,8 @@ OPT   := -O2 -g
 
 ifdef SAN
 BUILD ?= build-san
-OPT   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+OPT   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+         -Wno-format-truncation # what the sanitizers insert hides from gcc how long texts can be
 SANLD := -fsanitize=address,undefined
 else
 BUILD ?= build

@@ -892,6 +892,21 @@ static void cut_character(struct vtfilter *f)
     }
 }
 
+/* U+1F000 and beyond, where they are wide, go to libvterm as U+3F000 and beyond. */
+enum { CARRIED = 0x1f000, CARRIED_LAST = 0x1fffd, CARRIER = 0x3f000, CARRIER_LAST = 0x3fffd };
+
+static void carry(struct vtfilter *f, unsigned code)
+{
+    unsigned c = code - CARRIED + CARRIER;
+    char s[4] = {(char)(0xf0 | c >> 18), (char)(0x80 | (c >> 12 & 63)), (char)(0x80 | (c >> 6 & 63)), (char)(0x80 | (c & 63))};
+    print(f, s, 4);
+}
+
+uint32_t vtfilter_char(uint32_t code)
+{
+    return code >= CARRIER && code <= CARRIER_LAST ? code - CARRIER + CARRIED : code;
+}
+
 static bool drawing(const struct vtfilter *f)
 {
     return f->pen.drawing[f->pen.shifted];
@@ -942,8 +957,10 @@ static void ground(struct vtfilter *f, unsigned char c)
     if (f->utf8_len < want)
         return;
     f->utf8_len = 0;
-    if (sanitize_utf8(f->utf8, want, &code) != want)
+    if (sanitize_utf8(f->utf8, want, &code) != want || (code >= CARRIER && code <= CARRIER_LAST))
         print(f, replacement, 3);
+    else if (f->profile == VT_LIBVTERM && code >= CARRIED && code <= CARRIED_LAST && width_of(code) == 2)
+        carry(f, code);
     else if (code >= 0xa0 && width_of(code) == 0)
         join(f, (char *)f->utf8, want);
     else if (code >= 0xa0) /* C1 in UTF-8 is a control as well, and dropped */

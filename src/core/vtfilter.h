@@ -57,6 +57,10 @@ void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len);
 /* The end of the output: an incomplete sequence is dropped, an incomplete character becomes U+FFFD. */
 void vtfilter_end(struct vtfilter *f);
 
+/* libvterm's table of widths is of 2007, and newer emoji are one column there.  For VT_LIBVTERM they are carried by
+ * characters that it knows as wide and that Unicode does not use; this gives back what a cell's character stands for. */
+uint32_t vtfilter_char(uint32_t code);
+
 /* Within `out`: where in its bytes the last character begins behind which nothing moves the cursor any more; that is
  * where a pending line wrap comes from. */
 enum { VT_PRINT_NONE = -1 /* the last thing was a movement */, VT_PRINT_SAME = -2 /* as before this piece */ };

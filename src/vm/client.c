@@ -93,6 +93,11 @@ static void op_resize(struct client *c, const json_t *msg)
     sessions_resize(c->owner->s->sessions, link_of(c), msg);
 }
 
+static void op_repaint(struct client *c, const json_t *msg)
+{
+    sessions_repaint(c->owner->s->sessions, link_of(c), msg);
+}
+
 static void op_detach(struct client *c, const json_t *msg)
 {
     sessions_detach(c->owner->s->sessions, link_of(c), chan_of(msg));
@@ -229,7 +234,8 @@ static const struct {
     void (*run)(struct client *c, const json_t *msg);
 } ops_table[] = {
     {"status", op_status}, {"watch", op_watch},   {"stop", op_stop},     {"exec", op_exec}, {"attach", op_attach},
-    {"resize", op_resize}, {"detach", op_detach}, {"signal", op_signal}, {"kill", op_signal}, {"text", op_text},   {"ports", op_ports},
+    {"resize", op_resize}, {"repaint", op_repaint}, {"detach", op_detach}, {"signal", op_signal}, {"kill", op_signal},
+    {"text", op_text},     {"ports", op_ports},
     {"asks", op_asks},     {"answer", op_forward}, {"grant", op_forward},
 };
 

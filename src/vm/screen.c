@@ -188,6 +188,8 @@ static int vterm_width_of(uint32_t code)
     static VTerm *probe;
     struct text t = {0};
     VTermPos pos = {0};
+    if (code >= 0x1f000 && width_of(code) == 2) /* carried by a wide one, see vtfilter_char */
+        return 2;
     if (!probe && (probe = vterm_new(2, 8))) {
         vterm_set_utf8(probe, 1);
         vterm_state_reset(vterm_obtain_state(probe), 1);
@@ -206,6 +208,9 @@ static int vterm_width_of(uint32_t code)
  * the background alone; and it leaves one half of a wide character when the other was written over. */
 static void settle(VTermScreenCell *cells, int cols)
 {
+    for (int i = 0; i < cols; i++)
+        if (cells[i].chars[0] != RIGHT_HALF)
+            cells[i].chars[0] = vtfilter_char(cells[i].chars[0]);
     for (int i = 0; i < cols; i++) {
         VTermScreenCell *c = &cells[i];
         if (c->chars[0] && c->chars[0] < 0x1100) /* the usual: nothing below is wide */
@@ -682,6 +687,7 @@ static void add_cursor(struct text *t, struct screen *s)
     VTermScreenCell cell;
     if (s->wrap_pending && vterm_screen_get_cell(s->vts, (VTermPos){.row = p.row, .col = p.col}, &cell)) {
         add_look(t, &cell);
+        cell.chars[0] = vtfilter_char(cell.chars[0]);
         add_cell(t, &cell);
     }
 }

@@ -196,8 +196,11 @@ static void paint(struct session *s, const json_t *msg)
     size_t len;
     int scrollback = number(msg, "scrollback");
     char *p = screen_paint(s->screen, scrollback > 0 ? (unsigned)scrollback : 0, &len);
-    if (!p || !buffer_put(&s->paint, p, len))
+    bool clear = json_is_true(json_object_get(msg, "clear"));
+    if (!p || (clear && !buffer_put(&s->paint, "\033[3J", 4)) || !buffer_put(&s->paint, p, len))
         len = 0;
+    else if (clear)
+        len += 4;
     free(p);
     link_send_ctrl(linkev_link(supervisor),
                    json_pack("{s:s, s:i, s:O?, s:I, s:I}", "op", "painting", "chan", (int)s->chan, "token",

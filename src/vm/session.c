@@ -114,6 +114,7 @@ static void free_session(struct session *s)
         ctl_forget(ss->guest_ctl, s);
     while (s->viewers)
         viewer_remove(s, s->viewers);
+    flow_no_paintings(s);
     if (ss->guest)
         link_close(ss->guest, s->chan);
     if (s->tty && ss->screen && link_is_open(ss->screen, s->chan)) {
@@ -271,12 +272,12 @@ void sessions_set_screen(struct sessions *ss, struct link *screen, struct ctl *r
             continue;
         if (screen) {
             s->screen_pos = 0;
+            flow_no_paintings(s);
             s->screen_eof_sent = s->screen_eof = false;
             open_screen(s);
         }
         for (struct viewer *v = s->viewers; v; v = v->next) {
             evbuffer_drain(v->newer, evbuffer_get_length(v->newer));
-            v->paint_left = 0;
             v->paint_at = 0;
             v->state = VIEWER_LIVE;
             if (screen)
@@ -577,6 +578,11 @@ void sessions_text(struct sessions *ss, struct link *client, const json_t *msg)
 }
 
 /* Keystrokes must not overtake a resize that came before them. */
+static void tell_size(struct session *s, struct viewer *v)
+{
+    link_send_ctrl(v->link, json_pack("{s:s, s:i, s:i, s:i}", "op", "size", "chan", (int)v->chan, "rows", (int)s->rows, "cols", (int)s->cols));
+}
+
 void session_apply_resize(struct session *s)
 {
     struct sessions *ss = s->owner;
@@ -587,6 +593,12 @@ void session_apply_resize(struct session *s)
         if (to[i] && link_is_open(to[i], s->chan))
             link_send_ctrl(to[i], json_pack("{s:s, s:i, s:i, s:i}", "op", "resize", "chan", (int)s->chan, "rows",
                                             (int)s->rows, "cols", (int)s->cols));
+    /* Where in the stream the size changed is known to the screen alone: all see it drawn anew. */
+    for (struct viewer *v = s->viewers; v && s->tty; v = v->next) {
+        tell_size(s, v);
+        if (ss->screen && !s->over && !s->exited)
+            flow_paint(s, v, 0);
+    }
     session_changed(ss);
 }
 
@@ -616,6 +628,17 @@ void sessions_resize(struct sessions *ss, struct link *client, const json_t *msg
     struct timeval tv = {0, RESIZE_DELAY_MS * 1000};
     if (s->resize_timer)
         evtimer_add(s->resize_timer, &tv);
+}
+
+void sessions_repaint(struct sessions *ss, struct link *client, const json_t *msg)
+{
+    struct session *s;
+    struct viewer *v = viewer_find(ss, client, (uint16_t)json_integer_value(json_object_get(msg, "chan")), &s);
+    json_int_t lines = json_integer_value(json_object_get(msg, "scrollback"));
+    if (!v || !s->tty || s->over || s->exited || v->state != VIEWER_LIVE)
+        return; /* what it waits for shows as much */
+    v->clear = true;
+    flow_paint(s, v, lines > 0 ? (unsigned)lines : 0);
 }
 
 void sessions_detach(struct sessions *ss, struct link *client, uint16_t chan)
@@ -696,18 +719,10 @@ static void set_title(struct session *s, const char *text)
 
 static void on_painting(struct session *s, const json_t *msg)
 {
-    json_int_t token = json_integer_value(json_object_get(msg, "token"));
     json_int_t bytes = json_integer_value(json_object_get(msg, "bytes"));
-    for (struct viewer *v = s->viewers; v; v = v->next) {
-        if (v->state != VIEWER_WAITING || (json_int_t)v->token != token)
-            continue;
-        v->state = VIEWER_PAINTING;
-        v->paint_at = (uint64_t)json_integer_value(json_object_get(msg, "at"));
-        v->paint_left = bytes > 0 && bytes <= (json_int_t)SESSION_PAINT_MAX ? (size_t)bytes : 0;
-        if (v->paint_left == 0)
-            v->state = VIEWER_LIVE;
-        return;
-    }
+    flow_painting(s, (unsigned)json_integer_value(json_object_get(msg, "token")),
+                  bytes > 0 ? (size_t)bytes : 0,
+                  (uint64_t)json_integer_value(json_object_get(msg, "at")));
 }
 
 bool sessions_screen_ctrl(struct sessions *ss, const json_t *msg)

@@ -61,6 +61,8 @@ void sessions_attach(struct sessions *ss, struct link *client, const json_t *msg
 void sessions_signal(struct sessions *ss, struct link *client, const json_t *msg); /* signal and kill */
 void sessions_text(struct sessions *ss, struct link *client, const json_t *msg);
 void sessions_resize(struct sessions *ss, struct link *client, const json_t *msg);
+/* Draws the whole history and the screen anew for one viewer that lost output: it did not read fast enough. */
+void sessions_repaint(struct sessions *ss, struct link *client, const json_t *msg);
 void sessions_detach(struct sessions *ss, struct link *client, uint16_t chan);
 void sessions_client_data(struct sessions *ss, struct link *client, uint16_t chan, unsigned stream,
                           const uint8_t *buf, size_t len);

@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "vm/session_int.h"
@@ -75,15 +76,22 @@ void flow_input(struct session *s)
 void flow_paint(struct session *s, struct viewer *v, unsigned scrollback)
 {
     struct sessions *ss = s->owner;
-    v->behind = false;
+    if (v->state == VIEWER_PAINTING && ss->screen) {
+        v->again = true;
+        return;
+    }
+    if (v->state == VIEWER_WAITING && scrollback < v->lines)
+        scrollback = v->lines; /* what it asked for first is not lost */
+    v->behind = v->again = false;
+    v->lines = scrollback;
     if (!ss->screen) {
         v->state = VIEWER_LIVE;
         return;
     }
     v->state = VIEWER_WAITING;
     v->token = ++ss->next_token;
-    link_send_ctrl(ss->screen, json_pack("{s:s, s:i, s:i, s:i}", "op", "paint", "chan", (int)s->chan, "token",
-                                         (int)v->token, "scrollback", (int)scrollback));
+    link_send_ctrl(ss->screen, json_pack("{s:s, s:i, s:i, s:i, s:b}", "op", "paint", "chan", (int)s->chan, "token",
+                                         (int)v->token, "scrollback", (int)scrollback, "clear", (int)v->clear));
 }
 
 /* A sequence may have been cut where bytes were dropped: CAN ends it in every terminal. */
@@ -166,28 +174,81 @@ void sessions_guest_writable(struct sessions *ss, uint16_t chan, unsigned stream
 
 /* ---- from the screen ---- */
 
-/* Bytes of a painting go to the viewer that is being painted; paintings of one channel come one after
- * the other, in the order of their `painting` notes. */
+static struct viewer *painted_viewer(const struct session *s, unsigned token)
+{
+    struct viewer *v = s->viewers;
+    while (v && !(v->state == VIEWER_PAINTING && v->token == token))
+        v = v->next;
+    return v;
+}
+
+static void painting_done(struct session *s, struct viewer *v)
+{
+    evbuffer_add_buffer(v->out, v->newer);
+    v->state = VIEWER_LIVE;
+    v->lines = 0;
+    v->clear = false;
+    if (v->again && !s->over && !s->exited)
+        flow_paint(s, v, 0);
+}
+
+void flow_painting(struct session *s, unsigned token, size_t bytes, uint64_t at)
+{
+    struct painting *p = calloc(1, sizeof *p), **tail = &s->paintings;
+    struct viewer *v = s->viewers;
+    while (v && !(v->state == VIEWER_WAITING && v->token == token))
+        v = v->next;
+    if (v) {
+        v->state = VIEWER_PAINTING;
+        v->paint_at = at;
+        if (bytes == 0 || bytes > SESSION_PAINT_MAX || !p)
+            painting_done(s, v);
+    }
+    if (!p || bytes == 0) {
+        free(p);
+        return;
+    }
+    *p = (struct painting){NULL, token, bytes};
+    while (*tail)
+        tail = &(*tail)->next;
+    *tail = p;
+}
+
+void flow_no_paintings(struct session *s)
+{
+    while (s->paintings) {
+        struct painting *p = s->paintings;
+        s->paintings = p->next;
+        free(p);
+    }
+}
+
 static void painted(struct session *s, const uint8_t *buf, size_t len)
 {
-    while (len) {
-        struct viewer *v = s->viewers, *first = NULL;
-        for (; v; v = v->next)
-            if (v->state == VIEWER_PAINTING && v->paint_left && (!first || v->token < first->token))
-                first = v;
-        if (!first)
-            return; /* its viewer has left */
-        size_t n = len < first->paint_left ? len : first->paint_left;
-        evbuffer_add(first->out, buf, n);
-        first->paint_left -= n;
+    struct painting *p;
+    while (len && (p = s->paintings)) {
+        struct viewer *v = painted_viewer(s, p->token);
+        size_t n = len < p->left ? len : p->left;
+        p->left -= n;
+        if (v)
+            evbuffer_add(v->out, buf, n);
         buf += n;
         len -= n;
-        if (first->paint_left == 0) {
-            evbuffer_add_buffer(first->out, first->newer);
-            first->state = VIEWER_LIVE;
+        if (p->left == 0) {
+            s->paintings = p->next;
+            free(p);
+            if (v)
+                painting_done(s, v);
         }
-        flow_viewer(s, first);
     }
+    for (struct viewer *v = s->viewers; v; v = v->next) {
+        if (s->over)
+            push(v->out, v->link, v->chan, 0);
+        else
+            flow_viewer(s, v);
+    }
+    if (s->over)
+        session_check_over(s); /* may free it */
 }
 
 void sessions_screen_data(struct sessions *ss, uint16_t chan, unsigned stream, const uint8_t *buf, size_t len)

@@ -16,15 +16,24 @@ struct viewer {
     uint16_t chan;
     enum viewer_state state;
     bool read_only, behind;
+    bool clear;              /* the next painting replaces the history that it has */
+    bool again;              /* it is painted once more when it has this painting */
+    unsigned lines;          /* of history in the painting that it waits for */
     bool stdin_eof;
     bool eof_sent[2];
     unsigned rows, cols;
     unsigned token;          /* of the painting it waits for */
     uint64_t paint_at;       /* position on the session's stream that the painting shows */
-    size_t paint_left;       /* bytes of it that are still to come */
     struct evbuffer *out;    /* accepted for it, not yet sent: terminal sessions */
     struct evbuffer *newer;  /* came after the painting's position, while that was coming */
     struct evbuffer *in;     /* its input, not yet taken by the guest */
+};
+
+/* Paintings come one after the other, in the order of their notes, also those that nobody waits for any more. */
+struct painting {
+    struct painting *next;
+    unsigned token;
+    size_t left; /* bytes that are still to come */
 };
 
 struct session {
@@ -41,6 +50,7 @@ struct session {
     uint64_t screen_pos; /* bytes of the filtered stream so far */
     struct evbuffer *pending[2]; /* from the guest, not yet taken by screen or client */
     struct evbuffer *replies;    /* the terminal's answers to the program, bounded */
+    struct painting *paintings;
     struct viewer *viewers;
     unsigned nviewers;
     struct viewer *sizer; /* the viewer whose size it has, if it is still there */
@@ -80,5 +90,8 @@ void flow_input(struct session *s);                   /* viewers and terminal ->
 void flow_viewer(struct session *s, struct viewer *v); /* queue -> client */
 void flow_paint(struct session *s, struct viewer *v, unsigned scrollback);
 void flow_live(struct session *s, const uint8_t *buf, size_t len);
+/* The screen announces a painting; and no more of them come. */
+void flow_painting(struct session *s, unsigned token, size_t bytes, uint64_t at);
+void flow_no_paintings(struct session *s);
 
 #endif

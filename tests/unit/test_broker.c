@@ -666,6 +666,59 @@ static size_t leaf(uint32_t id)
     return a.verdict == VERDICT_ALLOW ? a.len : 0;
 }
 
+/* The connection is to what was vetted when it was made; its requests are judged, and nobody asks for the name again. */
+static void threat_03_requests_after_rebinding(void **state)
+{
+    int fd;
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": [{\"action\": \"allow\", \"target\": \"flip.example.com/ok\"}]}");
+    start_broker();
+    struct ask a = target("flip.example.com", 443);
+    tell(&a);
+    while (hear(&fd).verdict != VERDICT_ALLOW) { /* the answer of the moment may be the inner address */
+        a.id = next_id++;
+        tell(&a);
+    }
+    int resolved = sh->resolved, connects = sh->connects, loopback = sh->loopback;
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(request(a.id, "GET", "/ok", false), VERDICT_ALLOW);
+        assert_int_equal(request(a.id, "GET", "/other", false), VERDICT_DENY);
+    }
+    assert_int_equal(sh->resolved, resolved);
+    assert_int_equal(sh->connects, connects);
+    assert_int_equal(sh->loopback, loopback);
+    assert_int_equal(loopback, 0);
+    close(fd);
+}
+
+static int descriptors_of_the_broker(void)
+{
+    char cmd[64], out[32] = "";
+    snprintf(cmd, sizeof cmd, "ls /proc/%d/fd | wc -l", pid);
+    FILE *f = popen(cmd, "r");
+    assert_non_null(fgets(out, sizeof out, f));
+    pclose(f);
+    return atoi(out);
+}
+
+/* Connections to ourselves, by whatever address of this host: refused before they are made, and nothing piles up. */
+static void threat_18_loops_to_ourselves(void **state)
+{
+    (void)state;
+    open_posture("");
+    start_broker();
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    int before = descriptors_of_the_broker();
+    for (int i = 0; i < 100; i++) {
+        expect("127.0.0.1", sh->listener, VERDICT_DENY);
+        expect("::1", sh->listener, VERDICT_DENY);
+        expect("loop.example.com", sh->listener, VERDICT_DENY);
+        expect("host.docker.internal", sh->listener, VERDICT_DENY);
+    }
+    assert_int_equal(descriptors_of_the_broker(), before);
+    assert_int_equal(sh->loopback, 0);
+}
+
 static void threat_55_certificates_only_for_what_was_asked(void **state)
 {
     int fd;
@@ -1090,7 +1143,8 @@ int main(void)
         T(threat_05_15_16_names_of_inner_addresses), T(threat_15_metadata_above_rules), T(threat_17_host_services),
         T(threat_97_inner_names_need_a_rule), T(denied_addresses), T(settings), T(rules_change_live),
         T(threat_100_broken_policy_denies), T(requests_are_judged_one_by_one),
-        T(threat_55_certificates_only_for_what_was_asked), T(names),
+        T(threat_55_certificates_only_for_what_was_asked),
+        T(threat_03_requests_after_rebinding), T(threat_18_loops_to_ourselves), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
         T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection), T(mismatch_and_refused_packets),
         T(asked_and_answered), T(asked_and_ruled), T(unanswered_is_denied), T(questions_are_bounded), T(once),

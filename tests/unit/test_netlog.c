@@ -12,6 +12,7 @@
 
 #include "ui/dash/netlog_feed.h"
 #include "ui/dash/netlog_index.h"
+#include "ui/dash/netlog_pane.h"
 
 static struct decision_row row(int64_t time, const char *kind, const char *host, const char *verdict)
 {
@@ -199,6 +200,40 @@ static void test_bounded(void **state)
     netlog_free(n);
 }
 
+/* ---- rules of rows ---- */
+
+static void offers(const char *host, int port, const char *request, const char *const *want)
+{
+    struct netlog_target t[NETLOG_TARGETS_MAX];
+    const struct netlog_row r = {.host = host, .port = port, .request = request, .proto = "tcp", .rule = ""};
+    unsigned n = netlog_targets(&r, t), i = 0;
+    for (; want[i]; i++) {
+        if (i >= n)
+            fail_msg("%s: no offer of %s", host, want[i]);
+        assert_string_equal(t[i].text, want[i]);
+    }
+    assert_int_equal(i, n);
+}
+
+/* What is offered is what sbx accepts, and no wider than it says. */
+static void test_targets(void **state)
+{
+    (void)state;
+    offers("registry.npmjs.org", 443, "", (const char *const[]){"registry.npmjs.org", "registry.npmjs.org:443", "npmjs.org,**.npmjs.org", NULL});
+    offers("bbc.co.uk", 80, "", (const char *const[]){"bbc.co.uk", "bbc.co.uk:80", "bbc.co.uk,**.bbc.co.uk", NULL});
+    offers("host.docker.internal", 1234, "", (const char *const[]){"localhost:1234", NULL});
+    offers("10.1.2.3", 22, "", (const char *const[]){"10.1.2.3", "10.1.2.3:22", NULL});
+    offers("2001:db8::7", 22, "", (const char *const[]){"2001:db8::7", "[2001:db8::7]:22", NULL});
+    offers("api.example.com", 443, "POST /v1/a/b",
+           (const char *const[]){"api.example.com", "api.example.com:443", "POST api.example.com/v1/a/b", "api.example.com/v1/a",
+                                 "example.com,**.example.com", NULL});
+    /* A path that two servers read differently, a method that no rule names, a host that is a public suffix. */
+    offers("api.example.com", 443, "GET /a%2fb", (const char *const[]){"api.example.com", "api.example.com:443", "example.com,**.example.com", NULL});
+    offers("co.uk", 443, "", (const char *const[]){"co.uk", "co.uk:443", NULL});
+    offers("", 0, "", (const char *const[]){NULL});
+    offers("a b", 443, "", (const char *const[]){NULL});
+}
+
 /* ---- the feed ---- */
 
 struct seen {
@@ -283,7 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filter), cmocka_unit_test(test_follow_and_pause), cmocka_unit_test(test_connection_is_one_row),
-        cmocka_unit_test(test_groups), cmocka_unit_test(test_bounded),          cmocka_unit_test(test_feed),
+        cmocka_unit_test(test_groups), cmocka_unit_test(test_bounded),          cmocka_unit_test(test_targets), cmocka_unit_test(test_feed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

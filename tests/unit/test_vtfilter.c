@@ -124,9 +124,20 @@ static void text_passes(void **state)
     (void)state;
     for (enum vt_profile p = VT_LIBVTERM; p <= VT_PLAIN; p++) {
         GIVES(p, "plain\r\n\ttext\b", "plain\r\n\ttext\b");
-        GIVES(p, "\xc3\xa9 \xe4\xb8\xad \xf0\x9f\x9a\x80", "\xc3\xa9 \xe4\xb8\xad \xf0\x9f\x9a\x80");
+        GIVES(p, "\xc3\xa9 \xe4\xb8\xad", "\xc3\xa9 \xe4\xb8\xad");
+        /* libvterm takes newer emoji for narrow ones: it sees wide characters that nobody uses in their place. */
+        GIVES(p, "\xf0\x9f\x9b\x95", p == VT_LIBVTERM ? "\xf0\xbf\x9b\x95" : "\xf0\x9f\x9b\x95");
+        GIVES(p, "\xf0\xbf\x9b\x95", "\xef\xbf\xbd");
         GIVES(p, "a\0b\x05\x7f" "c", "abc");
     }
+}
+
+static void carried_characters_come_back(void **state)
+{
+    (void)state;
+    assert_int_equal(vtfilter_char(0x3f6d5), 0x1f6d5);
+    assert_int_equal(vtfilter_char(0x1f6d5), 0x1f6d5);
+    assert_int_equal(vtfilter_char('a'), 'a');
 }
 
 /* Whatever reaches libvterm's decoder is whole and well-formed (its split of bad UTF-8 writes past a buffer). */
@@ -381,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_passes),
+        cmocka_unit_test(carried_characters_come_back),
         cmocka_unit_test(bad_utf8_is_replaced),
         cmocka_unit_test(libvterm_defects_are_not_reached),
         cmocka_unit_test(long_attributes_are_split),

@@ -275,7 +275,13 @@ static void draw_status(struct app *a)
     }
     struct pane *p = app_focused(a);
     int x = 1;
-    if (p && p->class->grabs && p->class->grabs(p) && !a->noverlays) {
+    if (p && p->class->grabs && p->class->grabs(p) && (a->noverlays || a->focus != AREA_TERMINAL)) {
+        static const char *const typing[][2] = {{"Enter", "keeps the filter"}, {"Esc", "clears it"}};
+        for (int i = 0; i < 2; i++) {
+            x += paint_text(w, 0, x, COLS - x, ST_KEY, typing[i][0]) + 1;
+            x += paint_text(w, 0, x, COLS - x, ST_STATUS, typing[i][1]) + 2;
+        }
+    } else if (p && p->class->grabs && p->class->grabs(p)) {
         if (a->prefixed) {
             draw_hints(a, w, x, "prefix");
         } else {
@@ -827,10 +833,10 @@ static void on_input(const struct input *event, void *arg)
             p->class->key(p, &in);
         return;
     }
-    if (!a->noverlays && p->class->grabs && p->class->grabs(p)) {
-        if (a->focus == AREA_TERMINAL)
+    if (p->class->grabs && p->class->grabs(p)) {
+        if (!a->noverlays && a->focus == AREA_TERMINAL)
             key_to_terminal(a, p, &in);
-        else if (p->class->key) /* a text that is being typed in a pane */
+        else if (p->class->key) /* a text that is being typed in a pane or an overlay */
             p->class->key(p, &in);
         return;
     }
@@ -864,6 +870,8 @@ static void on_esc(evutil_socket_t fd, short what, void *arg)
     (void)what;
     input_flush(((struct app *)arg)->input);
 }
+
+static const int signal_numbers[SIGNALS] = {SIGWINCH, SIGTSTP, SIGCONT, SIGHUP, SIGTERM, SIGINT};
 
 static void on_signal(evutil_socket_t sig, short what, void *arg)
 {
@@ -911,8 +919,18 @@ int app_foreground(struct app *a, char *const *argv, struct err *e)
     extern char **environ;
     const struct spawn_fd fds[] = {{0, 0}, {1, 1}, {2, 2}};
     const struct spawn s = {.path = argv[0], .argv = argv, .env = environ, .fds = fds, .nfds = 3};
+    /* Ctrl-C there is meant for the child. */
+    for (size_t i = 0; i < SIGNALS; i++)
+        if (signal_numbers[i] == SIGINT || signal_numbers[i] == SIGTSTP || signal_numbers[i] == SIGCONT)
+            event_del(a->signals[i]);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGQUIT, SIG_IGN);
     pid_t pid = spawn_run(&s, e);
     int status = pid < 0 ? -1 : spawn_wait(pid);
+    signal(SIGQUIT, SIG_DFL);
+    for (size_t i = 0; i < SIGNALS; i++)
+        if (a->signals[i])
+            event_add(a->signals[i], NULL);
     screen_resume();
     screen_fit();
     app_redraw(a, true);
@@ -1001,7 +1019,6 @@ void app_free(struct app *a)
 
 int app_run(struct app *a)
 {
-    static const int signals[SIGNALS] = {SIGWINCH, SIGTSTP, SIGCONT, SIGHUP, SIGTERM, SIGINT};
     struct err e = {0};
     if (screen_enter(a->mouse, &e) < 0) {
         fprintf(stderr, "sbx: %s\n", e.text);
@@ -1010,7 +1027,7 @@ int app_run(struct app *a)
     if (theme_load(a->theme, &e) < 0)
         app_say(a, SAY_ERROR, "%s", e.text);
     for (size_t i = 0; i < SIGNALS; i++) {
-        a->signals[i] = evsignal_new(a->base, signals[i], on_signal, a);
+        a->signals[i] = evsignal_new(a->base, signal_numbers[i], on_signal, a);
         event_add(a->signals[i], NULL);
     }
     signal(SIGPIPE, SIG_IGN);

@@ -6,6 +6,7 @@
 #include "ui/dash/app.h"
 #include "ui/dash/boxes.h"
 #include "ui/dash/netlog_pane.h"
+#include "ui/dash/term_pane.h"
 
 int dash_main(void)
 {
@@ -18,6 +19,7 @@ int dash_main(void)
         return STATUS_FAILED;
     }
     app_add_pane(a, AREA_BOXES, boxes_new());
+    app_add_pane(a, AREA_TERMINAL, term_pane_new(a));
     app_add_pane(a, AREA_LOG, netlog_pane_new(a));
     int status = app_run(a);
     app_free(a);

@@ -27,6 +27,12 @@ static char rules_box[RECORD_NAME_MAX + 1]; /* whose rules are listed */
 
 /* ---- rules ---- */
 
+/* How `sbx policy ls --json` names the scope of rules for all sandboxes. */
+static bool is_all(const char *scope)
+{
+    return strcmp(scope, "all") == 0;
+}
+
 static json_t *rules_list(const json_t *printed)
 {
     return json_object_get(printed, "rules");
@@ -42,7 +48,7 @@ static bool rules_row(struct table_pane *t, const char *key, json_t *o, struct t
     bool deny = strcmp(text(o, "action"), "deny") == 0, off = json_is_true(json_object_get(o, "disabled"));
     snprintf(out->cell[0], TABLE_CELL, "%s %s", deny ? app_glyph("✗", "x") : app_glyph("✓", "+"), off ? "off" : text(o, "action"));
     snprintf(out->cell[1], TABLE_CELL, "%s", text(o, "rule"));
-    snprintf(out->cell[2], TABLE_CELL, "%s", strcmp(scope, "global") == 0 ? "all sandboxes" : strcmp(scope, "preset") == 0 ? "preset" : scope);
+    snprintf(out->cell[2], TABLE_CELL, "%s", is_all(scope) ? "all sandboxes" : strcmp(scope, "preset") == 0 ? "preset" : scope);
     if (expires) {
         char span[32];
         paint_span(expires - time(NULL), span, sizeof span);
@@ -87,7 +93,7 @@ static void preview_rule(const char *const *v, char *out, size_t cap, void *arg)
 
 struct rule_job {
     struct table_pane *t;
-    char old_id[16], old_scope[RECORD_NAME_MAX + 1];
+    char old_id[16], old_scope[RECORD_NAME_MAX + 1], old_rule[RULE_TEXT_MAX];
 };
 
 static bool submit_rule(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
@@ -121,11 +127,15 @@ static bool submit_rule(struct app *a, const char *const *v, char *why, size_t c
         argv[n++] = v[2];
     argv[n++] = v[1];
     argv[n] = NULL;
-    if (job->old_id[0]) {
-        const char *rm[] = {"policy", "rm", job->old_scope[0] ? job->old_scope : "-g", job->old_id, NULL};
-        table_run(job->t, rm, NULL, "the old rule is gone");
-    }
-    table_run(job->t, argv, NULL, "the rule is in force");
+    /* The old one goes when the new one stands, and not before. */
+    const char *rm[] = {"policy", "rm", job->old_scope[0] ? job->old_scope : "-g", job->old_id, NULL};
+    struct rule r = {0};
+    char canonical[RULE_TEXT_MAX] = "";
+    if (rule_parse(&r, v[1], NULL) == 0)
+        rule_format(canonical, &r);
+    const char *scope = strcmp(v[2], "all sandboxes") == 0 ? "" : v[2];
+    bool replaces = strcmp(canonical, job->old_rule) == 0 && strcmp(scope, job->old_scope) == 0; /* by itself */
+    table_run_then(job->t, argv, NULL, job->old_id[0] && !replaces ? rm : NULL, "the rule is in force");
     return true;
 }
 
@@ -134,12 +144,13 @@ static char scopes[200];
 static void rule_form(struct table_pane *t, const char *verb, const struct table_row *old)
 {
     struct rule_job *job = calloc(1, sizeof *job);
-    bool global = !old || strcmp(text(old->data, "scope"), "global") == 0;
+    bool global = !old || is_all(text(old->data, "scope"));
     if (!job)
         return;
     job->t = t;
     if (old) {
         snprintf(job->old_id, sizeof job->old_id, "%.15s", text(old->data, "id"));
+        snprintf(job->old_rule, sizeof job->old_rule, "%s", text(old->data, "rule"));
         if (!global)
             snprintf(job->old_scope, sizeof job->old_scope, "%.48s", text(old->data, "scope"));
     }
@@ -216,11 +227,18 @@ static bool rules_action(struct table_pane *t, const char *what)
             {.label = "balanced: AI services, package registries, code hosts; all else is denied. locked-down: nothing until it is allowed. "
                       "open: everything but what is denied; for throw-away tests.", .kind = FORM_NOTE}};
         app_push(a, form_new("Posture for all sandboxes", spec, 2, "Set", submit_posture, t, NULL));
-    } else if (strcmp(what, "rules.edit") == 0 || strcmp(what, "rules.remove") == 0) {
+    } else if (strcmp(what, "rules.edit") == 0 || strcmp(what, "rules.remove") == 0 || strcmp(what, "rules.toggle") == 0) {
         if (!r)
             return true;
         if (!text(r->data, "id")[0]) {
             app_say(a, SAY_WARN, "a rule of the preset cannot be changed; a rule of your own that denies wins over it");
+            return true;
+        }
+        if (strcmp(what, "rules.toggle") == 0) {
+            const char *scope = text(r->data, "scope");
+            bool off = json_is_true(json_object_get(r->data, "disabled"));
+            const char *argv[] = {"policy", off ? "enable" : "disable", is_all(scope) ? "-g" : scope, text(r->data, "id"), NULL};
+            table_run(t, argv, NULL, off ? "the rule is in force again" : "the rule rests; space wakes it");
             return true;
         }
         if (strcmp(what, "rules.edit") == 0) {
@@ -232,7 +250,7 @@ static bool rules_action(struct table_pane *t, const char *what)
         if (!j)
             return true;
         j->t = t;
-        if (strcmp(text(r->data, "scope"), "global") != 0)
+        if (!is_all(text(r->data, "scope")))
             snprintf(j->a, sizeof j->a, "%.48s", text(r->data, "scope"));
         snprintf(j->b, sizeof j->b, "%.63s", text(r->data, "id"));
         snprintf(question, sizeof question, "Take back \"%s %.300s\"? Open connections that nothing else allows are cut.", text(r->data, "action"),

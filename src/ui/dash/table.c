@@ -16,7 +16,7 @@ struct table_pane {
     json_t *printed;
     struct table_row *rows;
     unsigned n, at, first;
-    char head[300], filter[64], error[300];
+    char head[300], filter[64], error[300], good[200]; /* good: what is said once the list shows it */
     bool typing, flag, loading;
     struct task *task;
 };
@@ -106,6 +106,9 @@ static void listed(const struct task_end *end, void *arg)
     json_error_t je;
     t->task = NULL;
     t->loading = false;
+    if (t->good[0])
+        app_say(t->pane.app, SAY_GOOD, "%s", t->good);
+    t->good[0] = '\0';
     json_t *o = end->status == 0 && end->out ? json_loads(end->out, 0, &je) : NULL;
     if (!o) {
         snprintf(t->error, sizeof t->error, "%s", end->error[0] ? end->error : "it cannot be read");
@@ -133,7 +136,7 @@ void table_reload(struct table_pane *t)
 struct doing {
     struct table_pane *t;
     struct app *app;
-    char good[200];
+    char good[200], after[5][160]; /* a command for when the first one succeeded */
 };
 
 static void did(const struct task_end *end, void *arg)
@@ -141,6 +144,15 @@ static void did(const struct task_end *end, void *arg)
     struct doing *d = arg;
     if (end->status != 0)
         app_say(d->app, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
+    else if (d->after[0][0] && is_open(d->t)) {
+        const char *argv[6] = {0};
+        for (size_t i = 0; i < 5 && d->after[i][0]; i++)
+            argv[i] = d->after[i];
+        table_run(d->t, argv, NULL, d->good);
+        free(d);
+        return;
+    } else if (is_open(d->t) && d->good[0])
+        snprintf(d->t->good, sizeof d->t->good, "%s", d->good);
     else if (end->out && end->out[0] && !d->good[0])
         app_say(d->app, SAY_GOOD, "%s", end->out);
     else
@@ -154,6 +166,11 @@ static const struct task_ops do_ops = {.done = did};
 
 void table_run(struct table_pane *t, const char *const *argv, const char *input, const char *good)
 {
+    table_run_then(t, argv, input, NULL, good);
+}
+
+void table_run_then(struct table_pane *t, const char *const *argv, const char *input, const char *const *after, const char *good)
+{
     struct err e = {0};
     struct doing *d = calloc(1, sizeof *d);
     if (!d)
@@ -161,6 +178,8 @@ void table_run(struct table_pane *t, const char *const *argv, const char *input,
     d->t = t;
     d->app = t->pane.app;
     snprintf(d->good, sizeof d->good, "%s", good ? good : "");
+    for (size_t i = 0; after && after[i] && i < 5; i++)
+        snprintf(d->after[i], sizeof d->after[0], "%s", after[i]);
     if (!task_run(t->pane.app, argv, input, input ? strlen(input) : 0, &do_ops, d, &e)) {
         app_say(t->pane.app, SAY_ERROR, "%s", e.text);
         free(d);
@@ -252,7 +271,10 @@ static bool action(struct pane *p, const char *what)
         shift_to(t, 0);
     else if (strcmp(what, "list.bottom") == 0)
         shift_to(t, (long)t->n);
-    else
+    else if (strcmp(what, "overlay.close") == 0 && t->filter[0]) { /* the filter goes first */
+        t->filter[0] = '\0';
+        build(t);
+    } else
         return t->class->action(t, what);
     return true;
 }
@@ -266,15 +288,21 @@ static bool key(struct pane *p, const struct input *in)
     if (!t->typing && in->key == '/') {
         t->typing = true;
     } else if (t->typing) {
-        if (in->key == K_ENTER)
+        if (in->key == K_ENTER || in->key == K_TAB)
             t->typing = false;
-        else if (in->key == K_BACKSPACE)
+        else if (in->key == K_ESC) {
+            t->typing = false;
+            t->filter[0] = '\0';
+        } else if (in->key == K_BACKSPACE) {
+            while (n && ((unsigned char)t->filter[n - 1] & 0xc0) == 0x80)
+                n--;
             t->filter[n ? n - 1 : 0] = '\0';
+        } else if (in->key == K_UP || in->key == K_DOWN)
+            shift_to(t, (long)t->at + (in->key == K_UP ? -1 : 1));
         else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT)) && n + in->raw_len < sizeof t->filter) {
             memcpy(t->filter + n, in->raw, in->raw_len);
             t->filter[n + in->raw_len] = '\0';
-        } else
-            return false;
+        }
         build(t);
     } else
         return false;

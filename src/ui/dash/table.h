@@ -39,6 +39,8 @@ const struct table_row *table_current(struct table_pane *t);
 void table_reload(struct table_pane *t);
 /* Runs a command, says how it went, and lists anew; input may be NULL. */
 void table_run(struct table_pane *t, const char *const *argv, const char *input, const char *good);
+/* The same; once it succeeded, the second command runs, too (at most 5 short words). */
+void table_run_then(struct table_pane *t, const char *const *argv, const char *input, const char *const *after, const char *good);
 /* A switch that a row() may look at. */
 bool table_flag(const struct table_pane *t);
 void table_toggle(struct table_pane *t);

@@ -1,0 +1,450 @@
+"""The dashboard as a user meets it: the real program in tmux, with a real sandbox that the tests share (issue 5)."""
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from harness import SBX, Home, alive, wait_for
+from tmuxdrive import Terminal
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
+
+
+class Empty(unittest.TestCase):
+    """Without any sandbox, and without a machine."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = Home()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.h.close()
+
+    def terminal(self, **more):
+        env = dict(self.h.env)
+        env.update(more.pop("env", {}))
+        t = Terminal(env, cwd=self.h.ws, **more)
+        self.addCleanup(t.close)
+        return t
+
+    def test_not_a_terminal_is_help_and_2(self):
+        r = self.h.run()
+        self.assertEqual(r.returncode, 2)
+        self.assertIn(b"sbx run", r.stdout + r.stderr)
+
+    def test_sizes(self):
+        t = self.terminal(cols=120, rows=40)
+        t.wait("Welcome")
+        t.keys("Escape")
+        t.wait("no sandboxes yet")
+        t.resize(50, 12)
+        text = t.wait("needs a little more room")
+        self.assertIn("50 columns and 12 rows", text)
+        t.keys("c")  # keys do nothing that cannot be seen
+        t.resize(80, 24)
+        t.wait("no sandboxes yet")
+        self.assertFalse(t.has("New sandbox"))
+        for cols, rows in ((60, 16), (79, 20), (200, 60), (80, 24)):
+            t.resize(cols, rows)
+            t.wait("Sandboxes")
+            text = t.settle()
+            frame = [line for line in text.split("\n") if line.startswith("╰")]
+            self.assertTrue(frame and len(frame[-1].rstrip()) == cols, text)
+            self.assertTrue(text.rstrip("\n").split("\n")[-1].strip(), text)  # the status line stands in the last row
+
+    def test_left_clean_however_it_ends(self):
+        for how in ("q", signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGABRT):
+            t = Terminal(self.h.env, cwd=self.h.ws, shell=True, cols=100, rows=30)
+            try:
+                t.type(f"before=1; stty -g > a; {SBX}; echo status=$?\n")
+                t.wait("Welcome")
+                self.assertEqual(t.get("alternate_on"), "1")
+                t.keys("Escape")
+                t.wait("Welcome", gone=True)
+                if how == "q":
+                    t.keys("q")
+                else:
+                    os.kill(t.pid(), how)
+                t.wait(r"status=\d+")
+                for flag in ("alternate_on", "mouse_any_flag", "mouse_sgr_flag", "keypad_flag", "keypad_cursor_flag"):
+                    self.assertEqual(t.get(flag), "0", f"{how}: {flag}")
+                self.assertEqual(t.get("cursor_flag"), "1", how)
+                t.type("stty -g > b; cmp a b && echo same\n")
+                t.wait(r"\nsame")
+            finally:
+                t.close()
+
+    def test_suspended_and_continued(self):
+        t = self.terminal(shell=True, cols=100, rows=30)
+        t.type(f"set -m; {SBX}\n")
+        t.wait("Welcome")
+        t.keys("Escape", "C-z")
+        t.wait(r"Stopped|ready> $")
+        self.assertEqual(t.get("alternate_on"), "0")
+        t.resize(90, 28)
+        t.type("fg\n")
+        t.wait("no sandboxes yet")
+        text = t.settle()
+        self.assertEqual(len(next(line for line in text.split("\n") if line.startswith("╰"))), 90)
+        t.keys("q")
+        t.wait("ready> ")
+
+    def test_killed_and_the_shell_goes_on(self):
+        t = self.terminal(shell=True)
+        t.type(f"{SBX}\n")
+        t.wait("Welcome")
+        os.kill(t.pid(), signal.SIGKILL)
+        t.type("\nstty sane; reset; echo alive\n")
+        t.wait("alive")
+
+    def test_help_is_the_keymap_that_is_in_force(self):
+        keys = pathlib.Path(self.h.env["XDG_CONFIG_HOME"]) / "sbx/keys"
+        keys.write_text("[sandboxes]\nF6 sandbox.create make one now\n[global]\nq none\n")
+        self.addCleanup(keys.unlink)
+        t = self.terminal(rows=60)
+        t.wait("Welcome")
+        t.keys("Escape", "?")
+        text = t.wait("Everywhere")
+        self.assertRegex(text, r"F6\s+make one now")
+        t.keys("Escape", "q")
+        t.wait("no sandboxes yet")
+        time.sleep(0.3)
+        self.assertEqual(t.get("pane_dead"), "0")  # q was taken away
+        t.keys("F6")
+        t.wait("New sandbox")
+        t.keys("Escape")
+        t.wait("New sandbox", gone=True)
+
+    def test_a_bad_line_in_the_keys_is_told(self):
+        keys = pathlib.Path(self.h.env["XDG_CONFIG_HOME"]) / "sbx/keys"
+        keys.write_text("[global]\nctrl-nonsense app.quit\n")
+        self.addCleanup(keys.unlink)
+        t = self.terminal()
+        t.wait("line 2.*is no key")
+
+    def test_command_line(self):
+        t = self.terminal()
+        t.wait("Welcome")
+        t.keys("Escape")
+        t.keys(":")
+        t.type("secr")
+        t.keys("Tab")
+        t.wait(r":secret")
+        t.type(" ls")
+        t.keys("Enter")
+        t.wait(r"secret ls|no secrets|none", 10)
+        t.keys("Escape")
+        t.keys(":")
+        t.type("nonsense here")
+        t.keys("Enter")
+        t.wait('there is no command "nonsense"')
+        t.keys("m")
+        t.wait("Messages")
+        t.wait('there is no command "nonsense"')
+        t.keys("Escape", ":", "Up")
+        t.wait(":nonsense here")
+        t.keys("Escape")
+        t.wait(":nonsense here", gone=True)
+
+    def test_themes_and_no_colour(self):
+        t = self.terminal()
+        t.wait("Welcome")
+        self.assertRegex(t.ansi(), COLOUR)
+        t.keys("Escape")
+        seen = set()
+        for _ in range(4):
+            t.keys("T")
+            t.wait("theme: ")
+            seen.add(re.search(r"theme: (\S+)", t.settle(0.2)).group(1))
+        self.assertEqual(seen, {"contrast", "dark", "light", "monochrome"})
+        for more in ({"env": {"NO_COLOR": "1"}}, {"term": "vt100"}):
+            t = self.terminal(**more)
+            t.wait("Welcome")
+            self.assertNotRegex(t.ansi(), COLOUR, more)
+
+    def test_plain_characters_where_the_locale_has_no_others(self):
+        t = self.terminal(env={"LC_ALL": "C"})
+        text = t.wait("Welcome")
+        self.assertTrue(all(ord(c) < 128 for c in text), text)
+
+    def test_create_form(self):
+        t = self.terminal(rows=40)
+        t.wait("Welcome")
+        t.keys("c")
+        t.wait("New sandbox")
+        t.keys("Tab")
+        t.keys("C-u")
+        t.type("/nowhere/at/all")
+        t.wait("there is no such folder")
+        t.keys("C-s")
+        t.wait("New sandbox")
+        self.assertEqual(self.h.ls(), {})
+        t.keys("C-u")
+        t.type(str(self.h.dir / "w"))
+        t.keys("Tab")
+        t.wait(re.escape(str(self.h.ws)[-12:]) + "/")
+        t.keys("Tab", "Tab")
+        t.type("Not A Name!")
+        t.wait("name")
+        t.keys("Escape")
+        t.wait("New sandbox", gone=True)
+        self.assertEqual(self.h.ls(), {})
+
+    def test_settings_form(self):
+        t = self.terminal()
+        t.wait("Welcome")
+        t.keys("Escape", "O")
+        t.wait("Settings")
+        t.wait("ui.theme")
+        t.keys("/")
+        t.type("ui.theme")
+        t.keys("Enter")
+        t.wait("vm.memory", gone=True)
+        t.keys("Enter")
+        t.wait("Value")
+        t.keys("C-u")
+        t.type("light")
+        t.keys("C-s")
+        t.wait("the setting is in force")
+        self.assertIn("light", self.h.sbx("config", "get", "ui.theme"))
+        self.h.sbx("config", "unset", "ui.theme")
+
+    def test_secrets_form_never_shows_the_value(self):
+        value = "sk-ant-dashboard-0123456789abcdef"
+        t = self.terminal(rows=40)
+        t.wait("Welcome")
+        t.keys("Escape", "S")
+        t.wait("No secrets yet")
+        t.keys("a")
+        t.wait("Set a secret")
+        t.keys("Tab", "Tab")
+        t.type(value)
+        t.wait(r"\*\*\*\*\*\*")
+        self.assertNotIn(value[:8], t.text(True))
+        t.keys("C-s")
+        t.wait("the secret is set")
+        t.wait("anthropic")
+        self.assertNotIn("dashboard", t.text(True))
+        r = subprocess.run(["grep", "-rlF", value, str(self.h.dir)], capture_output=True, text=True)
+        self.assertEqual(r.stdout, "")
+        t.keys("r")
+        t.wait("Forget the anthropic secret")
+        t.keys("Enter")  # Cancel is what stands there
+        t.wait("Forget", gone=True)
+        self.assertIn("anthropic", self.h.sbx("secret", "ls"))
+        t.keys("r")
+        t.wait("Forget")
+        t.keys("Tab", "Enter")
+        t.wait("the secret is gone")
+        t.wait("No secrets yet")
+
+    def test_rules_form(self):
+        t = self.terminal(cols=140, rows=40)
+        t.wait("Welcome")
+        t.keys("Escape", "R")
+        t.wait("Posture: balanced", 10)
+        t.keys("a")
+        t.wait("New rule")
+        t.keys("Tab")
+        t.type("*.github.io")
+        t.wait(r"It will stand as: allow \*\.github\.io")
+        t.keys("Escape")
+        t.wait("It will stand", gone=True)
+        self.assertNotIn("github.io", self.h.sbx("policy", "ls"))
+
+    def rules(self):
+        return [(r["action"], r["rule"], bool(r.get("disabled"))) for r in json.loads(self.h.sbx("policy", "ls", "--json"))["rules"]
+                if r["scope"] == "all"]
+
+    def test_rules_edited_rested_tested_and_removed(self):
+        self.h.sbx("policy", "allow", "network", "-g", "first.example.com")
+        t = self.terminal(cols=140, rows=40)
+        t.wait("Welcome")
+        t.keys("Escape", "R")
+        t.wait("first.example.com")
+        t.keys("Enter")
+        t.wait("Edit a rule")
+        t.keys("Tab", "C-u")
+        t.type("second.example.com:8443")
+        t.keys("C-s")
+        t.wait("first.example.com", gone=True)
+        t.wait("second.example.com")
+        self.assertEqual(self.rules(), [("allow", "second.example.com:8443", False)])
+        t.keys("Enter")
+        t.wait("Edit a rule")
+        t.keys("C-s")  # as it is: it stays
+        t.wait("Edit a rule", gone=True)
+        t.wait("the rule is in force")
+        self.assertEqual(self.rules(), [("allow", "second.example.com:8443", False)])
+        t.keys("Space")
+        t.wait("the rule rests")
+        self.assertEqual(self.rules(), [("allow", "second.example.com:8443", True)])
+        t.keys("Space")
+        t.wait("in force again")
+        t.keys("t")
+        t.wait("What would happen")
+        t.type("second.example.com:8443")
+        t.keys("C-s")
+        t.wait("What would happen", gone=True)
+        t.wait("allow")
+        t.keys("r")
+        t.wait("Take back")
+        t.keys("Enter")
+        t.wait("Take back", gone=True)
+        self.assertEqual(len(self.rules()), 1)
+        t.keys("r")
+        t.wait("Take back")
+        t.keys("Tab", "Enter")
+        t.wait("the rule is gone")
+        self.assertEqual(self.rules(), [])
+
+
+class Machine(unittest.TestCase):
+    """With one running sandbox."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = Home()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.h.close()
+
+    def terminal(self, **more):
+        t = Terminal(self.h.env, cwd=self.h.ws, **more)
+        self.addCleanup(t.close)
+        return t
+
+    def state(self, name):
+        return self.h.ls().get(name, {}).get("state")
+
+    def test_1_welcome_to_the_first_agent_in_three_keys(self):
+        t = self.terminal(cols=140, rows=40)
+        line = next(x for x in t.wait(r"\d  shell").split("\n") if re.search(r"\d  shell", x))
+        t.keys(re.search(r"(\d)  shell", line).group(1), "Enter")
+        t.wait(r"shell-ws", 60)
+        self.assertTrue(wait_for(lambda: "running" in [s["state"] for s in self.h.ls().values()], 60))
+        t.wait(r"[$#] ", 30)
+        t.type("echo $((6*7))-from-inside\n")
+        t.wait("42-from-inside", 20)
+        t.keys("C-]", "d")
+        t.wait("Sandboxes")
+        type(self).name = next(iter(self.h.ls()))
+
+    def test_2_the_card_tells_the_truth(self):
+        t = self.terminal(cols=160, rows=40)
+        t.wait(self.name)
+        t.wait("running")
+        t.wait(r"\d+% \d+ MiB", 15)
+        text = t.text()
+        self.assertIn("1 running", text)
+        self.assertIn("shell", text)
+
+    def test_3_who_waits_is_marked(self):
+        t = self.terminal(cols=160, rows=40)
+        t.wait("running")
+        p = subprocess.Popen([SBX, "exec", "-d", "-t", self.name, "bash", "-c", "printf '\\a'; sleep 25"], env=self.h.env,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        p.wait()
+        t.wait("1 needs you", 20)
+        t.wait("it rang the bell")
+        self.assertRegex(t.text(), "◆.*waiting")
+
+    def test_4_stop_and_start(self):
+        t = self.terminal(cols=120, rows=30)
+        t.wait("running|waiting")
+        t.keys("s")
+        t.wait("stopped", 40)
+        self.assertEqual(self.state(self.name), "stopped")
+        t.keys("s")
+        t.wait("running", 40)
+        self.assertEqual(self.state(self.name), "running")
+
+    def test_5_shell_and_a_command(self):
+        t = self.terminal(cols=120, rows=30)
+        t.wait("running")
+        t.keys("x")
+        t.wait(r"[$#] ", 20)
+        t.type("echo $((5*5))-shell\n")
+        t.wait("25-shell", 20)
+        t.keys("C-]", "d")
+        t.wait("Sandboxes")
+        t.keys(":")
+        t.type(f"exec {self.name} echo by-command-$((3*3))") if False else t.type("ls")
+        t.keys("Enter")
+        t.wait("NAME", 15)
+        t.keys("Escape")
+
+    def test_6_filter_and_marks(self):
+        self.h.sbx("create", "--name", "zebra", "shell", str(self.h.ws))
+        self.h.sbx("create", "--name", "yak", "shell", str(self.h.ws))
+        t = self.terminal(cols=120, rows=40)
+        t.wait("zebra")
+        t.wait("yak")
+        t.keys("/")
+        t.type("zeb")
+        t.wait("yak", gone=True)
+        t.wait("zebra")
+        t.keys("Escape")
+        t.wait("yak")
+        t.click("zebra")
+        t.keys("Space")
+        t.wait("1 marked")
+        t.click("yak", button=2)
+        t.wait("2 marked")
+        t.keys("r")
+        t.wait("Remove 2 sandboxes")
+        t.keys("Enter")  # Cancel
+        t.wait("Remove 2", gone=True)
+        self.assertIn("zebra", self.h.ls())
+        (self.h.ws / "keep").write_text("mine")
+        t.keys("r")
+        t.wait("Remove 2 sandboxes")
+        t.keys("Right", "Enter")
+        t.wait("zebra", 30, gone=True)
+        self.assertTrue(wait_for(lambda: set(self.h.ls()) == {self.name}, 20))
+        self.assertEqual((self.h.ws / "keep").read_text(), "mine")
+
+    def test_7_what_others_do_is_seen_at_once(self):
+        with Terminal(self.h.env, cols=80, rows=24, cwd=self.h.ws) as t, Terminal(self.h.env, cols=200, rows=60, cwd=self.h.ws) as other:
+            t.wait(self.name)
+            other.wait(self.name)
+            self.h.sbx("create", "--name", "news", "shell", str(self.h.ws))
+            t.wait("news", 5)
+            other.wait("news", 5)
+            self.h.sbx("rm", "--force", "news")
+            t.wait("news", 5, gone=True)
+            other.wait("news", 5, gone=True)
+
+    def test_8_the_sandbox_lives_on_without_a_dashboard(self):
+        t = self.terminal()
+        t.wait("running")
+        os.kill(t.pid(), signal.SIGKILL)
+        time.sleep(0.5)
+        self.assertEqual(self.state(self.name), "running")
+        again = self.terminal()
+        again.wait("running")
+        r = self.h.sh(self.name, "echo still here")
+        self.assertEqual(r.stdout, b"still here\n")
+
+    def test_9_hostile_titles_and_bells(self):
+        script = r"printf '\033]0;\033[2J\033]52;c;QUJD\007evil\007\a'; printf '\033]9;\033[31mhello\007'; sleep 8"
+        t = self.terminal(cols=160, rows=40)
+        t.wait(self.name)
+        self.h.run("exec", "-d", "-t", self.name, "bash", "-c", script)
+        t.wait("needs you", 20)
+        text = t.settle()
+        self.assertIn("Sandboxes", text)
+        self.assertNotIn("\x1b[2J", text)
+        self.assertNotEqual(t.tmux("show-buffer", check=False), "ABC")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
