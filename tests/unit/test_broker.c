@@ -297,12 +297,17 @@ static struct answer hear(int *fd)
         char room[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec iov = {&a, sizeof a};
+    ssize_t got;
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     struct pollfd p = {net, POLLIN, 0};
     *fd = -1;
-    if (poll(&p, 1, 15000) != 1)
-        fail_msg("no answer");
-    assert_int_equal(recvmsg(net, &m, MSG_CMSG_CLOEXEC), sizeof a);
+    do { /* what is told unasked (sentinels) is longer */
+        m.msg_controllen = sizeof control;
+        if (poll(&p, 1, 15000) != 1)
+            fail_msg("no answer");
+        got = recvmsg(net, &m, MSG_CMSG_CLOEXEC | MSG_TRUNC);
+    } while (got == sizeof(struct answer_sentinel));
+    assert_int_equal(got, sizeof a);
     struct cmsghdr *h = CMSG_FIRSTHDR(&m);
     if (h)
         memcpy(fd, CMSG_DATA(h), sizeof *fd);
@@ -715,7 +720,7 @@ static void threat_18_loops_to_ourselves(void **state)
         expect("loop.example.com", sh->listener, VERDICT_DENY);
         expect("host.docker.internal", sh->listener, VERDICT_DENY);
     }
-    assert_int_equal(descriptors_of_the_broker(), before);
+    assert_true(descriptors_of_the_broker() <= before); /* the first connection may have been open still */
     assert_int_equal(sh->loopback, 0);
 }
 
@@ -976,6 +981,16 @@ static char *until(const char *text)
     return all;
 }
 
+/* It reads what the supervisor says and what net asks from two sockets: the first must have been read. */
+static void askers(int count)
+{
+    char text[64];
+    snprintf(text, sizeof text, "{\"op\":\"askers\",\"count\":%d}", count);
+    to_broker(text);
+    to_broker("{\"op\":\"stats\",\"id\":99}");
+    until("\"open\"");
+}
+
 static long question(void)
 {
     char *at = strstr(until("\"op\":\"ask\""), "\"ask\":");
@@ -1003,7 +1018,7 @@ static void asked_and_answered(void **state)
     start_broker();
     /* Without anybody to be asked the answer is no, and at once. */
     assert_string_equal(ask("public.example.com", 443).hint, "sbx policy allow network box public.example.com");
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     struct ask a = target("public.example.com", 443), b = target("public.example.com", 443);
     tell(&a);
     tell(&b);
@@ -1043,7 +1058,7 @@ static void asked_and_ruled(void **state)
     (void)state;
     put_policy(ASKING);
     start_broker();
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     struct ask a = target("public.example.com", 443), b = target("other.example.com", 443), c = target("v6.example.com", 443);
     tell(&a);
     tell(&b);
@@ -1065,7 +1080,7 @@ static void asked_and_ruled(void **state)
     a = target("dead.example.com", 443);
     tell(&a);
     until("dead.example.com");
-    to_broker("{\"op\":\"askers\",\"count\":0}");
+    askers(0);
     assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
     assert_string_equal(logged("dead.example.com", "deny").reason, "nobody answered when asked");
 }
@@ -1077,7 +1092,7 @@ static void unanswered_is_denied(void **state)
     put_config("{\"net.ask_seconds\": 5}");
     put_policy(ASKING);
     start_broker();
-    to_broker("{\"op\":\"askers\",\"count\":2}");
+    askers(2);
     struct ask a = target("public.example.com", 443);
     tell(&a);
     assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
@@ -1092,7 +1107,7 @@ static void questions_are_bounded(void **state)
     (void)state;
     put_policy(ASKING);
     start_broker();
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     for (int i = 0; i < 100; i++) {
         snprintf(name, sizeof name, "n%d.example.com", i);
         struct ask a = target(name, 443);
@@ -1104,10 +1119,10 @@ static void questions_are_bounded(void **state)
     }
     /* Metadata is no question, and an inner address does not open by the name that somebody allowed. */
     expect("metadata.google.internal", 80, VERDICT_DENY);
-    to_broker("{\"op\":\"askers\",\"count\":0}");
+    askers(0);
     for (int i = 0; i < 16; i++)
         assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     struct ask a = target("private.example.com", 80);
     tell(&a);
     while (!strstr(until("\"op\""), "private.example.com"))
