@@ -36,6 +36,7 @@ struct log_pane {
     char text[200], before[200];
     char search[128];
     size_t top;
+    unsigned ticks;
     int64_t clicked_ms;
     size_t clicked;
 };
@@ -608,6 +609,12 @@ static void box_chosen(struct pane *p, struct box *b)
 static void tick(struct pane *p)
 {
     struct log_pane *l = self(p);
+    bool asked = l->asks;
+    if (++l->ticks % 4 == 0 && p->visible) {
+        learn_mode(l); /* somebody else may have turned it */
+        if (asked != l->asks)
+            pane_dirty(p);
+    }
     if (l->questions)
         ask_watch_tick(l->questions);
 }
