@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/rule.h"
 #include "ui/dash/app.h"
 #include "ui/dash/ask_watch.h"
 #include "ui/dash/paint.h"
@@ -78,8 +77,9 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     snprintf(text, sizeof text, "%s wants to reach", q->box);
     paint_text(w, y++, 2, cols - 4, ST_TEXT, text);
     y += paint_wrap(w, y, 4, cols - 6, 5, ST_STRONG, where) + 1; /* all of it: what it ends with says whose it is */
-    snprintf(text, sizeof text, "No rule speaks of it.%s%s", q->is_name ? "" : " It is an address, not a name.",
-             strcmp(rule_alias(q->host), "localhost") == 0 ? " It is a service of this computer itself." : "");
+    snprintf(text, sizeof text, "No rule speaks of it.%s", q->is_name ? "" : " It is an address, not a name.");
+    if (q->where[0])
+        y += paint_f(w, y, 2, cols - 4, ST_WARN, "It is not outside: %s", q->where) > 0;
     y += paint_wrap(w, y, 2, cols - 4, 2, ST_DIM, text);
     if (q->count > 1)
         snprintf(text, sizeof text, "%lld attempts wait; denied in %lld s without an answer", (long long)q->count, (long long)(left > 0 ? left / 1000 : 0));
@@ -107,7 +107,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     const struct ask_question *q = current(self(p));
-    int count = (int)ask_watch_count(self(p)->watch), need = 12 + (count > 1 ? count + 1 : 0) + (q ? (int)strlen(q->host) / 64 : 0);
+    int count = (int)ask_watch_count(self(p)->watch), need = 13 + (count > 1 ? count + 1 : 0) + (q ? (int)strlen(q->host) / 64 : 0);
     *rows = max_rows < need ? max_rows : need;
     *cols = max_cols < 72 ? max_cols : 72;
 }
