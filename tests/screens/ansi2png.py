@@ -26,6 +26,17 @@ def main():
     size = 16
     fonts = {(b, i): ImageFont.truetype(FONTS + name, size) for (b, i), name in {
         (0, 0): "DejaVuSansMono.ttf", (1, 0): "DejaVuSansMono-Bold.ttf", (0, 1): "DejaVuSansMono-Oblique.ttf", (1, 1): "DejaVuSansMono-BoldOblique.ttf"}.items()}
+    others = [ImageFont.truetype(FONTS + "DejaVuSans.ttf", size)]
+    nothing = {f: f.getmask("\U000fffff").getbbox() for f in [*fonts.values(), *others]}
+
+    def font_for(c, style):
+        """The first font that has the character."""
+        for f in (fonts[style], *others):
+            m = f.getmask(c)
+            if ord(c) < 0x250 or m.getbbox() != nothing[f] or bytes(m) != bytes(f.getmask("\U000fffff")):
+                return f
+        return fonts[style]
+
     w, h = round(fonts[0, 0].getlength("M")), 20
     image = Image.new("RGB", (cols * w + 16, rows * h + 16), BG)
     draw = ImageDraw.Draw(image)
@@ -76,7 +87,7 @@ def main():
             if b:
                 draw.rectangle([8 + x * w, 8 + y * h, 8 + (x + n) * w - 1, 8 + (y + 1) * h - 1], fill=b)
             if ch != " ":
-                draw.text((8 + x * w, 8 + y * h), ch, font=fonts[int(bool(bold)), int(bool(italic))], fill=f)
+                draw.text((8 + x * w, 8 + y * h), ch, font=font_for(ch, (int(bool(bold)), int(bool(italic)))), fill=f)
             if under:
                 draw.line([8 + x * w, 8 + y * h + h - 3, 8 + (x + n) * w, 8 + y * h + h - 3], fill=f)
             if strike:

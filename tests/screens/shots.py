@@ -102,7 +102,7 @@ def main():
                 shots.take(t, name)
                 t.keys("Escape")
                 t.settle(0.2)
-            t.keys("Tab", "Tab")
+            t.keys("Tab")
             t.settle(0.3)
             t.keys("Home")
             shots.take(t, "log")
@@ -117,6 +117,7 @@ def main():
             t.keys("g", "z")
             shots.take(t, "log-zoomed")
             t.keys("z", "Tab")
+            t.wait("Enter attach")
             h.sbx("policy", "ask", "on", "billing")
             time.sleep(1)
             p = subprocess.Popen([SBX, "exec", "billing", "curl", "-sS", "--max-time", "30", "https://models.example.ai/v1"], env=h.env, stdin=subprocess.DEVNULL,

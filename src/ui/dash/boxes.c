@@ -180,6 +180,8 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
     paint_text(w, y, x, sx - x - 1, name_style, b->name);
     if (on)
         paint_row(w, y, 0, cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
+    for (int i = 1; on && i < rows; i++)
+        paint_text(w, y + i, 0, 1, focus ? ST_ACCENT : ST_DIM, app_glyph("▎", "|"));
     if (rows < 2)
         return;
     /* agent, branch; what it takes */
