@@ -976,13 +976,24 @@ static char *until(const char *text)
     return all;
 }
 
-static long question(void)
+/* The number of the question that a note with this text is about. */
+static long question(const char *text)
 {
-    char *at = strstr(until("\"op\":\"ask\""), "\"ask\":");
-    if (!at)
-        at = strstr(until("\"left_ms\""), "\"ask\":");
+    char *said = until(text), *mark = strstr(said, text), *at = NULL;
+    for (char *p = said; (p = strstr(p, "\"ask\":")) && p < mark + 200; p += 6)
+        at = p;
     assert_non_null(at);
     return strtol(at + 6, NULL, 10);
+}
+
+/* Who can answer; the broker has heard it when this returns. */
+static void askers(int n)
+{
+    char text[80];
+    snprintf(text, sizeof text, "{\"op\":\"askers\",\"count\":%d}", n);
+    to_broker(text);
+    to_broker("{\"op\":\"stats\",\"id\":1}");
+    until("bytes_down");
 }
 
 static void answer_question(long number, bool allow)
@@ -1003,11 +1014,11 @@ static void asked_and_answered(void **state)
     start_broker();
     /* Without anybody to be asked the answer is no, and at once. */
     assert_string_equal(ask("public.example.com", 443).hint, "sbx policy allow network box public.example.com");
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     struct ask a = target("public.example.com", 443), b = target("public.example.com", 443);
     tell(&a);
     tell(&b);
-    long number = question();
+    long number = question("\"count\":2");
     /* What a rule denies is not asked about, and what is asked holds up nothing else. */
     expect("ads.example.com", 443, VERDICT_DENY);
     answer_question(number, true);
@@ -1023,7 +1034,7 @@ static void asked_and_answered(void **state)
     /* It was for once. */
     a = target("public.example.com", 443);
     tell(&a);
-    answer_question(question(), false);
+    answer_question(question("left_ms"), false);
     assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
     /* Who said no is not asked the same again at once. */
     expect("public.example.com", 443, VERDICT_DENY);
@@ -1043,7 +1054,7 @@ static void asked_and_ruled(void **state)
     (void)state;
     put_policy(ASKING);
     start_broker();
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     struct ask a = target("public.example.com", 443), b = target("other.example.com", 443), c = target("v6.example.com", 443);
     tell(&a);
     tell(&b);
@@ -1065,7 +1076,7 @@ static void asked_and_ruled(void **state)
     a = target("dead.example.com", 443);
     tell(&a);
     until("dead.example.com");
-    to_broker("{\"op\":\"askers\",\"count\":0}");
+    askers(0);
     assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
     assert_string_equal(logged("dead.example.com", "deny").reason, "nobody answered when asked");
 }
@@ -1077,7 +1088,7 @@ static void unanswered_is_denied(void **state)
     put_config("{\"net.ask_seconds\": 5}");
     put_policy(ASKING);
     start_broker();
-    to_broker("{\"op\":\"askers\",\"count\":2}");
+    askers(2);
     struct ask a = target("public.example.com", 443);
     tell(&a);
     assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
@@ -1092,7 +1103,7 @@ static void questions_are_bounded(void **state)
     (void)state;
     put_policy(ASKING);
     start_broker();
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     for (int i = 0; i < 100; i++) {
         snprintf(name, sizeof name, "n%d.example.com", i);
         struct ask a = target(name, 443);
@@ -1104,10 +1115,10 @@ static void questions_are_bounded(void **state)
     }
     /* Metadata is no question, and an inner address does not open by the name that somebody allowed. */
     expect("metadata.google.internal", 80, VERDICT_DENY);
-    to_broker("{\"op\":\"askers\",\"count\":0}");
+    askers(0);
     for (int i = 0; i < 16; i++)
         assert_int_equal(hear(&fd).verdict, VERDICT_DENY);
-    to_broker("{\"op\":\"askers\",\"count\":1}");
+    askers(1);
     struct ask a = target("private.example.com", 80);
     tell(&a);
     while (!strstr(until("\"op\""), "private.example.com"))
