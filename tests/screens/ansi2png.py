@@ -1,5 +1,5 @@
 """A terminal's screen as a picture: reads `tmux capture-pane -N -e -p` on standard input, writes a PNG.
-usage: ansi2png.py OUT.png COLUMNS ROWS"""
+usage: ansi2png.py OUT.png COLUMNS ROWS [light]"""
 import re
 import sys
 import unicodedata
@@ -7,7 +7,9 @@ import unicodedata
 from PIL import Image, ImageDraw, ImageFont
 
 FONTS = "/usr/share/fonts/truetype/dejavu/"
-BG, FG = (13, 18, 25), (200, 208, 220)
+BG, FG = ((250, 250, 248), (40, 44, 52)) if sys.argv[4:] == ["light"] else ((13, 18, 25), (200, 208, 220))
+# Neighbours of characters that no font of Debian's base has.
+ALIKE = {"\u23bf": "\u2514", "\u23f5": "\u25b8"}
 BASE = [(0, 0, 0), (205, 60, 60), (60, 190, 90), (205, 170, 60), (70, 120, 220), (190, 90, 200), (60, 180, 190), (210, 210, 210),
         (110, 110, 110), (255, 110, 110), (100, 230, 130), (255, 215, 100), (120, 160, 255), (230, 130, 240), (100, 225, 235), (255, 255, 255)]
 
@@ -75,7 +77,7 @@ def main():
                         fg, bg = (c, bg) if v == 38 else (fg, c)
                     i += 1
                 continue
-            ch = m.group(2)
+            ch = ALIKE.get(m.group(2), m.group(2))
             if unicodedata.combining(ch):
                 continue
             n = 2 if unicodedata.east_asian_width(ch) in "WF" else 1

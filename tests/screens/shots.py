@@ -27,7 +27,7 @@ class Shots:
         ansi, cols, rows = t.ansi(), int(t.get("pane_width")), int(t.get("pane_height"))
         (OUT / f"{name}.ansi").write_text(ansi)
         (OUT / f"{name}.txt").write_text(t.text())
-        subprocess.run([sys.executable, str(HERE / "ansi2png.py"), str(OUT / f"{name}.png"), str(cols), str(rows)], input=ansi, text=True, check=True)
+        subprocess.run([sys.executable, str(HERE / "ansi2png.py"), str(OUT / f"{name}.png"), str(cols), str(rows), *([name] if name == "light" else [])], input=ansi, text=True, check=True)
         if self.docs and name in DOCS:
             (ROOT / "docs/screens").mkdir(exist_ok=True)
             shutil.copy(OUT / f"{name}.png", ROOT / "docs/screens" / f"{name}.png")

@@ -228,12 +228,12 @@ static void draw_title(struct app *a)
 }
 
 /* The hints: of the focused pane, then the global ones, as far as there is room. */
-static int draw_hints(struct app *a, WINDOW *w, int x, const char *context)
+static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, const char *above)
 {
     const struct binding *b;
     for (unsigned i = 0; (b = keymap_at(a->keys, context, i)); i++) {
         char key[24];
-        if (!b->hint)
+        if (!b->hint || (above && keymap_action(a->keys, above, b->key, b->mods)))
             continue;
         input_key_name(b->key, b->mods, key, sizeof key);
         int need = paint_width(key) + 1 + paint_width(b->note) + 2;
@@ -283,27 +283,27 @@ static void draw_status(struct app *a)
         }
     } else if (p && p->class->grabs && p->class->grabs(p)) {
         if (a->prefixed) {
-            draw_hints(a, w, x, "prefix");
+            draw_hints(a, w, x, "prefix", NULL);
         } else {
             char key[24];
             input_key_name(a->prefix_key, a->prefix_mods, key, sizeof key);
             x += paint_text(w, 0, x, 20, ST_KEY, key) + 1;
             x += paint_text(w, 0, x, COLS - x, ST_STATUS, "then:") + 1;
-            draw_hints(a, w, x, "prefix");
+            draw_hints(a, w, x, "prefix", NULL);
         }
     } else if (p) {
         static const struct {
             const char *name, *hint[6][2];
         } own[] = {{"confirm", {{"Tab", "the other button"}, {"Enter", "takes it"}, {"y", "yes"}, {"Esc", "cancels"}}},
                    {"welcome", {{"Enter", "starts it here"}, {"1-9", "choose"}, {"c", "more choices"}, {"Esc", "later"}}}};
-        x = draw_hints(a, w, x, p->class->name);
+        x = draw_hints(a, w, x, p->class->name, NULL);
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
             for (int k = 0; strcmp(own[i].name, p->class->name) == 0 && k < 6 && own[i].hint[k][0]; k++) {
                 x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].hint[k][0]) + 1;
                 x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].hint[k][1]) + 2;
             }
         if (!a->noverlays || !p->class->modal)
-            draw_hints(a, w, x, "global");
+            draw_hints(a, w, x, "global", p->class->name);
     }
     wnoutrefresh(w);
 }
