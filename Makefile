@@ -6,6 +6,7 @@
 #   make unit       the unit tests alone;  make unit SAN=1: under ASan and UBSan
 #   make fuzz       every fuzz target, FUZZ_TIME seconds each
 #   make bench      the benchmarks
+#   make screenshots   the dashboard's panes and forms as text and PNG, in build/screens
 #   make install    PREFIX, DESTDIR
 #   make clean
 
@@ -58,7 +59,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
 
-.PHONY: all run test unit fuzz fuzz-build bench bench-build install clean deps
+.PHONY: all run test unit fuzz fuzz-build bench bench-build screenshots install clean deps
 all: $(BUILD)/sbx $(BUILD)/sbx-guest
 
 $(BUILD)/libsbx.a: $(LIB_OBJ)
@@ -140,6 +141,11 @@ bench-build: $(BENCH_BIN)
 bench: all bench-build
 	@set -e; for b in $(BENCH_BIN); do echo "== $$b"; $$b; done
 	@$(PYTHON) tests/bench/bench_machine.py
+
+# DOCS=--docs: those that the documentation shows are put there.
+screenshots: all
+	@$(BUILD)/sbx image build --if-missing
+	@$(PYTHON) tests/screens/shots.py $(DOCS)
 
 clean:
 	rm -rf build build-*

@@ -381,6 +381,16 @@ const struct decision_row *decisions_next(struct decisions_walk *w)
     return &w->row;
 }
 
+int64_t decisions_last(struct decisions *d)
+{
+    sqlite3_stmt *s = NULL;
+    int64_t last = 0;
+    if (sqlite3_prepare_v2(d->db, "SELECT max(seq) FROM rows", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
+        last = sqlite3_column_int64(s, 0);
+    sqlite3_finalize(s);
+    return last;
+}
+
 void decisions_stop(struct decisions_walk *w)
 {
     if (w)

@@ -68,6 +68,8 @@ struct decisions_walk *decisions_walk(struct decisions *d, int64_t after_seq, in
 /* The next row, whose texts live until the next call; NULL at the end. */
 const struct decision_row *decisions_next(struct decisions_walk *w);
 void decisions_stop(struct decisions_walk *w);
+/* The number of the last row, 0 if there is none. */
+int64_t decisions_last(struct decisions *d);
 
 /* Recomputes the chain: 0 and *rows, or -1 with the first row that does not fit. */
 int decisions_verify(struct decisions *d, int64_t *rows, struct err *e);

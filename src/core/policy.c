@@ -12,6 +12,7 @@
 #include "core/paths.h"
 
 #define POLICY_VERSION 1
+#define PORTS_MAX 16
 
 /* The rules and an index over them: by host for the three kinds of names, by masked address for each prefix length in use;
  * a decision costs a few look-ups, however many rules there are. */
@@ -21,6 +22,9 @@ struct policy {
     bool posture_from_sandbox;
     bool ask, ask_from_sandbox;
     bool open;            /* what no rule speaks of is allowed; only a preset says so */
+    uint16_t ports[PORTS_MAX], closed[PORTS_MAX]; /* of a preset: where its rules hold that name no port; what it never opens */
+    unsigned nports, nclosed;
+    size_t listed;        /* rules up to here are from files; behind them stand the host's own mirrors */
     struct rule *rules;
     size_t n, cap;
     char error[512];
@@ -70,7 +74,7 @@ static struct rule *new_rule(struct policy *p)
 
 static const char *const rule_keys[] = {"id", "action", "target", "expires", "comment", "created", "disabled", NULL};
 static const char *const file_keys[] = {"version", "posture", "ask", "rules", "description", NULL};
-static const char *const preset_keys[] = {"version", "default", "rules", "description", NULL};
+static const char *const preset_keys[] = {"version", "default", "ports", "closed", "rules", "description", NULL};
 
 static bool is_one_of(const char *key, const char *const *list)
 {
@@ -115,6 +119,21 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
     return 0;
 }
 
+static int read_ports(const json_t *list, uint16_t ports[PORTS_MAX], unsigned *n)
+{
+    size_t i;
+    json_t *v;
+    *n = 0;
+    if (list && (!json_is_array(list) || json_array_size(list) > PORTS_MAX))
+        return -1;
+    json_array_foreach(list, i, v) {
+        if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > 65535)
+            return -1;
+        ports[(*n)++] = (uint16_t)json_integer_value(v);
+    }
+    return 0;
+}
+
 static int read_object(struct policy *p, const json_t *o, enum rule_origin origin, struct err *e)
 {
     const char *key;
@@ -150,6 +169,9 @@ static int read_object(struct policy *p, const json_t *o, enum rule_origin origi
             return err_set(e, STATUS_FAILED, "its default is neither allow nor deny");
         p->open = word[0] == 'a';
     }
+    if (origin == RULE_PRESET && (read_ports(json_object_get(o, "ports"), p->ports, &p->nports) < 0 ||
+                                  read_ports(json_object_get(o, "closed"), p->closed, &p->nclosed) < 0))
+        return err_set(e, STATUS_FAILED, "its ports are not a list of at most %d numbers", PORTS_MAX);
     json_t *rules = json_object_get(o, "rules");
     if (rules && !json_is_array(rules))
         return err_set(e, STATUS_FAILED, "its rules are not a list");
@@ -249,6 +271,7 @@ static void finish_load(struct policy *p)
         [POSTURE_LOCKED] = "policies/locked-down.json",
     };
     read_file(p, path_asset(presets[p->posture], NULL), RULE_PRESET);
+    p->listed = p->n;
     if (p->posture == POSTURE_UNSET || p->posture == POSTURE_BALANCED)
         add_mirrors(p);
     if (!build_index(p))
@@ -333,6 +356,14 @@ static void first(const struct rule **slot, const struct rule *r)
         *slot = r;
 }
 
+static bool is_in(const uint16_t *ports, unsigned n, uint16_t port)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (ports[i] == port)
+            return true;
+    return false;
+}
+
 static void visit(struct search *s, uint32_t key)
 {
     for (uint32_t i = s->p->bucket[key & (s->p->buckets - 1)]; i; i = s->p->chain[i - 1]) {
@@ -344,6 +375,8 @@ static void visit(struct search *s, uint32_t key)
             continue;
         if (s->name ? !rule_matches_name(r, s->name, s->port)
                     : !rule_matches_addr(r, s->family, s->addr, s->port))
+            continue;
+        if (r->origin == RULE_PRESET && i <= s->p->listed && s->p->nports && !rule_has_port(r) && !is_in(s->p->ports, s->p->nports, s->port))
             continue;
         if (some && s->method) {
             if (!rule_matches_request(r, s->method, s->path))
@@ -371,7 +404,7 @@ static void conclude(const struct search *s, struct decision *d)
     const struct rule *allow = s->exact ? s->exact : s->allow;
     const struct rule *some = s->exact_some ? s->exact_some : s->allow_some;
     d->rule = s->deny ? s->deny : allow;
-    d->allow = !s->deny && (allow || s->p->open);
+    d->allow = !s->deny && (allow || (s->p->open && !is_in(s->p->closed, s->p->nclosed, s->port)));
     if (d->allow && s->deny_some) {
         d->rule = s->deny_some;
         d->http = true;

@@ -501,6 +501,8 @@ static void csi(struct vtfilter *f, char final)
     if (f->ninter == 1 && f->inter[0] == '!' && final == 'p' && !f->prefix) { /* DECSTR */
         event(f, VT_RESET, 1, true, NULL);
         put(f, "\033[!p", 4);
+        if (f->profile == VT_LIBVTERM) /* it forgets this one */
+            put(f, "\033[4l", 4);
         reset_modes(f, true);
         return;
     }
@@ -576,13 +578,13 @@ static void csi(struct vtfilter *f, char final)
     case 's':
         if (f->nparams == 0) {
             save_cursor(f);
-            put(f, "\033[s", 3);
+            put(f, f->profile == VT_LIBVTERM ? "\0337" : "\033[s", f->profile == VT_LIBVTERM ? 2 : 3); /* libvterm: margins */
         }
         break;
     case 'u':
         if (f->nparams == 0) {
             f->pen = f->saved;
-            put(f, "\033[u", 3);
+            put(f, f->profile == VT_LIBVTERM ? "\0338" : "\033[u", f->profile == VT_LIBVTERM ? 2 : 3);
         }
         break;
     }

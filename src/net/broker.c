@@ -154,6 +154,13 @@ static void ask_for(const struct flow *f, struct ask_for *out)
     out->port = f->port;
     memcpy(out->addr, f->addr, sizeof out->addr);
     memcpy(out->host, f->host, sizeof out->host);
+    out->where = "";
+    if (f->is_name && strcmp(rule_alias(f->host), "localhost") == 0) {
+        out->where = "a service of this computer";
+    } else if (!f->is_name) {
+        enum addr_class c = addr_is_own(f->family, f->addr) ? ADDR_OWN : addr_classify(f->family, f->addr);
+        out->where = c == ADDR_GLOBAL ? "" : addr_class_name(c);
+    }
 }
 
 static void send_packet(struct broker *b, const void *packet, size_t len, int fd)
@@ -785,6 +792,12 @@ static void on_done(struct broker *b, const struct ask *ask)
 static void on_cancel(struct broker *b, const struct ask *ask)
 {
     struct flow *f = find(b, ask->id);
+    if (f && f->held) {
+        struct decision_row row = {.kind = "deny", .proto = "tcp", .host = f->host, .port = f->port, .verdict = "deny",
+                                   .rule = f->rule, .reason = "given up while somebody was asked", .count = 1};
+        journal_refusal(b->journal, &row);
+        count_denied(b, &b->denied, 1);
+    }
     if (f && f->fd < 0)
         close_flow(b, f, ask, "given up before it was connected");
 }

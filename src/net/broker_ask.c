@@ -66,8 +66,8 @@ static struct question *find(struct asks *a, json_int_t id)
 static void tell(struct asks *a, const struct question *q)
 {
     int64_t left = q->began_ms + a->limit_ms - clock_ms(CLOCK_BOOTTIME);
-    a->ops->note(json_pack("{s:s, s:I, s:s, s:i, s:b, s:I, s:I, s:I, s:i}", "op", "ask", "ask", q->id, "host", q->what.host, "port",
-                           (int)q->what.port, "name", (int)q->what.is_name, "time_ms", (json_int_t)q->wall_ms, "left_ms",
+    a->ops->note(json_pack("{s:s, s:I, s:s, s:s, s:i, s:b, s:I, s:I, s:I, s:i}", "op", "ask", "ask", q->id, "host", q->what.host, "where",
+                           q->what.where ? q->what.where : "", "port", (int)q->what.port, "name", (int)q->what.is_name, "time_ms", (json_int_t)q->wall_ms, "left_ms",
                            (json_int_t)(left > 0 ? left : 0), "count", (json_int_t)q->count, "held", (int)q->held),
                  a->arg);
 }

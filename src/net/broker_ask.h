@@ -30,6 +30,7 @@ struct ask_for {
     char host[264];
     uint8_t family, addr[16];
     uint16_t port;
+    const char *where; /* for who is asked: what kind of place it is, "" for the outside; a literal */
 };
 
 enum ask_end { ASK_ALLOWED, ASK_DENIED, ASK_UNANSWERED };

@@ -556,7 +556,7 @@ void screen_resize(struct screen *s, int rows, int cols)
     if (s->saved.row >= rows || s->saved.col >= cols) {
         s->saved.row = clamp(s->saved.row, 0, rows - 1);
         s->saved.col = clamp(s->saved.col, 0, cols - 1);
-        snprintf(text, sizeof text, "\033[%d;%dH\033[s", s->saved.row + 1, s->saved.col + 1);
+        snprintf(text, sizeof text, "\033[%d;%dH\0337", s->saved.row + 1, s->saved.col + 1);
         vterm_input_write(s->vt, text, strlen(text));
     }
     /* Origin mode makes no difference: without margins it counts from the corner, too. */

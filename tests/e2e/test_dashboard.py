@@ -134,12 +134,12 @@ class Empty(unittest.TestCase):
         t.wait("Welcome")
         t.keys("Escape")
         t.keys(":")
-        t.type("secr")
+        t.type("polic")
         t.keys("Tab")
-        t.wait(r":secret")
-        t.type(" ls")
+        t.wait(r":policy ")
+        t.type("ls")
         t.keys("Enter")
-        t.wait(r"secret ls|no secrets|none", 10)
+        t.wait(r"policy ls .*╮", 10)
         t.keys("Escape")
         t.keys(":")
         t.type("nonsense here")
@@ -215,6 +215,16 @@ class Empty(unittest.TestCase):
         t.wait("the setting is in force")
         self.assertIn("light", self.h.sbx("config", "get", "ui.theme"))
         self.h.sbx("config", "unset", "ui.theme")
+        t.keys("Escape")  # the filter goes first
+        t.wait("net.outside")
+        before = self.h.sbx("config", "get", "net.outside")
+        t.keys("/")
+        t.type("net.outside")
+        t.keys("Enter", "Enter")
+        t.wait(r"203\.0\.113\.0/24.*\n(.*\n)*.*Save")
+        t.keys("C-s")  # as it stands: nothing is lost
+        t.wait("the setting is in force")
+        self.assertEqual(self.h.sbx("config", "get", "net.outside"), before)
 
     def test_secrets_form_never_shows_the_value(self):
         value = "sk-ant-dashboard-0123456789abcdef"
@@ -350,11 +360,11 @@ class Machine(unittest.TestCase):
     def test_3_who_waits_is_marked(self):
         t = self.terminal(cols=160, rows=40)
         t.wait("running")
-        p = subprocess.Popen([SBX, "exec", "-d", "-t", self.name, "bash", "-c", "printf '\\a'; sleep 25"], env=self.h.env,
+        p = subprocess.Popen([SBX, "exec", "-d", "-t", self.name, "bash", "-c", "printf 'Proceed with the migration? \\a'; sleep 25"], env=self.h.env,
                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         p.wait()
         t.wait("1 needs you", 20)
-        t.wait("it rang the bell")
+        t.wait("Proceed with the migration")  # what its screen says
         self.assertRegex(t.text(), "◆.*waiting")
 
     def test_4_stop_and_start(self):
@@ -377,7 +387,7 @@ class Machine(unittest.TestCase):
         t.keys("C-]", "d")
         t.wait("Sandboxes")
         t.keys(":")
-        t.type(f"exec {self.name} echo by-command-$((3*3))") if False else t.type("ls")
+        t.type("ls")
         t.keys("Enter")
         t.wait("NAME", 15)
         t.keys("Escape")
@@ -394,10 +404,10 @@ class Machine(unittest.TestCase):
         t.wait("zebra")
         t.keys("Escape")
         t.wait("yak")
-        t.click("zebra")
+        t.click("○ zebra")
         t.keys("Space")
         t.wait("1 marked")
-        t.click("yak", button=2)
+        t.click("○ yak", button=2)
         t.wait("2 marked")
         t.keys("r")
         t.wait("Remove 2 sandboxes")
@@ -411,6 +421,22 @@ class Machine(unittest.TestCase):
         t.wait("zebra", 30, gone=True)
         self.assertTrue(wait_for(lambda: set(self.h.ls()) == {self.name}, 20))
         self.assertEqual((self.h.ws / "keep").read_text(), "mine")
+
+    def test_6_tab_goes_to_the_network_and_back(self):
+        t = self.terminal(cols=120, rows=40)
+        t.wait("Enter attach")
+        t.keys("Tab")
+        t.wait("a allow")
+        t.keys("Tab")
+        t.wait("Enter attach")
+        t.click("Network:")
+        t.wait("a allow")
+        t.click("Sandboxes")
+        t.wait("Enter attach")
+        t.keys("z")
+        t.wait("Network:", gone=True)
+        t.keys("z")
+        t.wait("Network:")
 
     def test_7_what_others_do_is_seen_at_once(self):
         with Terminal(self.h.env, cols=80, rows=24, cwd=self.h.ws) as t, Terminal(self.h.env, cols=200, rows=60, cwd=self.h.ws) as other:

@@ -246,6 +246,7 @@ class Machine(unittest.TestCase):
         time.sleep(0.3)
         self.assertNotEqual(self.curl("http://ever.test/")[1], "hello\n")
         tmux("send-keys", "Tab")
+        tmux("send-keys", "Tab")
         tmux("send-keys", "/")
         tmux("send-keys", "-l", "ever verdict:deny")
         self.assertTrue(wait_for(lambda: "ever.test:80" in screen(), 10), screen())

@@ -1,5 +1,5 @@
 """A terminal's screen as a picture: reads `tmux capture-pane -N -e -p` on standard input, writes a PNG.
-usage: ansi2png.py OUT.png COLUMNS ROWS"""
+usage: ansi2png.py OUT.png COLUMNS ROWS [light]"""
 import re
 import sys
 import unicodedata
@@ -7,7 +7,9 @@ import unicodedata
 from PIL import Image, ImageDraw, ImageFont
 
 FONTS = "/usr/share/fonts/truetype/dejavu/"
-BG, FG = (13, 18, 25), (200, 208, 220)
+BG, FG = ((250, 250, 248), (40, 44, 52)) if sys.argv[4:] == ["light"] else ((13, 18, 25), (200, 208, 220))
+# Neighbours of characters that no font of Debian's base has.
+ALIKE = {"\u23bf": "\u2514", "\u23f5": "\u25b8"}
 BASE = [(0, 0, 0), (205, 60, 60), (60, 190, 90), (205, 170, 60), (70, 120, 220), (190, 90, 200), (60, 180, 190), (210, 210, 210),
         (110, 110, 110), (255, 110, 110), (100, 230, 130), (255, 215, 100), (120, 160, 255), (230, 130, 240), (100, 225, 235), (255, 255, 255)]
 
@@ -26,6 +28,17 @@ def main():
     size = 16
     fonts = {(b, i): ImageFont.truetype(FONTS + name, size) for (b, i), name in {
         (0, 0): "DejaVuSansMono.ttf", (1, 0): "DejaVuSansMono-Bold.ttf", (0, 1): "DejaVuSansMono-Oblique.ttf", (1, 1): "DejaVuSansMono-BoldOblique.ttf"}.items()}
+    others = [ImageFont.truetype(FONTS + "DejaVuSans.ttf", size)]
+    nothing = {f: f.getmask("\U000fffff").getbbox() for f in [*fonts.values(), *others]}
+
+    def font_for(c, style):
+        """The first font that has the character."""
+        for f in (fonts[style], *others):
+            m = f.getmask(c)
+            if ord(c) < 0x250 or m.getbbox() != nothing[f] or bytes(m) != bytes(f.getmask("\U000fffff")):
+                return f
+        return fonts[style]
+
     w, h = round(fonts[0, 0].getlength("M")), 20
     image = Image.new("RGB", (cols * w + 16, rows * h + 16), BG)
     draw = ImageDraw.Draw(image)
@@ -64,7 +77,7 @@ def main():
                         fg, bg = (c, bg) if v == 38 else (fg, c)
                     i += 1
                 continue
-            ch = m.group(2)
+            ch = ALIKE.get(m.group(2), m.group(2))
             if unicodedata.combining(ch):
                 continue
             n = 2 if unicodedata.east_asian_width(ch) in "WF" else 1
@@ -76,7 +89,7 @@ def main():
             if b:
                 draw.rectangle([8 + x * w, 8 + y * h, 8 + (x + n) * w - 1, 8 + (y + 1) * h - 1], fill=b)
             if ch != " ":
-                draw.text((8 + x * w, 8 + y * h), ch, font=fonts[int(bool(bold)), int(bool(italic))], fill=f)
+                draw.text((8 + x * w, 8 + y * h), ch, font=font_for(ch, (int(bool(bold)), int(bool(italic)))), fill=f)
             if under:
                 draw.line([8 + x * w, 8 + y * h + h - 3, 8 + (x + n) * w, 8 + y * h + h - 3], fill=f)
             if strike:

@@ -307,6 +307,13 @@ static void test_feed(void **state)
     put(dir, "a", 9000, 3);   /* it grows */
     put(dir, "new", 9100, 4); /* and there are new ones */
     wait_for(&s, 2107);
+    /* A sandbox goes, and another of its name comes. */
+    snprintf(cmd, sizeof cmd, "rm -r %s/new", dir);
+    assert_int_equal(system(cmd), 0);
+    put(dir, "new", 9200, 2);
+    wait_for(&s, 2109);
+    put(dir, "new", 9300, 1);
+    wait_for(&s, 2110);
     netlog_feed_free(f);
     netlog_free(s.log);
     event_base_free(s.base);

@@ -119,6 +119,43 @@ static void postures(void **state)
     assert_int_equal(posture_parse("Open"), POSTURE_UNSET);
 }
 
+/* What a preset opens is the web; another port needs a rule of the user's own. */
+static void threat_33_60_62_ports_of_presets(void **state)
+{
+    static const char *const resolvers[] = {"dns.google", "cloudflare-dns.com", "one.one.one.one", "dns.quad9.net", "doh.opendns.com", "dns.adguard.com"};
+    static const uint16_t others[] = {22, 25, 53, 465, 853, 3128, 8443, 9418};
+    struct decision d;
+    (void)state;
+    struct policy *p = from("balanced", NULL);
+    policy_decide_name(p, "github.com", 443, 1, &d);
+    assert_true(d.allow);
+    policy_decide_name(p, "registry.npmjs.org", 80, 1, &d);
+    assert_true(d.allow);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        policy_decide_name(p, "github.com", others[i], 1, &d);
+        assert_false(d.allow);
+    }
+    for (size_t i = 0; i < sizeof resolvers / sizeof *resolvers; i++) {
+        policy_decide_name(p, resolvers[i], 443, 1, &d);
+        assert_false(d.allow);
+        policy_decide_name(p, resolvers[i], 853, 1, &d);
+        assert_false(d.allow);
+    }
+    policy_free(p);
+    p = from("open", NULL);
+    policy_decide_name(p, "any.example.com", 22, 1, &d);
+    assert_true(d.allow);
+    policy_decide_name(p, "any.example.com", 25, 1, &d);
+    assert_false(d.allow);
+    policy_decide_name(p, "dns.google", 853, 1, &d);
+    assert_false(d.allow);
+    policy_free(p);
+    p = from("open", (const char *const[]){"+mail.example.com:25", NULL});
+    policy_decide_name(p, "mail.example.com", 25, 1, &d);
+    assert_true(d.allow);
+    policy_free(p);
+}
+
 /* Every entry has a reason, and none lets an agent publish anywhere. */
 static void preset_is_narrow(void **state)
 {
@@ -348,7 +385,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh_home, remove_home)
     const struct CMUnitTest tests[] = {
-        T(deny_wins), T(postures), T(preset_is_narrow), T(threat_17_localhost_needs_its_own_rule), T(addresses), T(expiry),
+        T(deny_wins), T(postures), T(threat_33_60_62_ports_of_presets), T(preset_is_narrow), T(threat_17_localhost_needs_its_own_rule), T(addresses), T(expiry),
         T(conditional_rules), T(names_denied_everywhere), T(threat_100_unreadable_denies), T(files_are_changed),
         T(export_and_import),
     };

@@ -321,7 +321,7 @@ static void line_drawing_becomes_unicode(void **state)
     GIVES(VT_LIBVTERM, "\033(0lqk\033(Bq", "\u250c\u2500\u2510q");
     GIVES(VT_TERMINAL, "\033)0x\016xAx\017x", "x\u2502A\u2502x");
     GIVES(VT_LIBVTERM, "\033(0\0337\033(B\0338q\033[2b", "\0337\0338\u2500\u2500\u2500");
-    GIVES(VT_LIBVTERM, "\033(0\033[!pq", "\033[!pq");
+    GIVES(VT_LIBVTERM, "\033(0\033[!pq", "\033[!p\033[4lq");
 }
 
 /* Marks without end would grow libvterm's buffers, and are quadratic. */

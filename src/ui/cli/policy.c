@@ -168,6 +168,34 @@ int cmd_policy_deny(const struct args *a, struct err *e)
     return add(a, true, e);
 }
 
+enum posture policy_cli_choose(void)
+{
+    static const struct {
+        const char *key, *text;
+        enum posture posture;
+    } choices[] = {{"1", "AI services, package registries, code hosts; all else is denied (recommended)", POSTURE_BALANCED},
+                   {"2", "nothing until you allow it, the model's provider included", POSTURE_LOCKED},
+                   {"3", "everything outside of this host; for throw-away tests", POSTURE_OPEN}};
+    char line[64];
+    if (!isatty(0) || !isatty(2))
+        return POSTURE_UNSET;
+    fprintf(stderr, "\nWhat may sandboxes reach?\n");
+    for (size_t i = 0; i < 3; i++)
+        fprintf(stderr, "  %s  %-12s %s\n", choices[i].key, posture_name(choices[i].posture), choices[i].text);
+    for (int tries = 0; tries < 3; tries++) {
+        fprintf(stderr, "Choice [1]: ");
+        if (!fgets(line, sizeof line, stdin))
+            break;
+        line[strcspn(line, "\n")] = '\0';
+        for (size_t i = 0; i < 3; i++)
+            if (strcmp(line, choices[i].key) == 0 || strcmp(line, posture_name(choices[i].posture)) == 0 || (i == 0 && !line[0]))
+                return choices[i].posture;
+        fprintf(stderr, "\"%s\" is none of the three; ", line);
+    }
+    fprintf(stderr, "\n");
+    return POSTURE_UNSET;
+}
+
 struct listing {
     struct table *table;
     json_t *rules;

@@ -33,13 +33,59 @@ static int since_ms(const char *text, int64_t *out, struct err *e)
     return err_set(e, STATUS_USAGE, "\"%s\" is no time; write 10m, 1h, 7d or 2026-01-31T12:00", text);
 }
 
+/* Rows of several sandboxes, to be shown in one order of time. */
+struct kept {
+    const char *sandbox;
+    struct decision_row row;
+    char *texts[9];
+};
+
+struct shelf {
+    struct kept *rows;
+    size_t n, cap;
+    const char *sandbox;
+};
+
+static bool keep_row(const struct decision_row *r, void *arg)
+{
+    struct shelf *s = arg;
+    if (s->n == s->cap) {
+        size_t cap = s->cap ? s->cap * 2 : 256;
+        struct kept *more = realloc(s->rows, cap * sizeof *more);
+        if (!more)
+            return false;
+        s->rows = more;
+        s->cap = cap;
+    }
+    struct kept *k = &s->rows[s->n];
+    memset(k, 0, sizeof *k);
+    k->sandbox = s->sandbox;
+    k->row = *r;
+    const char **texts[] = {&k->row.kind, &k->row.proto, &k->row.host, &k->row.addr, &k->row.method, &k->row.path, &k->row.verdict,
+                            &k->row.rule, &k->row.reason};
+    s->n++;
+    for (size_t i = 0; i < 9; i++) {
+        k->texts[i] = strdup(*texts[i]);
+        *texts[i] = k->texts[i] ? k->texts[i] : "";
+    }
+    return true;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct kept *x = a, *y = b;
+    if (x->row.time_ms != y->row.time_ms)
+        return x->row.time_ms < y->row.time_ms ? -1 : 1;
+    int c = strcmp(x->sandbox, y->sandbox);
+    return c ? c : (x->row.seq > y->row.seq) - (x->row.seq < y->row.seq);
+}
+
 struct show {
     const char *sandbox;
     struct table *table;
     json_t *list;
     bool raw;
     bool follow; /* lines as they come, in columns of fixed widths */
-    int64_t last;
 };
 
 /* A text from the guest, fit to be shown and padded or cut to a width. */
@@ -78,14 +124,25 @@ static void follow_row(const char *sandbox, const struct decision_row *r, const 
     putchar('\n');
 }
 
+#define HOST_WIDTH 60
+
+/* On a terminal a name of 253 letters must not push all else aside; what it ends with says whose it is. */
+static const char *host_text(const char *host, char *room, size_t cap)
+{
+    size_t n = strlen(host);
+    if (n <= HOST_WIDTH || !isatty(1))
+        return host;
+    snprintf(room, cap, "...%s", host + n - (HOST_WIDTH - 3));
+    return room;
+}
+
 static bool show_row(const struct decision_row *r, void *arg)
 {
     struct show *s = arg;
+    char host[HOST_WIDTH + 1];
     char when[40], port[16], count[24], bytes[40] = "";
     time_t t = (time_t)(r->time_ms / 1000);
     struct tm tm;
-    if (r->seq > s->last)
-        s->last = r->seq;
     if (s->list) {
         json_t *o = json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "sandbox", s->sandbox,
                               "seq", (json_int_t)r->seq, "time_ms", (json_int_t)r->time_ms, "kind", r->kind, "proto", r->proto, "host",
@@ -106,10 +163,10 @@ static bool show_row(const struct decision_row *r, void *arg)
     } else if (s->raw) {
         char request[2200];
         snprintf(request, sizeof request, "%s%s%s", r->method, r->method[0] ? " " : "", r->path);
-        const char *cells[] = {when, s->sandbox, r->kind, r->verdict, r->proto, r->host, port, request, r->rule, r->reason, count, bytes};
+        const char *cells[] = {when, s->sandbox, r->kind, r->verdict, r->proto, host_text(r->host, host, sizeof host), port, request, r->rule, r->reason, count, bytes};
         table_row(s->table, cells);
     } else {
-        const char *cells[] = {s->sandbox, r->verdict, r->proto, r->host, port, r->rule[0] ? r->rule : r->reason, when, count, bytes};
+        const char *cells[] = {s->sandbox, r->verdict, r->proto, host_text(r->host, host, sizeof host), port, r->rule[0] ? r->rule : r->reason, when, count, bytes};
         table_row(s->table, cells);
     }
     return true;
@@ -122,7 +179,7 @@ static struct table *log_table(bool raw)
     return raw ? table_new(12, each) : table_new(9, grouped);
 }
 
-static int show_log(struct show *s, const struct decisions_filter *f, struct err *e)
+static int show_log(struct show *s, struct shelf *shelf, const struct decisions_filter *f, struct err *e)
 {
     struct err why = {0};
     char *path = path_sandbox(s->sandbox, "log.db", e);
@@ -136,7 +193,8 @@ static int show_log(struct show *s, const struct decisions_filter *f, struct err
             *e = why;
         return -1;
     }
-    rc = s->raw ? decisions_each(d, f, show_row, s, e) : decisions_grouped(d, f, show_row, s, e);
+    shelf->sandbox = s->sandbox;
+    rc = s->raw ? decisions_each(d, f, keep_row, shelf, e) : decisions_grouped(d, f, keep_row, shelf, e);
     decisions_close(d);
     return rc;
 }
@@ -198,13 +256,29 @@ int cmd_policy_log(const struct args *a, struct err *e)
         bool raw = args_has(a, "raw") || follow;
         do {
             struct table *t = json || follow ? NULL : log_table(raw);
+            struct shelf shelf = {0};
             for (int i = 0; i < n && rc == 0; i++) {
-                struct show s = {.sandbox = names[i], .table = t, .list = list, .raw = raw, .follow = follow, .last = last[i]};
+                struct show s = {.sandbox = names[i], .raw = raw};
                 f.after_seq = last[i];
-                rc = show_log(&s, &f, e);
-                if (follow)
-                    last[i] = s.last;
+                rc = show_log(&s, &shelf, &f, e);
             }
+            if (shelf.n)
+                qsort(shelf.rows, shelf.n, sizeof *shelf.rows, by_time);
+            /* The newest so many of all together; groups begin with what was seen last. */
+            size_t skip = limit && shelf.n > (size_t)limit ? shelf.n - (size_t)limit : 0;
+            for (size_t i = 0; i < shelf.n; i++) {
+                struct kept *k = &shelf.rows[raw ? i : shelf.n - 1 - i];
+                struct show s = {.sandbox = k->sandbox, .table = t, .list = list, .raw = raw, .follow = follow};
+                if (raw ? i >= skip : i < shelf.n - skip)
+                    show_row(&k->row, &s);
+                for (int b = 0; follow && b < n; b++)
+                    if (strcmp(names[b], k->sandbox) == 0 && k->row.seq > last[b])
+                        last[b] = k->row.seq;
+            }
+            for (size_t i = 0; i < shelf.n; i++)
+                for (size_t c = 0; c < 9; c++)
+                    free(shelf.rows[i].texts[c]);
+            free(shelf.rows);
             if (json) {
                 if (!follow) {
                     out_json(list);

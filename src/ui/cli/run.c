@@ -17,6 +17,7 @@
 #include "ui/cli/backend.h"
 #include "ui/cli/branch.h"
 #include "ui/cli/ports.h"
+#include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 #include "ui/session.h"
 
@@ -156,10 +157,13 @@ static void say_posture(void)
 {
     struct policy *p = policy_load(NULL);
     if (p && policy_posture(p) == POSTURE_UNSET && !policy_error(p)) {
-        /* First use: what was chosen is said, and written down, once. */
-        if (policy_set_posture(NULL, POSTURE_BALANCED, NULL) == 0)
-            out_notice("network posture: balanced (AI services, package registries and code hosts; all else is denied). "
-                       "Another: sbx policy set-default open|balanced|locked-down");
+        /* First use: somebody at a terminal chooses; else it is chosen, said, and written down, once. */
+        enum posture chosen = policy_cli_choose();
+        if (policy_set_posture(NULL, chosen ? chosen : POSTURE_BALANCED, NULL) == 0)
+            out_notice(chosen ? "network posture: %s. Another: sbx policy set-default open|balanced|locked-down"
+                              : "network posture: %s (AI services, package registries and code hosts; all else is denied). "
+                                "Another: sbx policy set-default open|balanced|locked-down",
+                       posture_name(chosen ? chosen : POSTURE_BALANCED));
     }
     policy_free(p);
 }

@@ -12,6 +12,7 @@
 #include "core/policy.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
+#include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 
 static void image_progress(double fraction, const char *text, void *arg)
@@ -307,32 +308,14 @@ int cmd_doctor(const struct args *a, struct err *e)
 
 int cmd_login(const struct args *a, struct err *e)
 {
-    static const struct {
-        const char *key, *name, *text;
-    } postures[] = {{"1", "balanced", "AI services, package registries, code hosts; all else is denied (recommended)"},
-                    {"2", "locked-down", "nothing until you allow it, the model's provider included"},
-                    {"3", "open", "everything; for throw-away tests"}};
     const char *chosen = args_value(a, "posture");
     enum posture p = POSTURE_UNSET;
-    char line[64];
     printf("sbx needs no account: everything stays on this machine.\n");
+    fflush(stdout);
     if (chosen && (p = posture_parse(chosen)) == POSTURE_UNSET)
         return err_set(e, STATUS_USAGE, "\"%s\" is no posture; there are open, balanced and locked-down", chosen);
-    if (p == POSTURE_UNSET && isatty(0) && isatty(1)) {
-        printf("\nWhat may sandboxes reach?\n");
-        for (size_t i = 0; i < 3; i++)
-            printf("  %s  %-12s %s\n", postures[i].key, postures[i].name, postures[i].text);
-        printf("Choice [1]: ");
-        fflush(stdout);
-        if (!fgets(line, sizeof line, stdin))
-            return err_set(e, STATUS_FAILED, "nothing was chosen");
-        line[strcspn(line, "\n")] = '\0';
-        for (size_t i = 0; i < 3; i++)
-            if (strcmp(line, postures[i].key) == 0 || strcmp(line, postures[i].name) == 0 || (i == 0 && !line[0]))
-                p = posture_parse(postures[i].name);
-        if (p == POSTURE_UNSET)
-            return err_set(e, STATUS_USAGE, "\"%s\" is none of the three", line);
-    }
+    if (p == POSTURE_UNSET && isatty(0) && isatty(2) && (p = policy_cli_choose()) == POSTURE_UNSET)
+        return err_set(e, STATUS_FAILED, "nothing was chosen");
     if (p == POSTURE_UNSET)
         p = POSTURE_BALANCED;
     if (policy_set_posture(NULL, p, e) < 0)

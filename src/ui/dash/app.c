@@ -228,12 +228,12 @@ static void draw_title(struct app *a)
 }
 
 /* The hints: of the focused pane, then the global ones, as far as there is room. */
-static int draw_hints(struct app *a, WINDOW *w, int x, const char *context)
+static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, const char *above)
 {
     const struct binding *b;
     for (unsigned i = 0; (b = keymap_at(a->keys, context, i)); i++) {
         char key[24];
-        if (!b->hint)
+        if (!b->hint || (above && keymap_action(a->keys, above, b->key, b->mods)))
             continue;
         input_key_name(b->key, b->mods, key, sizeof key);
         int need = paint_width(key) + 1 + paint_width(b->note) + 2;
@@ -266,10 +266,10 @@ static void draw_status(struct app *a)
         const struct said *s = &a->said[(a->nsaid - 1) % SAID_MAX];
         static const enum style styles[] = {ST_STATUS, ST_GOOD, ST_WARN, ST_FAILED};
         static const char *const glyphs[] = {"·", "✓", "▲", "✗"}, *const plain[] = {"-", "+", "!", "x"};
-        struct look l = theme_look(styles[s->kind]);
-        (void)l;
-        int x = 1 + paint_text(w, 0, 1, 2, styles[s->kind], app_glyph(glyphs[s->kind], plain[s->kind]));
-        paint_text(w, 0, x + 1, COLS - x - 3, s->kind == SAY_INFO ? ST_STATUS : styles[s->kind], s->text);
+        int x = 1 + paint_text(w, 0, 1, 2, styles[s->kind], app_glyph(glyphs[s->kind], plain[s->kind])) + 1;
+        x += paint_text(w, 0, x, COLS - x - 2, styles[s->kind], s->text);
+        if (s->kind != SAY_INFO)
+            paint_under(w, 0, 1, x - 1, styles[s->kind], ST_STATUS);
         wnoutrefresh(w);
         return;
     }
@@ -283,20 +283,27 @@ static void draw_status(struct app *a)
         }
     } else if (p && p->class->grabs && p->class->grabs(p)) {
         if (a->prefixed) {
-            draw_hints(a, w, x, "prefix");
+            draw_hints(a, w, x, "prefix", NULL);
         } else {
             char key[24];
             input_key_name(a->prefix_key, a->prefix_mods, key, sizeof key);
             x += paint_text(w, 0, x, 20, ST_KEY, key) + 1;
             x += paint_text(w, 0, x, COLS - x, ST_STATUS, "then:") + 1;
-            draw_hints(a, w, x, "prefix");
+            draw_hints(a, w, x, "prefix", NULL);
         }
     } else if (p) {
-        x = draw_hints(a, w, x, p->class->name);
-        if (a->noverlays && p->class->modal)
-            ;
-        else
-            draw_hints(a, w, x, "global");
+        static const struct {
+            const char *name, *hint[6][2];
+        } own[] = {{"confirm", {{"Tab", "the other button"}, {"Enter", "takes it"}, {"y", "yes"}, {"Esc", "cancels"}}},
+                   {"welcome", {{"Enter", "starts it here"}, {"1-9", "choose"}, {"c", "more choices"}, {"Esc", "later"}}}};
+        x = draw_hints(a, w, x, p->class->name, NULL);
+        for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+            for (int k = 0; strcmp(own[i].name, p->class->name) == 0 && k < 6 && own[i].hint[k][0]; k++) {
+                x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].hint[k][0]) + 1;
+                x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].hint[k][1]) + 2;
+            }
+        if (!a->noverlays || !p->class->modal)
+            draw_hints(a, w, x, "global", p->class->name);
     }
     wnoutrefresh(w);
 }
@@ -390,6 +397,12 @@ static void draw(struct app *a)
         }
     }
     a->all_dirty = a->bars_dirty = false;
+    struct model_sums sums;
+    model_sum(a->model, &sums);
+    if (sums.busy && a->spin_ev && a->slot[AREA_BOXES].pane && a->slot[AREA_BOXES].pane->visible && !evtimer_pending(a->spin_ev, NULL)) {
+        static const struct timeval step = {0, 120000};
+        evtimer_add(a->spin_ev, &step);
+    }
     set_cursor(a);
     doupdate();
     if (a->shape != a->shape_shown) {
@@ -398,6 +411,14 @@ static void draw(struct app *a)
         screen_write(seq, (size_t)n);
         a->shape_shown = a->shape;
     }
+}
+
+static void on_spin(evutil_socket_t fd, short what, void *arg)
+{
+    struct app *a = arg;
+    (void)fd;
+    (void)what;
+    pane_dirty(a->slot[AREA_BOXES].pane);
 }
 
 static void on_frame(evutil_socket_t fd, short what, void *arg)
@@ -513,12 +534,14 @@ bool app_zoomed(struct app *a)
     return a->zoomed;
 }
 
+/* Forwards goes past the terminal, which would swallow the next Tab: from the sandboxes to the network and back.  Enter,
+ * the mouse and going backwards lead into it. */
 static void focus_by(struct app *a, int step)
 {
     int next = (int)a->focus;
     do
         next = (next + step + AREAS) % AREAS;
-    while (!a->slot[next].pane && next != (int)a->focus);
+    while (next != (int)a->focus && (!a->slot[next].pane || (step > 0 && next == AREA_TERMINAL)));
     app_focus(a, (enum area)next);
 }
 
@@ -969,6 +992,7 @@ struct app *app_new(struct err *e)
     if (!a->base)
         goto fail;
     a->frame_ev = evtimer_new(a->base, on_frame, a);
+    a->spin_ev = evtimer_new(a->base, on_spin, a);
     a->esc_ev = evtimer_new(a->base, on_esc, a);
     a->bury_ev = evtimer_new(a->base, on_bury, a);
     a->tick_ev = event_new(a->base, -1, EV_PERSIST, on_tick, a);
@@ -1005,7 +1029,7 @@ void app_free(struct app *a)
     model_free(a->model);
     keymap_free(a->keys);
     input_free(a->input);
-    struct event *events[] = {a->frame_ev, a->esc_ev, a->bury_ev, a->tick_ev, a->tty_ev};
+    struct event *events[] = {a->frame_ev, a->spin_ev, a->esc_ev, a->bury_ev, a->tick_ev, a->tty_ev};
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (events[i])
             event_free(events[i]);

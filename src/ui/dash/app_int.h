@@ -27,7 +27,7 @@ struct said {
 
 struct app {
     struct event_base *base;
-    struct event *frame_ev, *esc_ev, *bury_ev, *tick_ev, *tty_ev, *signals[SIGNALS];
+    struct event *frame_ev, *spin_ev, *esc_ev, *bury_ev, *tick_ev, *tty_ev, *signals[SIGNALS];
     struct input_decoder *input;
     struct model *model;
     struct keymap *keys;

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/rule.h"
 #include "ui/dash/app.h"
 #include "ui/dash/ask_watch.h"
 #include "ui/dash/paint.h"
@@ -10,12 +9,13 @@
 #include "ui/dash/task.h"
 
 #define QUIET_MS 900 /* without a key, before one is an answer */
+#define OTHER_MS 600 /* after another question took the place of one */
 
 struct overlay {
     struct pane pane;
     struct ask_watch *watch;
     unsigned at;
-    int64_t ready_ms;
+    int64_t ready_ms, shown_id;
     int list_y, buttons_y;
 };
 
@@ -48,7 +48,14 @@ static struct ask_question *current(struct overlay *o)
     unsigned n = ask_watch_count(o->watch);
     if (o->at >= n)
         o->at = n ? n - 1 : 0;
-    return ask_watch_at(o->watch, o->at);
+    struct ask_question *q = ask_watch_at(o->watch, o->at);
+    if (q && q->id != o->shown_id) {
+        /* A key that was meant for the one before is no answer to this one. */
+        if (o->shown_id && o->ready_ms < app_now_ms() + OTHER_MS)
+            o->ready_ms = app_now_ms() + OTHER_MS;
+        o->shown_id = q->id;
+    }
+    return q;
 }
 
 static void target(const struct ask_question *q, char *out, size_t cap)
@@ -69,10 +76,10 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     target(q, where, sizeof where);
     snprintf(text, sizeof text, "%s wants to reach", q->box);
     paint_text(w, y++, 2, cols - 4, ST_TEXT, text);
-    paint_text(w, y++, 4, cols - 6, ST_STRONG, where);
-    y++;
-    snprintf(text, sizeof text, "No rule speaks of it.%s%s", q->is_name ? "" : " It is an address, not a name.",
-             strcmp(rule_alias(q->host), "localhost") == 0 ? " It is a service of this computer itself." : "");
+    y += paint_wrap(w, y, 4, cols - 6, 5, ST_STRONG, where) + 1; /* all of it: what it ends with says whose it is */
+    snprintf(text, sizeof text, "No rule speaks of it.%s", q->is_name ? "" : " It is an address, not a name.");
+    if (q->where[0])
+        y += paint_f(w, y, 2, cols - 4, ST_WARN, "It is not outside: %s", q->where) > 0;
     y += paint_wrap(w, y, 2, cols - 4, 2, ST_DIM, text);
     if (q->count > 1)
         snprintf(text, sizeof text, "%lld attempts wait; denied in %lld s without an answer", (long long)q->count, (long long)(left > 0 ? left / 1000 : 0));
@@ -99,7 +106,8 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
-    int need = 12 + (int)ask_watch_count(self(p)->watch);
+    const struct ask_question *q = current(self(p));
+    int count = (int)ask_watch_count(self(p)->watch), need = 13 + (count > 1 ? count + 1 : 0) + (q ? (int)strlen(q->host) / 64 : 0);
     *rows = max_rows < need ? max_rows : need;
     *cols = max_cols < 72 ? max_cols : 72;
 }
@@ -161,6 +169,7 @@ static bool key(struct pane *p, const struct input *in)
     struct overlay *o = self(p);
     if (in->type != INPUT_KEY)
         return true;
+    current(o); /* it may have changed since it was drawn */
     if (!ready(o)) {
         /* Somebody types something else: it is no answer. */
         if (o->ready_ms < app_now_ms() + QUIET_MS / 2)
@@ -197,6 +206,7 @@ static bool action(struct pane *p, const char *what)
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct overlay *o = self(p);
+    current(o);
     if (in->mouse != MOUSE_PRESS || in->button != 1 || !ready(o))
         return true;
     if (in->y >= o->list_y && in->y < o->list_y + (int)ask_watch_count(o->watch) && ask_watch_count(o->watch) > 1)

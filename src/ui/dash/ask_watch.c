@@ -87,6 +87,8 @@ static void take(struct ask_watch *w, const char *box, const json_t *q)
         memset(x, 0, sizeof *x);
         snprintf(x->box, sizeof x->box, "%s", box);
         sanitize_line(x->host, sizeof x->host, host, strlen(host));
+        const char *where = json_string_value(json_object_get(q, "where"));
+        sanitize_line(x->where, sizeof x->where, where ? where : "", where ? strlen(where) : 0);
         x->id = id;
         x->port = (int)json_integer_value(json_object_get(q, "port"));
         x->is_name = json_is_true(json_object_get(q, "name"));

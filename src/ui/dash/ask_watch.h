@@ -14,7 +14,7 @@ struct ask_watch;
 struct pane;
 
 struct ask_question {
-    char box[80], host[264];
+    char box[80], host[264], where[80];
     int64_t id, count, deadline_ms; /* of app_now_ms */
     int64_t limit_ms;
     int port;

@@ -74,7 +74,7 @@ void attention_judge(const char *agent, const json_t *sessions, struct attention
             continue;
         }
         if (r->bell && json_is_true(json_object_get(s, "bell"))) {
-            out->waits = true;
+            out->waits = out->rang = true;
             out->ended = false;
             out->session = json_integer_value(json_object_get(s, "session"));
             snprintf(out->why, sizeof out->why, "%s", "it rang the bell");
@@ -127,4 +127,23 @@ bool attention_prompt(const char *agent, const char *text, char *why, size_t cap
             }
     }
     return false;
+}
+
+bool attention_last_line(const char *text, char *why, size_t cap)
+{
+    const char *last = NULL;
+    for (const char *p = text; p && *p;) {
+        size_t len = strcspn(p, "\n");
+        if (strspn(p, " \t\r") < len)
+            last = p;
+        p += len + (p[len] == '\n');
+    }
+    if (!last)
+        return false;
+    last += strspn(last, " \t\r");
+    size_t n = strcspn(last, "\n");
+    while (n && strchr(" \t\r", last[n - 1]))
+        n--;
+    sanitize_line(why, cap, last, n);
+    return why[0] != '\0';
 }

@@ -12,6 +12,7 @@
 
 struct attention {
     bool waits, ended, look_at_screen;
+    bool rang; /* waits, by a bell alone: the screen may say more */
     json_int_t session;
     int64_t quiet_ms;
     char why[96];
@@ -19,6 +20,8 @@ struct attention {
 
 /* From the sessions of a `status` (docs/protocols.md). */
 void attention_judge(const char *agent, const json_t *sessions, struct attention *out);
+/* The last line of a screen that holds anything; false if there is none. */
+bool attention_last_line(const char *text, char *why, size_t cap);
 /* From a screen's text; why says what it asks. */
 bool attention_prompt(const char *agent, const char *text, char *why, size_t cap);
 

@@ -180,6 +180,8 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
     paint_text(w, y, x, sx - x - 1, name_style, b->name);
     if (on)
         paint_row(w, y, 0, cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
+    for (int i = 1; on && i < rows; i++)
+        paint_text(w, y + i, 0, 1, focus ? ST_ACCENT : ST_DIM, app_glyph("▎", "|"));
     if (rows < 2)
         return;
     /* agent, branch; what it takes */
@@ -215,8 +217,9 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
     x = 3;
     if (b->life == LIFE_RUNNING && screen_spark(p)) {
         char spark[160];
-        sparkline(b, 12, spark, sizeof spark);
-        x += paint_text(w, y + 3, x, 12, ST_BAR, spark) + 1;
+        int n = cols >= 34 ? 12 : 6;
+        sparkline(b, n, spark, sizeof spark);
+        x += paint_text(w, y + 3, x, n, ST_BAR, spark) + 1;
     }
     if (b->ports[0])
         x += paint_f(w, y + 3, x, cols - x - 1, ST_DIM, "%s %s", app_glyph("⇄", "ports"), b->ports) + 2;

@@ -413,16 +413,53 @@ void app_show_secrets(struct app *a)
 
 /* ---- settings ---- */
 
+/* As `sbx config set` takes it. */
+static void setting_text(json_t *v, char *out, size_t cap)
+{
+    size_t used = 0, i;
+    const char *key;
+    json_t *item;
+    out[0] = '\0';
+    if (json_is_array(v)) {
+        json_array_foreach(v, i, item)
+            if (used < cap)
+                used += (size_t)snprintf(out + used, cap - used, "%s%s", i ? "," : "", json_string_value(item) ? json_string_value(item) : "");
+    } else if (json_is_object(v)) {
+        json_object_foreach(v, key, item)
+            if (used < cap)
+                used += (size_t)snprintf(out + used, cap - used, "%s%s=%s", used ? "," : "", key, json_string_value(item) ? json_string_value(item) : "");
+    } else if (json_is_string(v)) {
+        snprintf(out, cap, "%s", json_string_value(v));
+    } else {
+        char *dumped = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+        snprintf(out, cap, "%s", dumped ? dumped : "");
+        free(dumped);
+    }
+}
+
 static bool settings_row(struct table_pane *t, const char *key, json_t *v, struct table_row *out)
 {
+    const struct config_key *k = config_find(key);
     (void)t;
-    char *dumped = json_is_string(v) ? NULL : json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (!k)
+        return false;
     snprintf(out->cell[0], TABLE_CELL, "%s", key);
-    snprintf(out->cell[1], TABLE_CELL, "%s", dumped ? dumped : json_string_value(v));
-    snprintf(out->cell[2], TABLE_CELL, "%s", config_find(key) ? config_find(key)->help : "");
+    setting_text(v, out->cell[1], TABLE_CELL);
+    snprintf(out->cell[2], TABLE_CELL, "%s", k->help);
     out->style = ST_ACCENT;
-    free(dumped);
     return true;
+}
+
+/* The keys in the order of the table of settings, not of the file. */
+static json_t *settings_list(const json_t *printed)
+{
+    static json_t *sorted;
+    json_decref(sorted);
+    sorted = json_object();
+    for (const struct config_key *k = config_keys(); k->name; k++)
+        if (json_object_get(printed, k->name))
+            json_object_set(sorted, k->name, json_object_get(printed, k->name));
+    return sorted;
 }
 
 struct setting_job {
@@ -436,7 +473,7 @@ static bool submit_setting(struct app *a, const char *const *v, char *why, size_
     (void)a;
     (void)why;
     (void)cap;
-    const char *argv[] = {"config", "set", j->name, v[0], NULL};
+    const char *argv[] = {"config", "set", j->name, v[1], NULL};
     table_run(j->t, argv, NULL, "the setting is in force");
     return true;
 }
@@ -453,16 +490,24 @@ static bool settings_action(struct table_pane *t, const char *what)
         table_run(t, argv, NULL, "the default is in force");
         return true;
     }
-    static char hint[300], value[TABLE_CELL];
+    static char hint[600], value[FORM_VALUE_MAX];
+    const struct config_key *k = config_find(r->cell[0]);
     struct setting_job *j = calloc(1, sizeof *j);
     if (!j)
         return true;
     j->t = t;
     snprintf(j->name, sizeof j->name, "%.63s", r->cell[0]);
-    snprintf(hint, sizeof hint, "%s", r->cell[2]);
-    snprintf(value, sizeof value, "%s", r->cell[1][0] == '{' || r->cell[1][0] == '[' ? "" : r->cell[1]);
-    const struct form_spec spec[] = {{.label = "Value", .kind = FORM_TEXT, .initial = value, .hint = hint}};
-    app_push(table_app(t), form_new(j->name, spec, 1, "Save", submit_setting, j, free));
+    setting_text(r->data, value, sizeof value);
+    bool choice = k && (k->type == CONFIG_BOOL || k->type == CONFIG_CHOICE);
+    static const char *const forms[] = {[CONFIG_LIST] = "Several are separated by commas.", [CONFIG_MAP] = "KEY=VALUE; several are separated by commas."};
+    snprintf(hint, sizeof hint, "%s. %s%s%s", r->cell[2], k && k->type >= CONFIG_LIST ? forms[k->type] : "",
+             k && k->type == CONFIG_INT && k->choices ? "A number, " : "", k && k->type == CONFIG_INT && k->choices ? k->choices : "");
+    const struct form_spec spec[] = {
+        {.label = hint, .kind = FORM_NOTE},
+        {.label = "Value", .kind = choice ? FORM_CHOICE : FORM_TEXT, .initial = value,
+         .choices = !choice ? NULL : k->type == CONFIG_BOOL ? "true|false" : k->choices},
+    };
+    app_push(table_app(t), form_new(j->name, spec, 2, "Save", submit_setting, j, free));
     return true;
 }
 
@@ -470,6 +515,6 @@ void app_show_settings(struct app *a)
 {
     static const char *const argv[] = {"config", "ls", "--json", NULL};
     static const struct table_class class = {.context = "settings", .title = "Settings", .empty = "", .heads = {"SETTING", "VALUE", "WHAT IT IS"},
-                                             .widths = {22, 24, -30}, .argv = argv, .row = settings_row, .action = settings_action};
+                                             .widths = {22, 24, -30}, .argv = argv, .list = settings_list, .row = settings_row, .action = settings_action};
     app_push(a, table_pane_new(a, &class));
 }

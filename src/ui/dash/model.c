@@ -83,6 +83,7 @@ static void hang_up(struct box *b)
     b->mem_kib = b->uptime_ms = 0;
     b->cpu_at_ms = 0;
     b->ports[0] = '\0';
+    b->asked_text = false;
     if (b->wants == WANTS_INPUT)
         b->wants = WANTS_NOTHING;
 }
@@ -117,6 +118,7 @@ static void want(struct box *b, struct app *a, enum wants wants, const char *why
 struct text_asked {
     struct model *m;
     char name[RECORD_NAME_MAX + 1];
+    bool rang;
 };
 
 /* The screen of a session that fell quiet: does it end with a prompt of the agent's? */
@@ -125,7 +127,15 @@ static void on_text(bool ok, const json_t *reply, const char *error, void *arg)
     struct text_asked *t = arg;
     struct box *b = model_find(t->m, t->name);
     (void)error;
-    if (ok && b) {
+    if (b && t->rang) {
+        char why[96];
+        const char *text = ok ? json_string_value(json_object_get(reply, "text")) : NULL;
+        if (!text || (!attention_prompt(b->agent, text, why, sizeof why) && !attention_last_line(text, why, sizeof why)))
+            snprintf(why, sizeof why, "%s", "it rang the bell");
+        b->asked_text = false;
+        want(b, t->m->app, WANTS_INPUT, why, t->m->announced);
+        app_boxes_changed(t->m->app);
+    } else if (ok && b) {
         char why[96];
         if (attention_prompt(b->agent, json_string_value(json_object_get(reply, "text")), why, sizeof why)) {
             want(b, t->m->app, WANTS_INPUT, why, true);
@@ -135,12 +145,13 @@ static void on_text(bool ok, const json_t *reply, const char *error, void *arg)
     free(t);
 }
 
-static void ask_text(struct model *m, struct box *b, json_int_t session)
+static void ask_text(struct model *m, struct box *b, json_int_t session, bool rang)
 {
     struct text_asked *t = calloc(1, sizeof *t);
     if (!t)
         return;
     t->m = m;
+    t->rang = rang;
     memcpy(t->name, b->name, sizeof t->name);
     conn_request(b->conn, "text", json_pack("{s:I, s:i}", "session", session, "scrollback", 0), on_text, t);
 }
@@ -150,13 +161,19 @@ static void judge(struct model *m, struct box *b)
     struct attention at;
     attention_judge(b->agent, json_object_get(b->status, "sessions"), &at);
     int64_t last_output = app_now_ms() - at.quiet_ms;
-    if (at.waits) {
+    if (at.rang) {
+        /* What it asks stands on its screen; the bell itself says only that. */
+        if (b->wants != WANTS_INPUT && !b->asked_text && b->conn) {
+            b->asked_text = true;
+            ask_text(m, b, at.session, true);
+        }
+    } else if (at.waits) {
         want(b, m->app, WANTS_INPUT, at.why, m->announced);
     } else if (at.look_at_screen) {
         /* Once for each time that it fell quiet; what was found stands until there is output again. */
         if (last_output > b->quiet_asked + 1500) {
             b->quiet_asked = last_output;
-            ask_text(m, b, at.session);
+            ask_text(m, b, at.session, false);
         }
     } else if (at.ended) {
         want(b, m->app, b->seen ? WANTS_NOTHING : WANTS_LOOK, at.why, m->announced);

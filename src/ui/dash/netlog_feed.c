@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define BATCH_ROWS 2000
@@ -36,8 +35,6 @@ struct source {
     struct decisions *log;
     struct decisions_walk *walk;
     const struct decision_row *row; /* the next one of the walk */
-    dev_t dev;
-    ino_t ino;
     int64_t last;
     int dir_watch, wal_watch;
     bool seen;
@@ -76,19 +73,11 @@ static void source_close(struct source *s)
 static void source_open(struct netlog_feed *f, struct source *s)
 {
     char path[4096];
-    struct stat st;
     snprintf(path, sizeof path, "%.3900s/%s/log.db", f->dir, s->name);
-    if (stat(path, &st) < 0)
-        return;
-    if (s->log && (st.st_dev != s->dev || st.st_ino != s->ino)) {
-        source_close(s);
+    source_close(s);
+    s->log = decisions_read(path, NULL);
+    if (s->log && decisions_last(s->log) < s->last)
         s->last = 0;
-    }
-    if (!s->log) {
-        s->log = decisions_read(path, NULL);
-        s->dev = st.st_dev;
-        s->ino = st.st_ino;
-    }
     /* The file is watched, not its folder: there lies the disk as well, which is written all the time. */
     snprintf(path, sizeof path, "%.3900s/%s/log.db-wal", f->dir, s->name);
     s->wal_watch = inotify_add_watch(f->notify, path, IN_MODIFY | IN_DELETE_SELF);

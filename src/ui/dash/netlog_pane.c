@@ -6,11 +6,13 @@
 #include <time.h>
 
 #include "core/paths.h"
+#include "core/policy.h"
 #include "ui/dash/app.h"
 #include "ui/dash/ask_watch.h"
 #include "ui/dash/model.h"
 #include "ui/dash/netlog_feed.h"
 #include "ui/dash/paint.h"
+#include "ui/dash/task.h"
 
 #define HISTORY_ROWS 500000 /* of each log */
 
@@ -21,9 +23,11 @@ struct log_pane {
     struct netlog *log;
     struct netlog_view *view;
     struct netlog_feed *feed;
-    struct ask_watch *asks;
+    struct ask_watch *questions;
+    struct task *task;
     char error[256];
     bool history_done;
+    bool asks;                 /* the selected one is in ask mode */
     bool all;                  /* every sandbox, not the selected one alone */
     char box[80];              /* the selected one */
     char filter[200];          /* in force */
@@ -32,6 +36,7 @@ struct log_pane {
     char text[200], before[200];
     char search[128];
     size_t top;
+    unsigned ticks;
     int64_t clicked_ms;
     size_t clicked;
 };
@@ -142,6 +147,21 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
     c->rule = rest - c->host - c->request;
 }
 
+/* A host that does not fit loses its begin: what it ends with says whose it is. */
+static int host_cell(WINDOW *w, int y, int x, int width, const char *text)
+{
+    int room = width - 1, columns = paint_width(text);
+    if (columns > room && room > 4) {
+        int dots = paint_text(w, y, x, room, ST_DIM, app_glyph("\xe2\x80\xa6", "~"));
+        while (*text && paint_width(text) > room - dots)
+            text++;
+        paint_text(w, y, x + dots, room - dots, ST_STRONG, text);
+    } else {
+        paint_text(w, y, x, room, ST_STRONG, text);
+    }
+    return x + width;
+}
+
 static int cell(WINDOW *w, int y, int x, int width, enum style s, const char *text)
 {
     if (width > 0)
@@ -176,11 +196,11 @@ static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct co
     if (r->count > 1 || netlog_view_grouped(l->view))
         snprintf(count, sizeof count, "%s%lld", app_glyph("\xc3\x97", "x"), (long long)r->count);
     bytes_text(r, bytes, sizeof bytes);
-    snprintf(verdict, sizeof verdict, "%s %.12s", verdict_glyph(r), c->verdict > 2 ? r->verdict : "");
+    snprintf(verdict, sizeof verdict, "%s%s%.12s", verdict_glyph(r), c->verdict > 2 ? " " : "", c->verdict > 2 ? r->verdict : "");
     x = cell(w, y, x, c->when, ST_DIM, when);
     x = cell(w, y, x, c->box, ST_TEXT, r->box);
     x = cell(w, y, x, c->verdict, verdict_style(r), verdict);
-    x = cell(w, y, x, c->host, ST_STRONG, host);
+    x = host_cell(w, y, x, c->host, host);
     x = cell(w, y, x, c->request, ST_TEXT, r->request);
     x = cell(w, y, x, c->rule, ST_DIM, r->rule);
     x = cell(w, y, x, c->count, ST_TEXT, count);
@@ -252,7 +272,8 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
     char verdict[24] = "", mode[64];
     netlog_view_sync(l->view);
     size_t fresh = netlog_view_fresh(l->view);
-    snprintf(left, left_cap, "Network: %s", l->all || !l->box[0] ? "all sandboxes" : l->box);
+    snprintf(left, left_cap, "Network: %s%s", l->all || !l->box[0] ? "all sandboxes" : l->box,
+             l->asks && !l->all ? " (asks about unknown hosts)" : "");
     if (l->verdict)
         snprintf(verdict, sizeof verdict, "%s only  ", verdicts[l->verdict]);
     if (netlog_view_grouped(l->view))
@@ -417,6 +438,8 @@ static bool type_key(struct log_pane *l, const struct input *in)
     return true;
 }
 
+static void turn_mode(struct log_pane *l);
+
 static bool action(struct pane *p, const char *what)
 {
     struct log_pane *l = self(p);
@@ -453,9 +476,11 @@ static bool action(struct pane *p, const char *what)
     else if (strcmp(name, "filter") == 0)
         begin_typing(l, TYPING_FILTER);
     else if (strcmp(name, "ask") == 0) {
-        if (!l->asks || !ask_watch_show(l->asks))
+        if (!l->questions || !ask_watch_show(l->questions))
             app_say(l->pane.app, SAY_INFO, "no question is open");
-    } else if (strcmp(name, "search") == 0)
+    } else if (strcmp(name, "ask-mode") == 0)
+        turn_mode(l);
+    else if (strcmp(name, "search") == 0)
         begin_typing(l, TYPING_SEARCH);
     else if (strcmp(name, "next") == 0)
         search(l, false);
@@ -499,6 +524,7 @@ static bool key(struct pane *p, const struct input *in)
         {'d', "log.deny"},     {'f', "log.follow"},    {' ', "log.follow"},   {'/', "log.filter"},  {'s', "log.search"},
         {'n', "log.next"},     {'N', "log.previous"},  {'t', "log.jump"},     {'v', "log.verdict"}, {'g', "log.group"},
         {'*', "log.all"},      {K_ENTER, "log.details"}, {K_ESC, "log.clear"}, {'h', "log.host"},   {'A', "log.ask"},
+        {'w', "log.ask-mode"},
     };
     struct log_pane *l = self(p);
     if (l->typing != TYPING_NOTHING)
@@ -535,6 +561,38 @@ static bool mouse(struct pane *p, const struct input *in)
     return true;
 }
 
+static void learn_mode(struct log_pane *l)
+{
+    struct policy *p = l->box[0] ? policy_load(l->box) : NULL;
+    l->asks = p && policy_asks(p);
+    policy_free(p);
+}
+
+static void mode_set(const struct task_end *end, void *arg)
+{
+    struct log_pane *l = arg;
+    l->task = NULL;
+    learn_mode(l);
+    if (end->status != 0)
+        app_say(l->pane.app, SAY_ERROR, "%s", end->error);
+    else
+        app_say(l->pane.app, SAY_GOOD, l->asks ? "%s: unknown hosts are held, and you are asked" : "%s: unknown hosts are decided by the posture", l->box);
+    pane_dirty(&l->pane);
+}
+
+static const struct task_ops mode_ops = {.done = mode_set};
+
+static void turn_mode(struct log_pane *l)
+{
+    struct err e = {0};
+    learn_mode(l);
+    const char *argv[] = {"policy", "ask", l->asks ? "off" : "on", l->box, NULL};
+    if (!l->box[0])
+        app_say(l->pane.app, SAY_WARN, "no sandbox is selected");
+    else if (!l->task && !(l->task = task_run(l->pane.app, argv, NULL, 0, &mode_ops, l, &e)))
+        app_say(l->pane.app, SAY_ERROR, "%s", e.text);
+}
+
 static void box_chosen(struct pane *p, struct box *b)
 {
     struct log_pane *l = self(p);
@@ -542,6 +600,7 @@ static void box_chosen(struct pane *p, struct box *b)
     if (strcmp(l->box, name) == 0)
         return;
     snprintf(l->box, sizeof l->box, "%s", name);
+    learn_mode(l);
     if (!l->all)
         apply(l);
     pane_dirty(p);
@@ -550,14 +609,21 @@ static void box_chosen(struct pane *p, struct box *b)
 static void tick(struct pane *p)
 {
     struct log_pane *l = self(p);
-    if (l->asks)
-        ask_watch_tick(l->asks);
+    bool asked = l->asks;
+    if (++l->ticks % 4 == 0 && p->visible) {
+        learn_mode(l); /* somebody else may have turned it */
+        if (asked != l->asks)
+            pane_dirty(p);
+    }
+    if (l->questions)
+        ask_watch_tick(l->questions);
 }
 
 static void pane_free(struct pane *p)
 {
     struct log_pane *l = self(p);
-    ask_watch_free(l->asks);
+    task_forget(l->task);
+    ask_watch_free(l->questions);
     netlog_feed_free(l->feed);
     netlog_view_free(l->view);
     netlog_free(l->log);
@@ -584,7 +650,7 @@ struct pane *netlog_pane_new(struct app *a)
         pane_free(&l->pane);
         return NULL;
     }
-    l->asks = ask_watch_new(a);
+    l->questions = ask_watch_new(a);
     if (!l->feed)
         snprintf(l->error, sizeof l->error, "%.250s", e.text);
     return &l->pane;

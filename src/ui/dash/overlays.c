@@ -19,9 +19,21 @@ static void section(FILE *f, const struct app *a, const char *context, const cha
         return;
     fprintf(f, "\001%s\n", heading);
     for (unsigned i = 0; (b = keymap_at(a->keys, context, i)); i++) {
+        const struct binding *o;
         char key[24];
-        input_key_name(b->key, b->mods, key, sizeof key);
-        fprintf(f, "\002%s\t%s\n", key, b->note);
+        bool told = false;
+        for (unsigned j = 0; j < i && (o = keymap_at(a->keys, context, j)); j++)
+            told |= strcmp(o->action, b->action) == 0;
+        if (told)
+            continue;
+        /* All keys of the action in one line. */
+        fputc('\002', f);
+        for (unsigned j = i, n = 0; (o = keymap_at(a->keys, context, j)) && n < 3; j++)
+            if (strcmp(o->action, b->action) == 0) {
+                input_key_name(o->key, o->mods, key, sizeof key);
+                fprintf(f, "%s%s", n++ ? " " : "", key);
+            }
+        fprintf(f, "\t%s\n", b->note);
     }
     fputc('\n', f);
 }

@@ -144,6 +144,18 @@ void paint_row(WINDOW *w, int y, int x, int n, enum style s)
         mvwchgat(w, y, x, n, l.attrs, (short)(pair > 32767 ? 0 : pair), &pair);
 }
 
+void paint_under(WINDOW *w, int y, int x, int n, enum style own, enum style background)
+{
+    struct look l = theme_look(own), under = theme_look(background);
+    int fg = -1, bg = -1, none;
+    if (l.pair && under.pair && extended_pair_content(l.pair, &fg, &none) == OK && extended_pair_content(under.pair, &none, &bg) == OK)
+        l.pair = theme_pair(fg, bg);
+    else
+        l.attrs |= under.attrs & A_REVERSE;
+    if (y >= 0 && y < getmaxy(w) && n > 0)
+        mvwchgat(w, y, x, n, l.attrs, (short)(l.pair > 32767 ? 0 : l.pair), &l.pair);
+}
+
 void paint_bar(WINDOW *w, int y, int x, int n, double fraction)
 {
     static const unsigned eighths[] = {0, 0x258f, 0x258e, 0x258d, 0x258c, 0x258b, 0x258a, 0x2589};

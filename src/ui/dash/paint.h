@@ -21,6 +21,8 @@ int paint_centre(WINDOW *w, int y, int cols, enum style s, const char *text);
 int paint_wrap(WINDOW *w, int y, int x, int cols, int max, enum style s, const char *text);
 /* Gives columns x .. x+n of a row a style, leaving the text (a selection). */
 void paint_row(WINDOW *w, int y, int x, int n, enum style s);
+/* The same, but keeps the text's own colour upon the style's background. */
+void paint_under(WINDOW *w, int y, int x, int n, enum style own, enum style background);
 /* A bar of n columns. */
 void paint_bar(WINDOW *w, int y, int x, int n, double fraction);
 /* A frame around the whole window with texts in its upper edge. */

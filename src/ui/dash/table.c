@@ -15,7 +15,7 @@ struct table_pane {
     const struct table_class *class;
     json_t *printed;
     struct table_row *rows;
-    unsigned n, at, first;
+    unsigned n, at, first, most;
     char head[300], filter[64], error[300], good[200]; /* good: what is said once the list shows it */
     bool typing, flag, loading;
     struct task *task;
@@ -91,6 +91,10 @@ static void build(struct table_pane *t)
         t->class->head(t, t->printed, t->head, sizeof t->head);
     if (t->at >= t->n)
         t->at = t->n ? t->n - 1 : 0;
+    if (t->n > t->most) { /* it grows with its list, and does not shrink under a filter */
+        t->most = t->n;
+        app_redraw(t->pane.app, false);
+    }
     pane_dirty(&t->pane);
 }
 
@@ -339,8 +343,10 @@ static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
-    (void)p;
-    *rows = max_rows < 30 ? max_rows : 30;
+    const struct table_pane *t = (struct table_pane *)p;
+    int need = (int)t->most + 5;
+    *rows = need < 12 ? 12 : need;
+    *rows = *rows > max_rows ? max_rows : *rows;
     *cols = max_cols < 116 ? max_cols : 116;
 }
 

@@ -439,7 +439,7 @@ void term_emu_resize(struct term_emu *t, int rows, int cols)
     if (t->saved.line >= (uint64_t)rows || t->saved.col >= cols) {
         t->saved.line = t->saved.line >= (uint64_t)rows ? (uint64_t)rows - 1 : t->saved.line;
         t->saved.col = clamp(t->saved.col, 0, cols - 1);
-        snprintf(text, sizeof text, "\033[%d;%dH\033[s", (int)t->saved.line + 1, t->saved.col + 1);
+        snprintf(text, sizeof text, "\033[%d;%dH\0337", (int)t->saved.line + 1, t->saved.col + 1);
         vterm_input_write(t->vt, text, strlen(text));
     }
     snprintf(text, sizeof text, "\033[%d;%dH", clamp(pos.row, 0, rows - 1) + 1, clamp(pos.col, 0, cols - 1) + 1);

@@ -23,35 +23,48 @@ static void text_free(struct pane *p)
     free(t);
 }
 
+/* Keys stand in columns where there is room for several. */
+static int columns_of(const struct text *t, int rows, int cols)
+{
+    int columns = 1;
+    if (t->key_width)
+        while (columns < 4 && columns * rows < (int)t->n && (columns + 1) * (t->widest + 3) <= cols)
+            columns++;
+    return columns;
+}
+
 static void scroll_to(struct text *t, long first)
 {
-    long last = (long)t->n - t->pane.rows;
+    long last = (long)t->n - (long)t->pane.rows * columns_of(t, t->pane.rows, t->pane.cols);
     if (first > last)
         first = last;
-    t->first = first < 0 ? 0 : (unsigned)first;
-    pane_dirty(&t->pane);
+    first = first < 0 ? 0 : first;
+    if ((unsigned)first != t->first)
+        pane_dirty(&t->pane);
+    t->first = (unsigned)first;
 }
 
 static void draw(struct pane *p, WINDOW *w, bool focus)
 {
     struct text *t = (struct text *)p;
     (void)focus;
-    if (t->first + (unsigned)p->rows > t->n)
-        t->first = t->n > (unsigned)p->rows ? t->n - (unsigned)p->rows : 0;
-    for (int y = 0; y < p->rows && t->first + (unsigned)y < t->n; y++) {
-        const char *line = t->lines[t->first + (unsigned)y];
+    scroll_to(t, t->first);
+    int columns = columns_of(t, p->rows, p->cols), each = columns > 1 ? p->cols / columns : p->cols;
+    for (int i = 0; i < p->rows * columns && t->first + (unsigned)i < t->n; i++) {
+        const char *line = t->lines[t->first + (unsigned)i];
+        int y = i % p->rows, x = 1 + i / p->rows * each, room = each - 2;
         if (line[0] == 1)
-            paint_text(w, y, 1, p->cols - 2, ST_ACCENT, line + 1);
+            paint_text(w, y, x, room, ST_ACCENT, line + 1);
         else if (line[0] == 2) {
             const char *tab = strchr(line, '\t');
-            paint_f(w, y, 1, t->key_width + 1, ST_STRONG, "%*.*s", 0, (int)(tab - line - 1), line + 1);
-            paint_text(w, y, 3 + t->key_width, p->cols - 4 - t->key_width, ST_TEXT, tab + 1);
+            paint_f(w, y, x, t->key_width + 1, ST_STRONG, "%*.*s", 0, (int)(tab - line - 1), line + 1);
+            paint_text(w, y, x + 2 + t->key_width, room - 2 - t->key_width, ST_TEXT, tab + 1);
         } else if (line[0] == 3 || line[0] == 4)
-            paint_text(w, y, 1, p->cols - 2, line[0] == 3 ? ST_WARN : ST_FAILED, line + 1);
+            paint_text(w, y, x, room, line[0] == 3 ? ST_WARN : ST_FAILED, line + 1);
         else
-            paint_text(w, y, 1, p->cols - 2, ST_TEXT, line);
+            paint_text(w, y, x, room, ST_TEXT, line);
     }
-    paint_scroll(w, 0, p->rows, (long)t->first, p->rows, (long)t->n, ST_FRAME_ON);
+    paint_scroll(w, 0, p->rows, (long)t->first, (long)p->rows * columns, (long)t->n, ST_FRAME_ON);
 }
 
 static bool action(struct pane *p, const char *what)
@@ -86,18 +99,18 @@ static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
 {
     struct text *t = (struct text *)p;
     snprintf(left, lc, "%s", t->title);
-    if (t->n > (unsigned)p->rows)
-        snprintf(right, rc, "%u/%u", t->first + (unsigned)p->rows, t->n);
+    unsigned seen = (unsigned)(p->rows * columns_of(t, p->rows, p->cols));
+    if (t->n > seen)
+        snprintf(right, rc, "%u/%u", t->first + seen, t->n);
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     struct text *t = (struct text *)p;
-    (void)max_rows;
-    *rows = (int)t->n < 3 ? 3 : (int)t->n;
-    *cols = t->widest + 4 < 40 ? 40 : t->widest + 4;
-    if (*cols > max_cols)
-        *cols = max_cols;
+    int columns = columns_of(t, max_rows, max_cols);
+    *rows = (int)t->n < 3 ? 3 : columns > 1 ? ((int)t->n + columns - 1) / columns : (int)t->n;
+    *cols = columns > 1 ? columns * (t->widest + 3) : t->widest + 4;
+    *cols = *cols < 40 ? 40 : *cols > max_cols ? max_cols : *cols;
 }
 
 static const struct pane_class text_class = {.name = "overlay", .list = true, .modal = true, .draw = draw, .action = action, .mouse = mouse,
@@ -125,7 +138,7 @@ struct pane *text_new(const char *heading, const char *text, bool at_end)
                 int k = paint_width(key);
                 t->key_width = k > t->key_width ? k : t->key_width;
             }
-            int width = tab ? 14 + paint_width(tab + 1) : paint_width(line);
+            int width = tab ? 13 + paint_width(tab + 1) : paint_width(line);
             t->widest = width > t->widest ? width : t->widest;
             t->lines[t->n++] = line;
         }

@@ -1,0 +1,151 @@
+"""Pictures of the dashboard from real sessions: text, text with colours, and PNG, in build/screens (make screenshots).
+usage: shots.py [--docs] [NAME...]; --docs: the ones that the documentation shows go there, too."""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+from harness import ROOT, SBX, Home, wait_for
+from mock_provider import Provider, make_ca
+from tmuxdrive import Terminal
+
+OUT = ROOT / "build/screens"
+DOCS = {"dashboard", "rule-form", "ask", "new-sandbox", "rules", "light"}
+
+
+class Shots:
+    def __init__(self, docs):
+        self.docs = docs
+        OUT.mkdir(parents=True, exist_ok=True)
+
+    def take(self, t, name):
+        t.settle(0.5, 6)
+        ansi, cols, rows = t.ansi(), int(t.get("pane_width")), int(t.get("pane_height"))
+        (OUT / f"{name}.ansi").write_text(ansi)
+        (OUT / f"{name}.txt").write_text(t.text())
+        subprocess.run([sys.executable, str(HERE / "ansi2png.py"), str(OUT / f"{name}.png"), str(cols), str(rows), *([name] if name == "light" else [])], input=ansi, text=True, check=True)
+        if self.docs and name in DOCS:
+            (ROOT / "docs/screens").mkdir(exist_ok=True)
+            shutil.copy(OUT / f"{name}.png", ROOT / "docs/screens" / f"{name}.png")
+        print(f"{name}: {cols} x {rows}", flush=True)
+
+
+def repository(path, branch, files):
+    path.mkdir(parents=True)
+    git = ["git", "-C", str(path), "-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "init.defaultBranch=" + branch]
+    subprocess.run([*git, "init", "-q"], check=True)
+    for name, text in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "Begin"], check=True)
+
+
+def main():
+    args = [a for a in sys.argv[1:] if a != "--docs"]
+    shots = Shots("--docs" in sys.argv)
+    h = Home(shared_templates=True)
+    home = pathlib.Path(h.env["HOME"])
+    h.env["PS1"] = r"\w $ "
+    try:
+        with Terminal(h.env, cols=120, rows=36, cwd=h.ws) as t:
+            t.wait("Welcome")
+            shots.take(t, "welcome")
+        shop, api, notes = home / "web-shop", home / "billing-api", home / "notes"
+        repository(shop, "feature/checkout", {"README.md": "# Web shop\n", "src/cart.js": "export const total = (items) => items.reduce((s, i) => s + i.price, 0);\n",
+                                              "package.json": '{ "name": "web-shop", "version": "2.4.0" }\n'})
+        repository(api, "main", {"README.md": "# Billing\n", "api.py": "def charge(amount):\n    return amount\n"})
+        notes.mkdir()
+        ca, certificate = make_ca(h.dir / "ca", "api.anthropic.com")
+        h.env["NODE_EXTRA_CA_CERTS"] = str(ca)
+        h.sbx("config", "set", "net.ca", ca)
+        provider = Provider(certificate, shop / "src/checkout.js", "export const checkout = (cart) => ({ ...cart, paid: true });")
+        h.sbx("config", "set", "net.map", f"api.anthropic.com:443=127.0.0.1:{provider.port}")
+        h.sbx("secret", "set", "-g", "anthropic", "--password-stdin", input=b"sk-ant-api03-picture0123456789abcdefghijklmnopqrstuv")
+        h.sbx("run", "claude", "--name", "claude-web-shop", "--detach", shop, timeout=600)
+        h.sbx("run", "shell", "--name", "billing", "--memory", "1024", "--detach", api, timeout=120)
+        h.sbx("create", "--name", "scratch", "--memory", "1024", "shell", notes)
+        h.sbx("policy", "allow", "network", "-g", "*.internal.example.com", "--comment", "company services")
+        h.sbx("policy", "allow", "network", "billing", "GET api.stripe.com/v1/prices", "--comment", "prices only")
+        h.sbx("policy", "deny", "network", "-g", "telemetry.example.com", "--comment", "phones home")
+        h.sbx("policy", "allow", "network", "claude-web-shop", "pastebin.com:443", "--for", "1h", "--comment", "asked for by Ada")
+        with Terminal(h.env, cols=160, rows=46, cwd=shop) as t:
+            t.wait("claude-web-shop")
+            t.wait("2 running")
+            t.click("claude-web-shop")
+            t.keys("Enter")
+            t.wait(r"Claude Code", 90)
+            t.settle(2, 30)
+            t.type("Write the checkout in src/checkout.js")
+            time.sleep(1)
+            t.keys("Enter")
+            wait_for(lambda: (shop / "src/checkout.js").exists(), 60)
+            t.settle(2, 20)
+            for host in ("https://registry.npmjs.org/lodash", "https://ads.example.com/pixel.gif", "https://telemetry.example.com/v2", "https://pypi.org/simple/",
+                         "https://cdn.tracker.example.net/a.js", "http://10.0.0.7/admin", "https://github.com/"):
+                h.run("exec", "claude-web-shop", "curl", "-sS", "-o", "/dev/null", "--max-time", "4", host)
+            for host in ("https://evil.example.org/upload", "https://api.stripe.com/v1/charges"):
+                h.run("exec", "billing", "curl", "-sS", "-o", "/dev/null", "--max-time", "4", host)
+            h.sbx("exec", "-d", "-t", "billing", "bash", "-c", r"printf 'Apply migration 0042_invoices to staging? [y/N] \a'; read x")
+            t.wait("needs you", 20)
+            shots.take(t, "dashboard")
+            t.keys("C-]", "d")
+            t.wait("Enter attach")
+            for name, keys, sign in (("help", ["?"], "Everywhere"), ("rules", ["R"], "company"), ("secrets", ["S"], "anthropic"), ("settings", ["O"], "ui.theme"),
+                                     ("new-sandbox", ["c"], "New sandbox"), ("remove", ["r"], "Remove")):
+                t.keys(*keys)
+                t.wait(sign)
+                shots.take(t, name)
+                t.keys("Escape")
+                t.settle(0.2)
+            t.keys("Tab")
+            t.settle(0.3)
+            t.keys("Home")
+            shots.take(t, "log")
+            t.keys("Up")
+            t.keys("d")
+            t.settle(0.5)
+            shots.take(t, "rule-form")
+            t.keys("Escape")
+            t.keys("g")
+            t.settle(0.5)
+            shots.take(t, "log-grouped")
+            t.keys("g", "z")
+            shots.take(t, "log-zoomed")
+            t.keys("z", "Tab")
+            t.wait("Enter attach")
+            h.sbx("policy", "ask", "on", "billing")
+            time.sleep(1)
+            p = subprocess.Popen([SBX, "exec", "billing", "curl", "-sS", "--max-time", "30", "https://models.example.ai/v1"], env=h.env, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                t.wait("wants to reach", 15)
+                shots.take(t, "ask")
+                time.sleep(1)
+                t.keys("d")
+            except AssertionError as e:
+                print(e)
+            p.wait()
+            t.wait("wants to reach", gone=True)
+            for name in ("light", "monochrome", "contrast"):
+                while f"theme: {name}" not in t.text():
+                    t.keys("T")
+                    t.wait("theme: ")
+                    time.sleep(0.3)
+                shots.take(t, name)
+            while "theme: dark" not in t.text():
+                t.keys("T")
+                time.sleep(0.3)
+            for cols, rows in ((80, 24), (100, 30), (200, 60), (70, 20), (50, 12)):
+                t.resize(cols, rows)
+                t.settle(0.6, 5)
+                shots.take(t, f"size-{cols}x{rows}")
+    finally:
+        h.close()
+
+
+main()
