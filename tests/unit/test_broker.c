@@ -981,16 +981,6 @@ static char *until(const char *text)
     return all;
 }
 
-/* It reads what the supervisor says and what net asks from two sockets: the first must have been read. */
-static void askers(int count)
-{
-    char text[64];
-    snprintf(text, sizeof text, "{\"op\":\"askers\",\"count\":%d}", count);
-    to_broker(text);
-    to_broker("{\"op\":\"stats\",\"id\":99}");
-    until("\"open\"");
-}
-
 /* The number of the question that a note with this text is about. */
 static long question(const char *text)
 {
