@@ -112,7 +112,7 @@ class Empty(unittest.TestCase):
         t.wait("Welcome")
         t.keys("Escape", "?")
         text = t.wait("Everywhere")
-        self.assertRegex(text, r"F6\s+make one now")
+        self.assertRegex(text, r"c F6\s+create")
         t.keys("Escape", "q")
         t.wait("no sandboxes yet")
         time.sleep(0.3)

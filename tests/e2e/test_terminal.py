@@ -1,8 +1,5 @@
 """The dashboard's terminal pane, driven in tmux, with one machine for all tests."""
-import base64
-import json
 import os
-import pathlib
 import re
 import shlex
 import signal
@@ -19,7 +16,7 @@ class Screen:
     def __init__(self, home, name, rows=40, cols=140):
         self.home, self.socket = home, str(home.dir / f"tmux-{name}")
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(cols), "-y", str(rows), "-s", "t", "cat")
-        self.tmux("set", "-g", "set-clipboard", "external")
+        self.tmux("set", "-g", "set-clipboard", "on")
         self.tmux("set", "-g", "remain-on-exit", "on")
         self.tmux("set", "-sg", "escape-time", "0")
         self.pid = None
@@ -40,6 +37,11 @@ class Screen:
 
     def type(self, text):
         self.tmux("send-keys", "-t", "t", "-l", text)
+
+    def raw(self, text):
+        """Bytes as a terminal sends them, in one piece."""
+        self.tmux("set-buffer", "-b", "raw", text)
+        self.tmux("paste-buffer", "-d", "-r", "-b", "raw", "-t", "t")
 
     def text(self, escapes=False):
         return self.tmux("capture-pane", "-p", "-t", "t", *(["-e"] if escapes else []))
@@ -79,23 +81,43 @@ class Terminal(unittest.TestCase):
     def setUp(self):
         self.s = self.screen
         self.s.resize(40, 140)
+        self.home.run("exec", "box", "true")
         self.s.dashboard()
         self.s.sees(r"\[1 ")
         self.s.keys("Enter")
-        self.s.sees(r"C-\]|Ctrl-\]")
+        self.s.sees(r"Ctrl-\] then")
+        self.interrupt()
+        self.run_line("clear; echo re'ady'")
+        self.s.sees(r"│ready")
+
+    def interrupt(self):
+        """^C flushes what was typed after it, too: wait for the prompt."""
         self.s.keys("C-c")
-        self.run_line("clear")
+        time.sleep(0.4)
 
     def run_line(self, line):
         self.s.type(line)
         self.s.keys("Enter")
 
+    def pane(self, screen=None):
+        """The rows of the terminal pane, without its frame."""
+        rows = (screen or self.s).text().splitlines()
+        at = [i for i, r in enumerate(rows) if "╮╭─ box" in r or r.startswith("╭─ box")]
+        out = []
+        for r in rows[at[0] + 1:] if at else []:
+            if "╰" in r[1:]:
+                break
+            out.append(r.split("│")[-2].rstrip())
+        return out
+
     def test_typing_reaches_the_session_and_its_output_the_screen(self):
         self.run_line("echo one$((1+1))three")
         self.s.sees("one2three")
         self.run_line("stty size")
-        size = self.s.sees(r"(?m)^.*│\s*(\d+) (\d+)\s*│")
-        self.assertGreater(int(size[2]), 60)
+        self.s.sees(r"│(\d+) (\d+) ")
+        rows, cols = map(int, re.search(r"│(\d+) (\d+) +│", self.s.text()).groups())
+        self.assertEqual(rows, len(self.pane()))
+        self.assertGreater(cols, 60)
 
     def test_the_prefix_leaves_and_twice_is_sent(self):
         self.run_line("cat -v")
@@ -103,10 +125,187 @@ class Terminal(unittest.TestCase):
         self.s.sees(r"\^\]")
         self.s.keys("C-c")
         self.s.keys(PREFIX, "d")
-        self.s.sees("create")
+        self.s.sees("c create")
         self.s.keys("Enter")
+        self.s.sees(r"Ctrl-\] then")
         self.run_line("echo back$((40+2))")
         self.s.sees("back42")
+
+    def test_a_killed_dashboard_leaves_the_session_and_a_new_one_shows_it_as_it_stands(self):
+        self.run_line(r"printf '\033[2J\033[5;10H\033[1;35mhere\033[0m\033[7;3Hthere\033[10;1H'; read x")
+        self.s.sees("there")
+        time.sleep(0.3)
+        before, looks = self.pane(), self.s.text(True).count("\033[1m")
+        os.kill(self.s.pid, signal.SIGKILL)
+        self.s.sees("Pane is dead")
+        self.s.dashboard()
+        self.s.sees("there")
+        self.s.keys("Enter")
+        self.s.sees(r"Ctrl-\] then")
+        self.assertEqual(self.pane(), before)
+        self.assertEqual(self.s.text(True).count("\033[1m"), looks)
+        self.s.keys("Enter")
+        self.run_line("echo alive$((1+1))")
+        self.s.sees("alive2")
+
+    def test_scrollback_comes_back_with_the_session(self):
+        self.run_line("seq 1000 3000")
+        self.s.sees(r"│3000")
+        self.s.dashboard()
+        self.s.sees(r"│3000")
+        self.s.keys("Enter", PREFIX, "/")
+        self.s.sees("Search:")
+        self.s.type("1234")
+        self.s.keys("Enter")
+        self.s.sees(r"│1234")
+        self.s.sees(r"COPY")
+        self.s.keys("q")
+        self.s.gone(r"│1234 ")
+
+    def test_a_search_and_a_copy_reach_the_users_clipboard(self):
+        self.run_line("echo needle-$((6*7)); seq 1 200")
+        self.s.sees(r"│200")
+        self.s.keys(PREFIX, "/")
+        self.s.type("needle-4")
+        self.s.keys("Enter")
+        self.s.sees(r"│needle-42")
+        self.s.keys("V", "y")
+        self.s.sees("copied 9 bytes")
+        self.assertEqual(self.s.tmux("show-buffer").strip(), "needle-42")
+
+    def test_the_wheel_scrolls_and_never_becomes_keys(self):
+        self.run_line("seq 1 300; cat -v")
+        self.s.sees(r"│300")
+        x = self.s.text().splitlines()[1].index("╮╭") + 10
+        self.s.raw(f"\033[<64;{x};10M" * 4)
+        self.s.sees("PAUSED")
+        self.assertNotIn("300", self.pane())
+        self.s.raw(f"\033[<65;{x};10M" * 4)
+        self.s.sees(r"│300")
+        self.s.gone("PAUSED")
+        self.assertFalse([r for r in self.pane() if "^[" in r])
+        self.s.keys("C-c")
+
+    def test_the_mouse_selects_within_the_pane(self):
+        self.run_line("clear; echo first; echo second")
+        self.s.sees(r"│second")
+        lines = self.s.text().splitlines()
+        y = next(i for i, r in enumerate(lines) if "│first" in r)
+        x = lines[y].index("│first") + 2
+        # Dragged far beyond the pane's edge: what lies there is not in it.
+        self.s.raw(f"\033[<0;{x};{y + 1}M\033[<32;{x + 3};{y + 1}M\033[<32;139;{y + 2}M\033[<0;139;{y + 2}m")
+        self.s.sees("copied")
+        self.assertEqual(self.s.tmux("show-buffer").splitlines()[:2], ["first", "second"])
+
+    def test_the_mouse_is_the_programs_when_it_asks(self):
+        self.run_line(r"printf '\033[?1000h\033[?1006h'; cat -v")
+        time.sleep(0.5)
+        x = self.s.text().splitlines()[1].index("╮╭") + 10
+        self.s.raw(f"\033[<0;{x};8M\033[<0;{x};8m")
+        self.s.keys("Enter")
+        self.s.sees(r"\^\[\[<0;\d+;\d+M")
+        self.interrupt()
+        self.run_line(r"printf '\033[?1000l\033[?1006l'")
+
+    def test_a_paste_is_bracketed_only_where_the_program_asked(self):
+        self.run_line(r"printf '\033[?2004l'; cat -v")
+        time.sleep(0.3)
+        self.s.raw("\033[200~pasted\033[201~")
+        self.s.keys("Enter")
+        self.s.sees("pasted")
+        self.assertFalse([r for r in self.pane() if "200~" in r and r.startswith("^[")])
+        self.interrupt()
+        self.run_line(r"printf '\033[?2004h'; cat -v")
+        time.sleep(0.3)
+        self.s.raw("\033[200~pasted\033[201~")
+        self.s.keys("Enter")
+        self.s.sees(r"\^\[\[200~pasted\^\[\[201~")
+        self.s.keys("C-c")
+
+    def test_tabs_and_a_split(self):
+        self.s.keys(PREFIX, "c")
+        self.s.sees(r"1 \w+  \[\d+ bash\]")
+        self.run_line("echo second$((1+1))")
+        self.s.sees("second2")
+        self.s.keys(PREFIX, "s")
+        self.s.sees(r"\(\d+ |\d+ bash\)")
+        self.s.keys(PREFIX, "o", PREFIX, "s")
+        time.sleep(0.3)
+        self.run_line("exit")
+        self.s.sees(r"\[1 ")
+
+    def test_a_resize_while_output_floods_leaves_no_wrong_cell(self):
+        self.run_line("while :; do echo 'abcdefghijklmnopqrstuvwxyz 0123456789'; done")
+        self.s.sees("abcdefghij")
+        for rows, cols in ((30, 110), (45, 170), (24, 90), (40, 140)):
+            self.s.resize(rows, cols)
+            time.sleep(0.25)
+        self.interrupt()
+        self.run_line(r"clear; for i in 1 2 3 4 5; do echo row$i; done; stty size")
+        self.s.sees(r"│row5")
+        time.sleep(0.5)
+        pane = self.pane()
+        i = pane.index("row1")
+        self.assertEqual(pane[i:i + 5], [f"row{n}" for n in range(1, 6)])
+        self.assertEqual(int(pane[i + 5].split()[0]), len(pane))
+        self.assertEqual([r for r in pane[i + 7:] if r], [])
+
+    def test_two_dashboards_show_one_session(self):
+        other = Screen(self.home, "two", 32, 100)
+        self.addCleanup(other.close)
+        other.dashboard()
+        other.sees(r"│ready")
+        self.run_line("echo both$((2+2))")
+        other.sees("both4")
+        other.keys("Enter")
+        other.sees(r"Ctrl-\] then")
+        other.type("echo other$((3+3))")
+        other.keys("Enter")
+        self.s.sees("other6")
+        other.sees("other6")
+        # The size is that of who typed last; the other one shows it as it is.
+        other.type("clear; stty size")
+        other.keys("Enter")
+        other.sees(r"│\d+ \d+ ")
+        size = next(r for r in self.pane(other) if re.match(r"\d+ \d+$", r)).split()
+        self.assertEqual(int(size[0]), len(self.pane(other)))
+        self.run_line("clear; stty size")
+        wait_for(lambda: any(re.match(rf"{len(self.pane())} \d+$", r) for r in self.pane()), 5)
+        self.assertTrue(any(re.match(rf"{len(self.pane())} \d+$", r) for r in self.pane()), self.s.text())
+
+    def test_a_flood_delays_no_key(self):
+        self.run_line("yes floooood")
+        self.s.sees("floooood")
+        self.s.keys(PREFIX, "d")
+        self.s.sees("c create", 5)
+        self.s.keys("?")
+        self.s.sees("(?i)help", 5)
+        self.s.keys("Escape")
+        self.s.gone("(?i)next theme", 5)
+        self.s.keys("Enter")
+        self.s.sees(r"Ctrl-\] then", 5)
+        self.interrupt()
+        self.run_line("echo done$((1+1))")
+        self.s.sees("done2")
+
+    def test_hostile_output_reaches_nothing(self):
+        """Questions to the user's terminal, its title, its clipboard: nothing of a session's comes through."""
+        self.s.tmux("set-buffer", "untouched")
+        title = self.s.tmux("display", "-p", "#{pane_title}")
+        self.run_line(r"printf '\033]52;c;%s\a\033]0;owned\a\033[21t\033P$qm\033\\\033]11;?\a\033[c' $(echo evil | base64); cat -v")
+        time.sleep(1)
+        self.assertEqual(self.s.tmux("show-buffer").strip(), "untouched")
+        self.assertEqual(self.s.tmux("display", "-p", "#{pane_title}"), title)
+        self.s.keys("Enter")
+        self.assertFalse([r for r in self.pane() if "tmux" in r.lower()], self.s.text())
+        self.s.keys("C-c")
+
+    def test_what_libvterm_has_no_attribute_for_is_seen(self):
+        self.run_line(r"printf '\033[2mdimmed\033[0m \033[8mhidden\033[0m \033[1mbold\033[0m\n'")
+        self.s.sees(r"│dimmed")
+        line = next(r for r in self.s.text(True).splitlines() if "dimmed" in r and "bold" in r and "printf" not in r)
+        self.assertRegex(line, r"\033\[2m(\033\[[0-9;]*m)*dimmed|\033\[[0-9;]*;2mdimmed|2;[0-9;]*mdimmed")
+        self.assertRegex(line, r"\033\[8m(\033\[[0-9;]*m)*hidden|\033\[[0-9;]*8mhidden")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ struct input_decoder {
     char held[HELD_MAX];
     size_t len;
     bool paste, paste_begun;
+    bool discard; /* the rest of a string that is longer than anything of ours: to its end, or a pause */
 };
 
 struct input_decoder *input_new(input_fn *fn, void *arg)
@@ -295,6 +296,17 @@ static size_t step(struct input_decoder *d, const char *buf, size_t len, bool fl
         }
         return n + (end ? 6 : 0);
     }
+    if (d->discard) {
+        for (size_t i = 0; i < len; i++) {
+            if (u[i] == 0x07 || (u[i] == 0x1b && i + 1 < len && u[i + 1] == '\\')) {
+                d->discard = false;
+                return i + (u[i] == 0x07 ? 1 : 2);
+            }
+            if (u[i] == 0x1b && i + 1 == len)
+                return i; /* perhaps its end */
+        }
+        return len;
+    }
     if (u[0] == 0x1b) {
         size_t n = sequence(u, len);
         if (n == 0 && !flush)
@@ -347,8 +359,10 @@ static void run(struct input_decoder *d, bool flush)
     }
     memmove(d->held, d->held + at, d->len - at);
     d->len -= at;
-    if (d->len == sizeof d->held)
+    if (d->len == sizeof d->held) {
+        d->discard = d->held[0] == 0x1b;
         d->len = 0;
+    }
 }
 
 void input_feed(struct input_decoder *d, const void *buf, size_t len)
@@ -368,13 +382,15 @@ void input_feed(struct input_decoder *d, const void *buf, size_t len)
 
 bool input_pending(const struct input_decoder *d)
 {
-    return d->len > 0 && !d->paste;
+    return (d->len > 0 || d->discard) && !d->paste;
 }
 
 void input_flush(struct input_decoder *d)
 {
-    if (!d->paste)
-        run(d, true);
+    if (d->paste)
+        return;
+    d->discard = false;
+    run(d, true);
 }
 
 /* ---- names ---- */

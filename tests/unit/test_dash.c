@@ -1,0 +1,261 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ui/dash/attention.h"
+#include "ui/dash/input.h"
+#include "ui/dash/keymap.h"
+#include "ui/dash/theme.h"
+
+/* ---- input ---- */
+
+static char seen[8192];
+
+static void note(const struct input *in, void *arg)
+{
+    char name[32];
+    size_t n = strlen(seen);
+    (void)arg;
+    switch (in->type) {
+    case INPUT_KEY:
+        input_key_name(in->key, in->mods, name, sizeof name);
+        snprintf(seen + n, sizeof seen - n, "%s ", in->key == K_UNKNOWN ? "unknown" : name);
+        break;
+    case INPUT_MOUSE:
+        snprintf(seen + n, sizeof seen - n, "mouse:%d,%d,%d,%d ", (int)in->mouse, in->button, in->x, in->y);
+        break;
+    case INPUT_PASTE:
+        snprintf(seen + n, sizeof seen - n, "paste%s%s:%.*s ", in->paste_begin ? "(" : "", in->paste_end ? ")" : "", (int)in->raw_len, in->raw);
+        break;
+    case INPUT_FOCUS:
+        snprintf(seen + n, sizeof seen - n, "focus:%d ", (int)in->focus_in);
+        break;
+    case INPUT_REPLY:
+        snprintf(seen + n, sizeof seen - n, "reply ");
+        break;
+    }
+}
+
+/* What comes of bytes, however they are cut into reads. */
+static const char *events(const char *bytes)
+{
+    static char whole[8192];
+    size_t len = strlen(bytes);
+    for (int cut = 0; cut < 2; cut++) {
+        struct input_decoder *d = input_new(note, NULL);
+        seen[0] = '\0';
+        for (size_t i = 0; i < len; i += cut ? 1 : len)
+            input_feed(d, bytes + i, cut ? 1 : len);
+        input_flush(d);
+        input_free(d);
+        if (cut == 0)
+            memcpy(whole, seen, sizeof whole);
+    }
+    /* A paste may come in pieces; everything else is the same. */
+    if (!strstr(bytes, "\033[200~"))
+        assert_string_equal(whole, seen);
+    return whole;
+}
+
+static void test_keys(void **state)
+{
+    (void)state;
+    assert_string_equal(events("a"), "a ");
+    assert_string_equal(events("\r\t\177"), "Enter Tab Bksp ");
+    assert_string_equal(events("\023\003"), "Ctrl-S Ctrl-C ");
+    assert_string_equal(events("\035"), "Ctrl-] ");
+    assert_string_equal(events("\303\244\360\237\230\200"), "\303\244 \360\237\230\200 ");
+    assert_string_equal(events("\033[A\033OB\033[1;5C"), "\xe2\x86\x91 \xe2\x86\x93 Ctrl-\xe2\x86\x92 ");
+    assert_string_equal(events("\033[Z\033[3~\033[15~\033OP"), "Shift-Tab Del F5 F1 ");
+    assert_string_equal(events("\033x"), "Alt-x ");
+    assert_string_equal(events("\033"), "Esc ");
+    assert_string_equal(events("\033\033"), "Esc Esc ");
+    assert_string_equal(events("\033[27;2;13~"), "Shift-Enter ");
+    assert_string_equal(events("\033[13;2u"), "Shift-Enter ");
+    assert_string_equal(events("\033[99~"), "unknown ");
+}
+
+static void test_mouse_beyond_column_223(void **state)
+{
+    (void)state;
+    assert_string_equal(events("\033[<0;300;120M"), "mouse:0,1,299,119 ");
+    assert_string_equal(events("\033[<0;1;1m"), "mouse:1,1,0,0 ");
+    assert_string_equal(events("\033[<64;5;6M\033[<65;5;6M"), "mouse:4,-1,4,5 mouse:4,1,4,5 ");
+    assert_string_equal(events("\033[<0;0;0M"), "");
+}
+
+/* The terminal's own answers are no keys: they must never reach an agent as typed text. */
+static void test_replies_are_not_keys(void **state)
+{
+    (void)state;
+    assert_string_equal(events("\033[?62;4c\033[>41;354;0c\033[12;40R\033[?2026;2$y"), "reply reply reply reply ");
+    assert_string_equal(events("\033]11;rgb:1e1e/2e2e/3e3e\033\\\033P>|iTerm2 3.6\033\\"), "reply reply ");
+    assert_string_equal(events("\033[I\033[O"), "focus:1 focus:0 ");
+}
+
+static void test_pastes(void **state)
+{
+    (void)state;
+    assert_string_equal(events("\033[200~two\nlines\033[201~x"), "paste():two\nlines x ");
+    /* What a paste holds is text, a key never. */
+    assert_string_equal(events("\033[200~\033[A\003q\033[201~"), "paste():\033[A\003q ");
+    struct input_decoder *d = input_new(note, NULL);
+    seen[0] = '\0';
+    input_feed(d, "\033[200~a", 7);
+    input_flush(d); /* no timer ends a paste */
+    input_feed(d, "b\033[20", 5);
+    input_feed(d, "1~", 2);
+    assert_string_equal(seen, "paste(:a paste:b paste): ");
+    input_free(d);
+}
+
+static void test_nonsense_is_bounded(void **state)
+{
+    (void)state;
+    struct input_decoder *d = input_new(note, NULL);
+    seen[0] = '\0';
+    input_feed(d, "\033]", 2);
+    for (int i = 0; i < 100000; i++)
+        input_feed(d, "x", 1);
+    input_feed(d, "\033", 1);
+    input_feed(d, "\\", 1);
+    assert_string_equal(seen, ""); /* an answer that is too long is dropped whole, not typed */
+    for (int i = 0; i < 5000; i++)
+        input_feed(d, i ? "x" : "\033P", i ? 1 : 2);
+    assert_true(input_pending(d));
+    input_flush(d); /* a pause ends one that has no end */
+    input_feed(d, "k", 1);
+    assert_string_equal(seen, "k ");
+    input_feed(d, "\033[999999999999999999;99999999999999999999M\377\300z", 48);
+    input_flush(d);
+    assert_non_null(strstr(seen, "z "));
+    input_free(d);
+}
+
+/* ---- keys as data ---- */
+
+static void test_keymap(void **state)
+{
+    struct keymap *k = keymap_new();
+    struct err e = {0};
+    (void)state;
+    assert_int_equal(keymap_parse(k, "# words\n[list]\nj list.down down\n\\# list.hash number\n[sandboxes]\nr sandbox.remove !remove\nctrl-S form.submit save\n", "ours", &e), 0);
+    assert_string_equal(keymap_action(k, "list", 'j', 0), "list.down");
+    assert_string_equal(keymap_action(k, "list", '#', 0), "list.hash");
+    assert_null(keymap_action(k, "sandboxes", 'j', 0));
+    assert_string_equal(keymap_action(k, "sandboxes", 's', MOD_CTRL), "form.submit");
+    assert_true(keymap_at(k, "sandboxes", 0)->hint);
+    /* The user's file: another key with the note that the action has, a key taken away, a key replaced. */
+    assert_int_equal(keymap_parse(k, "[sandboxes]\ndel sandbox.remove\nr none\n[list]\nj list.up back\n", "theirs", &e), 0);
+    assert_null(keymap_action(k, "sandboxes", 'r', 0));
+    assert_string_equal(keymap_action(k, "sandboxes", K_DELETE, 0), "sandbox.remove");
+    assert_string_equal(keymap_action(k, "list", 'j', 0), "list.up");
+    keymap_free(k);
+    k = keymap_new();
+    assert_int_equal(keymap_parse(k, "[list]\nno-such-key list.down\nj list.down\n", "bad", &e), -1);
+    assert_non_null(strstr(e.text, "bad, line 2"));
+    assert_string_equal(keymap_action(k, "list", 'j', 0), "list.down");
+    keymap_free(k);
+}
+
+static void test_names_of_keys_come_back(void **state)
+{
+    static const char *const names[] = {"c", "C", "?", "ctrl-s", "alt-enter", "shift-tab", "pgup", "f12", "space", "esc", "\303\244"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        uint32_t key, again;
+        unsigned mods, more;
+        char shown[24];
+        assert_true(input_parse_key(names[i], &key, &mods));
+        input_key_name(key, mods, shown, sizeof shown);
+        assert_true(input_parse_key(shown, &again, &more));
+        assert_int_equal(key, again);
+        assert_int_equal(mods, more);
+    }
+    uint32_t key;
+    unsigned mods;
+    assert_false(input_parse_key("f13", &key, &mods));
+    assert_false(input_parse_key("ctrl-", &key, &mods) && key > 127);
+    assert_false(input_parse_key("two", &key, &mods));
+    assert_false(input_parse_key("", &key, &mods));
+}
+
+/* ---- colours ---- */
+
+static void test_colours(void **state)
+{
+    (void)state;
+    assert_int_equal(theme_to_256(0x000000), 16);
+    assert_int_equal(theme_to_256(0xffffff), 231);
+    assert_int_equal(theme_to_256(0xff0000), 196);
+    assert_int_equal(theme_to_256(0x808080), 244);
+    assert_int_equal(theme_to_16(0xff0000), 9);
+    assert_int_equal(theme_to_16(0x000000), 0);
+}
+
+/* ---- who waits ---- */
+
+static struct attention judge(const char *agent, const char *sessions)
+{
+    struct attention at;
+    json_t *o = json_loads(sessions, 0, NULL);
+    assert_non_null(o);
+    attention_judge(agent, o, &at);
+    json_decref(o);
+    return at;
+}
+
+static void test_attention(void **state)
+{
+    (void)state;
+    struct attention at = judge("shell", "[{\"session\": 3, \"tty\": true, \"agent\": true, \"bell\": true, \"title\": \"\", \"quiet_ms\": 10}]");
+    assert_true(at.waits && at.rang);
+    assert_int_equal(at.session, 3);
+    at = judge("shell", "[{\"session\": 3, \"tty\": true, \"agent\": true, \"bell\": false, \"title\": \"vim\", \"quiet_ms\": 10}]");
+    assert_false(at.waits || at.ended);
+    at = judge("shell", "[{\"session\": 3, \"tty\": true, \"agent\": true, \"status\": 7}]");
+    assert_true(at.ended);
+    assert_non_null(strstr(at.why, "status 7"));
+    at = judge("shell", "[{\"session\": 3, \"tty\": false, \"agent\": false, \"bell\": true}]");
+    assert_false(at.waits);
+    /* Nonsense of a supervisor's that was taken over. */
+    at = judge("shell", "[{\"session\": \"x\", \"tty\": 1, \"title\": 4}, 5, null, [], {\"tty\": true, \"bell\": true, \"title\": {}}]");
+    assert_true(at.waits);
+    at = judge("../../etc/passwd", "[{\"tty\": true, \"title\": \"x\"}]");
+    assert_false(at.waits);
+}
+
+static void test_what_a_screen_asks(void **state)
+{
+    char why[40];
+    (void)state;
+    assert_true(attention_last_line("$ make\nDeploy now? [y/N] \n\n   \n", why, sizeof why));
+    assert_string_equal(why, "Deploy now? [y/N]");
+    assert_false(attention_last_line(" \n\n", why, sizeof why));
+    assert_false(attention_last_line("", why, sizeof why));
+    assert_true(attention_last_line("\033]0;evil\007\033[31mred", why, sizeof why));
+    assert_null(strchr(why, '\033'));
+    assert_null(strchr(why, '\007'));
+    char big[5000];
+    memset(big, 'x', sizeof big);
+    big[sizeof big - 1] = '\0';
+    assert_true(attention_last_line(big, why, sizeof why));
+    assert_true(strlen(why) < sizeof why);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_keys), cmocka_unit_test(test_mouse_beyond_column_223), cmocka_unit_test(test_replies_are_not_keys),
+        cmocka_unit_test(test_pastes), cmocka_unit_test(test_nonsense_is_bounded), cmocka_unit_test(test_keymap),
+        cmocka_unit_test(test_names_of_keys_come_back), cmocka_unit_test(test_colours), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_what_a_screen_asks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
