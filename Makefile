@@ -117,7 +117,7 @@ run:
 	@scripts/setup
 	@$(MAKE) --no-print-directory all
 	@$(BUILD)/sbx image build --if-missing
-	@$(BUILD)/sbx run shell .
+	@if [ -t 0 ] && [ -t 1 ]; then $(BUILD)/sbx run --detach shell . && $(BUILD)/sbx; else $(BUILD)/sbx run shell .; fi
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/sbx $(DESTDIR)$(PREFIX)/share/sbx \
