@@ -483,6 +483,18 @@ struct secretstore *secretstore_open(secretstore_ask_fn *ask, void *arg, struct 
     return NULL;
 }
 
+struct secretstore *secretstore_decode(const void *plain, size_t n, struct err *e)
+{
+    struct secretstore *s = calloc(1, sizeof *s);
+    if (s)
+        s->lock_fd = -1;
+    if (s && decode(s, plain, n))
+        return s;
+    err_set(e, STATUS_FAILED, "the secret store is damaged");
+    secretstore_free(s);
+    return NULL;
+}
+
 struct secretstore *secretstore_begin(secretstore_ask_fn *ask, void *arg, struct err *e)
 {
     char *path = store_path("store.json", e);

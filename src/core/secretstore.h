@@ -36,6 +36,8 @@ typedef bool secretstore_ask_fn(char *out, size_t cap, void *arg);
  * missing key, a damaged file and one of a newer sbx each have their own sentence. */
 struct secretstore *secretstore_open(secretstore_ask_fn *ask, void *arg, struct err *e);
 void secretstore_free(struct secretstore *s);
+/* What the file holds once it is decrypted, as a store that cannot be saved: for tests. */
+struct secretstore *secretstore_decode(const void *plain, size_t n, struct err *e);
 
 size_t secretstore_count(const struct secretstore *s);
 const struct secret *secretstore_at(const struct secretstore *s, size_t i);

@@ -115,6 +115,25 @@ int secret_run(const char *command, char *out, size_t cap, struct err *e)
     return rc;
 }
 
+/* One that no other secret's value or sentinel holds, nor is held in (threat 71). */
+static char *unique_sentinel(const struct secretstore *s, const char *value, const char *prefix)
+{
+    char *made = NULL;
+    for (int tries = 0; tries < 100; tries++) {
+        bool clash = false;
+        free(made);
+        if (!(made = sentinel_make(value, prefix)))
+            return NULL;
+        for (size_t i = 0; i < secretstore_count(s); i++) {
+            const struct secret *r = secretstore_at(s, i);
+            clash |= strstr(r->sentinel, made) || strstr(made, r->sentinel) || strstr(r->value, made) || strstr(made, r->value);
+        }
+        if (!clash)
+            break;
+    }
+    return made;
+}
+
 int secret_store(const struct secret_value *v, struct err *e)
 {
     if (service_check_value(v->value, e) < 0)
@@ -138,7 +157,7 @@ int secret_store(const struct secret_value *v, struct err *e)
         const char *form_name = v->form && v->form[0] ? v->form : service_first_form(service);
         /* Agents that run hold the old sentinel: it stays good. */
         bool keep = old && strcmp(old->form, form_name) == 0 && strcmp(old->sentinel, v->value) != 0;
-        char *made = keep ? NULL : sentinel_make(v->value, prefix);
+        char *made = keep ? NULL : unique_sentinel(s, v->value, prefix);
         struct secret fresh = {.service = v->service, .scope = v->scope, .form = form_name, .value = v->value,
                                .sentinel = keep ? old->sentinel : made, .refresh = v->refresh, .command = v->command,
                                .created = old ? old->created : time(NULL), .updated = time(NULL), .expires = v->expires,

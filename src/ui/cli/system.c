@@ -14,6 +14,7 @@
 #include "ui/cli/backend.h"
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
+#include "ui/cli/secret.h"
 
 static void image_progress(double fraction, const char *text, void *arg)
 {
@@ -321,6 +322,11 @@ int cmd_login(const struct args *a, struct err *e)
     if (policy_set_posture(NULL, p, e) < 0)
         return -1;
     printf("posture: %s (sbx policy set-default changes it)\n\n", posture_name(p));
+    fflush(stdout);
+    struct err why = {0};
+    if (!args_has(a, "json") && cmd_secret_import(a, &why) < 0)
+        out_error(why.text); /* the rest of the set-up does not depend on it */
+    printf("\n");
     return cmd_doctor(a, e);
 }
 

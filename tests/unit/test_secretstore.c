@@ -1,0 +1,285 @@
+/* core/secretstore and core/sentinel: what lies on the disk, what a damaged file does, what the guest holds instead. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+#include <sodium.h>
+
+#include "core/secretstore.h"
+#include "core/sentinel.h"
+#include "core/service.h"
+
+static char dir[64], file[128], key[128];
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(dir, "/tmp/sbx-store-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(file, sizeof file, "%s/sbx/secrets/store.json", dir);
+    snprintf(key, sizeof key, "%s/sbx/secrets/key", dir);
+    setenv("XDG_DATA_HOME", dir, 1);
+    unsetenv("CREDENTIALS_DIRECTORY");
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    char command[128];
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    return system(command);
+}
+
+static void put(const char *service, const char *scope, const char *value, const char *sentinel)
+{
+    struct err e = {0};
+    struct secretstore *s = secretstore_begin(NULL, NULL, &e);
+    const struct secret r = {.service = service, .scope = scope, .form = "key", .value = value, .sentinel = sentinel, .refresh = "refresh-0123",
+                             .created = 1, .updated = 2, .expires = 3, .command_ttl = 4};
+    assert_non_null(s);
+    assert_int_equal(secretstore_put(s, &r, &e), 0);
+    assert_int_equal(secretstore_save(s, &e), 0);
+    secretstore_free(s);
+}
+
+static size_t slurp(const char *path, char *out, size_t cap)
+{
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(out, 1, cap - 1, f);
+    out[n] = '\0';
+    fclose(f);
+    return n;
+}
+
+static void spill(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void comes_back_as_it_was(void **state)
+{
+    struct err e = {0};
+    char raw[8192];
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    put("openai", "mine", "sk-mine-0123456789", "sk-mine-9876543210");
+    put("github", "", "ghp_0123456789", "ghp_9876543210");
+    struct secretstore *s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_int_equal(secretstore_count(s), 3);
+    const struct secret *r = secretstore_find(s, "openai", "mine");
+    assert_string_equal(r->value, "sk-mine-0123456789");
+    assert_string_equal(r->refresh, "refresh-0123");
+    assert_int_equal(r->created * 1000 + r->updated * 100 + r->expires * 10 + r->command_ttl, 1234);
+    assert_string_equal(secretstore_find(s, "openai", "other")->value, "sk-global-0123456789");
+    assert_string_equal(secretstore_find(s, "openai", "")->value, "sk-global-0123456789");
+    assert_null(secretstore_find(s, "anthropic", "mine"));
+    secretstore_free(s);
+    slurp(file, raw, sizeof raw);
+    assert_null(strstr(raw, "sk-"));
+    assert_null(strstr(raw, "openai"));
+    struct stat st;
+    assert_int_equal(stat(file, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(stat(key, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+static void opening_fails(const char *says)
+{
+    struct err e = {0};
+    assert_null(secretstore_open(NULL, NULL, &e));
+    if (!strstr(e.text, says))
+        fail_msg("\"%s\" does not say \"%s\"", e.text, says);
+}
+
+/* Every byte of the file, changed: it opens as it was (white space), or not at all; never as something else. */
+static void a_changed_byte_is_noticed(void **state)
+{
+    static char good[16384], bad[16384];
+    struct err e = {0};
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    size_t n = slurp(file, good, sizeof good);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(bad, good, n + 1);
+        bad[i] = bad[i] == 'A' ? 'B' : 'A';
+        spill(file, bad);
+        e = (struct err){0};
+        struct secretstore *s = secretstore_open(NULL, NULL, &e);
+        if (s) {
+            assert_int_equal(secretstore_count(s), 1);
+            assert_string_equal(secretstore_at(s, 0)->value, "sk-global-0123456789");
+        } else
+            assert_true(e.text[0]);
+        secretstore_free(s);
+    }
+    for (size_t i = 0; i < n; i += 7) {
+        memcpy(bad, good, i);
+        bad[i] = '\0';
+        spill(file, bad);
+        e = (struct err){0};
+        struct secretstore *s = secretstore_open(NULL, NULL, &e);
+        assert_true(!s && e.text[0]);
+    }
+}
+
+static void each_trouble_has_its_sentence(void **state)
+{
+    static char good[16384], bad[16384];
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    slurp(file, good, sizeof good);
+    json_t *o = json_loads(good, 0, NULL);
+    json_object_set_new(o, "version", json_integer(2));
+    char *text = json_dumps(o, 0);
+    spill(file, text);
+    free(text);
+    json_decref(o);
+    opening_fails("newer");
+    spill(file, "{\"version\":1}");
+    opening_fails("damaged");
+    snprintf(bad, sizeof bad, "%.60s", good);
+    spill(file, bad);
+    opening_fails("damaged");
+    spill(file, good);
+    assert_int_equal(chmod(key, 0644), 0);
+    opening_fails("chmod 600");
+    assert_int_equal(chmod(key, 0600), 0);
+    spill(key, "short");
+    opening_fails("damaged");
+    spill(key, "01234567890123456789012345678901");
+    opening_fails("another store's");
+    assert_int_equal(unlink(key), 0);
+    opening_fails("cannot be read");
+    assert_int_equal(symlink("/dev/zero", key), 0);
+    opening_fails("cannot be read");
+}
+
+static bool tell(char *out, size_t cap, void *arg)
+{
+    snprintf(out, cap, "%s", (const char *)arg);
+    return true;
+}
+
+/* A fresh salt, so that the kernel's keyring does not know the key (the box no longer opens with the passphrase, either). */
+static void passphrase(void **state)
+{
+    static char good[16384];
+    struct err e = {0};
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    struct secretstore *s = secretstore_begin(NULL, NULL, &e);
+    assert_int_equal(secretstore_relock(s, SECRET_LOCK_PASSPHRASE, "correct horse", &e), 0);
+    assert_int_equal(secretstore_save(s, &e), 0);
+    assert_int_equal(secretstore_lock_kind(s), SECRET_LOCK_PASSPHRASE);
+    secretstore_free(s);
+    s = secretstore_open(tell, (void *)(uintptr_t)"correct horse", &e);
+    assert_non_null(s);
+    assert_string_equal(secretstore_at(s, 0)->value, "sk-global-0123456789");
+    secretstore_free(s);
+    slurp(file, good, sizeof good);
+    json_t *o = json_loads(good, 0, NULL);
+    json_object_set_new(json_object_get(o, "wrap"), "salt", json_string("AAAAAAAAAAAAAAAAAAAAAA=="));
+    char *text = json_dumps(o, 0);
+    spill(file, text);
+    free(text);
+    e = (struct err){0};
+    assert_null(secretstore_open(tell, (void *)(uintptr_t)"correct horse", &e));
+    assert_non_null(strstr(e.text, "passphrase"));
+    e = (struct err){0};
+    assert_null(secretstore_open(NULL, NULL, &e));
+    assert_non_null(strstr(e.text, "sbx secret unlock"));
+    /* Parameters that would eat the host are not tried. */
+    json_object_set_new(json_object_get(o, "wrap"), "mem", json_integer(INT64_C(1) << 40));
+    text = json_dumps(o, 0);
+    spill(file, text);
+    free(text);
+    json_decref(o);
+    e = (struct err){0};
+    assert_null(secretstore_open(tell, (void *)(uintptr_t)"correct horse", &e));
+    assert_non_null(strstr(e.text, "out of range"));
+}
+
+/* ---- sentinels ---- */
+
+static void threat_71_sentinels_are_unique_equal_in_length_and_never_nested(void **state)
+{
+    static const char *const values[] = {
+        "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ", "sk-ant-api03-Qx7R2bCzz90aabbaabb-AA", "ghp_realTOKEN0123456789abcdefABCDEF0123",
+        "0123456789abcdef0123456789abcdef", "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY", "--------", "ABCDEFGH",
+        "glpat-aaaaaaaaaaaaaaaaaaaa", "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlLXdpdGgtMjAtYnl0ZXM"};
+    enum { N = sizeof values / sizeof *values, EACH = 50 };
+    static char *made[N * EACH];
+    (void)state;
+    for (size_t i = 0; i < N; i++)
+        for (size_t k = 0; k < EACH; k++) {
+            char *s = made[i * EACH + k] = sentinel_make(values[i], NULL);
+            assert_non_null(s);
+            assert_int_equal(strlen(s), strlen(values[i]));
+            assert_string_not_equal(s, values[i]);
+            assert_int_equal(service_check_value(s, NULL), 0);
+        }
+    for (size_t i = 0; i < N * EACH; i++)
+        for (size_t k = 0; k < N * EACH; k++)
+            if (i != k && strstr(made[i], made[k]))
+                fail_msg("%s stands in %s", made[k], made[i]);
+    for (size_t i = 0; i < N * EACH; i++)
+        free(made[i]);
+}
+
+static void sentinels_look_like_the_key(void **state)
+{
+    (void)state;
+    char *s = sentinel_make("sk-ant-api03-Qx7R2bCzz90aabbaabb-AA", "sk-ant-");
+    assert_int_equal(strncmp(s, "sk-ant-api03-", 13), 0);
+    assert_int_equal(s[strlen(s) - 3], '-');
+    free(s);
+    s = sentinel_make("eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlLXdpdGgtMjAtYnl0ZXM", NULL);
+    assert_int_equal(strncmp(s, "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjM0In0.", 40), 0);
+    free(s);
+    s = sentinel_make("ghp_realTOKEN0123456789abcdefABCDEF0123", "ghp_");
+    assert_int_equal(strncmp(s, "ghp_", 4), 0);
+    free(s);
+}
+
+static void threat_70_only_visible_characters_are_values(void **state)
+{
+    static const char *const bad[] = {"", "short", "with a space", "line\r\nX-Evil: 1", "tab\tinside", "caf\xc3\xa9-012345", "del\x7f-012345"};
+    struct err e;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        e = (struct err){0};
+        assert_int_not_equal(service_check_value(bad[i], &e), 0);
+        assert_true(e.text[0]);
+        if (bad[i][0])
+            assert_null(strstr(e.text, bad[i]));
+    }
+    assert_int_equal(service_check_value("good-value-0123", &e), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(comes_back_as_it_was, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_changed_byte_is_noticed, setup, teardown),
+        cmocka_unit_test_setup_teardown(each_trouble_has_its_sentence, setup, teardown),
+        cmocka_unit_test_setup_teardown(passphrase, setup, teardown),
+        cmocka_unit_test(threat_71_sentinels_are_unique_equal_in_length_and_never_nested),
+        cmocka_unit_test(sentinels_look_like_the_key),
+        cmocka_unit_test(threat_70_only_visible_characters_are_values),
+    };
+    return sodium_init() < 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
+}
