@@ -398,7 +398,7 @@ static bool secrets_action(struct table_pane *t, const char *what)
         j->t = t;
         snprintf(j->a, sizeof j->a, "%.48s", text(r->data, "sandbox"));
         snprintf(j->b, sizeof j->b, "%.63s", text(r->data, "service"));
-        snprintf(question, sizeof question, "Forget the %s secret for %s? It is kept nowhere else by sbx.", j->b, j->a[0] ? j->a : "all sandboxes");
+        snprintf(question, sizeof question, "Forget the %.60s secret for %s? It is kept nowhere else by sbx.", j->b, j->a[0] ? j->a : "all sandboxes");
         app_push(a, confirm_new("Remove a secret", question, "Remove", remove_secret, j, free));
     } else if (strcmp(what, "secrets.sign-in") == 0) {
         char line[120];
