@@ -197,7 +197,7 @@ static bool submit_posture(struct app *a, const char *const *v, char *why, size_
 
 struct remove_job {
     struct table_pane *t;
-    char a[RECORD_NAME_MAX + 1], b[64];
+    char a[RECORD_NAME_MAX + 1], b[RULE_TEXT_MAX];
 };
 
 static void remove_rule(struct app *a, void *arg)
@@ -206,6 +206,13 @@ static void remove_rule(struct app *a, void *arg)
     (void)a;
     const char *argv[] = {"policy", "rm", j->a[0] ? j->a : "-g", j->b, NULL};
     table_run(j->t, argv, NULL, "the rule is gone");
+}
+
+/* A rule as commands take it: by its text, which stays true when an edit gives it another id meanwhile. */
+static const char *word_for(const struct table_row *r)
+{
+    const char *rule = text(r->data, "rule");
+    return strchr(rule, ',') || strlen(rule) >= RULE_TEXT_MAX ? text(r->data, "id") : rule;
 }
 
 static bool rules_action(struct table_pane *t, const char *what)
@@ -237,7 +244,7 @@ static bool rules_action(struct table_pane *t, const char *what)
         if (strcmp(what, "rules.toggle") == 0) {
             const char *scope = text(r->data, "scope");
             bool off = json_is_true(json_object_get(r->data, "disabled"));
-            const char *argv[] = {"policy", off ? "enable" : "disable", is_all(scope) ? "-g" : scope, text(r->data, "id"), NULL};
+            const char *argv[] = {"policy", off ? "enable" : "disable", is_all(scope) ? "-g" : scope, word_for(r), NULL};
             table_run(t, argv, NULL, off ? "the rule is in force again" : "the rule rests; space wakes it");
             return true;
         }
@@ -252,7 +259,7 @@ static bool rules_action(struct table_pane *t, const char *what)
         j->t = t;
         if (!is_all(text(r->data, "scope")))
             snprintf(j->a, sizeof j->a, "%.48s", text(r->data, "scope"));
-        snprintf(j->b, sizeof j->b, "%.63s", text(r->data, "id"));
+        snprintf(j->b, sizeof j->b, "%s", word_for(r));
         snprintf(question, sizeof question, "Take back \"%s %.300s\"? Open connections that nothing else allows are cut.", text(r->data, "action"),
                  text(r->data, "rule"));
         app_push(a, confirm_new("Remove a rule", question, "Remove", remove_rule, j, free));
@@ -391,7 +398,7 @@ static bool secrets_action(struct table_pane *t, const char *what)
         j->t = t;
         snprintf(j->a, sizeof j->a, "%.48s", text(r->data, "sandbox"));
         snprintf(j->b, sizeof j->b, "%.63s", text(r->data, "service"));
-        snprintf(question, sizeof question, "Forget the %s secret for %s? It is kept nowhere else by sbx.", j->b, j->a[0] ? j->a : "all sandboxes");
+        snprintf(question, sizeof question, "Forget the %.60s secret for %s? It is kept nowhere else by sbx.", j->b, j->a[0] ? j->a : "all sandboxes");
         app_push(a, confirm_new("Remove a secret", question, "Remove", remove_secret, j, free));
     } else if (strcmp(what, "secrets.sign-in") == 0) {
         char line[120];
