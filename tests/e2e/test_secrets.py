@@ -273,6 +273,8 @@ class Guest(unittest.TestCase):
         for f in (sentinel, base64.b64encode(sentinel.encode()).decode(), json.dumps(sentinel)):
             self.assertIn(f, out)
         self.assertIn("the end", out)
+        row = [r for r in json.loads(self.h.sbx("secret", "ls", "--json")) if r["service"] == "openai"][0]
+        self.assertLess(abs(row["last_use"] - time.time()), 60)
 
     def test_threat_65_every_split_chunked_events_and_compressed(self):
         for path in ("/split", "/events"):

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/decisions.h"
+#include "core/paths.h"
 #include "core/record.h"
 #include "core/sanitize.h"
 #include "core/service.h"
@@ -249,26 +251,82 @@ int cmd_secret_rotate(const struct args *a, struct err *e)
     return set(a, true, e);
 }
 
+/* ---- when a secret was last written into a request: the decision logs know ---- */
+
+#define USE_ROWS 20000 /* the newest of each log that are looked at */
+
+static bool note_use(const struct decision_row *row, void *arg)
+{
+    static const char mark[] = "with the credential of ";
+    json_t *used = arg;
+    if (strcmp(row->kind, "request") != 0 || strncmp(row->reason, mark, sizeof mark - 1) != 0)
+        return true;
+    char copy[200], *save = NULL;
+    snprintf(copy, sizeof copy, "%s", row->reason + sizeof mark - 1);
+    for (char *p = strtok_r(copy, ", ", &save); p; p = strtok_r(NULL, ", ", &save))
+        if (json_integer_value(json_object_get(used, p)) < row->time_ms / 1000)
+            json_object_set_new(used, p, json_integer(row->time_ms / 1000));
+    return true;
+}
+
+/* {sandbox: {service: seconds}} */
+static json_t *last_uses(void)
+{
+    const struct decisions_filter filter = {.verdict = "allow", .limit = USE_ROWS};
+    json_t *all = json_object();
+    char **names;
+    int n = record_list(&names, NULL);
+    for (int i = 0; i < n; i++) {
+        json_t *used = json_object();
+        char *path = path_sandbox(names[i], "log.db", NULL);
+        struct decisions *d = path ? decisions_read(path, NULL) : NULL;
+        if (d)
+            decisions_each(d, &filter, note_use, used, NULL);
+        decisions_close(d);
+        free(path);
+        json_object_set_new(all, names[i], used);
+    }
+    if (n >= 0)
+        record_list_free(names, n);
+    return all;
+}
+
+/* A sandbox that has a secret of its own did not use the global one; close enough for an age. */
+static int64_t last_use(const json_t *uses, const struct secret *r)
+{
+    int64_t last = 0;
+    const char *name;
+    json_t *used;
+    json_object_foreach((json_t *)uses, name, used) {
+        int64_t at = json_integer_value(json_object_get(used, r->service));
+        if ((!r->scope[0] || strcmp(r->scope, name) == 0) && at > last)
+            last = at;
+    }
+    return last;
+}
+
 int cmd_secret_ls(const struct args *a, struct err *e)
 {
-    static const char *const headers[] = {"SERVICE", "FOR", "FORM", "HOSTS", "AGE", "EXPIRES"};
+    static const char *const headers[] = {"SERVICE", "FOR", "FORM", "HOSTS", "AGE", "LAST USE", "EXPIRES"};
     struct secretstore *s = secretstore_open(secret_passphrase, NULL, e);
     if (!s)
         return -1;
     bool json = args_has(a, "json");
     json_t *all = json_array();
-    struct table *t = json ? NULL : table_new(6, headers);
+    struct table *t = json ? NULL : table_new(7, headers);
+    json_t *uses = last_uses();
     for (size_t i = 0; i < secretstore_count(s); i++) {
         const struct secret *r = secretstore_at(s, i);
+        int64_t used = last_use(uses, r);
         char hosts[400] = "(no such service any more)", expires[64] = "-";
         json_t *service = service_load(r->service, NULL);
         if (service)
             say_hosts(service, r->form, hosts, sizeof hosts);
         json_decref(service);
         if (json) {
-            json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:b}", "service", r->service, "sandbox", r->scope, "form",
+            json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b}", "service", r->service, "sandbox", r->scope, "form",
                                                  r->form, "hosts", hosts, "created", (json_int_t)r->created, "updated",
-                                                 (json_int_t)r->updated, "expires", (json_int_t)r->expires, "renewable",
+                                                 (json_int_t)r->updated, "last_use", (json_int_t)used, "expires", (json_int_t)r->expires, "renewable",
                                                  r->refresh[0] || r->command[0], "command", r->command[0] != 0));
             continue;
         }
@@ -276,7 +334,7 @@ int cmd_secret_ls(const struct args *a, struct err *e)
             snprintf(expires, sizeof expires, "expired");
         else if (r->expires)
             snprintf(expires, sizeof expires, "in %lld min%s", (long long)(r->expires - time(NULL)) / 60, r->refresh[0] || r->command[0] ? ", renewed" : "");
-        const char *cells[] = {r->service, scope_text(r->scope), r->form, hosts, human_ago(r->updated), expires};
+        const char *cells[] = {r->service, scope_text(r->scope), r->form, hosts, human_ago(r->updated), used ? human_ago(used) : "-", expires};
         table_row(t, cells);
     }
     if (json)
@@ -286,6 +344,7 @@ int cmd_secret_ls(const struct args *a, struct err *e)
     if (t)
         table_print(t);
     json_decref(all);
+    json_decref(uses);
     secretstore_free(s);
     return 0;
 }
