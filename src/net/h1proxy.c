@@ -45,7 +45,8 @@ struct h1proxy {
     struct in from_guest, from_up;
     struct out to_guest, to_up;
     uint32_t request;
-    bool guest_eof, up_eof, tunnel, up_shut;
+    bool guest_eof, up_eof, tunnel;
+    bool up_shut; /* the server takes no more */
     bool close_after; /* the answer under way is the last */
     struct credentials *secrets; /* of the exchange under way */
     struct scrub_set *scrub_set; /* borrowed from it */
@@ -144,6 +145,18 @@ static int fill(struct h1proxy *p, struct in *in, struct end *from, bool *eof)
     return -1;
 }
 
+/* A server that takes no more may have answered already, and closed: what it said is still read. */
+static void write_failed(struct h1proxy *p, struct out *out, const struct end *to)
+{
+    if (to != p->up || p->tunnel) {
+        p->broken = true;
+        return;
+    }
+    p->up_shut = true;
+    forget(&out->p, out->len);
+    *out = (struct out){0};
+}
+
 /* 1: all is written; 0: later. */
 static int flush(struct h1proxy *p, struct out *out, struct end *to)
 {
@@ -152,7 +165,7 @@ static int flush(struct h1proxy *p, struct out *out, struct end *to)
         if (n == END_AGAIN)
             return 0;
         if (n < 0) {
-            p->broken = true;
+            write_failed(p, out, to);
             return 0;
         }
         out->pos += (size_t)n;
@@ -166,6 +179,8 @@ static int flush(struct h1proxy *p, struct out *out, struct end *to)
 
 static void queue(struct h1proxy *p, struct out *out, const void *bytes, size_t n)
 {
+    if (out == &p->to_up && p->up_shut)
+        return;
     if (out->len + n > out->cap) {
         size_t cap = out->len + n < 4096 ? 4096 : out->len + n;
         uint8_t *more = wipe_realloc(out->p, cap);
@@ -198,7 +213,7 @@ static void pass(struct h1proxy *p, struct out *out, struct end *to, enum http1_
         if (w == END_AGAIN)
             break;
         if (w < 0) {
-            p->broken = true;
+            write_failed(p, out, to);
             return;
         }
         content += w;
@@ -358,7 +373,7 @@ static bool read_body(struct h1proxy *p)
 {
     const uint8_t *content;
     size_t used, n;
-    if (!flush(p, &p->to_up, p->up))
+    if (!flush(p, &p->to_up, p->up) || p->up_shut)
         return false;
     int got = fill(p, &p->from_guest, p->guest, &p->guest_eof);
     if (got <= 0) {
@@ -419,7 +434,7 @@ static void response_over(struct h1proxy *p)
     http1_head_finish(&p->rs_head);
     p->rs = RS_NONE;
     /* The server answered before it had the whole request: what is still to come has nowhere to go. */
-    if (p->close_after || p->rq != RQ_SENT)
+    if (p->close_after || p->rq != RQ_SENT || p->up_shut)
         p->rq = RQ_CLOSE;
     else
         p->rq = RQ_HEAD;

@@ -13,6 +13,8 @@
 #define IN_MAX (32u * 1024u)
 /* What a hostile peer may make us queue before it reads (settings, pings, resets: threat 46). */
 #define OUT_FRAMES_MAX 1000u
+/* Open ones, and those that were reset while the broker was asked. */
+#define STREAMS_KEPT (4 * H2_STREAMS_MAX)
 
 enum side { GUEST, UP };
 
@@ -48,10 +50,13 @@ struct h2proxy {
     struct end *end[2];
     struct proxy_owner *owner;
     struct stream *streams;
+    unsigned nstreams;
     uint32_t last_request;
     uint8_t *out[2];
     size_t out_pos[2], out_len[2];
     bool eof[2], gone[2], broken;
+    bool mute[2]; /* takes nothing any more */
+    bool up_over; /* its streams were told */
 };
 
 static enum side side_of(const struct h2proxy *p, const nghttp2_session *s)
@@ -81,6 +86,7 @@ static void stream_free(struct stream *s)
     while (*at != s)
         at = &(*at)->next;
     *at = s->next;
+    s->proxy->nstreams--;
     queue_finish(&s->q[GUEST]);
     queue_finish(&s->q[UP]);
     headers_finish(&s->fields);
@@ -335,8 +341,8 @@ static void judge(struct stream *s)
         answer_denied(s, p->owner->rule, p->owner->hint);
         return;
     }
-    bool override = headers_count(&s->fields, "x-http-method-override") || headers_count(&s->fields, "x-http-method") ||
-                    headers_count(&s->fields, "x-method-override");
+    bool override = headers_could_have(&s->fields, "x-http-method-override") || headers_could_have(&s->fields, "x-http-method") ||
+                    headers_could_have(&s->fields, "x-method-override");
     struct proxy_request r = {.id = s->request = ++p->last_request, .version = 2, .method = s->method,
                               .target = s->path, .fields = &s->fields, .override = override};
     s->asked = true;
@@ -350,9 +356,12 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     struct h2proxy *p = arg;
     if (session == p->session[GUEST] && frame->hd.type == NGHTTP2_HEADERS &&
         frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        if (p->nstreams >= STREAMS_KEPT)
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* reset */
         struct stream *s = calloc(1, sizeof *s);
         if (!s)
             return NGHTTP2_ERR_NOMEM;
+        p->nstreams++;
         s->proxy = p;
         s->id[GUEST] = frame->hd.stream_id;
         headers_init(&s->fields);
@@ -691,11 +700,16 @@ bool h2proxy_idle(const struct h2proxy *p)
 static bool write_out(struct h2proxy *p, enum side side)
 {
     bool moved = false;
-    for (;;) {
+    while (!p->mute[side]) {
         while (p->out_pos[side] < p->out_len[side]) {
             ssize_t n = end_write(p->end[side], p->out[side] + p->out_pos[side], p->out_len[side] - p->out_pos[side]);
             if (n == END_AGAIN)
                 return moved;
+            if (n < 0 && side == UP) { /* what it said before is still read, and its end */
+                p->mute[UP] = true;
+                p->out_pos[UP] = p->out_len[UP] = 0;
+                return moved;
+            }
             if (n < 0) {
                 p->broken = true;
                 return false;
@@ -731,6 +745,7 @@ static bool write_out(struct h2proxy *p, enum side side)
             return moved;
         }
     }
+    return moved;
 }
 
 static bool read_in(struct h2proxy *p, enum side side)
@@ -770,9 +785,9 @@ enum proxy_state h2proxy_step(struct h2proxy *p)
             moved |= read_in(p, UP);
         if (p->eof[GUEST])
             break;
-        if (has_up && p->eof[UP] && !p->gone[UP]) {
+        if (has_up && p->eof[UP] && !p->up_over) {
             /* Streams without an answer get one, the others are cut. */
-            p->gone[UP] = true;
+            p->up_over = p->gone[UP] = true;
             for (struct stream *s = p->streams; s; s = s->next) {
                 s->closed[UP] = true;
                 if (s->opened && !s->answered)

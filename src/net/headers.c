@@ -83,6 +83,14 @@ static bool could_be(const struct header *h, const char *name)
     return true;
 }
 
+bool headers_could_have(const struct headers *h, const char *name)
+{
+    for (size_t i = 0; i < h->n; i++)
+        if (could_be(&h->v[i], name))
+            return true;
+    return false;
+}
+
 size_t headers_remove(struct headers *h, const char *name)
 {
     size_t removed = 0;

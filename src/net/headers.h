@@ -25,6 +25,8 @@ void headers_finish(struct headers *h);
 /* Copies.  False if the list is full, or there is no memory: the message must then be refused. */
 bool headers_add(struct headers *h, const char *name, size_t name_len, const char *value, size_t value_len);
 bool headers_add_text(struct headers *h, const char *name, const char *value);
+/* Is there one that a server could take for that name ("_" for "-" included)? */
+bool headers_could_have(const struct headers *h, const char *name);
 /* Removes every field that a server could take for that name ("_" for "-" included); counts. */
 size_t headers_remove(struct headers *h, const char *name);
 /* Removes all, then adds one: no second copy survives (threat 73). */
