@@ -336,6 +336,29 @@ static int wrapping_key(const json_t *wrap, secretstore_ask_fn *ask, void *arg, 
     return rc;
 }
 
+/* What a passphrase opened once in this process stays open in it: a broker that reads the store again after a change is
+ * confined by then, and has no keyring any more. */
+static struct {
+    char name[80];
+    unsigned char *key; /* guarded */
+} opened;
+
+static void remember(const char *name, const unsigned char *key)
+{
+    if (!opened.key && !(opened.key = sodium_malloc(KEY_LEN)))
+        return;
+    memcpy(opened.key, key, KEY_LEN);
+    snprintf(opened.name, sizeof opened.name, "%s", name);
+}
+
+static bool recall(const char *name, unsigned char *key)
+{
+    if (!opened.key || strcmp(opened.name, name) != 0)
+        return false;
+    memcpy(key, opened.key, KEY_LEN);
+    return true;
+}
+
 static int unwrap(struct secretstore *s, secretstore_ask_fn *ask, void *arg, struct err *e)
 {
     unsigned char nonce[crypto_secretbox_NONCEBYTES], box[KEY_LEN + crypto_secretbox_MACBYTES];
@@ -349,16 +372,20 @@ static int unwrap(struct secretstore *s, secretstore_ask_fn *ask, void *arg, str
         !from_base64(s->wrap, "box", box, sizeof box, &m) || m != sizeof box)
         return err_set(e, STATUS_FAILED, "the secret store is damaged: its key cannot be read");
     keyring_name(s->wrap, name);
-    if (s->lock == SECRET_LOCK_PASSPHRASE && keyring_get(name, s->key))
+    if (s->lock == SECRET_LOCK_PASSPHRASE && (recall(name, s->key) || keyring_get(name, s->key))) {
+        remember(name, s->key);
         return 0;
+    }
     unsigned char *key = sodium_malloc(WRAP_KEY_LEN);
     int rc = key ? wrapping_key(s->wrap, ask, arg, key, e) : -1;
     if (rc == 0 && crypto_secretbox_open_easy(s->key, box, sizeof box, nonce, key) != 0)
         rc = err_set(e, STATUS_FAILED, s->lock == SECRET_LOCK_PASSPHRASE ? "the passphrase of the secret store is wrong"
                                                                          : "the key does not open the secret store: it is another store's");
     sodium_free(key);
-    if (rc == 0 && s->lock == SECRET_LOCK_PASSPHRASE)
+    if (rc == 0 && s->lock == SECRET_LOCK_PASSPHRASE) {
         keyring_put(name, s->key);
+        remember(name, s->key);
+    }
     return rc;
 }
 
