@@ -573,8 +573,7 @@ void app_boxes_changed(struct app *a)
         return;
     if (a->box[0] && !app_box(a))
         a->box[0] = '\0';
-    if (!a->box[0] && model_count(a->model))
-        snprintf(a->box, sizeof a->box, "%s", model_at(a->model, 0)->name);
+    /* Who comes first in its order is the sandbox pane's to say, when it is drawn next. */
     tell_box(a);
     for (unsigned i = 0; i < a->noverlays; i++)
         if (a->overlay[i].pane->class->box)
