@@ -251,7 +251,8 @@ class Empty(unittest.TestCase):
         self.assertIn("anthropic", self.h.sbx("secret", "ls"))
         t.keys("r")
         t.wait("Forget")
-        t.keys("Tab", "Enter")
+        t.keys("Tab", pause=0.5)
+        t.keys("Enter")
         t.wait("the secret is gone")
         t.wait("No secrets yet")
 
@@ -311,7 +312,8 @@ class Empty(unittest.TestCase):
         self.assertEqual(len(self.rules()), 1)
         t.keys("r")
         t.wait("Take back")
-        t.keys("Tab", "Enter")
+        t.keys("Tab", pause=0.5)
+        t.keys("Enter")
         t.wait("the rule is gone")
         self.assertEqual(self.rules(), [])
 
@@ -417,10 +419,20 @@ class Machine(unittest.TestCase):
         (self.h.ws / "keep").write_text("mine")
         t.keys("r")
         t.wait("Remove 2 sandboxes")
-        t.keys("Right", "Enter")
+        t.keys("Right", pause=0.5)
+        t.keys("Enter")
         t.wait("zebra", 30, gone=True)
         self.assertTrue(wait_for(lambda: set(self.h.ls()) == {self.name}, 20))
         self.assertEqual((self.h.ws / "keep").read_text(), "mine")
+
+    def test_6_words_typed_by_mistake_remove_nothing(self):
+        t = self.terminal(cols=120, rows=40)
+        t.wait(self.name)
+        t.type("retry")
+        t.wait("Remove " + self.name)
+        t.keys("Escape")
+        t.wait("Remove " + self.name, gone=True)
+        self.assertIn(self.name, self.h.ls())
 
     def test_6_tab_goes_to_the_network_and_back(self):
         t = self.terminal(cols=120, rows=40)

@@ -18,6 +18,7 @@
 
 /* How often the figures of a running sandbox are asked for. */
 #define STATUS_EVERY_MS 2000
+#define TOLD_EVERY_MS 10000
 
 struct model {
     struct app *app;
@@ -107,7 +108,9 @@ static void want(struct box *b, struct app *a, enum wants wants, const char *why
     bool more = wants > b->wants;
     b->wants = wants;
     snprintf(b->why, sizeof b->why, "%s", why);
-    if (more && news && wants == WANTS_INPUT) {
+    /* A guest that rings all the time is marked, and heard every ten seconds. */
+    if (more && news && wants == WANTS_INPUT && (!b->told_ms || app_now_ms() - b->told_ms > TOLD_EVERY_MS)) {
+        b->told_ms = app_now_ms();
         char text[200];
         snprintf(text, sizeof text, "%s: %s", b->name, why);
         app_say(a, SAY_WARN, "%s", text);

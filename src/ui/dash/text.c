@@ -150,10 +150,13 @@ struct pane *text_new(const char *heading, const char *text, bool at_end)
 
 /* ---- questions ---- */
 
+#define QUIET_MS 400
+
 struct confirm {
     struct pane pane;
     char title[100], text[900], button[40];
     bool on_yes, done;
+    int64_t ready_ms; /* before, no key says yes: it was typed for something else */
     void (*yes)(struct app *a, void *arg);
     void *arg;
     void (*drop)(void *arg);
@@ -200,15 +203,18 @@ static bool confirm_key(struct pane *p, const struct input *in)
     struct confirm *c = (struct confirm *)p;
     if (in->type != INPUT_KEY)
         return true;
+    bool ready = app_now_ms() >= c->ready_ms;
     if (in->key == K_TAB || in->key == K_LEFT || in->key == K_RIGHT || in->key == 'h' || in->key == 'l') {
         c->on_yes = !c->on_yes;
         pane_dirty(p);
-    } else if (in->key == K_ENTER) {
+    } else if (in->key == K_ENTER && (ready || !c->on_yes)) {
         finish(c, c->on_yes);
-    } else if (in->key == 'y' || in->key == 'Y') {
+    } else if ((in->key == 'y' || in->key == 'Y') && ready) {
         finish(c, true);
     } else if (in->key == K_ESC || in->key == 'n' || in->key == 'N' || in->key == 'q') {
         finish(c, false);
+    } else if (!ready) {
+        c->ready_ms = app_now_ms() + QUIET_MS;
     }
     return true;
 }
@@ -250,6 +256,7 @@ struct pane *confirm_new(const char *heading, const char *text, const char *butt
     if (!c)
         return NULL;
     c->pane.class = &confirm_class;
+    c->ready_ms = app_now_ms() + QUIET_MS;
     snprintf(c->title, sizeof c->title, "%s", heading);
     snprintf(c->text, sizeof c->text, "%s", text);
     snprintf(c->button, sizeof c->button, "%s", button);
