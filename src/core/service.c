@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/jsonfile.h"
 #include "core/paths.h"
@@ -189,6 +190,13 @@ int service_check(const json_t *service, const char *name, struct err *e)
         return -1;
     if (test && strncmp(text(test, "url", ""), "https://", 8) != 0)
         return err_set(e, STATUS_FAILED, "service %s: the \"url\" of its test begins with https://", name);
+    static const char *const urls[] = {"authorize", "token", "device"};
+    const json_t *oauth = json_object_get(service, "oauth");
+    for (size_t i = 0; i < COUNT(urls); i++)
+        if (json_object_get(oauth, urls[i]) && strncmp(text(oauth, urls[i], ""), "https://", 8) != 0)
+            return err_set(e, STATUS_FAILED, "service %s: the address \"%s\" of its sign-in begins with https://", name, urls[i]);
+    if (json_object_get(oauth, "token") && !json_object_get(forms, text(oauth, "form", "oauth")))
+        return err_set(e, STATUS_FAILED, "service %s has no form \"%s\" for what its sign-in yields", name, text(oauth, "form", "oauth"));
     return 0;
 }
 
@@ -351,6 +359,50 @@ bool service_writes(const json_t *service, const char *form, const char *host, u
         if (service_host_matches(text(v, "host", ""), host, port) && (!path || path_fits(text(v, "suffixes", ""), path)))
             return parse_write(v, out, "", NULL) == 0;
     return false;
+}
+
+/* Of "https://host:port/path"; false if it is none. */
+static bool token_endpoint(const json_t *service, char host[256], uint16_t *port, const char **path)
+{
+    const char *url = text(json_object_get(service, "oauth"), "token", "");
+    if (strncmp(url, "https://", 8) != 0)
+        return false;
+    url += 8;
+    size_t n = strcspn(url, ":/");
+    if (n == 0 || n > 253)
+        return false;
+    memcpy(host, url, n);
+    host[n] = '\0';
+    *port = url[n] == ':' ? (uint16_t)strtol(url + n + 1, NULL, 10) : 443;
+    *path = url + strcspn(url, "/");
+    return **path == '/';
+}
+
+bool service_signs_in_at(const json_t *service, const char *host, uint16_t port)
+{
+    char at[256];
+    uint16_t want;
+    const char *path;
+    return token_endpoint(service, at, &want, &path) && want == port && strcmp(at, host) == 0;
+}
+
+bool service_gives_tokens(const json_t *service, const char *host, uint16_t port, const char *path)
+{
+    char at[256];
+    uint16_t want;
+    const char *mine;
+    if (!token_endpoint(service, at, &want, &mine) || want != port || strcmp(at, host) != 0)
+        return false;
+    /* Servers are generous with case and a last slash. */
+    size_t n = strlen(path), m = strlen(mine);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return n == m && strncasecmp(path, mine, n) == 0;
+}
+
+const char *service_sign_in_form(const json_t *service)
+{
+    return text(json_object_get(service, "oauth"), "form", "oauth");
 }
 
 int service_check_value(const char *value, struct err *e)

@@ -53,6 +53,12 @@ const char *service_first_form(const json_t *service);
  * that path (without the query; NULL: in any). */
 bool service_writes(const json_t *service, const char *form, const char *host, uint16_t port, const char *path,
                     struct service_write *out);
+/* Whether requests for that path of that host yield tokens of the service's sign-in. */
+bool service_gives_tokens(const json_t *service, const char *host, uint16_t port, const char *path);
+/* Whether its sign-in happens at that host. */
+bool service_signs_in_at(const json_t *service, const char *host, uint16_t port);
+/* The form that its sign-in yields. */
+const char *service_sign_in_form(const json_t *service);
 /* Whether a pattern of a "host" matches: labels are equal, or "*" (any one label), or a first "**" (any number);
  * within a label one "*" may stand for a part ("*-aiplatform").  ":port" behind it; without one, 443. */
 bool service_host_matches(const char *pattern, const char *host, uint16_t port);

@@ -33,6 +33,7 @@ enum ask_kind {
     ASK_LEAF,        /* struct ask_leaf: a certificate for the name of connection id */
     ASK_TRUST,       /* the authorities that upstream servers are judged by, as a descriptor */
     ASK_ALERT,       /* id, seen: something that a reviewer must see happened on connection id */
+    ASK_MINT,        /* struct ask_mint: tokens that a provider gave in the answer to a request of connection id */
 };
 
 enum ask_proto { PROTO_TCP = 1, PROTO_UDP, PROTO_ICMP, PROTO_DNS, PROTO_OTHER };
@@ -83,6 +84,18 @@ struct ask_request {
     char path[ASK_PATH_MAX + 1]; /* normalised (net/urlpath.h), without the query; printable ASCII */
 };
 
+#define SECRET_VALUE_MAX 8192u
+
+/* What a sign-in from inside the sandbox yielded, after an ANSWER_REQUEST with ANSWER_MINT.  The guest has the sentinel by
+ * then; the broker keeps the rest. */
+struct ask_mint {
+    uint32_t id;
+    uint8_t kind; /* ASK_MINT */
+    uint8_t reserved[3];
+    uint32_t expires_in; /* seconds; 0: not known */
+    char access[SECRET_VALUE_MAX + 1], sentinel[SECRET_VALUE_MAX + 1], refresh[SECRET_VALUE_MAX + 1];
+};
+
 struct ask_leaf {
     uint32_t id;
     uint8_t kind; /* ASK_LEAF */
@@ -112,6 +125,8 @@ enum verdict {
 /* flags of ANSWER_CONNECT */
 #define ANSWER_INTERCEPT 0x01u /* HTTP is to be judged request by request; with VERDICT_DENY: a denied request on port 443
                                   may be answered readably, under a certificate that ASK_LEAF gives */
+#define ANSWER_MINT 0x04u      /* ANSWER_REQUEST: the answer gives out tokens; they go to ASK_MINT, not to the guest */
+#define ANSWER_SIGNED_IN 0x08u /* ANSWER_REQUEST: answer in the provider's stead: signed in, with the sentinel of index `error` */
 #define ANSWER_RAW 0x02u       /* a rule names this very host and port: what is no TLS may pass on 443 as well */
 
 struct answer {
@@ -125,7 +140,6 @@ struct answer {
     uint32_t request; /* ANSWER_REQUEST: which */
 };
 
-#define SECRET_VALUE_MAX 8192u
 #define SECRETS_PER_REQUEST 4u
 #define SENTINELS_MAX 64u
 

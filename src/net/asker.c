@@ -87,6 +87,11 @@ void asker_send_leaf(struct asker *a, const struct ask_leaf *ask)
     send_or_queue(a, ask, sizeof *ask);
 }
 
+bool asker_send_mint(struct asker *a, const struct ask_mint *ask)
+{
+    return a->count == 0 && send_one(a, ask, sizeof *ask);
+}
+
 static void on_read(evutil_socket_t fd, short what, void *arg)
 {
     struct asker *a = arg;

@@ -4,6 +4,7 @@
 #define SBX_NET_ASKER_H
 
 #include <event2/event.h>
+#include <stdbool.h>
 
 #include "net/ask.h"
 
@@ -29,5 +30,7 @@ void asker_free(struct asker *a);
 void asker_send(struct asker *a, const struct ask *ask);
 void asker_send_request(struct asker *a, const struct ask_request *ask);
 void asker_send_leaf(struct asker *a, const struct ask_leaf *ask);
+/* Not queued: false if it cannot be sent at once. */
+bool asker_send_mint(struct asker *a, const struct ask_mint *ask);
 
 #endif

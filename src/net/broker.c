@@ -10,9 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <sodium.h>
 
 #include "core/config.h"
 #include "core/confine.h"
@@ -29,7 +33,8 @@
 #include "net/dial.h"
 #include "net/journal.h"
 
-enum { FD_SUPERVISOR = 3, FD_NET = 4 };
+enum { FD_SUPERVISOR = 3, FD_NET = 4, FD_MINT = 5 };
+#define MINT_PIPE_MAX 60000u /* of the 64 KiB that a pipe holds */
 
 #define FLOWS_MAX (512 + DIAL_PENDING_MAX) /* open and pending (threat 79) */
 #define ASKS_PER_WAKE 64
@@ -59,6 +64,7 @@ struct flow {
     char rule[RULE_TEXT_MAX + 32], dialled[48];
     const char *refused; /* why the address was refused, of the last one vetted */
     bool shut;           /* ... and no rule for the host would open it */
+    char mint[64];       /* the service whose tokens an answer on it gives out */
     bool held;           /* somebody is asked */
     bool granted, granted_exact; /* let through by an answer, or once: only a rule that denies ends it */
 };
@@ -84,6 +90,7 @@ struct broker {
     struct broker_secrets *secrets;
     struct asks *asks;
     struct event *secrets_ev;
+    int mint_fd; /* to `sbx secret take`, or -1 */
     struct {
         uint32_t id;
         char name[256];
@@ -323,6 +330,14 @@ static void tell_sentinels(struct broker *b)
     explicit_bzero(&a, sizeof a);
 }
 
+static void tell_secrets(struct broker *b, const char *error)
+{
+    link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s, s:b, s:s, s:o, s:I}", "op", "secrets", "ok", error[0] == '\0', "error", error,
+                                                             "env", broker_secrets_env(b->secrets), "renew",
+                                                             (json_int_t)broker_secrets_renew(b->secrets)));
+    tell_sentinels(b);
+}
+
 static void load_secrets(struct broker *b)
 {
     struct err e = {0};
@@ -333,10 +348,7 @@ static void load_secrets(struct broker *b)
         journal_write(b->journal, &row);
         log_line("secrets are not to be had: %s", e.text);
     }
-    link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s, s:b, s:s, s:o, s:I}", "op", "secrets", "ok", !bad, "error", e.text, "env",
-                                                             broker_secrets_env(b->secrets), "renew",
-                                                             (json_int_t)broker_secrets_renew(b->secrets)));
-    tell_sentinels(b);
+    tell_secrets(b, bad ? e.text[0] ? e.text : "the secrets cannot be read" : "");
 }
 
 static void on_secrets(evutil_socket_t fd, short what, void *arg)
@@ -871,7 +883,20 @@ static void on_request(struct broker *b, const struct ask_request *ask)
         snprintf(reason, sizeof reason, "it carries the sentinel of %.60s%s", misplaced,
                  ask->tls ? ", which does not belong to this host" : ", and is not encrypted");
     }
-    if (d.allow)
+    const char *signs = NULL;
+    unsigned index = 0;
+    enum broker_sign_in sign_in = d.allow && ask->tls ? broker_secrets_sign_in(b->secrets, f->host, f->port, ask->ambiguous ? NULL : ask->path, &signs,
+                                                                               &index) : SIGN_IN_NONE;
+    if (sign_in == SIGN_IN_OTHER) {
+        d.allow = false;
+        snprintf(reason, sizeof reason, ask->ambiguous ? "its path cannot be told, and %.60s gives out tokens at this host"
+                                                       : "a credential of %.60s is set on the host, and is used as it is", signs);
+    }
+    if (d.allow && sign_in == SIGN_IN_TAKE)
+        snprintf(reason, sizeof reason, "a sign-in to %.60s: its tokens stay on the host", signs);
+    else if (d.allow && sign_in == SIGN_IN_HELD)
+        snprintf(reason, sizeof reason, "answered by sbx: the host is signed in to %.60s", signs);
+    else if (d.allow)
         send_secrets(b, f, ask, reason, sizeof reason, false);
     struct decision_row row = {.kind = alert ? "alert" : "request", .flow = f->number, .proto = ask->version == 2 ? "http2" : "http",
                                .host = f->host, .port = f->port, .addr = f->dialled, .method = ask->method,
@@ -879,7 +904,14 @@ static void on_request(struct broker *b, const struct ask_request *ask)
                                .count = 1};
     bool written = journal_write(b->journal, &row) == 0;
     if (d.allow && written) {
-        send_secrets(b, f, ask, reason, sizeof reason, true);
+        if (sign_in == SIGN_IN_TAKE) {
+            a.flags |= ANSWER_MINT;
+            snprintf(f->mint, sizeof f->mint, "%.63s", signs);
+        } else if (sign_in == SIGN_IN_HELD) {
+            a.flags |= ANSWER_SIGNED_IN;
+            a.error = (int32_t)index;
+        } else
+            send_secrets(b, f, ask, reason, sizeof reason, true);
         a.verdict = VERDICT_ALLOW;
     } else {
         count_denied(b, &b->denied, 1);
@@ -889,6 +921,31 @@ static void on_request(struct broker *b, const struct ask_request *ask)
             request_hint(b, f, ask, &d, a.hint, sizeof a.hint);
     }
     send_answer(b, &a, -1);
+}
+
+/* Tokens that an answer to the sandbox gave out.  They go into a pipe that only `sbx secret take` reads, which the
+ * supervisor starts: the broker does not write the store, and the supervisor does not see them. */
+static void on_mint(struct broker *b, struct ask_mint *m)
+{
+    struct flow *f = find(b, m->id);
+    int waiting = 0;
+    char *line = f && f->mint[0] ? broker_secrets_take(b->secrets, f->mint, m) : NULL;
+    if (!line) {
+        log_rated(&b->bad_ask, 5, "tokens from net that nobody asked for");
+        return;
+    }
+    size_t n = strlen(line);
+    struct decision_row row = {.kind = "policy", .flow = f->number, .proto = "other", .host = f->host, .port = f->port, .verdict = "allow",
+                               .rule = "secrets", .reason = "the sandbox signed in: the tokens are kept on the host", .count = 1};
+    journal_write(b->journal, &row);
+    if (b->mint_fd < 0 || ioctl(b->mint_fd, FIONREAD, &waiting) < 0 || (size_t)waiting + n > MINT_PIPE_MAX ||
+        write(b->mint_fd, line, n) != (ssize_t)n)
+        log_line("the tokens of a sign-in to %s cannot be kept: they are good until this sandbox stops", f->mint);
+    else
+        link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s}", "op", "minted"));
+    f->mint[0] = '\0';
+    sodium_free(line);
+    tell_secrets(b, "");
 }
 
 static void on_leaf_ask(struct broker *b, const struct ask_leaf *ask)
@@ -936,6 +993,7 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             struct ask ask;
             struct ask_request request;
             struct ask_leaf leaf;
+            struct ask_mint mint;
         } got;
         ssize_t n = recv((int)fd, &got, sizeof got, MSG_DONTWAIT | MSG_TRUNC);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -945,12 +1003,16 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             return;
         }
         unsigned kind = n > 4 ? got.ask.kind : 0;
-        size_t want = kind == ASK_REQUEST ? sizeof got.request : kind == ASK_LEAF ? sizeof got.leaf : sizeof got.ask;
+        size_t want = kind == ASK_REQUEST ? sizeof got.request : kind == ASK_LEAF ? sizeof got.leaf : kind == ASK_MINT ? sizeof got.mint : sizeof got.ask;
         if ((size_t)n != want) {
             log_rated(&b->bad_ask, 5, "a request of %zd bytes from net", n);
             continue;
         }
         switch (kind) {
+        case ASK_MINT:
+            on_mint(b, &got.mint);
+            explicit_bzero(&got, sizeof got);
+            break;
         case ASK_CONNECT:
             on_connect_ask(b, &got.ask);
             break;
@@ -1113,6 +1175,9 @@ int broker_main(int argc, char **argv)
 {
     struct broker b = {.watch_fd = -1};
     struct err e = {0};
+    struct stat st;
+    /* Before anything else can have that number. */
+    b.mint_fd = fstat(FD_MINT, &st) == 0 && S_ISFIFO(st.st_mode) ? FD_MINT : -1;
     log_init("broker");
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2)

@@ -15,11 +15,16 @@ struct held {
     char *value, *sentinel; /* guarded */
 };
 
+#define SIGNERS_MAX 32u
+
 struct broker_secrets {
     const char *sandbox;
     struct held v[SENTINELS_MAX];
     unsigned n;
     int64_t renew;
+    json_t *signers[SIGNERS_MAX]; /* services that can be signed in to from inside */
+    unsigned nsigners;
+    struct held pending;          /* taken, and not seen in the store yet */
 };
 
 struct broker_secrets *broker_secrets_new(const char *sandbox)
@@ -30,13 +35,21 @@ struct broker_secrets *broker_secrets_new(const char *sandbox)
     return s;
 }
 
+static void forget_one(struct held *h)
+{
+    json_decref(h->description);
+    sodium_free(h->value);
+    sodium_free(h->sentinel);
+    memset(h, 0, sizeof *h);
+}
+
 static void forget(struct broker_secrets *s)
 {
-    for (unsigned i = 0; i < s->n; i++) {
-        json_decref(s->v[i].description);
-        sodium_free(s->v[i].value);
-        sodium_free(s->v[i].sentinel);
-    }
+    for (unsigned i = 0; i < s->n; i++)
+        forget_one(&s->v[i]);
+    for (unsigned i = 0; i < s->nsigners; i++)
+        json_decref(s->signers[i]);
+    s->nsigners = 0;
     memset(s->v, 0, sizeof s->v);
     s->n = 0;
     s->renew = 0;
@@ -44,8 +57,10 @@ static void forget(struct broker_secrets *s)
 
 void broker_secrets_free(struct broker_secrets *s)
 {
-    if (s)
+    if (s) {
         forget(s);
+        forget_one(&s->pending);
+    }
     free(s);
 }
 
@@ -57,10 +72,49 @@ static char *guarded(const char *text)
     return copy;
 }
 
+static void load_signers(struct broker_secrets *s)
+{
+    json_t *names = service_list(), *name;
+    size_t i;
+    json_array_foreach(names, i, name) {
+        json_t *service = s->nsigners < SIGNERS_MAX ? service_load(json_string_value(name), NULL) : NULL;
+        if (json_object_get(json_object_get(service, "oauth"), "token"))
+            s->signers[s->nsigners++] = service;
+        else
+            json_decref(service);
+    }
+    json_decref(names);
+}
+
+/* What was taken is held on until the store has it, or something else of that service. */
+static void hold_pending(struct broker_secrets *s)
+{
+    struct held *p = &s->pending;
+    bool there = s->n == SENTINELS_MAX;
+    if (!p->value)
+        return;
+    for (unsigned i = 0; i < s->n; i++)
+        there |= strcmp(s->v[i].service, p->service) == 0;
+    if (there) {
+        forget_one(p);
+        return;
+    }
+    struct held *h = &s->v[s->n];
+    *h = *p;
+    json_incref(h->description);
+    h->value = guarded(p->value);
+    h->sentinel = guarded(p->sentinel);
+    if (h->value && h->sentinel)
+        s->n++;
+    else
+        forget_one(h);
+}
+
 int broker_secrets_load(struct broker_secrets *s, struct err *e)
 {
     int rc = 0;
     forget(s);
+    load_signers(s);
     struct secretstore *store = secretstore_open(NULL, NULL, e);
     if (!store)
         return -1;
@@ -89,7 +143,62 @@ int broker_secrets_load(struct broker_secrets *s, struct err *e)
     secretstore_free(store);
     if (rc < 0 && s->n && !s->v[s->n - 1].sentinel)
         forget(s);
+    hold_pending(s);
     return rc;
+}
+
+enum broker_sign_in broker_secrets_sign_in(const struct broker_secrets *s, const char *host, uint16_t port, const char *path,
+                                           const char **service, unsigned *index)
+{
+    for (unsigned k = 0; k < s->nsigners; k++) {
+        const json_t *d = s->signers[k];
+        if (path ? !service_gives_tokens(d, host, port, path) : !service_signs_in_at(d, host, port))
+            continue;
+        *service = json_string_value(json_object_get(d, "name"));
+        if (!path)
+            return SIGN_IN_OTHER;
+        for (unsigned i = 0; i < s->n; i++)
+            if (strcmp(s->v[i].service, *service) == 0) {
+                *index = i;
+                return strcmp(s->v[i].form, service_sign_in_form(d)) == 0 ? SIGN_IN_HELD : SIGN_IN_OTHER;
+            }
+        return SIGN_IN_TAKE;
+    }
+    return SIGN_IN_NONE;
+}
+
+char *broker_secrets_take(struct broker_secrets *s, const char *service, const struct ask_mint *m)
+{
+    const size_t cap = 3 * SECRET_VALUE_MAX + 256;
+    const json_t *d = NULL;
+    for (unsigned k = 0; k < s->nsigners; k++)
+        if (strcmp(json_string_value(json_object_get(s->signers[k], "name")), service) == 0)
+            d = s->signers[k];
+    if (!d || m->access[SECRET_VALUE_MAX] || m->sentinel[SECRET_VALUE_MAX] || m->refresh[SECRET_VALUE_MAX] ||
+        service_check_value(m->access, NULL) < 0 || service_check_value(m->sentinel, NULL) < 0 ||
+        (m->refresh[0] && service_check_value(m->refresh, NULL) < 0) || strlen(m->access) != strlen(m->sentinel) ||
+        strcmp(m->access, m->sentinel) == 0 || s->n == SENTINELS_MAX)
+        return NULL;
+    for (unsigned i = 0; i < s->n; i++) /* net makes sentinels here: none may stand for, or hold, another secret */
+        if (strcmp(s->v[i].service, service) == 0 || strstr(m->sentinel, s->v[i].sentinel) || strstr(s->v[i].sentinel, m->sentinel) ||
+            strstr(m->sentinel, s->v[i].value))
+            return NULL;
+    struct held *p = &s->pending;
+    forget_one(p);
+    snprintf(p->service, sizeof p->service, "%.63s", service);
+    snprintf(p->form, sizeof p->form, "%.31s", service_sign_in_form(d));
+    p->description = json_incref((json_t *)d);
+    p->value = guarded(m->access);
+    p->sentinel = guarded(m->sentinel);
+    char *line = sodium_malloc(cap);
+    if (!p->value || !p->sentinel || !line) {
+        sodium_free(line);
+        forget_one(p);
+        return NULL;
+    }
+    snprintf(line, cap, "%s %s %s %s %s %u\n", p->service, p->form, m->access, m->sentinel, m->refresh[0] ? m->refresh : "-", m->expires_in);
+    hold_pending(s);
+    return line;
 }
 
 bool broker_secrets_wants(const struct broker_secrets *s, const char *host, uint16_t port)
@@ -97,6 +206,9 @@ bool broker_secrets_wants(const struct broker_secrets *s, const char *host, uint
     struct service_write w;
     for (unsigned i = 0; i < s->n; i++)
         if (service_writes(s->v[i].description, s->v[i].form, host, port, NULL, &w))
+            return true;
+    for (unsigned k = 0; k < s->nsigners; k++)
+        if (service_signs_in_at(s->signers[k], host, port))
             return true;
     return false;
 }

@@ -30,6 +30,20 @@ const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t se
 
 /* The variables that hold sentinels in the guest.  New reference. */
 json_t *broker_secrets_env(const struct broker_secrets *s);
+/* What a request to a provider's token endpoint (a sign-in from inside the sandbox, threat 68) means here. */
+enum broker_sign_in {
+    SIGN_IN_NONE, /* it is no such request */
+    SIGN_IN_TAKE, /* there is no secret of that service: the tokens are taken for this sandbox */
+    SIGN_IN_HELD, /* the host has the tokens: *index is their sentinel's */
+    SIGN_IN_OTHER, /* there is another credential of that service, which the sandbox cannot trade for its own */
+};
+/* path: normalised; NULL: it cannot be told, which on such a host counts as SIGN_IN_OTHER. */
+enum broker_sign_in broker_secrets_sign_in(const struct broker_secrets *s, const char *host, uint16_t port, const char *path,
+                                           const char **service, unsigned *index);
+/* Holds what such a request yielded, until the store has it.  line (guarded, freed with sodium_free) is what `sbx secret
+ * take` reads.  NULL: it cannot be a secret. */
+char *broker_secrets_take(struct broker_secrets *s, const char *service, const struct ask_mint *m);
+
 /* When the first of them that can be renewed expires (seconds since 1970); 0: none does. */
 int64_t broker_secrets_renew(const struct broker_secrets *s);
 

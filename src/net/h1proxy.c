@@ -7,6 +7,7 @@
 #include "core/wipe.h"
 #include "net/http1.h"
 #include "net/httpbody.h"
+#include "net/mint.h"
 #include "net/refusal.h"
 #include "net/wsframes.h"
 
@@ -52,6 +53,9 @@ struct h1proxy {
     struct scrub_set *scrub_set; /* borrowed from it */
     struct scrub *scrub;         /* of its body */
     struct wsframes *frames;     /* of the tunnel */
+    bool mint;      /* the answer awaited gives out tokens */
+    bool minting;   /* it is being gathered in `held` */
+    struct out held;
     bool broken, done;
 };
 
@@ -84,6 +88,9 @@ static void forget_secrets(struct h1proxy *p)
     scrub_free(p->scrub);
     wsframes_free(p->frames);
     credentials_free(p->secrets);
+    p->mint = p->minting = false;
+    forget(&p->held.p, p->held.len);
+    p->held = (struct out){0};
     p->scrub = NULL;
     p->frames = NULL;
     p->scrub_set = NULL;
@@ -226,6 +233,13 @@ static void pass(struct h1proxy *p, struct out *out, struct end *to, enum http1_
 /* The same for an answer that may carry a secret back. */
 static void pass_scrubbed(struct h1proxy *p, enum http1_framing framing, const uint8_t *content, size_t n, bool end)
 {
+    if (p->minting) {
+        if (p->held.len + n > MINT_BODY_MAX)
+            p->broken = true;
+        else
+            queue(p, &p->held, content, n);
+        return;
+    }
     if (!p->scrub) {
         pass(p, &p->to_guest, p->guest, framing, content, n);
         return;
@@ -330,9 +344,9 @@ static bool read_head(struct h1proxy *p)
     return true;
 }
 
-void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char *rule, const char *hint,
-                    struct credentials *secrets)
+void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verdict *v)
 {
+    struct credentials *secrets = v->secrets;
     struct http1_head *h = &p->rq_head;
     size_t len;
     if (p->rq != RQ_ASKED || request != p->request) {
@@ -340,8 +354,14 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char 
         return;
     }
     p->secrets = secrets;
-    if (!allow) {
-        answer_denied(p, rule, hint);
+    if (!v->allow) {
+        answer_denied(p, v->rule, v->hint);
+        return;
+    }
+    if (v->signed_in) {
+        struct refusal r;
+        refusal_signed_in(&r, v->signed_in);
+        answer(p, &r, h->framing != HTTP1_NO_BODY || h->close || h->minor == 0);
         return;
     }
     if (secrets && p->owner->tls) {
@@ -349,6 +369,14 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char 
         p->scrub_set = credentials_scrub(secrets);
         if (!p->scrub_set || !inject_write(secrets, true, h->method, h->host, &h->target, &h->fields, &why)) {
             answer_failed(p, p->scrub_set ? 403 : 503, why);
+            return;
+        }
+    }
+    p->mint = v->mint;
+    if (p->mint) {
+        headers_remove(&h->fields, "range");
+        if (!headers_set(&h->fields, "accept-encoding", "identity")) {
+            answer_failed(p, 431, "its header section is too large");
             return;
         }
     }
@@ -483,7 +511,14 @@ static void response_whole(struct h1proxy *p)
         return;
     }
     p->close_after |= h->close;
-    send_response_head(p);
+    /* A refusal of the provider gives out nothing. */
+    p->minting = p->mint && h->status / 100 == 2 && !p->rs_body.done;
+    if (p->minting && !inject_readable(&h->fields)) {
+        answer_failed(p, 502, "the server's answer is compressed although it was asked not to be, and cannot be searched for tokens");
+        return;
+    }
+    if (!p->minting)
+        send_response_head(p);
     p->rs = RS_BODY;
     if (p->rs_body.done)
         response_over(p);
@@ -517,6 +552,24 @@ static bool read_response_head(struct h1proxy *p)
     }
 }
 
+/* The answer with the tokens is whole: it goes on with sentinels in it, of the same length. */
+static void pass_minted(struct h1proxy *p)
+{
+    struct out held = p->held;
+    p->held = (struct out){0};
+    p->minting = false;
+    if (!p->owner->minted(p->owner->arg, held.p, held.len))
+        answer_failed(p, 502, "the server gave out a token in a form that sbx cannot keep from the sandbox");
+    else {
+        p->rs_head.framing = HTTP1_LENGTH;
+        p->rs_head.length = held.len;
+        send_response_head(p);
+        queue(p, &p->to_guest, held.p, held.len);
+        response_over(p);
+    }
+    forget(&held.p, held.len);
+}
+
 static bool read_response_body(struct h1proxy *p)
 {
     const uint8_t *content;
@@ -532,6 +585,10 @@ static bool read_response_body(struct h1proxy *p)
             p->broken = true; /* cut short: the guest must see that */
             return false;
         }
+        if (p->minting) {
+            pass_minted(p);
+            return true;
+        }
         pass_scrubbed(p, framing, NULL, 0, true);
         response_over(p);
         return true;
@@ -544,7 +601,9 @@ static bool read_response_body(struct h1proxy *p)
     pass_scrubbed(p, framing, content, n, p->rs_body.done);
     p->owner->bytes_down += n;
     in->pos += used;
-    if (p->rs_body.done) {
+    if (p->rs_body.done && p->minting && !p->broken) {
+        pass_minted(p);
+    } else if (p->rs_body.done) {
         if (framing == HTTP1_CHUNKED)
             queue(p, &p->to_guest, "0\r\n\r\n", 5);
         response_over(p);

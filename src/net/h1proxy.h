@@ -13,8 +13,7 @@ struct h1proxy *h1proxy_new(struct end *guest, struct end *up, struct proxy_owne
 void h1proxy_free(struct h1proxy *p);
 enum proxy_state h1proxy_step(struct h1proxy *p);
 /* The verdict on a request. */
-void h1proxy_answer(struct h1proxy *p, uint32_t request, bool allow, const char *rule, const char *hint,
-                    struct credentials *secrets);
+void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verdict *v);
 /* Nothing was asked and nothing is under way. */
 bool h1proxy_idle(const struct h1proxy *p);
 /* A head has begun and is not whole yet. */

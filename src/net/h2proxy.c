@@ -8,6 +8,7 @@
 
 #include "core/wipe.h"
 #include "net/http1.h"
+#include "net/mint.h"
 #include "net/refusal.h"
 
 #define IN_MAX (32u * 1024u)
@@ -36,6 +37,7 @@ struct stream {
     char method[HTTP1_METHOD_MAX + 1], scheme[8];
     char *path, *authority;
     char status[4];
+    bool mint, minting;      /* the answer gives out tokens; it is being gathered in q[UP] */
     bool bad, asked, opened, answered, closed[2], judged;
     struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
     struct refusal *refusal;
@@ -229,7 +231,7 @@ static void answer(struct stream *s, const struct refusal *r)
     snprintf(status, sizeof status, "%d", r->status);
     snprintf(length, sizeof length, "%zu", r->len);
     const nghttp2_nv nv[] = {NV(":status", status), NV("content-type", r->type), NV("content-length", length),
-                             NV("x-sbx", "denied"), NV("cache-control", "no-store")};
+                             NV("x-sbx", refusal_mark(r)), NV("cache-control", "no-store")};
     nghttp2_data_provider data = {.read_callback = give_refusal};
     bool head = strcmp(s->method, "HEAD") == 0;
     nghttp2_submit_response(s->proxy->session[GUEST], s->id[GUEST], nv, sizeof nv / sizeof *nv, head ? NULL : &data);
@@ -266,6 +268,13 @@ static void open_upstream(struct stream *s)
             return;
         }
     }
+    if (s->mint) {
+        headers_remove(&s->fields, "range");
+        if (!headers_set(&s->fields, "accept-encoding", "identity")) {
+            answer_failed(s, 431, "its header section is too large");
+            return;
+        }
+    }
     nv[n++] = (nghttp2_nv)NV(":method", s->method);
     nv[n++] = (nghttp2_nv)NV(":scheme", s->scheme);
     nv[n++] = (nghttp2_nv)NV(":authority", s->authority);
@@ -290,28 +299,32 @@ static void open_upstream(struct stream *s)
     headers_finish(&s->fields);
 }
 
-void h2proxy_answer(struct h2proxy *p, uint32_t request, bool allow, const char *rule, const char *hint,
-                    struct credentials *secrets)
+void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verdict *v)
 {
     struct stream *s = p->streams;
     while (s && s->request != request)
         s = s->next;
     if (!s || !s->asked || s->judged) {
-        credentials_free(secrets);
+        credentials_free(v->secrets);
         return;
     }
     s->judged = true;
-    s->secrets = secrets;
+    s->secrets = v->secrets;
+    s->mint = v->mint;
     if (s->closed[GUEST]) {
         stream_free(s);
         return;
     }
-    if (allow && !p->gone[UP])
+    if (v->allow && v->signed_in) {
+        struct refusal r;
+        refusal_signed_in(&r, v->signed_in);
+        answer(s, &r);
+    } else if (v->allow && !p->gone[UP])
         open_upstream(s);
-    else if (allow)
+    else if (v->allow)
         answer_failed(s, 502, "the server closed the connection");
     else
-        answer_denied(s, rule, hint);
+        answer_denied(s, v->rule, v->hint);
 }
 
 static void judge(struct stream *s)
@@ -443,6 +456,23 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     return 0;
 }
 
+static void pass_response(struct stream *s, bool end);
+
+/* The answer with the tokens is whole: it goes on with sentinels in it, of the same length. */
+static void pass_minted(struct stream *s)
+{
+    struct queue *q = &s->q[UP];
+    bool good = s->proxy->owner->minted(s->proxy->owner->arg, q->p + q->pos, q->len - q->pos);
+    s->minting = s->mint = false;
+    s->answered = false;
+    if (good)
+        pass_response(s, false);
+    else {
+        explicit_bzero(q->p + q->pos, q->len - q->pos); /* its length stays: the window counts it */
+        answer_failed(s, 502, "the server gave out a token in a form that sbx cannot keep from the sandbox");
+    }
+}
+
 static void pass_response(struct stream *s, bool end)
 {
     struct h2proxy *p = s->proxy;
@@ -460,6 +490,15 @@ static void pass_response(struct stream *s, bool end)
             return;
         }
         inject_clean(s->scrub_set, &s->fields);
+    }
+    if (s->mint && s->status[0] == '2' && !end) {
+        if (!inject_readable(&s->fields)) {
+            reset(s, UP, NGHTTP2_CANCEL);
+            answer_failed(s, 502, "the server's answer is compressed although it was asked not to be, and cannot be searched for tokens");
+            return;
+        }
+        s->minting = s->answered = true;
+        return;
     }
     nv[n++] = (nghttp2_nv)NV(":status", s->status);
     for (size_t i = 0; i < s->fields.n; i++)
@@ -480,6 +519,8 @@ static void pass_response(struct stream *s, bool end)
 /* What the server says goes through the scrubber, if the request bore a secret. */
 static bool take(struct stream *s, enum side side, const uint8_t *data, size_t len, bool end)
 {
+    if (side == UP && s->minting)
+        return s->q[UP].len - s->q[UP].pos + len <= MINT_BODY_MAX && (len == 0 || queue_add(&s->q[UP], data, len));
     if (side == GUEST || !s->scrub_set)
         return len == 0 || queue_add(&s->q[side], data, len);
     if (!s->scrub && !(s->scrub = scrub_new(s->scrub_set)))
@@ -501,6 +542,8 @@ static void ended(struct stream *s, enum side side)
         reset(s, other(side), NGHTTP2_INTERNAL_ERROR);
         return;
     }
+    if (side == UP && s->minting)
+        pass_minted(s);
     if (side == UP)
         inject_clean(s->scrub_set, &s->q[UP].trailers);
     s->q[side].end = true;

@@ -20,8 +20,7 @@ struct h2proxy;
 struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owner *owner);
 void h2proxy_free(struct h2proxy *p);
 enum proxy_state h2proxy_step(struct h2proxy *p);
-void h2proxy_answer(struct h2proxy *p, uint32_t request, bool allow, const char *rule, const char *hint,
-                    struct credentials *secrets);
+void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verdict *v);
 bool h2proxy_idle(const struct h2proxy *p);
 
 #endif

@@ -313,6 +313,11 @@ void sentinels_set(struct sentinels *s, const struct answer_sentinel *a)
         s->n++;
 }
 
+const char *sentinels_at(const struct sentinels *s, int i)
+{
+    return s && i >= 0 && (unsigned)i < s->n ? s->v[i] : NULL;
+}
+
 static struct scrub_set *one_set(char *const *v, unsigned n)
 {
     struct scrub_set *set = scrub_set_new();

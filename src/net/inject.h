@@ -38,6 +38,8 @@ struct sentinels;
 struct sentinels *sentinels_new(void);
 void sentinels_free(struct sentinels *s);
 void sentinels_set(struct sentinels *s, const struct answer_sentinel *a);
+/* The one of that index, or NULL. */
+const char *sentinels_at(const struct sentinels *s, int i);
 uint64_t sentinels_find(struct sentinels *s, const char *target, const struct headers *h);
 
 /* Whether a response's content coding lets it be looked through. */

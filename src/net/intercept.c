@@ -10,6 +10,7 @@
 #include "core/sanitize.h"
 #include "net/h1proxy.h"
 #include "net/h2proxy.h"
+#include "net/mint.h"
 #include "net/refusal.h"
 #include "net/urlpath.h"
 
@@ -187,6 +188,20 @@ static void judge(void *arg, const struct proxy_request *r)
     }
     ask.path_len = (uint16_t)strlen(ask.path);
     asker_send_request(i->all->asker, &ask);
+}
+
+static bool minted(void *arg, uint8_t *body, size_t n)
+{
+    static struct ask_mint ask; /* large, and this is one thread */
+    struct intercept *i = arg;
+    enum mint_result result = n ? mint_read(body, n, &ask) : MINT_PLAIN;
+    bool good = result != MINT_BAD;
+    ask.id = i->id;
+    ask.kind = ASK_MINT;
+    if (result == MINT_TAKEN && ask.access[0])
+        good = asker_send_mint(i->all->asker, &ask);
+    explicit_bzero(&ask, sizeof ask);
+    return good;
 }
 
 static void mismatch(void *arg, const char *seen)
@@ -527,10 +542,15 @@ void intercept_answer(struct intercept *i, const struct answer *a)
         credentials_free(secrets);
         return;
     }
+    struct proxy_verdict v = {.allow = allow, .rule = a->rule, .hint = a->hint, .secrets = secrets, .mint = a->flags & ANSWER_MINT};
+    if (a->flags & ANSWER_SIGNED_IN) {
+        v.signed_in = sentinels_at(i->all->sentinels, a->error);
+        v.allow &= v.signed_in != NULL;
+    }
     if (i->h1)
-        h1proxy_answer(i->h1, a->request, allow, a->rule, a->hint, secrets);
+        h1proxy_answer(i->h1, a->request, &v);
     else
-        h2proxy_answer(i->h2, a->request, allow, a->rule, a->hint, secrets);
+        h2proxy_answer(i->h2, a->request, &v);
     step_with_offer(i);
 }
 
@@ -609,7 +629,7 @@ struct intercept *intercept_new(struct intercepts *all, struct tcp_conn *conn, i
     strncpy(i->rule, t->rule ? t->rule : "", sizeof i->rule - 1);
     strncpy(i->hint, t->hint ? t->hint : "", sizeof i->hint - 1);
     i->owner = (struct proxy_owner){.name = i->name, .port = t->port, .refuse = t->refuse, .rule = i->rule, .hint = i->hint,
-                                    .request = judge, .mismatch = mismatch, .arg = i};
+                                    .request = judge, .mismatch = mismatch, .minted = minted, .arg = i};
     end_init(&i->guest, &guest_ops, i);
     end_init(&i->up, &up_ops, i);
     i->since_ms = i->moved_ms = now_ms();

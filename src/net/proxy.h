@@ -24,6 +24,15 @@ struct proxy_request {
     bool override;
 };
 
+/* What became of a request. */
+struct proxy_verdict {
+    bool allow;
+    const char *rule, *hint;       /* that denied it */
+    struct credentials *secrets;   /* taken over; may be NULL */
+    bool mint;                     /* the answer gives out tokens: it goes through `minted` first */
+    const char *signed_in;         /* not NULL: the answer, in the provider's stead, with this sentinel */
+};
+
 struct proxy_owner {
     const char *name;   /* the canonical name that was asked for */
     uint16_t port;
@@ -34,6 +43,8 @@ struct proxy_owner {
     void (*request)(void *arg, const struct proxy_request *r);
     /* The request names another host than the connection was asked for. */
     void (*mismatch)(void *arg, const char *seen);
+    /* A whole answer that gives out tokens: false if it must not reach the guest; else they are replaced in place. */
+    bool (*minted)(void *arg, uint8_t *body, size_t n);
     /* Counts of content. */
     uint64_t bytes_up, bytes_down;
     void *arg;

@@ -39,7 +39,7 @@ static void fill(struct refusal *r, bool json, int status, const char *kind, con
 
 void refusal_denied(struct refusal *r, bool json, const char *what, const char *rule, const char *hint)
 {
-    char text[REFUSAL_MAX - 64];
+    char text[3008];
     snprintf(text, sizeof text, "%.1200s was denied by %.200s.%s%.400s", what[0] ? what : "this connection",
              rule[0] ? rule : "the policy", !hint[0] ? "" : json ? " To allow it, on the host: " : "\nTo allow it, on the host: ",
              hint);
@@ -54,11 +54,30 @@ void refusal_failed(struct refusal *r, bool json, int status, const char *why)
     fill(r, json, status, "sbx_refused", text);
 }
 
+void refusal_signed_in(struct refusal *r, const char *sentinel)
+{
+    json_t *o = json_pack("{s:s, s:s, s:s, s:i}", "token_type", "Bearer", "access_token", sentinel, "refresh_token",
+                          "kept-on-the-host-by-sbx", "expires_in", 28800);
+    char *s = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    r->status = s && strlen(s) < sizeof r->body ? 200 : 503;
+    r->reason = r->status == 200 ? "OK" : reason_of(503);
+    r->type = "application/json";
+    snprintf(r->body, sizeof r->body, "%s", r->status == 200 ? s : "{}");
+    r->len = strlen(r->body);
+    free(s);
+    json_decref(o);
+}
+
+const char *refusal_mark(const struct refusal *r)
+{
+    return r->status == 200 ? "signed-in" : "denied";
+}
+
 size_t refusal_http1(const struct refusal *r, bool keep_alive, bool without_body, char *out, size_t cap)
 {
     int n = snprintf(out, cap,
-                     "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nX-Sbx: denied\r\nCache-Control: no-store\r\n"
-                     "%s\r\n%s", r->status, r->reason, r->type, r->len, keep_alive ? "" : "Connection: close\r\n",
+                     "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nX-Sbx: %s\r\nCache-Control: no-store\r\n"
+                     "%s\r\n%s", r->status, r->reason, r->type, r->len, refusal_mark(r), keep_alive ? "" : "Connection: close\r\n",
                      without_body ? "" : r->body);
     return n > 0 && (size_t)n < cap ? (size_t)n : 0;
 }

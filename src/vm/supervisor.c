@@ -286,6 +286,8 @@ static void on_child(evutil_socket_t fd, short what, void *arg)
             s->keeper = 0;
         else if (pid == s->renewer)
             s->renewer = 0;
+        else if (pid == s->taker)
+            helpers_taken(s);
         else
             helper_reaped(s, pid, code);
     }

@@ -87,6 +87,32 @@ static void on_renew(evutil_socket_t fd, short what, void *arg)
     free(self);
 }
 
+/* What the broker put into the pipe goes into the store. */
+static void take_minted(struct supervisor *s)
+{
+    struct err e = {0};
+    char *self = path_self(&e);
+    char *const argv[] = {self, (char *)"secret", (char *)"take", (char *)s->name, NULL};
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const struct spawn_fd fds[] = {{s->mint_pipe[0], 0}, {null, 1}, {s->log_pipe[1], 2}};
+    const struct spawn spawn = {.path = self, .argv = argv, .fds = fds, .nfds = 3, .die_with_parent = true};
+    s->take_again = s->taker > 0;
+    if (!s->take_again && self && null >= 0 && (s->taker = spawn_run(&spawn, &e)) < 0) {
+        s->taker = 0;
+        log_line("the tokens of a sign-in cannot be kept: %s", e.text);
+    }
+    if (null >= 0)
+        close(null);
+    free(self);
+}
+
+void helpers_taken(struct supervisor *s)
+{
+    s->taker = 0;
+    if (s->take_again)
+        take_minted(s);
+}
+
 static void on_secrets(struct supervisor *s, const json_t *msg)
 {
     const char *why = json_string_value(json_object_get(msg, "error")), *key;
@@ -135,6 +161,8 @@ static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
         clients_question(s->clients, msg);
     } else if (h->role == ROLE_BROKER && op && strcmp(op, "secrets") == 0) {
         on_secrets(s, msg);
+    } else if (h->role == ROLE_BROKER && op && strcmp(op, "minted") == 0) {
+        take_minted(s);
     } else {
         log_line("%s says \"%s\"", role_names[h->role], op ? op : "");
     }
@@ -252,16 +280,22 @@ int helpers_start(struct supervisor *s, struct err *e)
     int ask[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ask) < 0)
         return err_errno(e, errno, "cannot make a socket pair");
-    const struct spawn_fd net[] = {{s->net_pair[1], 3}, {ask[0], 4}}, broker[] = {{ask[1], 4}};
+    if (pipe2(s->mint_pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
+        close(ask[0]);
+        close(ask[1]);
+        return err_errno(e, errno, "cannot make a pipe");
+    }
+    const struct spawn_fd net[] = {{s->net_pair[1], 3}, {ask[0], 4}}, broker[] = {{ask[1], 4}, {s->mint_pipe[1], 5}};
     int rc = start_one(s, ROLE_NET, net, 2, 5, e);
     if (rc == 0)
-        rc = start_one(s, ROLE_BROKER, broker, 1, 3, e);
+        rc = start_one(s, ROLE_BROKER, broker, 2, 3, e);
     if (rc == 0)
         rc = start_fs(s, e);
     if (rc == 0)
         rc = start_screen(s, e);
     close(ask[0]);
     close(ask[1]);
+    close(s->mint_pipe[1]);
     if (rc < 0)
         helpers_end(s);
     return rc;
@@ -338,6 +372,9 @@ bool helper_reaped(struct supervisor *s, pid_t pid, int status)
 
 void helpers_end(struct supervisor *s)
 {
+    if (s->mint_pipe[0] > 0)
+        close(s->mint_pipe[0]);
+    s->mint_pipe[0] = -1;
     sessions_set_screen(s->sessions, NULL, NULL);
     for (int r = 0; r < ROLES; r++) {
         struct helper *h = &s->helpers[r];

@@ -89,6 +89,9 @@ struct supervisor {
     int64_t blocked;
     struct event *renew_ev; /* when a secret wants to be renewed */
     pid_t renewer;
+    pid_t taker;      /* reads the tokens of a sign-in out of mint_pipe, which goes from the broker past us */
+    bool take_again;
+    int mint_pipe[2];
     int64_t renew_tried;
     unsigned stop_step;
     int64_t clock_offset; /* realtime - boottime at the last resync, ms */
@@ -118,6 +121,7 @@ void boot_close(struct supervisor *s);
 /* supervisor_helpers.c */
 int helpers_start(struct supervisor *s, struct err *e);
 bool helpers_ready(const struct supervisor *s);
+void helpers_taken(struct supervisor *s); /* `sbx secret take` ended */
 bool helper_reaped(struct supervisor *s, pid_t pid, int status); /* true if it was one of them */
 void helpers_end(struct supervisor *s);
 extern const char *const role_names[ROLES];

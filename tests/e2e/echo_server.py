@@ -29,8 +29,9 @@ def spellings(secret):
 
 
 class EchoServer:
-    def __init__(self, certificate=None, alpn=("http/1.1",)):
+    def __init__(self, certificate=None, alpn=("http/1.1",), app=None):
         self.seen = []  # (method, path, headers) of each request
+        self.app = app  # (path, headers, body) -> (status, body), or None: echo; over HTTP/2 without the body
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
         self.context = None
@@ -85,7 +86,14 @@ class EchoServer:
             self.seen.append((method, path, headers))
             secret = self.secret_of(headers)
             text = spellings(secret).encode()
-            if path == "/split":  # one byte a chunk
+            own = self.app(path, headers, body) if self.app else None
+            if own:
+                s.sendall(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" % own[0])
+                for i in range(0, len(own[1]), 11):
+                    part = own[1][i:i + 11]
+                    s.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+                s.sendall(b"0\r\n\r\n")
+            elif path == "/split":  # one byte a chunk
                 s.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Echo: " + secret.encode() + b"\r\n\r\n")
                 for i in range(len(text)):
                     s.sendall(b"1\r\n" + text[i:i + 1] + b"\r\n")
@@ -125,6 +133,12 @@ class EchoServer:
                     self.seen.append((headers[":method"], headers[":path"], headers))
                     secret = self.secret_of(headers)
                     text = spellings(secret).encode()
+                    own = self.app(headers[":path"], headers, b"") if self.app else None
+                    if own:
+                        c.send_headers(e.stream_id, [(":status", str(own[0])), ("content-type", "application/json")])
+                        c.send_data(e.stream_id, own[1][:20])
+                        c.send_data(e.stream_id, own[1][20:], end_stream=True)
+                        continue
                     c.send_headers(e.stream_id, [(":status", "200"), ("x-echo", secret)])
                     for i in range(0, len(text), 7):
                         c.send_data(e.stream_id, text[i:i + 7])

@@ -99,6 +99,7 @@ static const struct command secret_commands[] = {
     {"services", "secret services", "services that are known", NULL, json_only, 0, 0, false, 0, cmd_secret_services, NULL, false},
     {"lock", "secret lock [--passphrase|--keyfile|--systemd]", "how the store is locked", NULL, lock_options, 0, 0, false, 0, cmd_secret_lock, NULL, false},
     {"unlock", "secret unlock", "open a store with a passphrase for the next 12 hours", NULL, none, 0, 0, false, 0, cmd_secret_unlock, NULL, false},
+    {"take", "secret take SANDBOX", "keep what a sign-in in a sandbox yielded", NULL, none, 1, 1, false, 0, cmd_secret_take, NULL, true},
     {"renew", "secret renew", "renew what expires", NULL, none, 0, 0, false, 0, cmd_secret_renew, NULL, true},
     {0}};
 static const struct command image_commands[] = {

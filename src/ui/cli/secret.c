@@ -643,3 +643,40 @@ int cmd_secret_renew(const struct args *a, struct err *e)
     secretstore_free(s);
     return rc < 0 ? rc : failed ? err_set(e, STATUS_FAILED, "%d of the secrets could not be renewed", failed) : 0;
 }
+
+/* Run by supervisors, with the pipe of the broker as standard input: lines of "SERVICE FORM VALUE SENTINEL REFRESH SECONDS". */
+int cmd_secret_take(const struct args *a, struct err *e)
+{
+    const size_t cap = 65536;
+    char *text = sodium_malloc(cap), *line = text;
+    ssize_t n = text ? read(0, text, cap - 1) : -1;
+    struct secretstore *s = n > 0 ? secretstore_begin(NULL, NULL, e) : NULL;
+    int rc = s ? 0 : n > 0 ? -1 : err_set(e, STATUS_FAILED, "there is nothing to take: this is run by sbx itself");
+    if (n >= 0)
+        text[n] = '\0';
+    for (char *next; rc == 0 && *line; line = next) {
+        char *field[6], *at = line;
+        size_t k = 0;
+        next = strchrnul(line, '\n');
+        if (*next)
+            *next++ = '\0';
+        while (k < 6 && (field[k] = strsep(&at, " ")))
+            k++;
+        if (k != 6 || at) {
+            rc = err_set(e, STATUS_FAILED, "the broker's record of a sign-in is malformed");
+            break;
+        }
+        /* Between the broker's look and now the user may have set one: that one counts. */
+        if (secretstore_find(s, field[0], a->words[0]))
+            continue;
+        long long life = strtoll(field[5], NULL, 10);
+        const struct secret r = {.service = field[0], .scope = a->words[0], .form = field[1], .value = field[2], .sentinel = field[3],
+                                 .refresh = strcmp(field[4], "-") == 0 ? "" : field[4], .created = time(NULL), .updated = time(NULL),
+                                 .expires = life > 0 ? time(NULL) + life : 0};
+        rc = service_check_value(r.value, e) < 0 || service_check_value(r.sentinel, e) < 0 ? -1 : secretstore_put(s, &r, e);
+    }
+    rc = rc == 0 ? secretstore_save(s, e) : rc;
+    secretstore_free(s);
+    sodium_free(text);
+    return rc;
+}

@@ -51,6 +51,7 @@ int cmd_secret_import(const struct args *a, struct err *e);
 int cmd_secret_services(const struct args *a, struct err *e);
 int cmd_secret_lock(const struct args *a, struct err *e);
 int cmd_secret_unlock(const struct args *a, struct err *e);
+int cmd_secret_take(const struct args *a, struct err *e);
 int cmd_secret_renew(const struct args *a, struct err *e);
 
 #endif
