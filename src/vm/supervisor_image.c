@@ -108,9 +108,30 @@ static json_t *seed(void)
     return kept;
 }
 
+/* Files of assets/guest that every machine gets. */
+static void add_own(json_t *files)
+{
+    static const struct {
+        const char *asset, *path, *mode;
+    } own[] = {{"guest/runc", "/usr/local/sbin/runc", "0755"}};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        char *path = path_asset(own[i].asset, NULL), text[16384];
+        FILE *f = path ? fopen(path, "re") : NULL;
+        size_t n = f ? fread(text, 1, sizeof text, f) : 0;
+        if (n)
+            json_array_append_new(files, json_pack("{s:s, s:s, s:s, s:s%}", "path", own[i].path, "mode", own[i].mode, "owner", "root",
+                                                   "content", text, n));
+        if (f)
+            fclose(f);
+        free(path);
+    }
+}
+
 json_t *image_seed_files(json_t *env)
 {
-    json_t *s = seed(), *files = json_incref(json_object_get(s, "files")), *vars = json_object_get(s, "env");
+    json_t *s = seed(), *files = json_copy(json_object_get(s, "files")), *vars = json_object_get(s, "env");
+    if (json_is_array(files))
+        add_own(files);
     if (vars)
         json_object_update(env, vars);
     json_decref(s);

@@ -305,5 +305,17 @@ class Intercept(unittest.TestCase):
         self.assertTrue(rows)
 
 
+    def test_containers_come_under_the_same_rules(self):
+        """Run and built by the guest's Docker Engine: judged by request, trusting the authority without any set-up."""
+        self.allow("GET stream.example/ok")
+        image = ("set -e; mkdir -p /tmp/r/bin; cp /bin/sh /bin/cat /usr/bin/curl /tmp/r/bin; for f in $(ldd /bin/sh /usr/bin/curl | grep -o '/[^ ]*\\.so[^ ]*' | sort -u); "
+                 "do cp --parents -L $f /tmp/r; done; tar -C /tmp/r -c . | docker import - tiny >/dev/null; ")
+        out = self.sh(image + "printf 'FROM tiny\\nRUN curl -sS --http1.1 https://stream.example/ok > /built\\n' | docker build -q -t tiny2 - >/dev/null; "
+                      "docker run --rm tiny2 sh -c 'cat /built; curl -sS --http1.1 https://stream.example/ok; curl -sS --http1.1 https://stream.example/no; "
+                      "curl -sS https://elsewhere.example/'")
+        self.assertTrue(out.startswith("ok\nok\n"), out)
+        self.assertEqual(out.count("denied by"), 2, out)
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)
