@@ -144,7 +144,9 @@ bench: all bench-build
 	@$(PYTHON) tests/bench/bench_dashboard.py
 
 # DOCS=--docs: those that the documentation shows are put there.
-screenshots: all
+screenshots:
+	@scripts/setup --screens
+	@$(MAKE) --no-print-directory all
 	@$(BUILD)/sbx image build --if-missing
 	@$(PYTHON) tests/screens/shots.py $(DOCS)
 
