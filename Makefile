@@ -19,7 +19,7 @@ T         ?=
 PYTHON    ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
 
 PKGS := libevent libevent_pthreads jansson libsodium openssl libnghttp2 libpsl libidn2 \
-        libseccomp sqlite3 fuse3 libarchive libcurl vterm ncursesw
+        libseccomp libsystemd sqlite3 fuse3 libarchive libcurl vterm ncursesw
 CSTD  := -std=c17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 WARN  := -Wall -Wextra -Werror -Wshadow -Wvla -Wformat=2 -Wpointer-arith -Wwrite-strings \
          -Wmissing-prototypes -Wstrict-prototypes -Wimplicit-fallthrough -Wundef

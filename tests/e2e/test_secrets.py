@@ -5,7 +5,10 @@ import http.server
 import json
 import os
 import pathlib
+import shlex
+import shutil
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +18,7 @@ import urllib.parse
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
-from harness import Home, wait_for
+from harness import SBX, Home, wait_for
 from mock_provider import make_ca
 
 KEY = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
@@ -112,6 +115,48 @@ class Store(unittest.TestCase):
         r = h.run("secret", "ls", env={"SBX_PASSPHRASE_FILE": str(h.dir / "pass")})
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"passphrase", r.stderr)
+
+    @unittest.skipUnless(shutil.which("gnome-keyring-daemon") and shutil.which("dbus-run-session"), "gnome-keyring is not installed")
+    def test_keyring_of_the_user(self):
+        """The Secret Service of a session bus of its own: a new store takes it, and is worth nothing without it."""
+        h = self.h
+        script = h.dir / "with-keyring"
+        script.write_text('#!/bin/sh\nset -e\nprintf %s pass | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1\n'
+                          f'exec {shlex.quote(sys.executable)} -c "$1"\n')
+        script.chmod(0o755)
+        inside = f"""
+import json, pathlib, subprocess
+def sbx(*a, status=0):
+    r = subprocess.run([{SBX!r}, *a], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert r.returncode == status, (a, r.returncode, r.stdout, r.stderr)
+    return r.stdout + r.stderr
+print(sbx("secret", "set", "-g", "openai", "-t", {KEY!r}))
+store = pathlib.Path({str(h.dir / "data/sbx/secrets/store.json")!r})
+assert json.loads(store.read_text())["wrap"]["kind"] == "keyring", store.read_text()[:200]
+assert not (store.parent / "key").exists()
+assert "keyring" in sbx("secret", "lock")
+sbx("secret", "lock", "--passphrase", "--password-stdin", status=2)
+sbx("secret", "lock", "--keyfile")
+assert "keyfile" in store.read_text()
+sbx("secret", "lock", "--keyring")
+print(sbx("secret", "ls"))
+# Another id, which neither the keyring nor the kernel knows.
+o = json.loads(store.read_text())
+o["wrap"]["id"] = "0" * 32
+store.write_text(json.dumps(o))
+print(sbx("secret", "ls", status=1))
+"""
+        (h.dir / "home/.local/share").mkdir(parents=True)
+        env = {k: v for k, v in h.env.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
+        r = subprocess.run(["dbus-run-session", "--", str(script), inside], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.assertEqual(r.returncode, 0, r.stdout + r.stderr)
+        self.assertIn("openai", r.stdout)
+        self.assertIn("does not have the key", r.stdout)
+        self.assertNotIn(KEY, r.stdout + r.stderr)
+        # Without the bus: a sentence, not a crash.
+        r = h.run("secret", "ls", env={"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"})
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(b"keyring", r.stderr)
 
     def test_own_service(self):
         h = self.h
@@ -350,6 +395,22 @@ class Guest(unittest.TestCase):
         self.assertEqual(self.sh("printf %s $ACME_API_KEY"), sentinel)
         h.sbx("secret", "rm", "-g", "acme")
         self.assertTrue(wait_for(lambda: sent() is None, 5))
+
+    def test_the_lock_changes_while_it_runs(self):
+        """The broker is confined, and has neither a passphrase nor a keyring; what it opened stays open."""
+        h = self.h
+        def sent():
+            self.sh("curl -sSk --http1.1 https://api.acme.example/ -o /dev/null")
+            return self.two.seen[-1][2].get("x-api-key")
+        try:
+            h.sbx("secret", "lock", "--passphrase", "--password-stdin", input=b"correct horse battery\n")
+            h.sbx("secret", "set", "-g", "acme", "--host", "api.acme.example", "--header", "X-Api-Key", "-t", "acme-locked-0123456789")
+            self.assertTrue(wait_for(lambda: sent() == "acme-locked-0123456789", 5))
+        finally:
+            h.sbx("secret", "lock", "--keyfile")
+            h.run("secret", "rm", "-g", "acme")
+        self.assertTrue(wait_for(lambda: sent() is None, 5))
+        self.assertEqual(h.ls()["s"]["state"], "running")
 
     def test_threat_74_no_trace_outside_of_the_broker(self):
         """The guest's memory and disk, the host's files, argument lists, environments, and the memory of every process but the broker."""
