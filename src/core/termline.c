@@ -283,6 +283,14 @@ int term_line_unpack(const struct term_line *l, struct term_cell *out, int cap)
 
 /* ---- floods ---- */
 
+bool term_cells_blank(const struct term_cell *cells, int n)
+{
+    for (int i = 0; i < n; i++)
+        if ((cells[i].ch[0] && cells[i].ch[0] != ' ') || cells[i].width != 1 || cells[i].bg != TERM_DEFAULT || (cells[i].attrs & SHOWS_ON_BLANKS))
+            return false;
+    return true;
+}
+
 /* The parameters of one SGR that the filter wrote; false: it is none that is known here. */
 static bool sgr(const char *p, const char *end, struct term_look *l)
 {
@@ -389,7 +397,9 @@ static const char *one_line(const char *p, const char *end, int cols, struct ter
     while (p < end) {
         unsigned char c = (unsigned char)*p;
         if (c >= 0x20 && c < 0x7f) {
-            if (col == cols) { /* the wrap that was waiting */
+            if (col == cols) { /* the wrap that was waiting; the new row would have the background */
+                if (look->bg != TERM_DEFAULT)
+                    return NULL;
                 if (out)
                     next_row(out);
                 col = 0;
@@ -414,6 +424,8 @@ static const char *one_line(const char *p, const char *end, int cols, struct ter
             if (width < 1 || width > 2 || width != width_of(vtfilter_char(code)))
                 return NULL;
             if (col + width > cols) {
+                if (look->bg != TERM_DEFAULT)
+                    return NULL;
                 if (out)
                     next_row(out);
                 col = 0;

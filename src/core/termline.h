@@ -79,9 +79,11 @@ size_t term_utf8(unsigned char *out, uint32_t c);
  * libvterm sees the rest. */
 #define TERM_HELD_MAX (256u * 1024u)
 
+/* Nothing is to be seen in these cells. */
+bool term_cells_blank(const struct term_cell *cells, int n);
 /* How many lines at the beginning of p scroll by, so that `rows` more lines of the same kind follow: these are given to
  * `line`, and the bytes that they are, and the look in force behind them, are returned.  The cursor stands in the first
- * column of the last row, and nothing but the look is out of the ordinary. */
+ * column of the last row, which is blank, and nothing but the look is out of the ordinary. */
 size_t term_flood_lines(const char *p, size_t len, int rows, int cols, struct term_look *look,
                         void (*line)(struct term_line *l, void *arg), void *arg);
 

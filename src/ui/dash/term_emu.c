@@ -132,8 +132,9 @@ static void sync_screen(struct term_emu *t)
         cursor(t, &pos);
         struct term_look look = term_pen(t->vt);
         uint64_t top = term_emu_top(t);
-        if (pos.row == t->rows - 1 && pos.col == 0 && look.bg == TERM_DEFAULT) {
-            static struct term_cell cells[TERM_COLS_MAX];
+        static struct term_cell cells[TERM_COLS_MAX];
+        if (pos.row == t->rows - 1 && pos.col == 0 && look.bg == TERM_DEFAULT && term_emu_line(t, top + (uint64_t)pos.row, cells, t->cols) >= 0 &&
+            term_cells_blank(cells, t->cols)) {
             struct term_line *rows[TERM_ROWS_MAX];
             /* First of all the rows that are on the screen scroll out. */
             for (int r = 0; r < t->rows - 1; r++) {
