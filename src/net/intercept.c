@@ -264,6 +264,8 @@ static bool keep_hello(struct intercept *i)
         i->hello = more;
         i->hello_cap = i->hello_len + n;
     }
+    if (i->hello_len == 0)
+        i->since_ms = now_ms(); /* some connect long before they speak */
     memcpy(i->hello + i->hello_len, i->in + i->in_pos, n);
     i->hello_len += n;
     i->in_pos += n;
