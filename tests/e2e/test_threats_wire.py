@@ -369,7 +369,7 @@ class Net(unittest.TestCase):
             self.assertEqual(c.ask(c.fields(), 1), 200)
             self.assertEqual(c.ask(c.fields(path="/no"), 3), 403)
             self.assertEqual(c.ask(c.fields(), 5), 200)
-            self.assertEqual(c.ask(c.fields(authority="a.test"), 7), 421)
+            self.assertIn(c.ask(c.fields(authority="a.test"), 7), (421, "gone"))
             self.assertEqual(c.ask(c.fields(), 9), "gone")  # who tries that has lost the connection
         self.assertEqual(self.new(), [])
         self.assertTrue(self.lab.rows(kind="mismatch", host="two.test"))
