@@ -60,7 +60,11 @@ BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
 
 .PHONY: all run test unit fuzz fuzz-build bench bench-build screenshots install clean deps
-all: $(BUILD)/sbx $(BUILD)/sbx-guest
+all: $(BUILD)/sbx $(BUILD)/sbx-guest assets/terminfo/s/sbx-direct
+
+# Without it the dashboard has 256 colours.
+assets/terminfo/s/sbx-direct: assets/terminfo.src
+	@-tic -x -o assets/terminfo $< && touch $@
 
 $(BUILD)/libsbx.a: $(LIB_OBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -151,6 +155,6 @@ screenshots:
 	@$(PYTHON) tests/screens/shots.py $(DOCS)
 
 clean:
-	rm -rf build build-*
+	rm -rf build build-* assets/terminfo
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
