@@ -548,7 +548,7 @@ int cmd_secret_import(const struct args *a, struct err *e)
     if (rc == 0 && !found)
         fprintf(stderr, "No credentials of known services in the environment or in the agents' files.\n");
     else if (rc == 0 && !taken && !args_has(a, "yes") && !isatty(0))
-        fprintf(stderr, "Nothing was taken; --yes takes all of them.\n");
+        fprintf(stderr, "Nothing was taken; `sbx secret import --yes` takes all of them.\n");
     return rc;
 }
 
