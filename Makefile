@@ -19,7 +19,7 @@ T         ?=
 PYTHON    ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
 
 PKGS := libevent libevent_pthreads jansson libsodium openssl libnghttp2 libpsl libidn2 \
-        libseccomp sqlite3 fuse3 libarchive libcurl vterm ncursesw
+        libseccomp libsystemd sqlite3 fuse3 libarchive libcurl vterm ncursesw
 CSTD  := -std=c17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 WARN  := -Wall -Wextra -Werror -Wshadow -Wvla -Wformat=2 -Wpointer-arith -Wwrite-strings \
          -Wmissing-prototypes -Wstrict-prototypes -Wimplicit-fallthrough -Wundef
@@ -60,7 +60,11 @@ BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
 
 .PHONY: all run test unit fuzz fuzz-build bench bench-build screenshots install clean deps
-all: $(BUILD)/sbx $(BUILD)/sbx-guest
+all: $(BUILD)/sbx $(BUILD)/sbx-guest assets/terminfo/s/sbx-direct
+
+# Without it the dashboard has 256 colours.
+assets/terminfo/s/sbx-direct: assets/terminfo.src
+	@-tic -x -o assets/terminfo $< && touch $@
 
 $(BUILD)/libsbx.a: $(LIB_OBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -144,11 +148,13 @@ bench: all bench-build
 	@$(PYTHON) tests/bench/bench_dashboard.py
 
 # DOCS=--docs: those that the documentation shows are put there.
-screenshots: all
+screenshots:
+	@scripts/setup --screens
+	@$(MAKE) --no-print-directory all
 	@$(BUILD)/sbx image build --if-missing
 	@$(PYTHON) tests/screens/shots.py $(DOCS)
 
 clean:
-	rm -rf build build-*
+	rm -rf build build-* assets/terminfo
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -14,6 +14,7 @@
 
 #include "core/jsonfile.h"
 #include "core/paths.h"
+#include "core/secretkeyring.h"
 
 #define KEY_LEN crypto_secretstream_xchacha20poly1305_KEYBYTES
 #define WRAP_KEY_LEN crypto_secretbox_KEYBYTES
@@ -292,6 +293,8 @@ static void keyring_put(const char *name, const unsigned char *key)
 static void keyring_name(const json_t *wrap, char out[80])
 {
     const char *salt = json_string_value(json_object_get(wrap, "salt"));
+    if (!salt)
+        salt = json_string_value(json_object_get(wrap, "id"));
     snprintf(out, 80, "sbx:%.64s", salt ? salt : "");
 }
 
@@ -305,7 +308,7 @@ static int derive(const char *passphrase, const unsigned char *salt, json_int_t 
     return 0;
 }
 
-static const char *const lock_names[] = {"keyfile", "passphrase", "systemd"};
+static const char *const lock_names[] = {"keyfile", "passphrase", "systemd", "keyring"};
 
 /* The wrapping key for an existing wrap. */
 static int wrapping_key(const json_t *wrap, secretstore_ask_fn *ask, void *arg, unsigned char *key, struct err *e)
@@ -319,6 +322,10 @@ static int wrapping_key(const json_t *wrap, secretstore_ask_fn *ask, void *arg, 
     }
     if (kind && strcmp(kind, "systemd") == 0)
         return systemd_key(key, e);
+    if (kind && strcmp(kind, "keyring") == 0) {
+        const char *id = json_string_value(json_object_get(wrap, "id"));
+        return id ? secretkeyring_get(id, ask != NULL, key, WRAP_KEY_LEN, e) : err_set(e, STATUS_FAILED, "the secret store is damaged: its key has no id");
+    }
     if (!kind || strcmp(kind, "passphrase") != 0)
         return err_set(e, STATUS_FAILED, "the secret store is locked in a way that this sbx does not know: a newer one made it");
     unsigned char salt[crypto_pwhash_SALTBYTES];
@@ -336,8 +343,9 @@ static int wrapping_key(const json_t *wrap, secretstore_ask_fn *ask, void *arg, 
     return rc;
 }
 
-/* What a passphrase opened once in this process stays open in it: a broker that reads the store again after a change is
- * confined by then, and has no keyring any more. */
+/* What was opened once in this process stays open in it: a broker that reads the store again after a change is confined
+ * by then, and asking a keyring would be its end.  The data key outlives a new lock. */
+static bool sealed;
 static struct {
     char name[80];
     unsigned char *key; /* guarded */
@@ -365,14 +373,21 @@ static int unwrap(struct secretstore *s, secretstore_ask_fn *ask, void *arg, str
     size_t n = 0, m = 0;
     char name[80];
     const char *kind = json_string_value(json_object_get(s->wrap, "kind"));
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         if (kind && strcmp(kind, lock_names[i]) == 0)
             s->lock = (enum secret_lock)i;
     if (!from_base64(s->wrap, "nonce", nonce, sizeof nonce, &n) || n != sizeof nonce ||
         !from_base64(s->wrap, "box", box, sizeof box, &m) || m != sizeof box)
         return err_set(e, STATUS_FAILED, "the secret store is damaged: its key cannot be read");
     keyring_name(s->wrap, name);
-    if (s->lock == SECRET_LOCK_PASSPHRASE && (recall(name, s->key) || keyring_get(name, s->key))) {
+    bool kept = s->lock == SECRET_LOCK_PASSPHRASE || s->lock == SECRET_LOCK_KEYRING;
+    if (kept && sealed) {
+        if (!opened.key)
+            return err_set(e, STATUS_FAILED, "the secret store got another lock since this sandbox was started; start it again");
+        memcpy(s->key, opened.key, KEY_LEN);
+        return 0;
+    }
+    if (kept && (recall(name, s->key) || keyring_get(name, s->key))) {
         remember(name, s->key);
         return 0;
     }
@@ -382,10 +397,10 @@ static int unwrap(struct secretstore *s, secretstore_ask_fn *ask, void *arg, str
         rc = err_set(e, STATUS_FAILED, s->lock == SECRET_LOCK_PASSPHRASE ? "the passphrase of the secret store is wrong"
                                                                          : "the key does not open the secret store: it is another store's");
     sodium_free(key);
-    if (rc == 0 && s->lock == SECRET_LOCK_PASSPHRASE) {
+    if (rc == 0 && kept)
         keyring_put(name, s->key);
+    if (rc == 0)
         remember(name, s->key);
-    }
     return rc;
 }
 
@@ -401,6 +416,7 @@ static json_t *make_wrap(const unsigned char *data_key, const unsigned char *key
 int secretstore_relock(struct secretstore *s, enum secret_lock kind, const char *passphrase, struct err *e)
 {
     unsigned char *key = sodium_malloc(WRAP_KEY_LEN), salt[crypto_pwhash_SALTBYTES];
+    char id[2 * sizeof salt + 1] = "";
     const json_int_t ops = crypto_pwhash_OPSLIMIT_MODERATE, mem = crypto_pwhash_MEMLIMIT_MODERATE;
     int rc = -1;
     if (!key)
@@ -413,6 +429,11 @@ int secretstore_relock(struct secretstore *s, enum secret_lock kind, const char 
             rc = derive(passphrase, salt, ops, mem, key, e);
     } else if (kind == SECRET_LOCK_SYSTEMD) {
         rc = systemd_key(key, e);
+    } else if (kind == SECRET_LOCK_KEYRING) {
+        randombytes_buf(key, WRAP_KEY_LEN);
+        randombytes_buf(salt, sizeof salt);
+        sodium_bin2hex(id, sizeof id, salt, sizeof salt);
+        rc = secretkeyring_put(id, key, WRAP_KEY_LEN, e);
     } else {
         char *path = store_path("key", e);
         randombytes_buf(key, WRAP_KEY_LEN);
@@ -435,10 +456,21 @@ int secretstore_relock(struct secretstore *s, enum secret_lock kind, const char 
         keyring_name(wrap, name);
         keyring_put(name, s->key);
     }
+    if (kind == SECRET_LOCK_KEYRING) {
+        char name[80];
+        json_object_set_new(wrap, "id", json_string(id));
+        keyring_name(wrap, name);
+        keyring_put(name, s->key);
+    }
     json_decref(s->wrap);
     s->wrap = wrap;
     s->lock = kind;
     return 0;
+}
+
+void secretstore_seal(void)
+{
+    sealed = true;
 }
 
 /* ---- the file ---- */
@@ -554,7 +586,9 @@ void secretstore_free(struct secretstore *s)
 int secretstore_save(struct secretstore *s, struct err *e)
 {
     crypto_secretstream_xchacha20poly1305_state state;
-    if (!s->wrap && secretstore_relock(s, getenv("CREDENTIALS_DIRECTORY") ? SECRET_LOCK_SYSTEMD : SECRET_LOCK_KEYFILE, NULL, NULL) < 0 &&
+    enum secret_lock best = getenv("CREDENTIALS_DIRECTORY") ? SECRET_LOCK_SYSTEMD : SECRET_LOCK_KEYFILE;
+    if (!s->wrap && !(secretkeyring_available() && secretstore_relock(s, SECRET_LOCK_KEYRING, NULL, NULL) == 0) &&
+        secretstore_relock(s, best, NULL, NULL) < 0 &&
         secretstore_relock(s, SECRET_LOCK_KEYFILE, NULL, e) < 0)
         return -1;
     size_t len = 0;
@@ -644,6 +678,8 @@ const char *secretstore_lock_text(enum secret_lock kind)
         "a key file of mode 0600 beside the store: it protects a copied store or a backup, not against programs that run as you or as root",
         "a passphrase (Argon2id): nobody opens the store without it; once given, the kernel's keyring keeps the key for 12 hours",
         "a credential of systemd: the key is given to the units that may have it",
+        "a key in your keyring (Secret Service): a copied store or a backup is of no use without it; programs that run as you can ask for it "
+        "while the keyring is open",
     };
     return texts[kind];
 }

@@ -1,6 +1,7 @@
 /* The store of secrets: one file, $XDG_DATA_HOME/sbx/secrets/store.json, encrypted with one random data key
- * (libsodium's secretstream), which is wrapped by one of: a passphrase (Argon2id), a key that systemd hands over
- * ($CREDENTIALS_DIRECTORY/sbx-key), or a key file of mode 0600 beside it.
+ * (libsodium's secretstream), which is wrapped by one of: a key in the user's keyring (the Secret Service of the session
+ * bus), a passphrase (Argon2id), a key that systemd hands over ($CREDENTIALS_DIRECTORY/sbx-key), or a key file of mode
+ * 0600 beside it.  A new store takes the keyring where one answers, else systemd's key, else the file.
  *
  * What is decrypted lies in guarded memory (sodium_malloc) and is wiped.  The file is replaced whole, under a lock. */
 #ifndef SBX_CORE_SECRETSTORE_H
@@ -12,7 +13,7 @@
 
 #include "core/err.h"
 
-enum secret_lock { SECRET_LOCK_KEYFILE, SECRET_LOCK_PASSPHRASE, SECRET_LOCK_SYSTEMD };
+enum secret_lock { SECRET_LOCK_KEYFILE, SECRET_LOCK_PASSPHRASE, SECRET_LOCK_SYSTEMD, SECRET_LOCK_KEYRING };
 
 /* One secret.  The texts point into guarded memory that the store owns; none is NULL. */
 struct secret {
@@ -29,7 +30,7 @@ struct secret {
 
 struct secretstore;
 
-/* Asks for the passphrase: fills out (guarded memory, NUL-terminated); false: there is none to be had. */
+/* Asks for the passphrase (with one of these, the keyring may ask, too): fills out (guarded memory, NUL-terminated); false: there is none to be had. */
 typedef bool secretstore_ask_fn(char *out, size_t cap, void *arg);
 
 /* Opens it for reading; a store that does not exist is empty.  ask may be NULL.  Errors: a wrong or missing passphrase, a
@@ -38,6 +39,9 @@ struct secretstore *secretstore_open(secretstore_ask_fn *ask, void *arg, struct 
 void secretstore_free(struct secretstore *s);
 /* What the file holds once it is decrypted, as a store that cannot be saved: for tests. */
 struct secretstore *secretstore_decode(const void *plain, size_t n, struct err *e);
+
+/* From now on no keyring and no passphrase is in reach: what this process opened so far is used. */
+void secretstore_seal(void);
 
 size_t secretstore_count(const struct secretstore *s);
 const struct secret *secretstore_at(const struct secretstore *s, size_t i);

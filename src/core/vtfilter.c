@@ -565,7 +565,10 @@ static void csi(struct vtfilter *f, char final)
         break;
     case '@': case 'A': case 'B': case 'C': case 'D': case 'E': case 'F': case 'G': case 'I': case 'K':
     case 'L': case 'M': case 'P': case 'S': case 'T': case 'X': case 'Z': case '`': case 'a': case 'd': case 'e':
+        rewrite(f, final, 1);
+        break;
     case 'g':
+        event(f, VT_TABS, 0, true, NULL);
         rewrite(f, final, 1);
         break;
     case 'r':
@@ -818,6 +821,8 @@ static void esc(struct vtfilter *f, char final)
             put(f, "\0338", 2);
             break;
         case 'D': case 'E': case 'H': case 'M':
+            if (final == 'H')
+                event(f, VT_TABS, 0, true, NULL);
             text[1] = final;
             put(f, text, 2);
             break;

@@ -32,6 +32,7 @@ enum vt_event {
     VT_MARGINS,   /* number: top << 16 | bottom, 1-based; 0: the whole screen */
     VT_SAVE_CURSOR,
     VT_CLEAR_HISTORY,
+    VT_TABS,      /* tab stops are set or cleared */
 };
 
 struct vt_ops {

@@ -25,6 +25,7 @@
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/sanitize.h"
+#include "core/secretstore.h"
 #include "net/addrclass.h"
 #include "net/ask.h"
 #include "net/broker_ask.h"
@@ -1159,6 +1160,9 @@ static int start(struct broker *b, struct err *e)
     };
     const struct confine c = {.groups = CONFINE_IO | CONFINE_FILES | CONFINE_SOCKETS | CONFINE_THREADS, .paths = paths,
                               .npaths = sizeof paths / sizeof *paths, .files_max = FLOWS_MAX + DIAL_PENDING_MAX * DIAL_ADDRS_MAX + 64};
+    /* A store that a passphrase or the user's keyring opened stays open in this process; afterwards neither is in reach. */
+    secretstore_free(secretstore_open(NULL, NULL, NULL));
+    secretstore_seal();
     rc = confine_self(&c, e);
 out:
     free(secrets);

@@ -36,6 +36,7 @@ struct flow {
     char name[256]; /* "": a literal address */
     uint8_t *held;  /* of the guest, before they may go on: the ClientHello */
     size_t held_len, held_pos;
+    int64_t held_ms; /* since when */
     struct intercept *intercept;
     uint64_t bytes_up, bytes_down;
     int64_t since_ms;
@@ -330,6 +331,7 @@ static size_t sniff_data(struct flow *f, const uint8_t *buf, size_t len)
             }
             memcpy(f->held, buf, n);
             f->held_len = n;
+            f->held_ms = now_ms();
         }
         return len;
     case CLIENTHELLO_BAD:
@@ -562,7 +564,7 @@ void flows_tick(struct flows *all, int64_t now)
         next = f->next;
         if (f->kind == INTERCEPT)
             intercept_tick(f->intercept, now);
-        else if (f->kind == SNIFF && f->held && now - f->since_ms > INTERCEPT_HELLO_MS)
+        else if (f->kind == SNIFF && f->held && now - f->held_ms > INTERCEPT_HELLO_MS)
             tcp_abort(f->conn);
     }
 }

@@ -118,9 +118,9 @@ bool h1proxy_idle(const struct h1proxy *p)
     return p->rq == RQ_HEAD && p->rs == RS_NONE && p->rq_reader.len == 0;
 }
 
-bool h1proxy_in_head(const struct h1proxy *p)
+size_t h1proxy_in_head(const struct h1proxy *p)
 {
-    return p->rq == RQ_HEAD && p->rs == RS_NONE && p->rq_reader.len > 0;
+    return p->rq == RQ_HEAD && p->rs == RS_NONE ? p->rq_reader.len : 0;
 }
 
 /* ---- buffers ---- */

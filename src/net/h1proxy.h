@@ -16,7 +16,7 @@ enum proxy_state h1proxy_step(struct h1proxy *p);
 void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verdict *v);
 /* Nothing was asked and nothing is under way. */
 bool h1proxy_idle(const struct h1proxy *p);
-/* A head has begun and is not whole yet. */
-bool h1proxy_in_head(const struct h1proxy *p);
+/* A head has begun and is not whole yet: how much of it is there. */
+size_t h1proxy_in_head(const struct h1proxy *p);
 
 #endif

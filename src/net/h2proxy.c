@@ -164,7 +164,8 @@ static ssize_t give(nghttp2_session *session, int32_t id, uint8_t *buf, size_t c
         q->deferred = true;
         return NGHTTP2_ERR_DEFERRED;
     }
-    memcpy(buf, q->p + q->pos, n);
+    if (n)
+        memcpy(buf, q->p + q->pos, n);
     q->pos += n;
     if (n && p->session[from])
         nghttp2_session_consume(p->session[from], s->id[from], n);

@@ -58,7 +58,8 @@ struct intercept {
     struct h1proxy *h1;
     struct h2proxy *h2;
     struct credentials *secrets; /* of the request whose answer comes next */
-    int64_t since_ms, moved_ms;
+    int64_t since_ms, moved_ms, head_ms; /* head_ms: since when the head of a request grows, 0: none does */
+    size_t head_len;
     uint64_t moved; /* bytes of the transports, to see progress */
     bool stepping, again, read_armed, write_armed;
     bool *freed; /* set when we are freed below a call that goes on */
@@ -263,6 +264,8 @@ static bool keep_hello(struct intercept *i)
         i->hello = more;
         i->hello_cap = i->hello_len + n;
     }
+    if (i->hello_len == 0)
+        i->since_ms = now_ms(); /* some connect long before they speak */
     memcpy(i->hello + i->hello_len, i->in + i->in_pos, n);
     i->hello_len += n;
     i->in_pos += n;
@@ -683,6 +686,7 @@ void intercept_tick(struct intercept *i, int64_t now)
 {
     int64_t waited = now - i->since_ms, quiet = now - i->moved_ms;
     bool late = false;
+    size_t head;
     switch (i->state) {
     case HELLO:
         late = i->hello_len ? waited > INTERCEPT_HELLO_MS : waited > INTERCEPT_IDLE_MS;
@@ -692,8 +696,14 @@ void intercept_tick(struct intercept *i, int64_t now)
         late = waited > INTERCEPT_HANDSHAKE_MS;
         break;
     case SERVING:
-        if (i->h1 && h1proxy_in_head(i->h1))
-            late = quiet > INTERCEPT_HEAD_MS;
+        head = i->h1 ? h1proxy_in_head(i->h1) : 0;
+        if (!head || head < i->head_len)
+            i->head_ms = 0; /* none, or another one */
+        i->head_len = head;
+        if (head && !i->head_ms)
+            i->head_ms = now;
+        if (head) /* the whole of it, however it drips */
+            late = now - i->head_ms > INTERCEPT_HEAD_MS;
         else
             late = quiet > ((i->h1 ? h1proxy_idle(i->h1) : h2proxy_idle(i->h2)) ? INTERCEPT_IDLE_MS : INTERCEPT_SILENT_MS);
         break;

@@ -26,6 +26,15 @@ enum { FD_CABLE = 3, FD_BROKER = 4, FD_SUPERVISOR = 5 };
 #define REFUSED_PER_FLUSH 5u /* 20 a second, as net/ask.h promises */
 #define ICMP_PER_SECOND 1000u /* refusals that are answered; a flood beyond is only counted */
 
+/* Answers to queries and the like that found the cable full; beyond them they are lost, as on any network. */
+#define KEPT_MAX 64u
+#define KEPT_FRAME 1600u
+
+struct kept {
+    size_t len;
+    uint8_t frame[KEPT_FRAME];
+};
+
 struct refused {
     struct ask ask;
     bool used;
@@ -42,6 +51,8 @@ struct net {
     struct linkev *supervisor;
     struct event *tick, *refused_tick;
     struct refused refused[REFUSED_SLOTS];
+    struct kept kept[KEPT_MAX]; /* a ring */
+    unsigned kept_first, kept_n;
     unsigned icmp_left;
     int64_t icmp_second, flows_ticked;
     uint64_t frames_in, frames_out, bad, dropped_out, refused_count;
@@ -69,8 +80,30 @@ static bool emit(const struct iovec *iov, int n, size_t len, void *arg)
 static void emit_frame(struct net *net, const uint8_t *frame, size_t len)
 {
     struct iovec iov = {(void *)frame, len};
-    if (len)
-        emit(&iov, 1, len, net);
+    if (len == 0)
+        return;
+    if (net->kept_n == 0 && cable_send(net->cable, &iov, 1, len)) {
+        net->frames_out++;
+    } else if (net->kept_n < KEPT_MAX && len <= KEPT_FRAME) {
+        struct kept *k = &net->kept[(net->kept_first + net->kept_n++) % KEPT_MAX];
+        memcpy(k->frame, frame, len);
+        k->len = len;
+    } else {
+        net->dropped_out++;
+    }
+}
+
+static void emit_kept(struct net *net)
+{
+    while (net->kept_n) {
+        struct kept *k = &net->kept[net->kept_first];
+        struct iovec iov = {k->frame, k->len};
+        if (!cable_send(net->cable, &iov, 1, k->len))
+            return; /* it says when there is room */
+        net->frames_out++;
+        net->kept_first = (net->kept_first + 1) % KEPT_MAX;
+        net->kept_n--;
+    }
 }
 
 /* ---- refusals: answered at once, reported in sums ---- */
@@ -261,6 +294,7 @@ static void on_batch_end(void *arg)
 
 static void on_writable(void *arg)
 {
+    emit_kept(arg);
     tcp_pump(((struct net *)arg)->tcp);
 }
 
@@ -354,7 +388,7 @@ int net_main(int argc, char **argv)
     static const struct cable_ops cable_ops = {on_frame, on_batch_end, on_writable, on_cable_closed};
     static const struct tcp_ops tcp_ops = {flows_syn, flows_data, flows_fin, flows_room, flows_closed, emit};
     static const struct linkev_ops link_ops = {.ctrl = on_ctrl, .closed = on_supervisor_closed};
-    struct net net = {0};
+    static struct net net;
     struct err e = {0};
     uint32_t secret = 0;
 

@@ -278,7 +278,9 @@ size_t packet_icmp_reply(uint8_t *out, const struct packet *p)
         body[16] = 2;
         body[17] = 1;
         memcpy(body + 18, gateway_mac, 6);
-        return icmp(out, &target, &p->src, head, body, sizeof body);
+        size_t n = icmp(out, &target, &p->src, head, body, sizeof body);
+        out[PACKET_ETH + 7] = 255; /* or it is ignored (RFC 4861, 7.1.2) */
+        return n;
     }
     bool echo = p->payload_len >= 8 && m[1] == 0 &&
                 ((p->proto == IPPROTO_ICMP && m[0] == 8) || (p->proto == IPPROTO_ICMPV6 && m[0] == 128));

@@ -302,10 +302,14 @@ static struct fs_rules *parse_rules(const json_t *list, struct err *e)
     json_array_foreach(list, i, item) {
         const char *kind = json_string_value(json_object_get(item, "kind"));
         const char *path = json_string_value(json_object_get(item, "path"));
-        bool hide = kind && strcmp(kind, "hide") == 0;
-        if (!path || (!hide && (!kind || strcmp(kind, "readonly") != 0)))
-            err_set(e, STATUS_FAILED, "rule %zu of a folder is neither hide nor readonly of a path", i);
-        else if (fs_rules_add(r, hide ? FS_RULE_HIDE : FS_RULE_READONLY, path, e) == 0)
+        static const char *const kinds[] = {[FS_RULE_HIDE] = "hide", [FS_RULE_READONLY] = "readonly", [FS_RULE_GUARD] = "guard",
+                                            [FS_RULE_EXCEPT] = "except"};
+        unsigned k = 0, n = sizeof kinds / sizeof *kinds;
+        while (k < n && (!kind || strcmp(kind, kinds[k]) != 0))
+            k++;
+        if (!path || k == n)
+            err_set(e, STATUS_FAILED, "rule %zu of a folder is none of hide, readonly, guard, except of a path", i);
+        else if (fs_rules_add(r, (enum fs_rule_kind)k, path, e) == 0)
             continue;
         fs_rules_free(r);
         return NULL;

@@ -78,7 +78,7 @@ int fs_may_change(struct node *n, const char *name, mode_t makes)
     rules_at(f->rules, n, &at);
     if (name)
         fs_rules_step(f->rules, &at, name);
-    if (fs_rules_readonly(f->rules, &at))
+    if (fs_rules_readonly(f->rules, &at) && !(S_ISDIR(makes) && fs_rules_opens(f->rules, &at)))
         return EROFS;
     if (fs_rules_hidden(f->rules, &at))
         return makes ? EPERM : ENOENT;

@@ -134,7 +134,17 @@ bool fs_rules_hidden(const struct fs_rules *r, const struct fs_rules_at *at)
 
 bool fs_rules_readonly(const struct fs_rules *r, const struct fs_rules_at *at)
 {
-    return matched(r, at, FS_RULE_READONLY);
+    return matched(r, at, FS_RULE_READONLY) || (matched(r, at, FS_RULE_GUARD) && !matched(r, at, FS_RULE_EXCEPT));
+}
+
+bool fs_rules_opens(const struct fs_rules *r, const struct fs_rules_at *at)
+{
+    if (matched(r, at, FS_RULE_READONLY))
+        return false;
+    for (unsigned i = 0; i < r->n; i++)
+        if (r->rule[i].kind == FS_RULE_EXCEPT && at->set[i])
+            return true;
+    return false;
 }
 
 bool fs_rules_leads(const struct fs_rules *r, const struct fs_rules_at *at)
@@ -152,7 +162,8 @@ bool fs_rules_keep(const struct fs_rules *r, const struct fs_rules_at *from, con
 {
     for (unsigned i = 0; i < r->n; i++) {
         uint32_t end = 1u << r->rule[i].parts;
-        if (!(to->set[i] & end) && (from->set[i] & ~to->set[i]))
+        bool same = to->set[i] == from->set[i];
+        if (r->rule[i].kind == FS_RULE_EXCEPT ? !same : !(to->set[i] & end) && (from->set[i] & ~to->set[i]))
             return false;
     }
     return true;

@@ -2,7 +2,8 @@
  *
  * A pattern is a path from the folder's top: components are literal but for `*` (any run of bytes within one
  * component), and a component `**` is any number of components, none as well.  A rule holds for what it names and
- * for all beneath.
+ * for all beneath.  `guard` is read-only but for what `except` names: a list of what may be written, where `readonly`
+ * within an exception holds all the same.
  *
  * Theory of operation.  Patterns are run side by side, one component of the path at a time; where they stand after
  * it is a set of positions for each.  That set answers more than "does it match": what lies beneath a directory is
@@ -20,7 +21,7 @@
 #define FS_RULES_MAX 64u
 #define FS_RULE_COMPONENTS_MAX 31u
 
-enum fs_rule_kind { FS_RULE_HIDE, FS_RULE_READONLY };
+enum fs_rule_kind { FS_RULE_HIDE, FS_RULE_READONLY, FS_RULE_GUARD, FS_RULE_EXCEPT };
 
 struct fs_rules; /* of one folder */
 
@@ -39,9 +40,11 @@ void fs_rules_step(const struct fs_rules *r, struct fs_rules_at *at, const char 
 
 bool fs_rules_hidden(const struct fs_rules *r, const struct fs_rules_at *at);
 bool fs_rules_readonly(const struct fs_rules *r, const struct fs_rules_at *at);
+/* Guarded itself, but on the way to an exception: a directory may be made here. */
+bool fs_rules_opens(const struct fs_rules *r, const struct fs_rules_at *at);
 /* A protected name lies beneath by its spelling: only a directory may stand here. */
 bool fs_rules_leads(const struct fs_rules *r, const struct fs_rules_at *at);
-/* All that was protected beneath `from` is protected beneath `to` as well. */
+/* All that was protected beneath `from` is protected beneath `to` as well, and exceptions are the same. */
 bool fs_rules_keep(const struct fs_rules *r, const struct fs_rules_at *from, const struct fs_rules_at *to);
 
 #endif

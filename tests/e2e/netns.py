@@ -1,10 +1,13 @@
 """`sbx net` and `sbx broker` without a machine: the guest's end of the cable is a tap device in a network namespace, and
 the guest's programs are processes there.  A Lab needs root and /dev/net/tun."""
+import ctypes
 import os
 import pathlib
 import shutil
 import socket
 import sqlite3
+import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -168,6 +171,90 @@ class Lab:
         self.procs.append(p)
         return p
 
+    # ---- sockets of the guest, for hostile bytes ----
+
+    def within(self, make):
+        """Runs make() in a thread that lives in the guest's network, and gives what it returned."""
+        done = {}
+
+        def work():
+            try:
+                with open(f"/proc/{self.holder.pid}/ns/net") as ns:
+                    if ctypes.CDLL(None, use_errno=True).setns(ns.fileno(), 0x40000000):
+                        raise OSError(ctypes.get_errno(), "setns")
+                done["value"] = make()
+            except BaseException as e:
+                done["error"] = e
+        t = threading.Thread(target=work)
+        t.start()
+        t.join()
+        if "error" in done:
+            raise done["error"]
+        return done["value"]
+
+    def socket(self, *args):
+        return self.within(lambda: socket.socket(*args))
+
+    def query(self, message, timeout=3):
+        """What the name server answers to these bytes; None: nothing."""
+        with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(timeout)
+            s.sendto(message, (GATEWAY4, 53))
+            try:
+                return s.recv(65535)
+            except TimeoutError:
+                return None
+
+    def lookup(self, name, kind=1):
+        labels = b"".join(bytes([len(x)]) + x.encode() for x in name.split("."))
+        r = self.query(b"\0\7\1\0\0\1\0\0\0\0\0\0" + labels + b"\0" + struct.pack(">HH", kind, 1))
+        size = 4 if kind == 1 else 16
+        if not r or r[3] & 15 or r[6:8] == b"\0\0":
+            return None
+        return socket.inet_ntop(socket.AF_INET if kind == 1 else socket.AF_INET6, r[-size:])
+
+    def connect(self, name, port=443, timeout=5):
+        address = name if name.replace(".", "").isdigit() or ":" in name else self.lookup(name)
+        if not address:
+            raise ConnectionRefusedError(f"no such name: {name}")
+        s = self.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        s.settimeout(timeout)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            s.connect((address, port))
+        except BaseException:
+            s.close()
+            raise
+        return s
+
+    def tls(self, name, sni=None, alpn=("http/1.1",), cafile=None, timeout=5):
+        context = ssl.create_default_context(cafile=cafile or self.h.dir / "data/sbx/ca/cert.pem")
+        context.set_alpn_protocols(list(alpn))
+        s = self.connect(name, timeout=timeout)
+        try:
+            return context.wrap_socket(s, server_hostname=sni or name)
+        except BaseException:
+            s.close()
+            raise
+
+    def say(self, data, name="a.test", tls=True, timeout=2, pause=0):
+        """Sends bytes (a list: piece by piece), and gives all that comes back until the end, or until nothing more comes."""
+        got = b""
+        with (self.tls(name) if tls else self.connect(name, 80)) as s:
+            s.settimeout(timeout)
+            try:
+                for piece in [data] if isinstance(data, bytes) else data:
+                    s.sendall(piece)
+                    if pause:
+                        time.sleep(pause)
+                while True:
+                    more = s.recv(65536)
+                    if not more:
+                        return got
+                    got += more
+            except OSError:
+                return got
+
     def curl(self, url, *more, seconds=20):
         """(exit status, HTTP status, body)"""
         r = self.run("curl", "-sS", "--max-time", seconds, "-w", "\n%{http_code}", *more, url, timeout=seconds + 10)
@@ -176,6 +263,7 @@ class Lab:
 
     def allow(self, *rules):
         self.h.sbx("policy", "allow", "network", "-g", ",".join(rules))
+        time.sleep(1)  # a change is in force within a second
 
     def rows(self, **want):
         """The log's rows, oldest first; the broker writes them within a second."""

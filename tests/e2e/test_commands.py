@@ -88,6 +88,7 @@ class Commands(unittest.TestCase):
         git("add", ".")
         git("commit", "-qm", "first")
         git("branch", "other")
+        git("gc", "-q")
         return repo, git
 
     def test_threat_92_a_branch_of_its_own(self):
@@ -111,14 +112,25 @@ class Commands(unittest.TestCase):
                      "ln -sf /tmp .git/hooks", "git -C .git update-ref refs/heads/main my-feature", "git -C .git update-ref refs/heads/other my-feature",
                      f"echo 'gitdir: /tmp' > {tree}/.git", f"rm -rf {tree}/.git", "echo x > .git/config.worktree", "echo /tmp > .git/objects/info/alternates",
                      "echo x > .git/info/attributes", "echo x > .git/worktrees/my-feature/gitdir", "echo x > .git/worktrees/my-feature/config.worktree",
-                     "echo x > .git/commondir", "echo x > .git/packed-refs"):
+                     "echo x > .git/commondir", "echo x > .git/packed-refs", "touch .git/index.lock", "rm .git/objects/pack/*.pack",
+                     f"mkdir {tree}/sub && cd {tree}/sub && git init", "git -C .git branch third"):
             r = h.run("exec", "-u", "root", "-w", str(repo), "b1", "sh", "-c", evil)
             self.assertNotEqual(r.returncode, 0, evil)
         self.assertEqual(git("rev-parse", "main"), main)
         self.assertEqual(git("rev-parse", "other"), main)
         # Another agent, another branch, at the same time; the first again is the same sandbox.
-        h.sbx("create", "--branch", "second", "--name", "b2", "shell", ".", cwd=repo)
-        h.sbx("exec", "b2", "sh", "-c", "test -f a.txt && git status --short")
+        h.sbx("create", "--branch", "fix/second", "--name", "b2", "shell", ".", cwd=repo)
+        git("branch", "fix/later")
+        git("pack-refs", "--all")
+        h.sbx("exec", "b2", "sh", "-c", f"test -f a.txt && git status --short; echo 2 > b.txt; git add b.txt; {commit}; git stash list")
+        self.assertIn("by the agent", git("log", "--oneline", "fix/second"))
+        # Nor what is another agent's, or came later.
+        for evil in ("echo /tmp > .git/worktrees/my-feature/commondir", "mv .git/worktrees/my-feature .git/worktrees/second/x", "mkdir .git/worktrees/new",
+                     "git -C .git update-ref refs/heads/my-feature main", "git -C .git update-ref refs/heads/fix/later fix/second",
+                     "mkdir .git/worktrees/second/hooks", "mv .git/worktrees/second .git/worktrees/my-feature"):
+            r = h.run("exec", "-u", "root", "-w", str(repo), "b2", "sh", "-c", evil)
+            self.assertNotEqual(r.returncode, 0, evil)
+        self.assertEqual(git("rev-parse", "fix/later"), main)
         h.sbx("run", "--branch", "my-feature", "shell", ".", "--", "-c", "true", cwd=repo)
         self.assertEqual({n for n in h.ls() if n.startswith("b")}, {"b1", "b2"})
         r = h.run("rm", "--force", "b1")

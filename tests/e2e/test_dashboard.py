@@ -169,6 +169,16 @@ class Empty(unittest.TestCase):
             t.wait("Welcome")
             self.assertNotRegex(t.ansi(), COLOUR, more)
 
+    def test_direct_colours_where_the_terminal_has_them(self):
+        for more, want, never in (({"env": {"COLORTERM": "truecolor"}}, "\x1b[38;2;90;200;250m", "38;5;"), ({}, "38;5;", "38;2;"),
+                                  ({"env": {"COLORTERM": "truecolor"}, "term": "xterm-256color"}, "38;2;90;200;250m", "38;5;"),
+                                  ({"env": {"COLORTERM": "truecolor"}, "term": "screen"}, "38;2;", "38;5;")):
+            t = self.terminal(**more)
+            t.wait("Welcome")
+            ansi = t.settle() and t.ansi()
+            self.assertIn(want, ansi, more)
+            self.assertNotIn(never, ansi, more)
+
     def test_plain_characters_where_the_locale_has_no_others(self):
         t = self.terminal(env={"LC_ALL": "C"})
         text = t.wait("Welcome")

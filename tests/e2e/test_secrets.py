@@ -5,7 +5,12 @@ import http.server
 import json
 import os
 import pathlib
+import resource
+import shlex
+import shutil
+import signal
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +20,8 @@ import urllib.parse
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
-from harness import Home, wait_for
+from git_server import GitServer
+from harness import SBX, Home, alive, wait_for
 from mock_provider import make_ca
 
 KEY = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
@@ -112,6 +118,48 @@ class Store(unittest.TestCase):
         r = h.run("secret", "ls", env={"SBX_PASSPHRASE_FILE": str(h.dir / "pass")})
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"passphrase", r.stderr)
+
+    @unittest.skipUnless(shutil.which("gnome-keyring-daemon") and shutil.which("dbus-run-session"), "gnome-keyring is not installed")
+    def test_keyring_of_the_user(self):
+        """The Secret Service of a session bus of its own: a new store takes it, and is worth nothing without it."""
+        h = self.h
+        script = h.dir / "with-keyring"
+        script.write_text('#!/bin/sh\nset -e\nprintf %s pass | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1\n'
+                          f'exec {shlex.quote(sys.executable)} -c "$1"\n')
+        script.chmod(0o755)
+        inside = f"""
+import json, pathlib, subprocess
+def sbx(*a, status=0):
+    r = subprocess.run([{SBX!r}, *a], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert r.returncode == status, (a, r.returncode, r.stdout, r.stderr)
+    return r.stdout + r.stderr
+print(sbx("secret", "set", "-g", "openai", "-t", {KEY!r}))
+store = pathlib.Path({str(h.dir / "data/sbx/secrets/store.json")!r})
+assert json.loads(store.read_text())["wrap"]["kind"] == "keyring", store.read_text()[:200]
+assert not (store.parent / "key").exists()
+assert "keyring" in sbx("secret", "lock")
+sbx("secret", "lock", "--passphrase", "--password-stdin", status=2)
+sbx("secret", "lock", "--keyfile")
+assert "keyfile" in store.read_text()
+sbx("secret", "lock", "--keyring")
+print(sbx("secret", "ls"))
+# Another id, which neither the keyring nor the kernel knows.
+o = json.loads(store.read_text())
+o["wrap"]["id"] = "0" * 32
+store.write_text(json.dumps(o))
+print(sbx("secret", "ls", status=1))
+"""
+        (h.dir / "home/.local/share").mkdir(parents=True)
+        env = {k: v for k, v in h.env.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
+        r = subprocess.run(["dbus-run-session", "--", str(script), inside], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.assertEqual(r.returncode, 0, r.stdout + r.stderr)
+        self.assertIn("openai", r.stdout)
+        self.assertIn("does not have the key", r.stdout)
+        self.assertNotIn(KEY, r.stdout + r.stderr)
+        # Without the bus: a sentence, not a crash.
+        r = h.run("secret", "ls", env={"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"})
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(b"keyring", r.stderr)
 
     def test_own_service(self):
         h = self.h
@@ -231,15 +279,18 @@ class Guest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.h = h = Home()
-        names = ["api.openai.com", "github.com", "other.example", "api.acme.example"]
+        names = ["api.openai.com", "github.com", "other.example", "api.acme.example", "gist.github.com"]
         ca, certificate = make_ca(h.dir / "ca", *names)
         cls.one = EchoServer(certificate)
         cls.two = EchoServer(certificate, ("h2", "http/1.1") if echo_server.h2 else ("http/1.1",))
         cls.plain = EchoServer()
+        (h.dir / "git").mkdir()
+        cls.git = GitServer(certificate, h.dir / "git", TOKEN)
         h.sbx("config", "set", "net.ca", ca)
         h.sbx("config", "set", "net.map", f"api.openai.com:443=127.0.0.1:{cls.one.port},github.com:443=127.0.0.1:{cls.two.port},"
-              f"other.example:443=127.0.0.1:{cls.one.port},api.openai.com:80=127.0.0.1:{cls.plain.port},api.acme.example:443=127.0.0.1:{cls.two.port}")
-        h.sbx("policy", "allow", "network", "-g", "api.openai.com,github.com,GET other.example/,api.acme.example")
+              f"other.example:443=127.0.0.1:{cls.one.port},api.openai.com:80=127.0.0.1:{cls.plain.port},api.acme.example:443=127.0.0.1:{cls.two.port},"
+              f"gist.github.com:443=127.0.0.1:{cls.git.port}")
+        h.sbx("policy", "allow", "network", "-g", "api.openai.com,github.com,gist.github.com,GET other.example/,api.acme.example")
         h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
         h.sbx("secret", "set", "-g", "github", "--password-stdin", input=TOKEN.encode())
         h.sbx("create", "--name", "s", "shell", h.ws)
@@ -249,6 +300,8 @@ class Guest(unittest.TestCase):
     def tearDownClass(cls):
         for s in (cls.one, cls.two, cls.plain):
             s.close()
+        cls.git.shutdown()
+        cls.git.server_close()
         cls.h.close()
 
     def sh(self, script, status=0):
@@ -351,17 +404,44 @@ class Guest(unittest.TestCase):
         h.sbx("secret", "rm", "-g", "acme")
         self.assertTrue(wait_for(lambda: sent() is None, 5))
 
+    def test_git_clones_and_pushes_to_a_private_repository(self):
+        self.sh("rm -rf /tmp/p && git clone -q https://gist.github.com/private.git /tmp/p && cd /tmp/p && echo hello > file && git add file && "
+                "git -c user.name=a -c user.email=a@example.com commit -qm second && git push -q origin HEAD:main")
+        self.assertEqual(self.git.log_of("main"), ["second", "first"])
+        # With another account's token in the address, or in a helper: ours all the same.
+        self.sh("cd /tmp/p && git push -q https://evil:ghp_attackers0000000000000000000000000000@gist.github.com/private.git HEAD:other")
+        self.assertEqual(self.git.log_of("other"), ["second", "first"])
+        self.assertFalse([a for _, _, a in self.git.seen if not a or "attackers" in base64.b64decode(a[6:]).decode()])
+        found = self.sh("cat /tmp/p/.git/config ~/.git-credentials 2>/dev/null; grep -rl -e 'realTOKEN[0]123456789' /tmp /home /root 2>/dev/null || true")
+        self.assertNotIn("realTOKEN", found)
+
+    def test_the_lock_changes_while_it_runs(self):
+        """The broker is confined, and has neither a passphrase nor a keyring; what it opened stays open."""
+        h = self.h
+        def sent():
+            self.sh("curl -sSk --http1.1 https://api.acme.example/ -o /dev/null")
+            return self.two.seen[-1][2].get("x-api-key")
+        try:
+            h.sbx("secret", "lock", "--passphrase", "--password-stdin", input=b"correct horse battery\n")
+            h.sbx("secret", "set", "-g", "acme", "--host", "api.acme.example", "--header", "X-Api-Key", "-t", "acme-locked-0123456789")
+            self.assertTrue(wait_for(lambda: sent() == "acme-locked-0123456789", 5))
+        finally:
+            h.sbx("secret", "lock", "--keyfile")
+            h.run("secret", "rm", "-g", "acme")
+        self.assertTrue(wait_for(lambda: sent() is None, 5))
+        self.assertEqual(h.ls()["s"]["state"], "running")
+
     def test_threat_74_no_trace_outside_of_the_broker(self):
         """The guest's memory and disk, the host's files, argument lists, environments, and the memory of every process but the broker."""
         self.sh("curl -sS https://api.openai.com/split -o /tmp/answer; curl -sS https://github.com/x.git/info/refs -o /tmp/two; sync; env > /tmp/env")
         time.sleep(0.5)
         h = self.h
-        found = self.sh("grep -rl -e 'real/KEY_[0]123456789' -e 'realTOKEN[0]123456789' / --exclude-dir=proc --exclude-dir=sys 2>/dev/null || true")
+        found = self.sh("grep -rl -e 'real/KEY_[0]123456789' -e 'realTOKEN[0]123456789' / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr 2>/dev/null || true")
         self.assertEqual(found.strip(), "")
         for path in h.dir.rglob("*"):
-            if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 30 and "ca" not in path.parts:
-                data = path.read_bytes()
-                self.assertFalse(b"real/KEY_0123456789" in data or b"realTOKEN0123456789" in data, path)
+            if path.is_file() and not path.is_symlink() and "ca" not in path.parts:
+                for data in written(path):  # the machine's whole disk among them
+                    self.assertFalse(b"real/KEY_0123456789" in data or b"realTOKEN0123456789" in data, path)
         machine = json.loads(h.sbx("inspect", "s"))["machine"]
         pids = [p for p in os.listdir("/proc") if p.isdigit()]
         mine = {}
@@ -385,6 +465,55 @@ class Guest(unittest.TestCase):
             looked += 1
         self.assertGreaterEqual(looked, 4, mine)  # supervisor, net, fs, screen, QEMU (with the guest's memory)
         self.assertTrue(machine)
+
+
+class Crash(unittest.TestCase):
+    def test_threat_74_a_crash_leaves_no_core(self):
+        """Each process of a sandbox with a secret, one sandbox each: SIGSEGV, and nothing of the secret on a disk."""
+        h = Home()
+        self.addCleanup(h.close)
+        cores = h.dir / "cores"
+        cores.mkdir()
+        h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+        for role in ("broker", "net", "screen", "fs", "supervise"):
+            h.sbx("create", "--name", role, "shell", h.ws)
+            h.sbx("start", role, cwd=cores)
+            mine = [int(p) for p in os.listdir("/proc") if p.isdigit() and self.argv(p)[1:3] == [role.encode(), role.encode()] and
+                    str(h.dir).encode() in pathlib.Path(f"/proc/{p}/environ").read_bytes()]
+            self.assertEqual(len(mine), 1, role)
+            limits = pathlib.Path(f"/proc/{mine[0]}/limits").read_text()
+            self.assertRegex(limits, r"Max core file size +0 +0", role)
+            folder = os.readlink(f"/proc/{mine[0]}/cwd")
+            before = set(os.listdir(folder))
+            os.kill(mine[0], signal.SIGSEGV)
+            self.assertTrue(wait_for(lambda: not alive(mine[0]), 10), role)
+            self.assertFalse([f for f in set(os.listdir(folder)) - before if "core" in f], role)
+            h.run("rm", "--force", role)
+        for path in h.dir.rglob("*"):
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 28:
+                self.assertNotIn(KEY.encode(), path.read_bytes(), path)
+
+    @staticmethod
+    def argv(pid):
+        try:
+            return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return []
+
+
+def written(path):
+    """A file's data without its holes, in pieces that overlap."""
+    with open(path, "rb", 0) as f:
+        at = 0
+        while True:
+            try:
+                at = f.seek(at, os.SEEK_DATA)
+            except OSError:
+                return
+            data = f.read(1 << 24)
+            yield data
+            at += max(len(data) - 64, 64)
 
 
 def in_memory(pid, needle):

@@ -279,7 +279,7 @@ class Terminal(unittest.TestCase):
         self.s.keys(PREFIX, "d")
         self.s.sees("c create", 5)
         self.s.keys("?")
-        self.s.sees("(?i)help", 5)
+        self.s.sees("(?i)next theme", 5)
         self.s.keys("Escape")
         self.s.gone("(?i)next theme", 5)
         self.s.keys("Enter")

@@ -113,6 +113,16 @@ class Web(http.server.ThreadingHTTPServer):
                 self.wfile.flush()
                 time.sleep(0.5)
                 self.close_connection = True
+            elif path.endswith("/redirect"):
+                self.send_response(302)
+                self.send_header("Location", self.path.split("?")[1])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            elif path.endswith("/alt"):
+                self.send_response(200)
+                self.send_header("Alt-Svc", 'h3=":443"; ma=86400')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
             elif path.endswith("/close"):
                 self.close_connection = True
             elif path.startswith("/npm/"):

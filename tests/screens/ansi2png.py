@@ -39,7 +39,7 @@ def main():
                 return f
         return fonts[style]
 
-    w, h = round(fonts[0, 0].getlength("M")), 20
+    w, h = round(fonts[0, 0].getlength("M")), 19
     image = Image.new("RGB", (cols * w + 16, rows * h + 16), BG)
     draw = ImageDraw.Draw(image)
     # tmux writes changes alone, also from line to line.

@@ -50,7 +50,7 @@ def main():
     shots = Shots("--docs" in sys.argv)
     h = Home(shared_templates=True)
     home = pathlib.Path(h.env["HOME"])
-    h.env["PS1"] = r"\w $ "
+    h.env["COLORTERM"] = "truecolor"
     try:
         with Terminal(h.env, cols=120, rows=36, cwd=h.ws) as t:
             t.wait("Welcome")

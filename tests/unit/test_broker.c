@@ -724,6 +724,27 @@ static void threat_18_loops_to_ourselves(void **state)
     assert_int_equal(sh->loopback, 0);
 }
 
+/* A query is answered out of our own head: whatever a guest puts into names, nothing of it goes anywhere. */
+static void threat_58_queries_carry_nothing_out(void **state)
+{
+    char name[80];
+    int fd;
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": [{\"action\": \"allow\", \"target\": \"**.example.com\"},"
+               "{\"action\": \"deny\", \"target\": \"**.tunnel.example.com\"}]}");
+    start_broker();
+    for (int i = 0; i < 500; i++) {
+        snprintf(name, sizeof name, "%08x%08x.%s", i * 2654435761u, i * 40503u, i % 2 ? "t.tunnel.example.com" : "public.example.com");
+        struct ask a = target(name, 53);
+        a.kind = ASK_NAME;
+        a.proto = PROTO_DNS;
+        tell(&a);
+        assert_int_equal(hear(&fd).verdict, i % 2 ? VERDICT_DENY : VERDICT_ALLOW);
+    }
+    assert_int_equal(sh->resolved, 0);
+    assert_int_equal(sh->connects, 0);
+}
+
 static void threat_55_certificates_only_for_what_was_asked(void **state)
 {
     int fd;
@@ -1160,7 +1181,7 @@ int main(void)
         T(threat_97_inner_names_need_a_rule), T(denied_addresses), T(settings), T(rules_change_live),
         T(threat_100_broken_policy_denies), T(requests_are_judged_one_by_one),
         T(threat_55_certificates_only_for_what_was_asked),
-        T(threat_03_requests_after_rebinding), T(threat_18_loops_to_ourselves), T(names),
+        T(threat_03_requests_after_rebinding), T(threat_58_queries_carry_nothing_out), T(threat_18_loops_to_ourselves), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
         T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection), T(mismatch_and_refused_packets),
         T(asked_and_answered), T(asked_and_ruled), T(unanswered_is_denied), T(questions_are_bounded), T(once),

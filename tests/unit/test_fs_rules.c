@@ -106,12 +106,48 @@ static void ways_around(void **state)
     fs_rules_free(r);
 }
 
+/* A list of what may be written, as branch mode has it for .git. */
+static void exceptions(void **state)
+{
+    (void)state;
+    struct fs_rules *r = fs_rules_new();
+    fs_rules_add(r, FS_RULE_GUARD, "*", NULL);
+    fs_rules_add(r, FS_RULE_EXCEPT, "refs/heads/f/x", NULL);
+    fs_rules_add(r, FS_RULE_EXCEPT, "worktrees/own", NULL);
+    fs_rules_add(r, FS_RULE_READONLY, "worktrees/own/commondir", NULL);
+    static const struct {
+        const char *path;
+        bool readonly, opens;
+    } t[] = {
+        {"hooks", true, false},           {"config", true, false},
+        {"refs", true, true},             {"refs/heads", true, true},
+        {"refs/heads/main", true, false}, {"refs/heads/f", true, true},
+        {"refs/heads/f/x", false, true},  {"refs/heads/f/y", true, false},
+        {"worktrees/other/HEAD", true, false}, {"worktrees/own/HEAD", false, true},
+        {"worktrees/own/commondir", true, false}, {"worktrees/own/a/b", false, true},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        struct fs_rules_at at = place(r, t[i].path);
+        if (fs_rules_readonly(r, &at) != t[i].readonly || fs_rules_opens(r, &at) != t[i].opens)
+            fail_msg("%s", t[i].path);
+    }
+    /* Moving a directory neither takes an exception along nor brings anything under one. */
+    struct fs_rules_at wt = place(r, "worktrees"), own = place(r, "worktrees/own"), in = place(r, "worktrees/own/a"), in2 = place(r, "worktrees/own/b/c"),
+                       other = place(r, "worktrees/other"), heads = place(r, "refs/heads"), away = place(r, "away");
+    const struct fs_rules_at *bad[][2] = {{&wt, &away}, {&own, &other}, {&other, &own}, {&other, &in}, {&in, &other}, {&heads, &away}, {&heads, &in}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(fs_rules_keep(r, bad[i][0], bad[i][1]) && fs_rules_keep(r, bad[i][1], bad[i][0]));
+    assert_true(fs_rules_keep(r, &in, &in2) && fs_rules_keep(r, &in2, &in));
+    fs_rules_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(patterns),
         cmocka_unit_test(refused),
         cmocka_unit_test(ways_around),
+        cmocka_unit_test(exceptions),
     };
     return cmocka_run_group_tests_name("fs_rules", tests, NULL, NULL);
 }

@@ -355,6 +355,56 @@ static void selections_become_text(void **state)
     term_emu_free(t);
 }
 
+/* Floods take a way of their own to the scrollback: nothing may look otherwise there, or on the screen. */
+static void a_flood_shows_the_same_as_the_same_text_in_small_pieces(void **state)
+{
+    (void)state;
+    static const char *const pieces[] = {"plain text ", "\033[31mred ", "\033[1;4mbold", "\033[0m", "\t", "\xe6\xbc\xa2\xe5\xad\x97", "\xf0\x9f\x9b\x95 emoji ",
+                                         "\xc3\xa9", "\033[38;2;1;2;3mrgb\033[39m", "\033[2mdim\033[22m ", "a rather long piece of text that is made to wrap ",
+                                         "\033[48;5;20mbg\033[49m", "\033[4:3mcurly\033[24m", "e\xcc\x81", "\033[7m \033[27m", "  "};
+    static const char *const rare[] = {"\r", "\033[5;5Hjump\r\n", "\033[2;4r\033[r", "\033[44m\r\n\033[49m", "\033[?1049hx\033[?1049l", "\b\b", "\033H", "\n",
+                                       "\033[4hx\033[4l", "\033c", "\033[A", "\033[?7l\033[?7h", "\033[3J", "\0337\0338"};
+    static struct term_cell a[80], b[80];
+    unsigned seed = 7;
+    for (int round = 0; round < 60; round++) {
+        int cols = 10 + round % 60;
+        struct term_emu *fast = term_emu_new(8, cols, 5000, NULL, NULL), *slow = term_emu_new(8, cols, 5000, NULL, NULL);
+        char *text = malloc(200000);
+        size_t n = 0;
+        while (n < 150000) {
+            seed = seed * 1103515245u + 12345u;
+            unsigned r = seed >> 16;
+            const char *p = r % 97 == 0 && round % 3 ? rare[r / 97 % (sizeof rare / sizeof *rare)] : r % 4 == 0 ? "\r\n" : pieces[r / 4 % (sizeof pieces / sizeof *pieces)];
+            memcpy(text + n, p, strlen(p));
+            n += strlen(p);
+        }
+        term_emu_feed(fast, text, n);
+        for (size_t i = 0; i < n; i += 1000) {
+            term_emu_feed(slow, text + i, n - i < 1000 ? n - i : 1000);
+            term_emu_top(slow);
+        }
+        assert_int_equal(term_emu_top(fast), term_emu_top(slow));
+        assert_int_equal(term_emu_first(fast), term_emu_first(slow));
+        for (uint64_t l = term_emu_first(fast); l < term_emu_end(fast); l++) {
+            term_emu_line(fast, l, a, cols);
+            term_emu_line(slow, l, b, cols);
+            for (int i = 0; i < cols; i++)
+                if (memcmp(a[i].ch, b[i].ch, sizeof a[i].ch) != 0 && !(a[i].ch[0] + b[i].ch[0] == ' '))
+                    fail_msg("round %d, line %d of %d, column %d: %x instead of %x", round, (int)l, (int)term_emu_end(fast), i, a[i].ch[0], b[i].ch[0]);
+                else if (a[i].attrs != b[i].attrs || a[i].fg != b[i].fg || a[i].bg != b[i].bg || a[i].width != b[i].width)
+                    fail_msg("round %d, line %d of %d, column %d: look %x %x %x, not %x %x %x", round, (int)l, (int)term_emu_end(fast), i, a[i].attrs, a[i].fg,
+                             a[i].bg, b[i].attrs, b[i].fg, b[i].bg);
+        }
+        int row[2], col[2];
+        assert_int_equal(term_emu_cursor(fast, &row[0], &col[0]), term_emu_cursor(slow, &row[1], &col[1]));
+        assert_int_equal(row[0], row[1]);
+        assert_int_equal(col[0], col[1]);
+        free(text);
+        term_emu_free(fast);
+        term_emu_free(slow);
+    }
+}
+
 /* ---- input ---- */
 
 static char sent[4096];
@@ -539,6 +589,7 @@ int main(void)
         cmocka_unit_test(a_paused_view_stays_where_it_is),
         cmocka_unit_test(a_search_finds_both_ways_and_goes_round),
         cmocka_unit_test(selections_become_text),
+        cmocka_unit_test(a_flood_shows_the_same_as_the_same_text_in_small_pieces),
         cmocka_unit_test(keys_pass_and_cursor_keys_follow_the_mode),
         cmocka_unit_test(a_paste_cannot_end_itself),
         cmocka_unit_test(the_mouse_is_the_programs_only_if_it_asked),

@@ -11,71 +11,30 @@
 #include "core/paths.h"
 #include "ui/cli/sandbox.h"
 
-/* Rules of one folder allow so many patterns (vm/fs_rules.h). */
-#define RULES_MAX 60u
-
-static void readonly(json_t *rules, const char *path)
+static void rule(json_t *rules, const char *kind, const char *form, const char *name)
 {
-    json_array_append_new(rules, json_pack("{s:s, s:s}", "kind", "readonly", "path", path));
+    char path[PATH_MAX];
+    size_t n = strcspn(form, "%");
+    snprintf(path, sizeof path, "%.*s%s%s", (int)n, form, form[n] ? name : "", form[n] ? form + n + 1 : "");
+    json_array_append_new(rules, json_pack("{s:s, s:s}", "kind", kind, "path", path));
 }
 
-/* What of .git the guest may not change: all that the host's git obeys, and the branches that are not its own. */
-static int git_rules(const char *repo, const char *branch, const char *id, json_t *rules, struct err *e)
+/* Of .git the guest may write what its own branch needs, and nothing else: no hook and no configuration, no other branch or
+ * worktree, today's or tomorrow's, and no pack, which is where the history lies. */
+static void git_rules(json_t *rules, const char *branch, const char *id)
 {
-    static const char *const always[] = {"hooks", "config", "config.worktree", "info", "modules", "packed-refs", "HEAD", "ORIG_HEAD", "index",
-                                         "description", "shallow", "commondir", "gitdir", "refs/tags", "refs/remotes", "logs/HEAD", "logs/refs/remotes",
-                                         "objects/info", "branches", "remotes", "svn", "lfs/config"};
-    char path[PATH_MAX], *refs = calloc(1, 1 << 20), *save = NULL;
-    const char *list[] = {"for-each-ref", "--format=%(refname)", "refs/heads", NULL}, *trees[] = {"worktree", "list", "--porcelain", NULL};
-    size_t own = strlen(branch);
-    int rc = refs ? 0 : err_set(e, STATUS_FAILED, "out of memory");
-    for (size_t i = 0; i < sizeof always / sizeof *always; i++)
-        readonly(rules, always[i]);
-    static const char *const mine[] = {"gitdir", "commondir", "config.worktree", "locked"};
-    for (size_t i = 0; i < sizeof mine / sizeof *mine; i++) {
-        snprintf(path, sizeof path, "worktrees/%s/%s", id, mine[i]);
-        readonly(rules, path);
-    }
-    /* Other branches: the first component of their names, unless it is that of our own. */
-    size_t first = strcspn(branch, "/");
-    json_t *seen = json_object();
-    if (rc == 0)
-        rc = git_run(repo, list, refs, 1 << 20, e);
-    for (char *r = rc == 0 ? strtok_r(refs, "\n", &save) : NULL; r; r = strtok_r(NULL, "\n", &save)) {
-        r += strlen("refs/heads/");
-        if (strcmp(r, branch) == 0)
-            continue;
-        char top[300];
-        size_t n = strcspn(r, "/");
-        bool shared = n == first && memcmp(r, branch, n) == 0 && branch[first] == '/';
-        snprintf(top, sizeof top, "%.*s", (int)(shared ? strlen(r) : n), r);
-        json_object_set_new(seen, top, json_true());
-    }
-    const char *key;
-    json_t *v;
-    bool room = json_object_size(seen) * 2 + json_array_size(rules) + 8 < RULES_MAX;
-    json_object_foreach(seen, key, v) {
-        static const char *const where[] = {"refs/heads/%s", "logs/refs/heads/%s"};
-        for (int i = 0; i < 2 && room; i++) {
-            if (i == 0)
-                snprintf(path, sizeof path, "refs/heads/%s", key);
-            else
-                snprintf(path, sizeof path, "logs/refs/heads/%s", key);
-            readonly(rules, path);
-        }
-        (void)where;
-    }
-    json_decref(seen);
-    if (rc == 0 && !room)
-        rc = err_set(e, STATUS_FAILED, "the repository has too many branches to protect each of them from the sandbox; remove some that are "
-                                       "merged, or use --clone");
-    /* Other worktrees. */
-    save = NULL;
-    if (rc == 0)
-        rc = git_run(repo, trees, refs, 1 << 20, e);
-    free(refs);
-    (void)own;
-    return rc;
+    static const char *const of_branch[] = {"refs/heads/%", "refs/heads/%.lock", "logs/refs/heads/%"};
+    static const char *const except[] = {"objects", "refs/stash", "refs/stash.lock", "logs/refs/stash"};
+    static const char *const readonly[] = {"objects/pack", "objects/info", "worktrees/%/gitdir", "worktrees/%/commondir", "worktrees/%/config.worktree",
+                                           "worktrees/%/locked", "worktrees/%/hooks", "worktrees/%/modules", "worktrees/%/info"};
+    rule(rules, "guard", "*", NULL);
+    for (size_t i = 0; i < sizeof of_branch / sizeof *of_branch; i++)
+        rule(rules, "except", of_branch[i], branch);
+    for (size_t i = 0; i < sizeof except / sizeof *except; i++)
+        rule(rules, "except", except[i], NULL);
+    rule(rules, "except", "worktrees/%", id);
+    for (size_t i = 0; i < sizeof readonly / sizeof *readonly; i++)
+        rule(rules, "readonly", readonly[i], id);
 }
 
 /* `.sbx/` shall not turn up in the user's commits. */
@@ -151,12 +110,9 @@ int branch_prepare(struct record *r, const char *branch, struct err *e)
     if (worktree_id(tree, id, sizeof id, e) < 0)
         return -1;
     json_t *of_git = json_array(), *of_tree = json_array();
-    readonly(of_tree, ".git");
-    if (git_rules(repo, branch, id, of_git, e) < 0) {
-        json_decref(of_git);
-        json_decref(of_tree);
-        return -1;
-    }
+    /* No repository within: the host's git asks what looks like a submodule for its changes, and obeys its configuration. */
+    rule(of_tree, "readonly", "**/.git", NULL);
+    git_rules(of_git, branch, id);
     /* The worktree is the workspace, and .git comes second; what else was given follows. */
     struct record_folder more[RECORD_FOLDERS_MAX];
     unsigned n = r->nfolders;

@@ -87,7 +87,7 @@ static const struct option secret_options[] = {
     {0, "placeholder", NULL, "write it only where the sentinel stands"}, END};
 static const struct option yes_options[] = {{'y', "yes", NULL, "take all without asking"}, END};
 static const struct option lock_options[] = {{0, "passphrase", NULL, "a passphrase opens the store"}, {0, "keyfile", NULL, "a key file of mode 0600 does"},
-    {0, "systemd", NULL, "systemd's credential sbx-key does"}, {0, "password-stdin", NULL, "the passphrase comes on standard input"}, END};
+    {0, "systemd", NULL, "systemd's credential sbx-key does"}, {0, "keyring", NULL, "a key in your keyring (Secret Service) does"}, {0, "password-stdin", NULL, "the passphrase comes on standard input"}, END};
 static const struct command secret_commands[] = {
     {"set", "secret set (-g | SANDBOX) SERVICE", "keep a credential on the host for a service", "The value is asked for without echo, or comes from one of the options. "
      "The guest holds a sentinel; the value is written into requests on their way out, to the service's hosts alone.", secret_options, 1, 2, false, 0, cmd_secret_set, NULL, false},
@@ -97,8 +97,8 @@ static const struct command secret_commands[] = {
     {"test", "secret test [SANDBOX] SERVICE", "ask the provider whether it accepts the credential", NULL, none, 1, 2, false, 0, cmd_secret_test, NULL, false},
     {"import", "secret import", "take over credentials of known agents found on this host", NULL, yes_options, 0, 0, false, 0, cmd_secret_import, NULL, false},
     {"services", "secret services", "services that are known", NULL, json_only, 0, 0, false, 0, cmd_secret_services, NULL, false},
-    {"lock", "secret lock [--passphrase|--keyfile|--systemd]", "how the store is locked", NULL, lock_options, 0, 0, false, 0, cmd_secret_lock, NULL, false},
-    {"unlock", "secret unlock", "open a store with a passphrase for the next 12 hours", NULL, none, 0, 0, false, 0, cmd_secret_unlock, NULL, false},
+    {"lock", "secret lock [--keyring|--passphrase|--keyfile|--systemd]", "how the store is locked", NULL, lock_options, 0, 0, false, 0, cmd_secret_lock, NULL, false},
+    {"unlock", "secret unlock", "open a store with a passphrase or a keyring for the next 12 hours", NULL, none, 0, 0, false, 0, cmd_secret_unlock, NULL, false},
     {"take", "secret take SANDBOX", "keep what a sign-in in a sandbox yielded", NULL, none, 1, 1, false, 0, cmd_secret_take, NULL, true},
     {"renew", "secret renew", "renew what expires", NULL, none, 0, 0, false, 0, cmd_secret_renew, NULL, true},
     {0}};

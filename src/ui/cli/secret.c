@@ -548,7 +548,7 @@ int cmd_secret_import(const struct args *a, struct err *e)
     if (rc == 0 && !found)
         fprintf(stderr, "No credentials of known services in the environment or in the agents' files.\n");
     else if (rc == 0 && !taken && !args_has(a, "yes") && !isatty(0))
-        fprintf(stderr, "Nothing was taken; --yes takes all of them.\n");
+        fprintf(stderr, "Nothing was taken; `sbx secret import --yes` takes all of them.\n");
     return rc;
 }
 
@@ -556,17 +556,18 @@ int cmd_secret_import(const struct args *a, struct err *e)
 
 int cmd_secret_lock(const struct args *a, struct err *e)
 {
-    int given = args_has(a, "passphrase") + args_has(a, "keyfile") + args_has(a, "systemd");
+    int given = args_has(a, "passphrase") + args_has(a, "keyfile") + args_has(a, "systemd") + args_has(a, "keyring");
     struct secretstore *s = secretstore_begin(secret_passphrase, NULL, e);
     if (!s)
         return -1;
     int rc = 0;
     if (given > 1)
-        rc = err_set(e, STATUS_USAGE, "the store has one lock: --passphrase, --keyfile or --systemd");
+        rc = err_set(e, STATUS_USAGE, "the store has one lock: --keyring, --passphrase, --keyfile or --systemd");
     else if (given == 0)
         printf("locked by %s\n", secretstore_lock_text(secretstore_lock_kind(s)));
     else {
-        enum secret_lock kind = args_has(a, "passphrase") ? SECRET_LOCK_PASSPHRASE : args_has(a, "systemd") ? SECRET_LOCK_SYSTEMD : SECRET_LOCK_KEYFILE;
+        enum secret_lock kind = args_has(a, "passphrase") ? SECRET_LOCK_PASSPHRASE : args_has(a, "systemd") ? SECRET_LOCK_SYSTEMD
+                                : args_has(a, "keyring") ? SECRET_LOCK_KEYRING : SECRET_LOCK_KEYFILE;
         char *one = sodium_malloc(1024), *two = sodium_malloc(1024);
         if (!one || !two)
             rc = err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");

@@ -261,6 +261,19 @@ static void draw_status(struct app *a)
         wnoutrefresh(w);
         return;
     }
+    if (a->progress.text[0] && !a->unread_error) {
+        int bar = COLS >= 100 && a->progress.fraction >= 0 ? 30 : 0;
+        int x = 1 + paint_text(w, 0, 1, 2, ST_KEY, paint_spinner()) + 1;
+        x += paint_text(w, 0, x, COLS - x - bar - 8, ST_STATUS, a->progress.text) + 2;
+        if (bar) {
+            paint_bar(w, 0, x, bar, a->progress.fraction);
+            x += bar + 1;
+        }
+        if (a->progress.fraction >= 0)
+            paint_f(w, 0, x, 6, ST_STATUS, "%d %%", (int)(a->progress.fraction * 100));
+        wnoutrefresh(w);
+        return;
+    }
     bool fresh = a->said_ms && app_now_ms() - a->said_ms < SAY_MS;
     if (a->nsaid && (fresh || a->unread_error)) {
         const struct said *s = &a->said[(a->nsaid - 1) % SAID_MAX];
@@ -399,7 +412,7 @@ static void draw(struct app *a)
     a->all_dirty = a->bars_dirty = false;
     struct model_sums sums;
     model_sum(a->model, &sums);
-    if (sums.busy && a->spin_ev && a->slot[AREA_BOXES].pane && a->slot[AREA_BOXES].pane->visible && !evtimer_pending(a->spin_ev, NULL)) {
+    if ((sums.busy || a->progress.text[0]) && a->spin_ev && a->slot[AREA_BOXES].pane && a->slot[AREA_BOXES].pane->visible && !evtimer_pending(a->spin_ev, NULL)) {
         static const struct timeval step = {0, 120000};
         evtimer_add(a->spin_ev, &step);
     }
@@ -419,6 +432,8 @@ static void on_spin(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     pane_dirty(a->slot[AREA_BOXES].pane);
+    if (a->progress.text[0])
+        bars_dirty(a);
 }
 
 static void on_frame(evutil_socket_t fd, short what, void *arg)
@@ -432,6 +447,20 @@ void app_cursor_shape(struct app *a, int shape)
 {
     a->shape = shape >= 0 && shape <= 6 ? shape : 0;
     want_frame(a);
+}
+
+void app_progress(struct app *a, double fraction, const char *text)
+{
+    a->progress.fraction = fraction;
+    snprintf(a->progress.text, sizeof a->progress.text, "%.199s", text ? text : "");
+    bars_dirty(a);
+}
+
+static void toggle_mouse(struct app *a)
+{
+    a->mouse = !a->mouse;
+    screen_mouse(a->mouse);
+    app_say(a, SAY_INFO, a->mouse ? "the mouse is the dashboard's" : "the mouse is your terminal's: select as you like; M takes it again");
 }
 
 /* ---- panes and focus ---- */
@@ -704,7 +733,7 @@ bool app_action(struct app *a, const char *action)
         void (*fn)(struct app *a);
     } table[] = {
         {"app.quit", app_quit},         {"app.help", app_show_help},       {"app.messages", app_show_messages},
-        {"app.command", app_line_open}, {"app.theme", next_theme},         {"app.suspend", suspend},
+        {"app.command", app_line_open}, {"app.theme", next_theme},         {"app.suspend", suspend},         {"app.mouse", toggle_mouse},
         {"app.leave", leave_terminal},  {"app.rules", app_show_rules},     {"app.secrets", app_show_secrets},
         {"app.settings", app_show_settings}, {"sandbox.create", app_show_create},
     };

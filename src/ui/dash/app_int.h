@@ -43,6 +43,10 @@ struct app {
     struct said said[SAID_MAX]; /* ring */
     unsigned nsaid;
     int64_t said_ms, drawn_ms;
+    struct {
+        double fraction; /* below 0: unknown */
+        char text[200];  /* "": nothing is under way that no card shows */
+    } progress;
     bool unread_error;
     int shape, shape_shown, status_code;
     time_t minute;
@@ -61,6 +65,9 @@ struct pane *app_focused(struct app *a);
 bool app_action(struct app *a, const char *action);
 /* The same for whoever knows it. */
 bool app_act_anywhere(struct app *a, const char *action);
+
+/* What is under way for a sandbox that has no card yet; NULL: no longer. */
+void app_progress(struct app *a, double fraction, const char *text);
 
 /* line.c */
 void app_line_open(struct app *a);

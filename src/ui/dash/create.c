@@ -22,16 +22,14 @@ struct starting {
 static void progress(double fraction, const char *text, void *arg)
 {
     struct starting *s = arg;
-    if (fraction >= 0)
-        app_say(s->app, SAY_INFO, "%s  %d %%", text, (int)(fraction * 100));
-    else
-        app_say(s->app, SAY_INFO, "%s", text);
+    app_progress(s->app, fraction, text);
 }
 
 static void done(const struct task_end *end, void *arg)
 {
     struct starting *s = arg;
     char name[RECORD_NAME_MAX + 1];
+    app_progress(s->app, -1, NULL);
     model_refresh(app_model(s->app));
     snprintf(name, sizeof name, "%.*s", (int)(end->out ? strcspn(end->out, "\n") : 0), end->out ? end->out : "");
     if (end->status != 0)
@@ -57,7 +55,9 @@ void app_start_agent(struct app *a, const char *const *argv, void (*then)(struct
     if (!task_run(a, argv, NULL, 0, &ops, s, &e)) {
         app_say(a, SAY_ERROR, "%s", e.text);
         free(s);
+        return;
     }
+    app_progress(a, -1, "starting; what is missing is made first");
 }
 
 static bool check_name(const char *value, char *why, size_t cap)
@@ -168,7 +168,6 @@ static bool submit(struct app *a, const char *const *v, char *why, size_t cap, v
     }
     free(copy);
     argv[n] = NULL;
-    app_say(a, SAY_INFO, "starting %s; what is missing is made first", v[F_AGENT]);
     app_start_agent(a, argv, opened);
     return true;
 }

@@ -14,6 +14,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "core/paths.h"
+
 /* Every mode that we or a program may have set, off: one static string, so that a signal handler can say it. */
 static const char restore_modes[] =
     "\033[?1000l\033[?1002l\033[?1003l\033[?1006l\033[?1004l\033[?2004l\033[?2026l\033[<u\033[?1l\033>\033[r\033[m\033[0 q\033[?7h"
@@ -79,6 +81,36 @@ static void modes(void)
         put(mouse_on, sizeof mouse_on - 1);
 }
 
+static bool says(const char *var, const char *const *words, bool prefix)
+{
+    const char *v = getenv(var);
+    for (; v && *words; words++)
+        if (prefix ? strncmp(v, *words, strlen(*words)) == 0 : strcmp(v, *words) == 0)
+            return true;
+    return false;
+}
+
+/* With direct colours where the terminal has them: by descriptions of our own, which the system may lack. */
+static SCREEN *open_direct(void)
+{
+    static const char *const yes[] = {"truecolor", "24bit", NULL}, *const multiplexers[] = {"tmux", "screen", NULL},
+                             *const alike[] = {"xterm", "alacritty", "foot", "ghostty", "konsole", "vte", "st-", "iterm", NULL};
+    bool mux = says("TERM", multiplexers, true);
+    if (!says("COLORTERM", yes, false) || !(mux || says("TERM", alike, true)) || (getenv("NO_COLOR") && *getenv("NO_COLOR")))
+        return NULL;
+    char *dir = path_asset("terminfo", NULL), *before = getenv("TERMINFO") ? strdup(getenv("TERMINFO")) : NULL;
+    SCREEN *s = NULL;
+    if (dir && access(dir, R_OK) == 0 && setenv("TERMINFO", dir, 1) == 0)
+        s = newterm(mux ? "sbx-tmux-direct" : "sbx-direct", stdout, stdin);
+    if (before)
+        setenv("TERMINFO", before, 1);
+    else
+        unsetenv("TERMINFO");
+    free(before);
+    free(dir);
+    return s;
+}
+
 int screen_enter(bool mouse, struct err *e)
 {
     if (tcgetattr(STDIN_FILENO, &saved) < 0)
@@ -87,7 +119,9 @@ int screen_enter(bool mouse, struct err *e)
     if (strcmp(codeset, "UTF-8") != 0 && !getenv("LC_ALL") && !getenv("LC_CTYPE") && !getenv("LANG") && setlocale(LC_CTYPE, "C.UTF-8"))
         codeset = nl_langinfo(CODESET); /* nothing was said at all: every terminal of today can */
     utf8 = strcmp(codeset, "UTF-8") == 0;
-    screen = newterm(NULL, stdout, stdin);
+    screen = open_direct();
+    if (!screen)
+        screen = newterm(NULL, stdout, stdin);
     if (!screen)
         return err_set(e, STATUS_FAILED, "the terminal \"%s\" is not known here; set TERM, for example to xterm-256color", getenv("TERM") ? getenv("TERM") : "");
     entered = 1;

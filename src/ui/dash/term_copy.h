@@ -5,11 +5,11 @@
 
 #include "ui/dash/term_emu.h"
 
-enum term_look { TERM_FOLLOW, TERM_PAUSED, TERM_COPY };
+enum term_show { TERM_FOLLOW, TERM_PAUSED, TERM_COPY };
 enum term_select { SELECT_NONE, SELECT_CELLS, SELECT_LINES, SELECT_BLOCK };
 
 struct term_copy {
-    enum term_look look;
+    enum term_show look;
     uint64_t top;             /* the line in the pane's first row; FOLLOW: see term_copy_top */
     struct term_place cursor; /* COPY */
     enum term_select select;

@@ -3,12 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <vterm.h>
 
 #include "core/sanitize.h"
 #include "core/width.h"
-
-#define RIGHT_HALF ((uint32_t)-1) /* libvterm's mark behind a wide character */
 
 static const struct {
     int number;
@@ -17,18 +14,6 @@ static const struct {
                   {1003, false}, {1004, false}, {1006, false}, {1049, false}, {2004, false}, {2026, false}};
 #define MODES (sizeof mode_table / sizeof *mode_table)
 
-/* A line of scrollback: runs of one look, then the text; HALF stands for the right half of a wide character. */
-enum { HALF = 1 };
-struct run {
-    uint16_t cells, attrs;
-    uint32_t fg, bg;
-};
-struct packed {
-    uint16_t cells, runs;
-    uint32_t len;
-    struct run run[];
-};
-
 struct term_emu {
     VTerm *vt;
     VTermScreen *vts;
@@ -36,92 +21,18 @@ struct term_emu {
     term_event_fn *fn;
     void *arg;
     int rows, cols;
-    bool modes[MODES], keypad;
+    bool modes[MODES], keypad, insert, newline, margins, tabs;
+    char *held; /* what the filter put out, and libvterm has not seen yet */
+    size_t nheld;
+    int skip; /* rows that scroll out, and are in the scrollback already */
     int shape;
     struct term_place saved; /* DECSC */
     char title[256];
-    struct packed **lines; /* ring */
+    struct term_line **lines; /* ring */
     unsigned cap, start, count;
     uint64_t first; /* number of the oldest line in it */
     size_t bytes;
 };
-
-/* ---- libvterm's cells to ours ---- */
-
-static uint32_t colour_of(const VTermColor *c, uint8_t is_default)
-{
-    if (c->type & is_default)
-        return TERM_DEFAULT;
-    if (VTERM_COLOR_IS_INDEXED(c))
-        return TERM_INDEXED | c->indexed.idx;
-    return TERM_RGB | (uint32_t)c->rgb.red << 16 | (uint32_t)c->rgb.green << 8 | c->rgb.blue;
-}
-
-static uint16_t attrs_of(const VTermScreenCell *c)
-{
-    unsigned a = 0;
-    if (c->attrs.bold)
-        a |= TERM_BOLD;
-    if (c->attrs.italic)
-        a |= TERM_ITALIC;
-    if (c->attrs.underline)
-        a |= TERM_UNDERLINE;
-    if (c->attrs.underline == VTERM_UNDERLINE_DOUBLE)
-        a |= TERM_DOUBLE;
-    if (c->attrs.underline == VTERM_UNDERLINE_CURLY)
-        a |= TERM_CURLY;
-    if (c->attrs.blink)
-        a |= TERM_BLINK;
-    if (c->attrs.reverse)
-        a |= TERM_REVERSE;
-    if (c->attrs.strike)
-        a |= TERM_STRIKE;
-    if (c->attrs.font & 1) /* what the filter carries in the font's number */
-        a |= TERM_DIM;
-    if (c->attrs.font & 2)
-        a |= TERM_CONCEAL;
-    if (c->attrs.font & 4)
-        a |= TERM_OVERLINE;
-    return (uint16_t)a;
-}
-
-static void convert(const VTermScreenCell *c, struct term_cell *out)
-{
-    memset(out->ch, 0, sizeof out->ch);
-    out->fg = colour_of(&c->fg, VTERM_COLOR_DEFAULT_FG);
-    out->bg = colour_of(&c->bg, VTERM_COLOR_DEFAULT_BG);
-    out->attrs = attrs_of(c);
-    out->width = 1;
-    if (c->chars[0] == RIGHT_HALF) {
-        out->width = 0;
-    } else if (c->chars[0] == 0) { /* an erased cell has the background alone; libvterm gives it the whole pen */
-        out->attrs = 0;
-        out->fg = TERM_DEFAULT;
-    } else {
-        int n = 0;
-        if (c->chars[0] >= 0x300 && width_of(vtfilter_char(c->chars[0])) == 0) /* a mark without a character to join */
-            out->ch[n++] = ' ';
-        for (int k = 0; k < VTERM_MAX_CHARS_PER_CELL && c->chars[k] && c->chars[k] != RIGHT_HALF && n < TERM_CHARS; k++)
-            out->ch[n++] = vtfilter_char(c->chars[k]);
-    }
-}
-
-/* libvterm leaves one half of a wide character when the other was written over. */
-static void mend_halves(struct term_cell *cells, int n)
-{
-    for (int i = 0; i < n; i++) {
-        struct term_cell *c = &cells[i];
-        if (c->width == 0 && (i == 0 || c[-1].width != 1 || c[-1].ch[0] < 0x1100 || width_of(c[-1].ch[0]) != 2)) {
-            c->width = 1;
-            c->ch[0] = 0;
-        } else if (c->width == 0) {
-            c[-1].width = 2;
-        }
-    }
-    for (int i = 0; i < n; i++) /* a wide one that lost its right half */
-        if (cells[i].width == 1 && cells[i].ch[0] >= 0x1100 && width_of(cells[i].ch[0]) == 2)
-            memset(cells[i].ch, 0, sizeof cells[i].ch);
-}
 
 static void blank_cells(struct term_cell *cells, int n)
 {
@@ -131,123 +42,25 @@ static void blank_cells(struct term_cell *cells, int n)
 
 /* ---- scrollback ---- */
 
-static size_t put_utf8(unsigned char *out, uint32_t c)
-{
-    if (c < 0x80) {
-        out[0] = (unsigned char)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (unsigned char)(0xc0 | c >> 6);
-        out[1] = (unsigned char)(0x80 | (c & 63));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (unsigned char)(0xe0 | c >> 12);
-        out[1] = (unsigned char)(0x80 | (c >> 6 & 63));
-        out[2] = (unsigned char)(0x80 | (c & 63));
-        return 3;
-    }
-    out[0] = (unsigned char)(0xf0 | (c >> 18 & 7));
-    out[1] = (unsigned char)(0x80 | (c >> 12 & 63));
-    out[2] = (unsigned char)(0x80 | (c >> 6 & 63));
-    out[3] = (unsigned char)(0x80 | (c & 63));
-    return 4;
-}
-
 static void drop_line(struct term_emu *t)
 {
-    struct packed *p = t->lines[t->start];
-    t->bytes -= sizeof *p + p->runs * sizeof(struct run) + p->len;
+    struct term_line *p = t->lines[t->start];
+    t->bytes -= term_line_size(p);
     free(p);
     t->start = (t->start + 1) % t->cap;
     t->count--;
     t->first++;
 }
 
-static struct packed *pack(const struct term_cell *cells, int n)
+static void push_packed(struct term_line *p, void *arg)
 {
-    static struct run runs[TERM_COLS_MAX];
-    static unsigned char text[TERM_COLS_MAX * TERM_CHARS * 4];
-    unsigned nruns = 0;
-    size_t len = 0;
-    while (n > 0 && (cells[n - 1].ch[0] == 0 || (cells[n - 1].ch[0] == ' ' && cells[n - 1].ch[1] == 0)) &&
-           cells[n - 1].width == 1 && cells[n - 1].bg == TERM_DEFAULT &&
-           !(cells[n - 1].attrs & (TERM_REVERSE | TERM_UNDERLINE | TERM_STRIKE | TERM_OVERLINE)))
-        n--;
-    for (int i = 0; i < n; i++) {
-        const struct term_cell *c = &cells[i];
-        struct run *r = nruns ? &runs[nruns - 1] : NULL;
-        if (!r || r->attrs != c->attrs || r->fg != c->fg || r->bg != c->bg) {
-            r = &runs[nruns++];
-            *r = (struct run){0, c->attrs, c->fg, c->bg};
-        }
-        r->cells++;
-        if (c->width == 0)
-            text[len++] = HALF;
-        else if (c->ch[0] == 0)
-            text[len++] = ' ';
-        else
-            for (int k = 0; k < TERM_CHARS && c->ch[k]; k++)
-                len += put_utf8(text + len, c->ch[k]);
+    struct term_emu *t = arg;
+    size_t n = term_line_size(p);
+    if (!t->cap) {
+        t->first++; /* numbers go on */
+        free(p);
+        return;
     }
-    struct packed *p = malloc(sizeof *p + nruns * sizeof *runs + len);
-    if (p) {
-        p->cells = (uint16_t)n;
-        p->runs = (uint16_t)nruns;
-        p->len = (uint32_t)len;
-        memcpy(p->run, runs, nruns * sizeof *runs);
-        memcpy(p->run + nruns, text, len);
-    }
-    return p;
-}
-
-/* Never more than `cap` cells; returns how many the line has of them. */
-static int unpack(const struct packed *p, struct term_cell *out, int cap)
-{
-    const unsigned char *u = (const unsigned char *)(p->run + p->runs), *end = u + p->len;
-    int n = 0;
-    unsigned run = 0, left = p->runs ? p->run[0].cells : 0;
-    while (u < end && n < cap) {
-        struct term_cell *c = &out[n];
-        *c = (struct term_cell){.width = 1};
-        while (left == 0 && run + 1 < p->runs)
-            left = p->run[++run].cells;
-        if (p->runs) {
-            c->attrs = p->run[run].attrs;
-            c->fg = p->run[run].fg;
-            c->bg = p->run[run].bg;
-            if (left)
-                left--;
-        }
-        if (*u == HALF) {
-            c->width = 0;
-            if (n)
-                c[-1].width = 2;
-            u++;
-        } else {
-            unsigned code;
-            int k = 0;
-            do {
-                size_t used = *u < 0x80 ? 1 : sanitize_utf8(u, (size_t)(end - u), &code);
-                if (*u < 0x80)
-                    code = *u;
-                if (used == 0)
-                    return n;
-                if (k && (code < 0x300 || width_of(code) != 0))
-                    break;
-                c->ch[k++] = code;
-                u += used;
-            } while (u < end && k < TERM_CHARS);
-        }
-        n++;
-    }
-    return n;
-}
-
-static void push_packed(struct term_emu *t, struct packed *p)
-{
-    size_t n = sizeof *p + p->runs * sizeof(struct run) + p->len;
     while (t->count && (t->count == t->cap || t->bytes + n > TERM_SCROLLBACK_BYTES))
         drop_line(t);
     t->lines[(t->start + t->count++) % t->cap] = p;
@@ -259,20 +72,18 @@ static int push_line(int cols, const VTermScreenCell *cells, void *arg)
     static struct term_cell line[TERM_COLS_MAX];
     struct term_emu *t = arg;
     int n = cols < TERM_COLS_MAX ? cols : TERM_COLS_MAX;
+    if (t->skip) {
+        t->skip--;
+        return 1;
+    }
     while (n > 0 && cells[n - 1].chars[0] == 0 && VTERM_COLOR_IS_DEFAULT_BG(&cells[n - 1].bg))
         n--;
-    struct packed *p = NULL;
-    if (t->cap) {
-        for (int i = 0; i < n; i++)
-            convert(&cells[i], &line[i]);
-        mend_halves(line, n);
-        p = pack(line, n);
-    }
-    if (!p) {
-        t->first++; /* numbers go on */
-        return 0;
-    }
-    push_packed(t, p);
+    for (int i = 0; i < n; i++)
+        term_cell_convert(&cells[i], &line[i]);
+    term_cells_mend(line, n);
+    struct term_line *p = term_line_pack(line, n);
+    if (p)
+        push_packed(p, t);
     return 1;
 }
 
@@ -289,6 +100,68 @@ static void cursor(const struct term_emu *t, VTermPos *pos)
     vterm_state_get_cursorpos(vterm_obtain_state(t->vt), pos);
 }
 
+struct flood {
+    struct term_emu *t;
+    struct term_line **rows; /* of the screen before */
+    bool begun;
+};
+
+static void on_flood(struct term_line *l, void *arg)
+{
+    struct flood *f = arg;
+    for (int r = 0; r < f->t->rows - 1 && !f->begun; r++)
+        if (f->rows[r])
+            push_packed(f->rows[r], f->t);
+    f->begun = true;
+    push_packed(l, f->t);
+}
+
+/* Everything that was held goes where it belongs: what scrolls by to the scrollback, the rest to libvterm. */
+static void sync_screen(struct term_emu *t)
+{
+    size_t len = t->nheld, at = 0;
+    VTermPos pos;
+    if (!len)
+        return;
+    t->nheld = 0;
+    cursor(t, &pos);
+    char *line = len > 1024 ? memmem(t->held, len, "\r\n", 2) : NULL;
+    if (line && term_emu_mode(t, 7) && !t->margins && !t->insert && !t->newline && !t->tabs && !term_emu_mode(t, 6) && !term_emu_mode(t, 1049)) {
+        at = (size_t)(line + 2 - t->held);
+        vterm_input_write(t->vt, t->held, at);
+        cursor(t, &pos);
+        struct term_look look = term_pen(t->vt);
+        uint64_t top = term_emu_top(t);
+        static struct term_cell cells[TERM_COLS_MAX];
+        if (pos.row == t->rows - 1 && pos.col == 0 && look.bg == TERM_DEFAULT && term_emu_line(t, top + (uint64_t)pos.row, cells, t->cols) >= 0 &&
+            term_cells_blank(cells, t->cols)) {
+            struct term_line *rows[TERM_ROWS_MAX];
+            /* First of all the rows that are on the screen scroll out. */
+            for (int r = 0; r < t->rows - 1; r++) {
+                int n = term_emu_line(t, top + (uint64_t)r, cells, t->cols);
+                rows[r] = term_line_pack(cells, n);
+            }
+            struct flood f = {t, rows, false};
+            size_t n = term_flood_lines(t->held + at, len - at, t->rows, t->cols, &look, on_flood, &f);
+            if (f.begun) {
+                char text[TERM_LOOK_MAX];
+                vterm_input_write(t->vt, text, term_look_sgr(look, text));
+                t->skip = t->rows - 1;
+            } else {
+                for (int r = 0; r < t->rows - 1; r++)
+                    free(rows[r]);
+            }
+            at += n;
+        }
+    }
+    vterm_input_write(t->vt, t->held + at, len - at);
+    t->skip = 0;
+    /* Defence behind the filter: a cursor outside of the screen would be written to. */
+    cursor(t, &pos);
+    if (pos.row < 0 || pos.col < 0 || pos.row >= t->rows || pos.col >= t->cols)
+        vterm_input_write(t->vt, "\033[H", 3);
+}
+
 static void set_mode(struct term_emu *t, int number, bool on)
 {
     if (number == 1047)
@@ -302,9 +175,20 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
 {
     struct term_emu *t = arg;
     VTermPos pos;
+    if (ev != VT_BELL && ev != VT_TITLE && ev != VT_NOTIFY)
+        sync_screen(t); /* what came before it came under the modes before it */
     switch (ev) {
     case VT_MODE:
         set_mode(t, number, set);
+        break;
+    case VT_ANSI_MODE:
+        *(number == 4 ? &t->insert : &t->newline) = set;
+        break;
+    case VT_MARGINS:
+        t->margins = number != 0;
+        break;
+    case VT_TABS:
+        t->tabs = true;
         break;
     case VT_CURSOR_SHAPE:
         t->shape = number;
@@ -323,9 +207,10 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
         for (size_t i = 0; i < MODES; i++)
             if (number == 0 || mode_table[i].number <= 25)
                 t->modes[i] = mode_table[i].on;
-        t->keypad = false;
+        t->keypad = t->insert = t->newline = t->margins = false;
         if (number == 0) {
             t->shape = 0;
+            t->tabs = false;
             t->saved = (struct term_place){0};
         }
         break;
@@ -342,17 +227,16 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
 static void on_out(const char *bytes, size_t len, void *arg)
 {
     struct term_emu *t = arg;
-    VTermPos pos;
-    vterm_input_write(t->vt, bytes, len);
-    /* Defence behind the filter: a cursor outside of the screen would be written to. */
-    cursor(t, &pos);
-    if (pos.row < 0 || pos.col < 0 || pos.row >= t->rows || pos.col >= t->cols)
-        vterm_input_write(t->vt, "\033[H", 3);
+    if (t->nheld + len > TERM_HELD_MAX)
+        sync_screen(t);
+    memcpy(t->held + t->nheld, bytes, len);
+    t->nheld += len;
 }
 
 static void on_cursor(int *row, int *col, void *arg)
 {
     VTermPos pos;
+    sync_screen(arg);
     cursor(arg, &pos);
     *row = pos.row + 1;
     *col = pos.col + 1;
@@ -387,9 +271,10 @@ struct term_emu *term_emu_new(int rows, int cols, unsigned scrollback, term_even
     t->cols = clamp(cols, 2, TERM_COLS_MAX);
     t->cap = scrollback;
     t->lines = scrollback ? calloc(scrollback, sizeof *t->lines) : NULL;
+    t->held = malloc(TERM_HELD_MAX);
     t->vt = vterm_new(t->rows, t->cols);
     t->filter = vtfilter_new(VT_LIBVTERM, &filter_ops, t);
-    if (!t->vt || !t->filter || (scrollback && !t->lines)) {
+    if (!t->vt || !t->filter || !t->held || (scrollback && !t->lines)) {
         term_emu_free(t);
         return NULL;
     }
@@ -413,6 +298,7 @@ void term_emu_free(struct term_emu *t)
     if (t->vt)
         vterm_free(t->vt);
     clear_history(t);
+    free(t->held);
     free(t->lines);
     free(t);
 }
@@ -428,6 +314,8 @@ void term_emu_resize(struct term_emu *t, int rows, int cols)
     cols = clamp(cols, 2, TERM_COLS_MAX);
     if (rows == t->rows && cols == t->cols)
         return;
+    sync_screen(t);
+    t->margins = false;
     t->rows = rows;
     t->cols = cols;
     vterm_set_size(t->vt, rows, cols);
@@ -448,6 +336,12 @@ void term_emu_resize(struct term_emu *t, int rows, int cols)
 
 /* ---- looking at it ---- */
 
+/* Whoever looks sees all; that it was not done before shows nowhere. */
+static void see(const struct term_emu *t)
+{
+    sync_screen((struct term_emu *)t);
+}
+
 int term_emu_rows(const struct term_emu *t)
 {
     return t->rows;
@@ -460,11 +354,13 @@ int term_emu_cols(const struct term_emu *t)
 
 uint64_t term_emu_first(const struct term_emu *t)
 {
+    see(t);
     return t->first;
 }
 
 uint64_t term_emu_top(const struct term_emu *t)
 {
+    see(t);
     return t->first + t->count;
 }
 
@@ -476,19 +372,19 @@ uint64_t term_emu_end(const struct term_emu *t)
 int term_emu_line(const struct term_emu *t, uint64_t line, struct term_cell *out, int cap)
 {
     int n = 0;
-    if (line < t->first || line >= term_emu_end(t))
+    if (line >= term_emu_end(t) || line < t->first)
         return -1;
     if (line < term_emu_top(t)) {
-        n = unpack(t->lines[(t->start + (unsigned)(line - t->first)) % t->cap], out, cap);
+        n = term_line_unpack(t->lines[(t->start + (unsigned)(line - t->first)) % t->cap], out, cap);
     } else {
         VTermScreenCell c;
         int row = (int)(line - term_emu_top(t));
         n = cap < t->cols ? cap : t->cols;
         for (int col = 0; col < n; col++) {
             vterm_screen_get_cell(t->vts, (VTermPos){.row = row, .col = col}, &c);
-            convert(&c, &out[col]);
+            term_cell_convert(&c, &out[col]);
         }
-        mend_halves(out, n);
+        term_cells_mend(out, n);
     }
     blank_cells(out + n, cap - n);
     if (n == cap && n && out[n - 1].ch[0] >= 0x1100 && width_of(out[n - 1].ch[0]) == 2) /* cut in the middle */
@@ -499,6 +395,7 @@ int term_emu_line(const struct term_emu *t, uint64_t line, struct term_cell *out
 bool term_emu_cursor(const struct term_emu *t, int *row, int *col)
 {
     VTermPos pos;
+    see(t);
     cursor(t, &pos);
     *row = pos.row;
     *col = pos.col;
@@ -546,7 +443,7 @@ char *term_emu_text(const struct term_emu *t, struct term_place from, struct ter
         to = x;
     }
     int left = block ? (from.col < to.col ? from.col : to.col) : 0, right = block ? (from.col > to.col ? from.col : to.col) : TERM_COLS_MAX - 1;
-    if (from.line < t->first) {
+    if (from.line < term_emu_first(t)) {
         from.line = t->first;
         from.col = 0;
     }
@@ -576,7 +473,7 @@ char *term_emu_text(const struct term_emu *t, struct term_place from, struct ter
             if (cells[i].ch[0] == 0)
                 out[n++] = ' ';
             for (int k = 0; k < TERM_CHARS && cells[i].ch[k]; k++)
-                n += put_utf8((unsigned char *)out + n, cells[i].ch[k]);
+                n += term_utf8((unsigned char *)out + n, cells[i].ch[k]);
         }
         if (line != to.line && (block || !full))
             out[n++] = '\n';
@@ -643,7 +540,7 @@ bool term_emu_search(const struct term_emu *t, const char *what, struct term_pla
         exact = exact || folded(code, false) != code;
         codes[n++] = code;
     }
-    uint64_t first = t->first, total = term_emu_end(t) - first;
+    uint64_t first = term_emu_first(t), total = term_emu_end(t) - first;
     if (n == 0 || total == 0)
         return false;
     for (int i = 0; i < n; i++)

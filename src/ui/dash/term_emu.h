@@ -10,36 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/termline.h"
 #include "core/vtfilter.h"
 
-#define TERM_ROWS_MAX 500
-#define TERM_COLS_MAX 1000
-#define TERM_CHARS 6 /* one and those that join it */
 #define TERM_SCROLLBACK_BYTES (64u * 1024u * 1024u)
-
-enum {
-    TERM_BOLD = 1,
-    TERM_DIM = 2,
-    TERM_ITALIC = 4,
-    TERM_UNDERLINE = 8,
-    TERM_DOUBLE = 16, /* with TERM_UNDERLINE: double; with TERM_CURLY: curly */
-    TERM_CURLY = 32,
-    TERM_BLINK = 64,
-    TERM_REVERSE = 128,
-    TERM_CONCEAL = 256,
-    TERM_STRIKE = 512,
-    TERM_OVERLINE = 1024,
-};
-
-/* A colour: the terminal's own, one of the 256, or 0xrrggbb. */
-enum { TERM_DEFAULT = 0, TERM_INDEXED = 0x1000000, TERM_RGB = 0x2000000 };
-
-struct term_cell {
-    uint32_t ch[TERM_CHARS]; /* ended by 0 if there are fewer; ch[0] 0: blank */
-    uint32_t fg, bg;
-    uint16_t attrs;
-    uint8_t width; /* 1 or 2; 0: the right half of the cell before */
-};
 
 struct term_emu;
 

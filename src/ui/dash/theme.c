@@ -45,10 +45,11 @@ int theme_to_256(uint32_t rgb)
     return apart(shade, rgb) < apart(cube, rgb) ? 232 + step : 16 + 36 * lr + 6 * lg + lb;
 }
 
+static const uint32_t base[16] = {0x000000, 0xcd0000, 0x00cd00, 0xcdcd00, 0x0000ee, 0xcd00cd, 0x00cdcd, 0xe5e5e5,
+                                      0x7f7f7f, 0xff0000, 0x00ff00, 0xffff00, 0x5c5cff, 0xff00ff, 0x00ffff, 0xffffff};
+
 int theme_to_16(uint32_t rgb)
 {
-    static const uint32_t base[16] = {0x000000, 0xcd0000, 0x00cd00, 0xcdcd00, 0x0000ee, 0xcd00cd, 0x00cdcd, 0xe5e5e5,
-                                      0x7f7f7f, 0xff0000, 0x00ff00, 0xffff00, 0x5c5cff, 0xff00ff, 0x00ffff, 0xffffff};
     int best = 0;
     for (int i = 1; i < 16; i++)
         if (apart(base[i], rgb) < apart(base[best], rgb))
@@ -85,6 +86,18 @@ void theme_set(WINDOW *win, enum style s)
     wattr_set(win, looks[s].attrs, (short)(pair > 32767 ? 0 : pair), &pair);
 }
 
+/* A number of the palette as xterm has it. */
+static uint32_t palette(long n)
+{
+    if (n < 16)
+        return base[n];
+    if (n < 232) {
+        n -= 16;
+        return (uint32_t)levels[n / 36] << 16 | (uint32_t)levels[n / 6 % 6] << 8 | (uint32_t)levels[n % 6];
+    }
+    return (uint32_t)(8 + 10 * (n - 232)) * 0x10101u;
+}
+
 static bool colour(const char *word, int *out)
 {
     char *end;
@@ -98,8 +111,10 @@ static bool colour(const char *word, int *out)
         return *end == '\0';
     }
     long n = strtol(word, &end, 10);
-    *out = COLORS >= 256 ? (int)n : (int)(n & 7);
-    return *end == '\0' && end != word && n >= 0 && n < 256;
+    if (*end || end == word || n < 0 || n > 255)
+        return false;
+    *out = COLORS > 0xffff && n >= 8 ? theme_rgb(palette(n)) : COLORS >= 256 ? (int)n : (int)(n & 7);
+    return true;
 }
 
 static bool attribute(const char *word, attr_t *out)

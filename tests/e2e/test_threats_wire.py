@@ -1,0 +1,752 @@
+"""Attacks on the network's parts, driven from the guest's end of the cable with hostile bytes: HTTP/1, HTTP/2, TLS, DNS
+and what is no TCP, exhaustion.  `a.test` and its like may only be asked for /ok, so their TLS is intercepted."""
+import hashlib
+import os
+import pathlib
+import random
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import h2.config
+import h2.connection
+import h2.events
+from harness import BUILD, wait_for
+from netns import GATEWAY4, Lab, TestCA, needs_lab
+from webservers import NodeH2, Raw, Web
+
+NAMES = ("a.test", "b.test", "c.test")
+ROOM = (48 << 20) * (20 if "san" in BUILD.name else 1)  # a sanitizer keeps what was freed
+END = b"\r\nConnection: close\r\n\r\n"
+
+
+def status(answer):
+    return int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+
+
+class Odd:
+    """Answers with the bytes that the path names."""
+    ANSWERS = {
+        b"/ok/both": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"/ok/lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"/ok/fold": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+        b"/ok/short": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        b"/ok/more": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond",
+        b"/ok/nobody": b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond",
+        b"/ok/chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0_2\r\nab\r\n0\r\n\r\n",
+        b"/ok/close": b"",
+        b"/ok/101": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+                    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nunasked",
+        b"/ok/early": b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbig\n",
+    }
+
+    def __init__(self, cert):
+        self.raw = Raw(self.talk, cert)
+
+    def talk(self, c):
+        got = b""
+        while b"\r\n\r\n" not in got:
+            more = c.recv(4096)
+            if not more:
+                return
+            got += more
+        c.sendall(self.ANSWERS.get(got.split()[1], b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"))
+        time.sleep(0.3)
+
+
+class H2:
+    """A client of HTTP/2 that checks nothing."""
+
+    def __init__(self, lab, name="two.test"):
+        self.name = name
+        self.s = lab.tls(name, alpn=("h2",))
+        assert self.s.selected_alpn_protocol() == "h2"
+        self.c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False,
+                                                                      validate_inbound_headers=False))
+        self.c.initiate_connection()
+        self.flush()
+
+    def flush(self):
+        self.s.sendall(self.c.data_to_send())
+
+    def fields(self, *more, **pseudo):
+        p = {"method": "GET", "scheme": "https", "authority": self.name, "path": "/ok", **pseudo}
+        return [(f":{k}", v) for k, v in p.items() if v is not None] + list(more)
+
+    def answer(self, stream, timeout=5):
+        """The status of that stream; "reset" or "gone"."""
+        self.s.settimeout(timeout)
+        while True:
+            try:
+                data = self.s.recv(65536)
+            except (OSError, ssl.SSLError):
+                return "gone"
+            if not data:
+                return "gone"
+            try:
+                events = self.c.receive_data(data)
+            except h2.exceptions.ProtocolError:
+                return "gone"
+            for e in events:
+                if isinstance(e, h2.events.ResponseReceived) and e.stream_id == stream:
+                    return int(dict(e.headers)[":status"])
+                if isinstance(e, h2.events.StreamReset) and e.stream_id == stream:
+                    return "reset"
+                if isinstance(e, h2.events.ConnectionTerminated):
+                    return "gone"
+            try:
+                self.flush()
+            except OSError:
+                return "gone"
+
+    def ask(self, fields, stream=1, body=None):
+        self.c.send_headers(stream, fields, end_stream=body is None)
+        if body is not None:
+            self.c.send_data(stream, body, end_stream=True)
+        self.flush()
+        return self.answer(stream)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.s.close()
+
+
+@needs_lab
+class Net(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        import tempfile
+        cls.tmp = tempfile.TemporaryDirectory()
+        cls.dir = pathlib.Path(cls.tmp.name)
+        cls.ca = ca = TestCA(cls.dir / "ca")
+        cert = ca.leaf("web", *NAMES, "relay.test", "two.test", "odd.test", "get.test")
+        cls.web, cls.plain, cls.two, cls.odd = Web(cert), Web(), NodeH2(cert), Odd(cert)
+        cls.expired = Web(ca.leaf("expired", "expired.test", days=-1))
+        cls.wrong = Web(ca.leaf("wrong", "other.test"))
+        cls.selfmade = Web(ca.leaf("selfmade", "selfmade.test", sign=False))
+        ports = {"relay.test": cls.web, "get.test": cls.web, "two.test": cls.two, "odd.test": cls.odd.raw, "expired.test": cls.expired,
+                 "wrong.test": cls.wrong, "selfmade.test": cls.selfmade, **{n: cls.web for n in NAMES}}
+        cls.lab = Lab(map=[f"{n}:443=127.0.0.1:{s.port}" for n, s in ports.items()] + [f"{n}:80=127.0.0.1:{cls.plain.port}" for n in NAMES] +
+                      [f"relay.test:{p}=127.0.0.1:{cls.web.port}" for p in (8443,)], ca=[str(ca.cert)])
+        cls.lab.allow("relay.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
+        cls.say = cls.lab.say
+
+    @classmethod
+    def tearDownClass(cls):
+        for s in (cls.web, cls.plain, cls.two, cls.odd.raw, cls.expired, cls.wrong, cls.selfmade):
+            s.shutdown()
+        try:
+            cls.lab.close()
+        finally:
+            cls.tmp.cleanup()
+
+    def setUp(self):
+        while True:  # the last test's requests have all arrived
+            self.before = len(self.web.seen)
+            time.sleep(0.1)
+            if len(self.web.seen) == self.before:
+                break
+
+    def tearDown(self):
+        self.assertTrue(self.lab.alive(), self.lab.text()[-3000:])
+
+    def new(self):
+        return self.web.seen[self.before:]
+
+    def refused(self, data, codes=(400,), **more):
+        """That answer, and nothing of it at the server."""
+        at = len(self.web.seen) + len(self.plain.seen)
+        got = self.lab.say(data, **more)
+        self.assertIn(status(got), codes, (data[:200], got[:200]))
+        self.assertEqual(got.count(b"HTTP/1.1 "), 1, (data[:200], got))
+        self.assertEqual(len(self.web.seen) + len(self.plain.seen), at, (data[:200], self.web.seen[-1:], self.plain.seen[-1:]))
+
+    # ---- HTTP/1 ----
+
+    def test_threat_21_three_names_must_be_one(self):
+        for name in NAMES:
+            for sni in NAMES:
+                for host in NAMES:
+                    got = b""
+                    try:
+                        with self.lab.tls(name, sni=sni) as s:
+                            s.sendall(b"GET /ok HTTP/1.1\r\nHost: " + host.encode() + END)
+                            got = s.recv(4096)
+                    except OSError:
+                        pass
+                    want = 200 if name == sni == host else 421 if name == sni else 0
+                    self.assertEqual(status(got), want, (name, sni, host))
+        with self.assertRaises(OSError):  # relayed: the server's name is compared as well
+            self.lab.tls("relay.test", sni="a.test", cafile=self.ca.cert)
+        self.lab.tls("relay.test", cafile=self.ca.cert).close()
+        self.assertTrue(self.lab.rows(verdict="deny", host="relay.test"))
+
+    def test_threat_22_absolute_form_and_host(self):
+        self.assertEqual(status(self.lab.say(b"GET https://a.test/ok HTTP/1.1\r\nHost: a.test" + END)), 200)
+        for target, host in ((b"https://b.test/ok", b"a.test"), (b"https://a.test/ok", b"b.test"), (b"https://b.test/ok", b"b.test"), (b"http://a.test/ok", b"a.test"),
+                             (b"https://a.test:444/ok", b"a.test"), (b"https://x@a.test/ok", b"a.test"), (b"ftp://a.test/ok", b"a.test"), (b"https:///ok", b"a.test")):
+            self.refused(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + END, (400, 421))
+
+    def test_threat_23_one_host_field(self):
+        for hosts in (b"Host: a.test\r\nHost: a.test", b"Host: a.test\r\nHost: b.test", b"X: 1", b"Host:", b"Host: a.test, b.test", b"Host: a.test b.test", b"Host : a.test"):
+            self.refused(b"GET /ok HTTP/1.1\r\n" + hosts + END, (400,))
+
+    def test_threat_24_lengths_and_codings(self):
+        for fields in (b"Content-Length: 3\r\nTransfer-Encoding: chunked", b"Transfer-Encoding: chunked\r\nContent-Length: 3", b"Content-Length: 3\r\nContent-Length: 3",
+                       b"Content-Length: +3", b"Content-Length: 3,3", b"Content-Length: 0x3", b"Content-Length: -1", b"Content-Length: 3 3", b"Content-Length:",
+                       b"Content-Length: 18446744073709551619", b"Content_Length: 3", b"Transfer_Encoding: chunked",
+                       b"Transfer-Encoding: xchunked", b"Transfer-Encoding: chunked, identity", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: identity",
+                       b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"Transfer-Encoding: \x0bchunked", b"Transfer-Encoding : chunked", b"Transfer-Encoding:\r\n chunked"):
+            self.refused(b"POST /ok/echo HTTP/1.1\r\nHost: a.test\r\n" + fields + b"\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /ok/smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n", (400, 501))
+        self.refused(b"POST /ok/echo HTTP/1.0\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400, 501))
+        # Every small change of a good head is read as it stands, or refused: never as two requests.
+        good = b"POST /ok/echo HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        rnd = random.Random(24)
+        for at in sorted(rnd.sample(range(16, len(good) - 8), 24)):
+            for byte in rnd.sample(b"\0\t\n\x0b\x0c\r \"#,;:\x7f\x85\xa0\xff", 3):
+                n = len(self.web.seen)
+                got = self.lab.say(good[:at] + bytes([byte]) + good[at:], timeout=0.4)
+                self.assertLessEqual(got.count(b"HTTP/1.1 200"), 1, (at, byte, got))
+                self.assertLessEqual(len(self.web.seen) - n, 1)
+
+    def test_threat_25_line_ends_folds_names(self):
+        for head in (b"GET /ok HTTP/1.1\nHost: a.test\n\n", b"GET /ok HTTP/1.1\r\nHost: a.test\nX: y\r\n\r\n", b"GET /ok HTTP/1.1\r\nHost: a.test\rX: y\r\n\r\n",
+                     b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX: a\r\n b\r\n\r\n", b"GET /ok HTTP/1.1\r\nHost: a.test\r\n: x\r\n\r\n", b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX : y\r\n\r\n",
+                     b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX: a\0b\r\n\r\n", b"GET /ok HTTP/1.1\r\n Host: a.test\r\n\r\n", b"GET  /ok HTTP/1.1\r\nHost: a.test\r\n\r\n",
+                     b"GET /ok\tHTTP/1.1\r\nHost: a.test\r\n\r\n", b"GET /o\x80k HTTP/1.1\r\nHost: a.test\r\n\r\n", b"GET /ok HTTP/1.1 \r\nHost: a.test\r\n\r\n", b"G\xc3\x84T /ok HTTP/1.1\r\nHost: a.test\r\n\r\n"):
+            for tls in (True, False):
+                self.refused(head, (400,), tls=tls)
+        for version in (b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/01.1", b"http/1.1", b"HTTP/1.1.1"):
+            self.refused(b"GET /ok " + version + b"\r\nHost: a.test\r\n\r\n", (400, 505))
+
+    def test_threat_26_chunks(self):
+        def chunked(body):
+            return self.lab.say(b"POST /ok/echo HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + body, timeout=1)
+        self.assertTrue(chunked(b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: y\r\n\r\n").endswith(b"\r\n\r\nabcde"))
+        self.assertNotIn("X-Trailer", str(self.web.seen[-1]))
+        for body in (b"0_2\r\nab\r\n0\r\n\r\n", b"0x2\r\nab\r\n0\r\n\r\n", b" 2\r\nab\r\n0\r\n\r\n", b"2 \r\nab\r\n0\r\n\r\n", b"+2\r\nab\r\n0\r\n\r\n", b"\r\nab\r\n0\r\n\r\n",
+                     b"2\nab\r\n0\r\n\r\n", b"2\r\nabX\r\n0\r\n\r\n", b"2\r\nab0\r\n\r\n", b"00000000000000002\r\nab\r\n0\r\n\r\n", b"fffffffffffffffff\r\nab",
+                     b"2;" + b"x" * 5000 + b"\r\nab\r\n0\r\n\r\n", b"0\r\n GET /ok\r\n\r\n", b"0\r\nX : y\r\n\r\n"):
+            got = chunked(body)
+            self.assertNotIn(b"200 OK", got, body[:40])
+
+    def test_threat_27_what_ends_a_head(self):
+        for end in (b"\r\rZ", b"\r\n\rZ", b"\n\rZ", b"\r\n\r\r\n", b"\r\n\n"):
+            self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test" + end + b"GET /ok/two HTTP/1.1\r\nHost: a.test\r\n\r\n", (400,))
+
+    def test_threat_28_bodies_are_framed_anew(self):
+        for method in (b"GET", b"DELETE"):  # a body there is a body, never the next request
+            got = self.lab.say(method + b" /ok/echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 37\r\nConnection: close\r\n\r\nGET /ok/two HTTP/1.1\r\nHost: a.test\r\n\r\n", timeout=1)
+            self.assertEqual(got.count(b"HTTP/1.1 200"), 1, got)
+        self.assertFalse([r for r in self.new() if r[1] == "/ok/two"])
+        for path, bad in ((b"both", True), (b"lengths", True), (b"fold", True), (b"chunk", False), (b"short", False), (b"more", False), (b"nobody", False)):
+            got = self.lab.say(b"GET /ok/" + path + b" HTTP/1.1\r\nHost: odd.test\r\n\r\nGET /ok/zzz HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=1)
+            if bad:
+                self.assertEqual(status(got), 502, (path, got))
+            self.assertNotIn(b"second", got, path)
+
+    def test_threat_29_each_request_is_judged(self):
+        two = b"GET /ok HTTP/1.1\r\nHost: a.test\r\n\r\nGET /no HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
+        for cut in [None, *range(3, len(two), 11)]:
+            n = len(self.web.seen)
+            got = self.lab.say([two] if cut is None else [two[:cut], two[cut:]], pause=0.01)
+            self.assertEqual([got.count(b"HTTP/1.1 200"), got.count(b"HTTP/1.1 403")], [1, 1], (cut, got))
+            self.assertEqual([r[1] for r in self.web.seen[n:]], ["/ok"])
+
+    def test_threat_30_a_body_is_never_read_as_a_head(self):
+        body = b"GET /no HTTP/1.1\r\nHost: a.test\r\nAuthorization: x\r\n\r\n" * 40
+        head = b"POST /ok/echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+        for cut in (1, len(head) - 1, len(head), len(head) + 1, len(head) + 52, len(head) + 500):
+            got = self.lab.say([(head + body)[:cut], (head + body)[cut:]], pause=0.02)
+            self.assertEqual(got.partition(b"\r\n\r\n")[2], body, cut)
+        self.assertEqual({r[1] for r in self.new()}, {"/ok/echo"})
+
+    def test_threat_31_34_nothing_after_a_refused_upgrade_or_connect(self):
+        rest = b"GET /ok/two HTTP/1.1\r\nHost: a.test\r\n\r\n"
+        for target in (b"a.test:443", b"b.test:443", b"127.0.0.1:22"):
+            self.refused(b"CONNECT " + target + b" HTTP/1.1\r\nHost: " + target + b"\r\n\r\n" + rest, (400, 405, 501))
+            self.refused(b"CONNECT " + target + b" HTTP/1.1\r\nHost: " + target + b"\r\n\r\n" + rest, (400, 405, 501), tls=False)
+        got = self.lab.say(b"GET /no/ws HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x80abcd", timeout=1)
+        self.assertEqual(status(got), 403)
+        self.assertEqual(self.new(), [])
+
+    def test_threat_35_what_is_no_tls_on_443(self):
+        for name in ("a.test", "relay.test"):
+            for data in (b"GET /ok HTTP/1.1\r\nHost: a.test\r\n\r\n", b"SSH-2.0-x\r\n", b"\0" * 64, b"\x16\x03\x01\x00\x05hello"):
+                with self.lab.connect(name) as s:
+                    s.sendall(data)
+                    try:
+                        self.assertEqual(s.recv(100), b"", (name, data))
+                    except ConnectionError:
+                        pass
+        self.assertEqual(self.new(), [])
+
+    def test_threat_36_no_http2_by_the_back_door(self):
+        self.refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", (400, 405, 505))
+        self.refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", (400, 405, 505), tls=False)
+        got = self.lab.say(b"GET /ok HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", tls=False)
+        self.assertEqual(status(got), 200)
+        fields = {k.lower() for k in self.plain.seen[-1][2]}
+        self.assertFalse(fields & {"upgrade", "http2-settings"}, fields)
+
+    def test_threat_37_a_change_of_protocol_that_was_not_agreed(self):
+        ask = b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        got = self.lab.say(b"GET /ok/fake101 HTTP/1.1\r\nHost: a.test\r\n" + ask + b"\r\n", timeout=1)
+        self.assertEqual(status(got), 502, got)
+        self.assertNotIn(b"raw", got)
+        got = self.lab.say(b"GET /ok/101 HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=1)  # nobody asked
+        self.assertEqual(status(got), 502, got)
+        self.assertNotIn(b"unasked", got)
+
+    def test_threat_39_fields_of_one_hop(self):
+        for name in (b"authorization", b"host", b"content-length", b"cookie", b"x-api-key", b"Content-Type"):
+            self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\nConnection: close, " + name + b"\r\n\r\n", (400,))
+        self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: a.test\r\nConnection: close, x-one\r\nX-One: 1\r\nX-Two: 2\r\nProxy-Authorization: Basic eDp5\r\nProxy-Connection: keep-alive\r\nKeep-Alive: 5\r\nTE: gzip\r\n\r\n")), 200)
+        fields = {k.lower() for k in self.web.seen[-1][2]}
+        self.assertIn("x-two", fields)
+        self.assertFalse(fields & {"x-one", "proxy-authorization", "proxy-connection", "keep-alive", "te"}, fields)
+
+    def test_threat_40_methods_that_are_another(self):
+        self.refused(b"TRACE /ok HTTP/1.1\r\nHost: a.test" + END, (405,))
+        self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: get.test" + END, name="get.test")), 200)
+        self.refused(b"POST /ok HTTP/1.1\r\nHost: get.test\r\nContent-Length: 0" + END, (403,), name="get.test")
+        for field in (b"X-HTTP-Method-Override: DELETE", b"X-HTTP-Method: PUT", b"X-Method-Override: POST", b"x_http_method_override: DELETE"):
+            self.refused(b"GET /ok HTTP/1.1\r\nHost: get.test\r\n" + field + END, (403,), name="get.test")
+        self.refused(b"get /ok HTTP/1.1\r\nHost: get.test" + END, (400, 403, 501), name="get.test")
+
+    def test_threat_41_paths(self):
+        for path in ("/ok/../no", "/ok/%2e%2e/no", "/ok/%2E./no", "/ok//../no", "//no", "/ok;/../no", "/ok\\..\\no", "/ok%5c..%5cno", "/ok%2f..%2fno", "/ok/%252e%252e/no", "/ok%00/no", "/ok%",
+                     "/ok%c0%ae%c0%ae/no", "/OK", "/okno", "/./no", "/%6eo", "/no?/ok", "/no#/ok", "*", "ok"):
+            at = len(self.web.seen)
+            got = self.lab.say(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: a.test" + END)
+            self.assertIn(status(got), (400, 403), (path, got[:80]))
+            self.assertEqual(len(self.web.seen), at, path)
+        for path in ("/ok", "/ok/", "/ok/x", "/%6fk", "/ok?x=/../no", "/ok/a%20b"):
+            self.assertEqual(status(self.lab.say(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: a.test" + END)), 200, path)
+
+    def test_threat_42_sizes(self):
+        self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX: " + b"x" * 70000 + END, (431,))
+        self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\n" + b"X: y\r\n" * 300 + END[2:], (431,))
+        self.refused(b"GET /ok" + b"x" * 70000 + b" HTTP/1.1\r\nHost: a.test" + END, (414, 431))
+
+    def test_threat_43_redirects_are_the_clients(self):
+        for to, want in (("https://b.test/no", 403), ("https://b.test/ok", 200), ("https://nowhere.test/", 403)):
+            r = self.lab.run("curl", "-sSL", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer x", f"https://a.test/ok/redirect?{to}")
+            self.assertIn(r.stdout, (str(want).encode(), b"000" if want == 403 else b""), (to, r.stderr))
+        self.assertEqual([r[1] for r in self.new() if r[2].get("Host") == "b.test"], ["/ok"])
+        r = self.lab.curl("https://a.test/ok/redirect?https://b.test/ok")  # the proxy itself follows nothing
+        self.assertEqual(r[1], 302)
+
+    def test_a_server_that_hangs_up(self):
+        got = self.lab.say(b"GET /ok/close HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test")
+        self.assertEqual(status(got), 502, got)
+        got = self.lab.say([b"POST /ok/early HTTP/1.1\r\nHost: odd.test\r\nContent-Length: 900000\r\n\r\n", *[b"x" * 30000] * 30], name="odd.test")
+        self.assertEqual(status(got), 413, got[:100])
+
+    # ---- HTTP/2 ----
+
+    def test_threat_44_pseudo_fields(self):
+        with H2(self.lab) as c:
+            self.assertEqual(c.ask(c.fields()), 200)
+        f = H2.fields
+        for what in (dict(authority="b.test"), dict(authority=None), dict(path=None), dict(method=None), dict(scheme=None), dict(scheme="http"), dict(path="https://b.test/ok"), dict(path=""),
+                     dict(path="ok"), dict(authority="two.test@b.test"), dict(authority="two.test:444"), dict(method="CONNECT"), dict(method="TRACE"), dict(method="G T")):
+            with H2(self.lab) as c:
+                self.assertNotEqual(c.ask(f(c, **what)), 200, what)
+        for more in ((":path", "/ok"), (":authority", "b.test"), (":x", "y"), ("host", "b.test"), ("Upper", "x"), ("x", "a\r\nb: c"), ("x", "a\0b"), ("x y", "z"), ("", "z"), ("connection", "close"),
+                     ("transfer-encoding", "chunked"), ("upgrade", "websocket"), ("te", "gzip"), ("content-length", "5"), ("content-length", "x"), ("keep-alive", "1"), ("proxy-connection", "x")):
+            with H2(self.lab) as c:
+                self.assertNotEqual(c.ask(c.fields(more)), 200, more)
+        with H2(self.lab) as c:
+            self.assertEqual(c.ask(c.fields(("host", "two.test"))), 200)
+
+    def test_threat_45_no_second_origin_on_a_connection(self):
+        with H2(self.lab) as c:
+            self.assertEqual(c.ask(c.fields(), 1), 200)
+            self.assertEqual(c.ask(c.fields(path="/no"), 3), 403)
+            self.assertEqual(c.ask(c.fields(), 5), 200)
+            self.assertIn(c.ask(c.fields(authority="a.test"), 7), (421, "gone"))
+            self.assertEqual(c.ask(c.fields(), 9), "gone")  # who tries that has lost the connection
+        self.assertEqual(self.new(), [])
+        self.assertTrue(self.lab.rows(kind="mismatch", host="two.test"))
+
+    def test_threat_46_floods(self):
+        frame = lambda kind, flags, stream, body=b"": len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+        base = self.lab.rss()
+
+        def flood(make, n=20000):
+            with H2(self.lab) as c:
+                c.s.settimeout(3)
+                block = c.c.encoder.encode(c.fields())
+                try:
+                    for at in range(0, n, 50):
+                        c.s.sendall(b"".join(make(i, block) for i in range(at, at + 50)))
+                    c.s.settimeout(1)
+                    while c.s.recv(65536):
+                        pass
+                except OSError:
+                    pass
+            self.assertLess(self.lab.rss() - base, ROOM)
+        flood(lambda i, b: frame(1, 5, 2 * i + 1, b) + frame(3, 0, 2 * i + 1, b"\0\0\0\x08"), 5000)  # open and reset
+        flood(lambda i, b: frame(4, 0, 0))  # settings
+        flood(lambda i, b: frame(6, 0, 0, b"12345678"))  # pings
+        flood(lambda i, b: frame(1, 1, 1, b) if i == 0 else frame(9, 0, 1, b"\0" * 100), 5000)  # a head without an end
+        flood(lambda i, b: frame(1, 5, 2 * i + 1, b"\x40\x01x\x7f\xe1\x1f" + b"y" * 4000 + b"\xbe" * 4000), 200)  # a table that unpacks
+        flood(lambda i, b: frame(2, 0, 2 * i + 1, b"\0\0\0\0\x10"))  # priorities
+        flood(lambda i, b: frame(8, 0, 0, b"\0\0\0\1"))  # window updates
+        with H2(self.lab) as c:
+            self.assertEqual(c.ask(c.fields()), 200)
+
+    def test_threat_47_no_extended_connect(self):
+        with H2(self.lab) as c:
+            self.assertEqual(c.ask(c.fields()), 200)
+            self.assertFalse(c.c.remote_settings.enable_connect_protocol)
+        with H2(self.lab) as c:
+            self.assertNotEqual(c.ask([(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", "/ok"), (":authority", "two.test")]), 200)
+
+    def test_threat_48_data_that_does_not_fit(self):
+        with H2(self.lab) as c:
+            c.s.sendall(b"\0\0\5\0\1\0\0\0\1hello")
+            self.assertIn(c.answer(1), ("gone", "reset"))
+        for length, body in (("3", b"hello"), ("50", b"hello")):
+            with H2(self.lab) as c:
+                self.assertNotEqual(c.ask(c.fields(("content-length", length), method="POST"), body=body), 200)
+
+    # ---- TLS ----
+
+    def hello(self, name=None, **more):
+        """The bytes of a ClientHello."""
+        out = ssl.MemoryBIO()
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        o = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
+        try:
+            o.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        return out.read()
+
+    def first(self, name, pieces, pause=0.0):
+        with self.lab.connect(name) as s:
+            try:
+                for p in pieces:
+                    s.sendall(p)
+                    if pause:
+                        time.sleep(pause)
+                return s.recv(10)
+            except ConnectionError:
+                return b""
+
+    def test_threat_49_encrypted_names(self):
+        hello = self.hello("a.test")
+        body = b"\x00" + b"\0\1\0\1" + b"\x07" + b"\0\x20" + b"k" * 32 + b"\0\x80" + b"p" * 128
+        ech = hello + b"\xfe\x0d" + struct.pack(">H", len(body)) + body
+        n = 4 + len(body)
+        ech = bytearray(ech)
+        ech[3:5] = struct.pack(">H", struct.unpack(">H", ech[3:5])[0] + n)
+        ech[6:9] = (int.from_bytes(ech[6:9], "big") + n).to_bytes(3, "big")
+        at = 5 + 4 + 2 + 32
+        at += 1 + ech[at]
+        at += 2 + int.from_bytes(ech[at:at + 2], "big")
+        at += 1 + ech[at]
+        ech[at:at + 2] = struct.pack(">H", int.from_bytes(ech[at:at + 2], "big") + n)
+        # The outer name counts: for another one there is no answer, whatever is within.
+        self.assertEqual(self.first("a.test", [bytes(ech)])[:1], b"\x16")
+        self.assertEqual(self.first("b.test", [bytes(ech)]), b"")
+        q = b"\0\7\1\0\0\1\0\0\0\0\0\0\1a\4test\0" + struct.pack(">HH", 65, 1)  # no keys for it by DNS either
+        self.assertEqual(self.lab.query(q)[3] & 15, 0)
+        self.assertEqual(self.lab.query(q)[6:8], b"\0\0")
+
+    def test_threat_50_nothing_early(self):
+        r = self.lab.run("sh", "-c", "printf 'GET /ok HTTP/1.1\\r\\nHost: a.test\\r\\nConnection: close\\r\\n\\r\\n' | openssl s_client -connect a.test:443 -servername a.test -tls1_3 -ign_eof")
+        self.assertIn(b"200 OK", r.stdout)
+        self.assertNotIn(b"Max Early Data: 16", r.stdout)
+        self.assertNotIn(b"New Session Ticket", r.stdout)
+
+    def test_threat_51_a_greeting_in_pieces(self):
+        good = self.hello("a.test")
+        self.assertEqual(self.first("a.test", [good[i:i + 1] for i in range(len(good))], 0.001)[:1], b"\x16")
+        payload = good[5:]
+        self.assertEqual(self.first("a.test", [b"".join(b"\x16\x03\x01\0\1" + payload[i:i + 1] for i in range(len(payload)))])[:2] == b"\x16\x03", True)
+        for other in (self.hello(), self.hello("b.test"), self.hello("127.0.0.1"), good[:5] + b"\2" + good[6:], b"\x16\x03\x01\x40\x01" + good[5:],
+                      b"\x16\x03\x01\0\0" * 20000):
+            for name in ("a.test", "relay.test"):
+                self.assertEqual(self.first(name, [other]), b"", other[:20])
+
+    def test_threat_52_old_tls(self):
+        for version in ("-tls1", "-tls1_1"):
+            r = self.lab.run("openssl", "s_client", "-connect", "a.test:443", "-servername", "a.test", version, "-cipher", "ALL:@SECLEVEL=0")
+            self.assertNotEqual(r.returncode, 0, r.stdout)
+        r = self.lab.run("sh", "-c", "printf 'R\\n' | openssl s_client -connect a.test:443 -servername a.test -tls1_2")
+        self.assertIn(b"Verify return code: 0", r.stdout)
+        self.assertIn(b"Compression: NONE", r.stdout)
+        self.assertNotIn(b"verify return:1\nRENEG", r.stdout)
+        context = ssl.create_default_context(cafile=self.lab.h.dir / "data/sbx/ca/cert.pem")
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with context.wrap_socket(self.lab.connect("a.test"), server_hostname="a.test") as s:
+            self.assertEqual(s.version(), "TLSv1.2")
+
+    def test_threat_53_servers_with_bad_certificates(self):
+        for name, server in (("expired.test", self.expired), ("wrong.test", self.wrong), ("selfmade.test", self.selfmade)):
+            got = self.lab.say(b"GET /ok HTTP/1.1\r\nHost: " + name.encode() + END, name=name)
+            self.assertEqual(status(got), 502, (name, got))
+            self.assertIn(b"certificate", got)
+            self.assertEqual(server.seen, [])
+
+    def test_threat_54_the_key_is_the_brokers_alone(self):
+        self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: a.test" + END)), 200)
+        pem = (self.lab.h.dir / "data/sbx/ca/key.pem").read_text()
+        self.assertEqual(os.stat(self.lab.h.dir / "data/sbx/ca/key.pem").st_mode & 0o77, 0)
+        text = subprocess.run(["openssl", "ec", "-in", self.lab.h.dir / "data/sbx/ca/key.pem", "-text", "-noout"], capture_output=True).stdout.decode()
+        raw = bytes.fromhex("".join(text.split("priv:")[1].split("pub:")[0].split()).replace(":", ""))[-32:]
+        words = (raw, raw[::-1], "".join(pem.split("\n")[1:3]).encode()[:60])
+        with open(f"/proc/{self.lab.net.pid}/maps") as maps, open(f"/proc/{self.lab.net.pid}/mem", "rb", 0) as mem:
+            for line in maps:
+                span, rights = line.split()[:2]
+                if "r" not in rights or "[v" in line:
+                    continue
+                low, high = (int(x, 16) for x in span.split("-"))
+                if high - low > 1 << 30:
+                    continue
+                try:
+                    mem.seek(low)
+                    data = mem.read(high - low)
+                except (OSError, ValueError):
+                    continue
+                for w in words:
+                    self.assertNotIn(w, data)
+        links = {os.readlink(f"/proc/{self.lab.net.pid}/fd/{f}").split(":")[0] for f in os.listdir(f"/proc/{self.lab.net.pid}/fd")}
+        self.assertFalse([x for x in links if x.startswith(str(self.lab.h.dir / "data"))], links)
+
+    def test_threat_56_who_trusts_no_other_certificate(self):
+        with self.assertRaises(ssl.SSLError):
+            self.lab.tls("a.test", cafile=self.ca.cert)
+        self.assertEqual(self.new(), [])
+        self.lab.tls("relay.test", cafile=self.ca.cert).close()  # a rule for the whole host is the tunnel
+
+    def test_threat_57_no_quic(self):
+        got = self.lab.say(b"GET /ok/alt HTTP/1.1\r\nHost: a.test" + END)
+        self.assertEqual(status(got), 200)
+        self.assertNotIn(b"alt-svc", got.lower())
+        with self.lab.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(3)
+            s.connect((self.lab.lookup("a.test"), 443))
+            s.send(b"\xc0\0\0\0\1" + b"q" * 1200)
+            with self.assertRaises(OSError) as e:
+                s.recv(100)
+        self.assertNotIsInstance(e.exception, TimeoutError)
+        self.assertTrue(self.lab.rows(proto="udp", port=443))
+
+    def test_threat_96_certificates_fit_a_clock_that_is_behind(self):
+        with self.lab.tls("a.test") as s:
+            cert = s.getpeercert()
+        start, end = (ssl.cert_time_to_seconds(cert[k]) for k in ("notBefore", "notAfter"))
+        self.assertLess(start, time.time() - 12 * 3600)
+        self.assertLess(end - start, 200 * 86400)
+
+    # ---- DNS, and what is no TCP ----
+
+    def test_threat_58_tunnels_through_names(self):
+        trace = self.dir / "trace"
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto,sendmsg,sendmmsg,bind", "-p", str(self.lab.broker.pid), "-o", str(trace)],
+                                  stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        try:
+            for argv in (["iodine", "-f", "-r", "-P", "x", GATEWAY4, "t.tunnel.example"], ["dns2tcpc", "-r", "ssh", "-z", "d.tunnel.example", "-l", "9999", "-k", "x", GATEWAY4],
+                         ["iodine", "-f", "-r", "-P", "x", "8.8.8.8", "t.tunnel.example"]):
+                p = self.lab.popen(*argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                try:
+                    p.wait(5)
+                except subprocess.TimeoutExpired:
+                    p.kill()
+                    p.wait()
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.wait()
+        self.assertNotIn("AF_INET", trace.read_text())
+        self.assertNotIn("port=htons(53)", trace.read_text())
+
+    def test_threat_59_malformed_queries(self):
+        tail = b"\1a\4test\0\0\1\0\1"
+        for q in (b"", b"\0", b"\0" * 11, b"\0\7\1\0\xff\xff\0\0\0\0\0\0" + tail, b"\0\7\1\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1", b"\0\7\1\0\0\1\0\0\0\0\0\0\1a\xc0\x0c\0\1\0\1",
+                  b"\0\7\1\0\0\1\0\0\0\0\0\0\x40" + b"x" * 64 + b"\0\0\1\0\1", b"\0\7\1\0\0\1\0\0\0\0\0\0" + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\0\0\1\0\1",
+                  b"\0\7\x81\x80\0\1\0\0\0\0\0\0" + tail, b"\0\7\1\0\0\1\0\1\0\0\0\0" + tail, b"\0\7\x28\0\0\1\0\0\0\0\0\0" + tail,
+                  b"\0\7\1\0\0\0\0\0\0\0\0\0", b"\0\7\1\0\0\1\0\0\0\0\0\0" + tail[:-1], os.urandom(512), b"\0" * 3000):
+            r = self.lab.query(q, timeout=0.3)
+            self.assertTrue(r is None or (r[3] & 15) != 0 or r[6:8] == b"\0\0", (q[:60], r))
+        for kind in (252, 255, 16, 15, 33, 65, 64, 10):  # zone transfers, ANY, texts, services, NULL
+            r = self.lab.query(b"\0\7\1\0\0\1\0\0\0\0\0\0\1a\4test\0" + struct.pack(">HH", kind, 1))
+            self.assertTrue(r is None or r[6:8] == b"\0\0", kind)
+        with self.lab.connect(GATEWAY4, 53) as s:  # the same over TCP
+            q = b"\0\7\1\0\0\1\0\0\0\0\0\0" + tail
+            for byte in struct.pack(">H", len(q)) + q:
+                s.sendall(bytes([byte]))
+            n = struct.unpack(">H", s.recv(2))[0]
+            self.assertEqual(s.recv(n)[6:8], b"\0\1")
+            s.sendall(b"\xff\xff" + b"x" * 1000)
+            try:
+                self.assertEqual(s.recv(10), b"")
+            except ConnectionError:
+                pass
+        self.assertTrue(self.lab.lookup("a.test"))
+
+    def test_threat_61_what_is_no_tcp(self):
+        before = time.monotonic()
+        for argv in (("ping", "-c1", "-W5", "1.1.1.1"), ("ping", "-c1", "-W5", "a.test"), ("ping", "-6", "-c1", "-W5", "2606:4700::1111")):
+            r = self.lab.run(*argv)
+            self.assertNotEqual(r.returncode, 0, r.stdout)
+            self.assertRegex(r.stdout + r.stderr, b"filtered|rohibited")  # at once, not after a wait
+        self.assertLess(time.monotonic() - before, 12)
+        for family, address in ((socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700::1111")):
+            with self.lab.socket(family, socket.SOCK_DGRAM) as s:
+                s.settimeout(3)
+                s.connect((address, 123))
+                s.send(b"x")
+                with self.assertRaises(OSError) as e:
+                    s.recv(1)
+                self.assertNotIsInstance(e.exception, TimeoutError)
+        with self.lab.socket(socket.AF_INET, socket.SOCK_RAW, 132) as s:
+            s.sendto(b"sctp" * 4, ("1.1.1.1", 0))
+        # Frames of every kind: fragments, odd lengths, ARP for others, router advertisements, DHCP, noise.
+        rnd = random.Random(61)
+        with self.lab.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+            s.bind(("eth0", 0))
+            gw, me = bytes.fromhex("025342580001"), bytes.fromhex("025342580002")
+            ip = lambda proto, body, off=0, ihl=5, total=None: (bytes([0x40 | ihl, 0]) + struct.pack(">HHHBBH", total if total is not None else 20 + len(body), 7, off, 64, proto, 0) +
+                                                                bytes([10, 113, 0, 2, 1, 1, 1, 1]) + body)
+            v4, v6 = gw + me + b"\x08\0", gw + me + b"\x86\xdd"
+            frames = [v4 + ip(17, b"\0\1\0\2\0\x30\0\0", off=0x2000), v4 + ip(17, b"x" * 30, off=5), v4 + ip(6, b"x" * 19), v4 + ip(6, b"", ihl=15), v4 + ip(6, b"", ihl=0), v4 + ip(17, b"xx", total=9000),
+                      v4 + ip(17, b"xx", total=0), v6 + b"\x60\0\0\0\xff\xff\x06\x40" + b"\0" * 32, v6 + b"\x60\0\0\0\0\x08\x3a\xff" + b"\0" * 32 + b"\x86\0\0\0\0\0\0\0",
+                      b"\xff" * 6 + me + b"\x08\x06" + b"\0\1\x08\0\6\4\0\1" + me + b"\x0a\x71\0\1" + b"\0" * 6 + b"\x0a\x71\0\x63", gw + me + b"\x88\xcc" + b"x" * 40, gw + me + b"\x08\0"]
+            for f in frames:
+                s.send(f)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            for _ in range(3000):
+                f = bytearray(rnd.choice(frames) + os.urandom(rnd.randrange(40)))
+                for _ in range(rnd.randrange(1, 4)):
+                    f[rnd.randrange(14, len(f)) if len(f) > 14 else 0] = rnd.randrange(256)
+                s.send(f)
+        self.assertTrue(self.lab.rows(proto="icmp"))
+        self.assertTrue(self.lab.rows(proto="udp", port=123))
+        self.assertTrue(self.lab.lookup("a.test"))
+
+    # ---- exhaustion ----
+
+    def test_threat_78_who_sends_slowly(self):
+        slow = {"greeting": self.lab.connect("a.test"), "relayed greeting": self.lab.connect("relay.test"), "head": self.lab.tls("a.test"), "plain head": self.lab.connect("b.test", 80)}
+        hello, head = self.hello("a.test"), b"GET /ok HTTP/1.1\r\nX-A: " + b"a" * 1000
+        left, end, sent = dict(slow), time.monotonic() + 20, 0
+        try:
+            while time.monotonic() < end and left:
+                for kind, s in list(left.items()):
+                    try:
+                        s.settimeout(0.05)
+                        s.sendall((hello if "greeting" in kind else head)[sent:sent + 1])
+                        s.recv(100)
+                        del left[kind]
+                    except TimeoutError:
+                        pass
+                    except OSError:
+                        del left[kind]
+                sent += 1
+                time.sleep(0.2)
+        finally:
+            for s in slow.values():
+                s.close()
+        self.assertEqual(list(left), [])
+        self.assertEqual(self.new(), [])
+
+    def test_threat_79_80_floods_of_connections(self):
+        address, calm = self.lab.lookup("relay.test"), self.lab.fds()
+        for _ in range(4):
+            many = self.lab.within(lambda: [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(900)])
+            try:
+                for s in many:
+                    s.setblocking(False)
+                    s.connect_ex((address, 443))
+                time.sleep(1)
+                self.assertLess(self.lab.fds(), 700)
+                self.assertLess(self.lab.fds(self.lab.broker), 1000)
+            finally:
+                for s in many:
+                    s.close()
+        self.assertTrue(wait_for(lambda: self.lab.fds() <= calm + 5, 20), (calm, self.lab.fds()))
+        self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: a.test" + END)), 200)
+
+    def test_threat_81_answers_that_nobody_reads(self):
+        base = self.lab.rss()
+        socks = []
+        try:
+            for name in ("a.test", "relay.test") * 4:
+                s = self.lab.tls(name, cafile=self.ca.cert if name == "relay.test" else None)
+                s.sendall(b"GET /ok/big?2000000000 HTTP/1.1\r\nHost: " + name.encode() + b"\r\n\r\n")
+                socks.append(s)
+            c = H2(self.lab)
+            socks.append(c.s)
+            c.c.send_headers(1, c.fields(path="/ok/big?2000000000"), end_stream=True)
+            c.flush()
+            time.sleep(3)
+            self.assertLess(self.lab.rss() - base, ROOM * 2 // 3)
+            self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: b.test" + END, name="b.test")), 200)
+        finally:
+            for s in socks:
+                s.close()
+
+    def test_threat_86_one_that_takes_all(self):
+        p = [self.lab.popen("curl", "-sS", "-o", "/dev/null", f"https://{n}.test/ok/big?3000000000", stderr=subprocess.DEVNULL) for n in ("a", "b")]
+        try:
+            for _ in range(20):  # others are served meanwhile
+                self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: c.test" + END, name="c.test")), 200)
+            self.assertEqual([x.poll() for x in p], [None, None])
+        finally:
+            for x in p:
+                x.kill()
+                x.wait()
+
+    def test_threat_87_ends_of_connections(self):
+        with self.lab.connect("a.test", 80) as s:  # half closed: the answer still comes
+            s.sendall(b"GET /ok/big?3000000 HTTP/1.1\r\nHost: a.test" + END)
+            s.shutdown(socket.SHUT_WR)
+            got = b""
+            while True:
+                more = s.recv(65536)
+                if not more:
+                    break
+                got += more
+            self.assertEqual(len(got.partition(b"\r\n\r\n")[2]), 3000000)
+        fds = self.lab.fds()
+        for i in range(300):  # resets at every stage
+            s = self.lab.connect("a.test", 80 if i % 2 else 443)
+            if i % 3:
+                s.sendall(b"GET /ok HTTP/1.1\r\nHost: a.test\r\n\r\n"[:i % 37 + 1] if i % 2 else self.hello("a.test")[:i * 2 + 1])
+            if i % 5 == 0:
+                s.shutdown(socket.SHUT_WR)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        self.assertTrue(wait_for(lambda: self.lab.fds() <= fds + 2, 15), (fds, self.lab.fds()))
+        self.assertTrue(wait_for(lambda: self.lab.stats()["connections"] <= 2, 15))
+
+    def test_both_families_and_much_data(self):
+        data = self.dir / "much"
+        if not data.exists():
+            data.write_bytes(os.urandom(1 << 20) * 100)
+        want = hashlib.sha256(data.read_bytes()).hexdigest().encode()
+        for family in ("-4", "-6"):
+            rc, code, body = self.lab.curl("http://a.test/ok/sum", family, "-T", data, "-H", "Expect:", seconds=60)
+            self.assertEqual((rc, code, body), (0, 200, want), family)
+            r = self.lab.run("sh", "-c", f"curl -sS {family} -m 60 'http://a.test/ok/big?104857600' | sha256sum")
+            block = bytes(range(256)) * 256
+            self.assertEqual(r.stdout.split()[0].decode(), hashlib.sha256(block * 1600).hexdigest(), family)
+
+
+if __name__ == "__main__":
+    unittest.main()
