@@ -5,6 +5,7 @@
 #include <string.h>
 #include <vterm.h>
 
+#include "core/termline.h"
 #include "core/width.h"
 
 struct text {
@@ -46,7 +47,12 @@ struct screen {
     VTermScreenCell *under;
     int under_rows, under_cols;
     struct place under_cursor;
-    char **lines; /* ring of scrollback lines, each as it would be painted */
+    char *held; /* what the filter put out, and libvterm has not seen yet */
+    size_t nheld, nheld_now;
+    long last; /* see vtfilter_last_print, for all of it */
+    bool tabs;
+    int skip;  /* rows that scroll out, and are in the scrollback already */
+    struct term_line **lines; /* ring of scrollback */
     unsigned cap, start, count;
     size_t bytes;
 };
@@ -289,9 +295,51 @@ static void add_row(struct text *t, VTermScreenCell *cells, int cols, bool look,
 
 /* ---- scrollback ---- */
 
+static void add_term_look(struct text *t, struct term_look l)
+{
+    char s[48];
+    const struct {
+        uint32_t c;
+        unsigned base;
+    } colours[] = {{l.fg, 30}, {l.bg, 40}};
+    adds(t, "\033[0");
+    if (l.attrs & TERM_BOLD)
+        adds(t, ";1");
+    if (l.attrs & TERM_DIM)
+        adds(t, ";2");
+    if (l.attrs & TERM_ITALIC)
+        adds(t, ";3");
+    if (l.attrs & TERM_UNDERLINE)
+        adds(t, l.attrs & TERM_CURLY ? ";4:3" : l.attrs & TERM_DOUBLE ? ";21" : ";4");
+    if (l.attrs & TERM_BLINK)
+        adds(t, ";5");
+    if (l.attrs & TERM_REVERSE)
+        adds(t, ";7");
+    if (l.attrs & TERM_CONCEAL)
+        adds(t, ";8");
+    if (l.attrs & TERM_STRIKE)
+        adds(t, ";9");
+    if (l.attrs & TERM_OVERLINE)
+        adds(t, ";53");
+    for (int i = 0; i < 2; i++) {
+        uint32_t c = colours[i].c;
+        unsigned base = colours[i].base, n = c & 255u;
+        if (c & TERM_RGB)
+            snprintf(s, sizeof s, ";%u;2;%u;%u;%u", base + 8, c >> 16 & 255u, c >> 8 & 255u, c & 255u);
+        else if (c & TERM_INDEXED && n < 16)
+            snprintf(s, sizeof s, ";%u", n < 8 ? base + n : base + 60 + n - 8);
+        else if (c & TERM_INDEXED)
+            snprintf(s, sizeof s, ";%u;5;%u", base + 8, n);
+        else
+            continue;
+        adds(t, s);
+    }
+    adds(t, "m");
+}
+
 static void drop_line(struct screen *s)
 {
-    size_t n = strlen(s->lines[s->start]) + LINE_COST;
+    size_t n = term_line_size(s->lines[s->start]) + LINE_COST;
     s->bytes -= n;
     total_bytes -= n;
     free(s->lines[s->start]);
@@ -299,35 +347,64 @@ static void drop_line(struct screen *s)
     s->count--;
 }
 
-static int push_line(int cols, const VTermScreenCell *cells, void *arg)
+static void keep_line(struct term_line *line, void *arg)
 {
     struct screen *s = arg;
-    struct text t = {0};
-    int end = cols;
-    while (end > 1 && cells[end - 1].chars[0] == 0 && VTERM_COLOR_IS_DEFAULT_BG(&cells[end - 1].bg))
-        end--;
-    VTermScreenCell *copy = s->cap ? malloc((size_t)end * sizeof *copy) : NULL;
-    if (!copy)
-        return 0;
-    memcpy(copy, cells, (size_t)end * sizeof *copy);
-    add_row(&t, copy, end, true, false);
-    free(copy);
-    char *line = t.failed ? NULL : t.p ? realloc(t.p, t.len + 1) : strdup("");
-    if (!line) {
-        free(t.p);
-        return 0;
-    }
-    size_t n = t.len + LINE_COST;
+    size_t n = line ? term_line_size(line) + LINE_COST : 0;
     while (s->count && (s->count == s->cap || s->bytes + n > SCREEN_SCROLLBACK_BYTES || total_bytes + n > SCROLLBACK_TOTAL))
         drop_line(s);
-    if (total_bytes + n > SCROLLBACK_TOTAL) {
+    if (!line || !s->cap || total_bytes + n > SCROLLBACK_TOTAL) {
         free(line);
-        return 0;
+        return;
     }
     s->lines[(s->start + s->count++) % s->cap] = line;
     s->bytes += n;
     total_bytes += n;
+}
+
+static struct term_line *pack_row(const VTermScreenCell *cells, int cols)
+{
+    static struct term_cell line[TERM_COLS_MAX];
+    while (cols > 0 && cells[cols - 1].chars[0] == 0 && VTERM_COLOR_IS_DEFAULT_BG(&cells[cols - 1].bg))
+        cols--;
+    for (int i = 0; i < cols; i++)
+        term_cell_convert(&cells[i], &line[i]);
+    term_cells_mend(line, cols);
+    return term_line_pack(line, cols);
+}
+
+static int push_line(int cols, const VTermScreenCell *cells, void *arg)
+{
+    struct screen *s = arg;
+    if (s->skip)
+        s->skip--;
+    else if (s->cap)
+        keep_line(pack_row(cells, cols), s);
     return 1;
+}
+
+/* A line of scrollback as a user's terminal takes it. */
+static void add_old(struct text *t, const struct term_line *l, bool look)
+{
+    static struct term_cell cells[TERM_COLS_MAX];
+    int n = term_line_unpack(l, cells, TERM_COLS_MAX);
+    struct term_look now = {0};
+    unsigned char b[8];
+    for (int i = 0; i < n; i++) {
+        const struct term_cell *c = &cells[i];
+        if (c->width == 0)
+            continue;
+        if (look && (c->attrs != now.attrs || c->fg != now.fg || c->bg != now.bg)) {
+            now = (struct term_look){c->fg, c->bg, c->attrs};
+            add_term_look(t, now);
+        }
+        if (c->ch[0] == 0)
+            add(t, " ", 1);
+        for (int k = 0; k < TERM_CHARS && c->ch[k]; k++)
+            add(t, (char *)b, term_utf8(b, c->ch[k]));
+    }
+    if (look && (now.attrs || now.fg || now.bg))
+        adds(t, "\033[m");
 }
 
 /* ---- the filter's events ---- */
@@ -343,6 +420,85 @@ static void read_row(struct screen *s, int row, VTermScreenCell *cells)
 {
     for (int col = 0; col < s->cols; col++)
         vterm_screen_get_cell(s->vts, (VTermPos){.row = row, .col = col}, &cells[col]);
+}
+
+static void write_held(struct screen *s, size_t from)
+{
+    size_t len = s->nheld_now;
+    long last = s->last;
+    s->last = VT_PRINT_SAME;
+    if (last >= (long)from) {
+        /* libvterm does not tell whether a wrap is pending: it is if the last character left the cursor where it was,
+         * at the right edge. */
+        vterm_input_write(s->vt, s->held + from, (size_t)last - from);
+        struct place before = cursor(s);
+        vterm_input_write(s->vt, s->held + last, len - (size_t)last);
+        struct place after = cursor(s);
+        s->wrap_pending = s->modes[MODE_WRAP] && before.row == after.row && before.col == after.col && after.col >= s->cols - 2;
+    } else {
+        vterm_input_write(s->vt, s->held + from, len - from);
+        if (last != VT_PRINT_SAME)
+            s->wrap_pending = false;
+    }
+    /* Defence behind the filter: a cursor outside of the screen would be written to. */
+    struct place p = cursor(s);
+    if (p.row < 0 || p.col < 0 || p.row >= s->rows || p.col >= s->cols)
+        vterm_input_write(s->vt, "\033[H", 3);
+}
+
+struct flood {
+    struct screen *s;
+    bool begun;
+};
+
+static void on_flood(struct term_line *l, void *arg)
+{
+    struct flood *f = arg;
+    VTermScreenCell cells[SCREEN_COLS_MAX];
+    for (int row = 0; row < f->s->rows - 1 && !f->begun; row++) { /* first of all what is on the screen scrolls out */
+        read_row(f->s, row, cells);
+        if (f->s->cap)
+            keep_line(pack_row(cells, f->s->cols), f->s);
+    }
+    f->begun = true;
+    keep_line(l, f->s);
+}
+
+/* Everything that was held goes where it belongs: what scrolls by to the scrollback, the rest to libvterm. */
+static void sync_screen(struct screen *s)
+{
+    size_t len = s->nheld, at = 0;
+    if (!len)
+        return;
+    s->nheld_now = len;
+    s->nheld = 0;
+    char *line = len > 1024 ? memmem(s->held, len, "\r\n", 2) : NULL;
+    if (line && s->modes[MODE_WRAP] && !s->modes[MODE_ORIGIN] && !s->top && !s->bottom && !s->insert && !s->newline && !s->alt && !s->tabs) {
+        VTermScreenCell cells[SCREEN_COLS_MAX];
+        static struct term_cell mine[SCREEN_COLS_MAX];
+        at = (size_t)(line + 2 - s->held);
+        vterm_input_write(s->vt, s->held, at);
+        struct place p = cursor(s);
+        struct term_look look = term_pen(s->vt);
+        bool ready = p.row == s->rows - 1 && p.col == 0 && look.bg == TERM_DEFAULT;
+        if (ready) {
+            read_row(s, p.row, cells);
+            for (int i = 0; i < s->cols; i++)
+                term_cell_convert(&cells[i], &mine[i]);
+            ready = term_cells_blank(mine, s->cols);
+        }
+        if (ready) {
+            struct flood f = {s, false};
+            at += term_flood_lines(s->held + at, len - at, s->rows, s->cols, &look, on_flood, &f);
+            if (f.begun) {
+                char text[TERM_LOOK_MAX];
+                vterm_input_write(s->vt, text, term_look_sgr(look, text));
+                s->skip = s->rows - 1;
+            }
+        }
+    }
+    write_held(s, at);
+    s->skip = 0;
 }
 
 /* Comes before libvterm is told, so the normal screen can still be copied. */
@@ -376,7 +532,12 @@ static void reset_modes(struct screen *s, bool soft)
 static void on_event(enum vt_event ev, int number, bool set, const char *text, void *arg)
 {
     struct screen *s = arg;
+    if (ev != VT_BELL && ev != VT_TITLE && ev != VT_NOTIFY && ev != VT_CLIPBOARD)
+        sync_screen(s); /* what came before it came under the modes before it */
     switch (ev) {
+    case VT_TABS:
+        s->tabs = true;
+        return;
     case VT_MODE:
         if (number == 1047 || number == 1049)
             set_alt(s, set);
@@ -409,6 +570,7 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
     case VT_RESET:
         if (number == 0) {
             set_alt(s, false);
+            s->tabs = false;
             s->saved = (struct place){0};
         }
         reset_modes(s, number != 0);
@@ -425,6 +587,7 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
 
 static void on_cursor(int *row, int *col, void *arg)
 {
+    sync_screen(arg);
     struct place p = cursor(arg);
     *row = p.row + 1;
     *col = p.col + 1;
@@ -441,23 +604,14 @@ static void on_model(const char *bytes, size_t len, void *arg)
 {
     struct screen *s = arg;
     long last = vtfilter_last_print(s->model);
-    if (last >= 0) {
-        /* libvterm does not tell whether a wrap is pending: it is if the last character left the cursor where it was,
-         * at the right edge. */
-        vterm_input_write(s->vt, bytes, (size_t)last);
-        struct place before = cursor(s);
-        vterm_input_write(s->vt, bytes + last, len - (size_t)last);
-        struct place after = cursor(s);
-        s->wrap_pending = s->modes[MODE_WRAP] && before.row == after.row && before.col == after.col && after.col >= s->cols - 2;
-    } else {
-        vterm_input_write(s->vt, bytes, len);
-        if (last == VT_PRINT_NONE)
-            s->wrap_pending = false;
-    }
-    /* Defence behind the filter: a cursor outside of the screen would be written to. */
-    struct place p = cursor(s);
-    if (p.row < 0 || p.col < 0 || p.row >= s->rows || p.col >= s->cols)
-        vterm_input_write(s->vt, "\033[H", 3);
+    if (s->nheld + len > TERM_HELD_MAX)
+        sync_screen(s);
+    if (last >= 0)
+        s->last = (long)s->nheld + last;
+    else if (last == VT_PRINT_NONE)
+        s->last = VT_PRINT_NONE;
+    memcpy(s->held + s->nheld, bytes, len);
+    s->nheld += len;
 }
 
 static void on_reply(const char *bytes, size_t len, void *arg)
@@ -496,10 +650,12 @@ struct screen *screen_new(int rows, int cols, unsigned scrollback, const struct 
     s->cols = clamp(cols, 2, SCREEN_COLS_MAX);
     s->cap = scrollback;
     s->lines = scrollback ? calloc(scrollback, sizeof *s->lines) : NULL;
+    s->held = malloc(TERM_HELD_MAX);
+    s->last = VT_PRINT_SAME;
     s->vt = vterm_new(s->rows, s->cols);
     s->model = vtfilter_new(VT_LIBVTERM, &model_ops, s);
     s->stream = vtfilter_new(VT_TERMINAL, &stream_ops, s);
-    if (!s->vt || !s->model || !s->stream || (scrollback && !s->lines)) {
+    if (!s->vt || !s->held || !s->model || !s->stream || (scrollback && !s->lines)) {
         screen_free(s);
         return NULL;
     }
@@ -524,6 +680,7 @@ void screen_free(struct screen *s)
         vterm_free(s->vt);
     while (s->count)
         drop_line(s);
+    free(s->held);
     free(s->lines);
     free(s->under);
     free(s);
@@ -541,6 +698,7 @@ void screen_resize(struct screen *s, int rows, int cols)
     cols = clamp(cols, 2, SCREEN_COLS_MAX);
     if (rows == s->rows && cols == s->cols)
         return;
+    sync_screen(s);
     s->rows = rows;
     s->cols = cols;
     s->top = s->bottom = 0;
@@ -577,7 +735,7 @@ const char *screen_title(const struct screen *s)
 
 /* ---- drawing anew ---- */
 
-static const char *old_line(const struct screen *s, unsigned back)
+static const struct term_line *old_line(const struct screen *s, unsigned back)
 {
     return s->lines[(s->start + s->count - back) % s->cap];
 }
@@ -695,11 +853,12 @@ static void add_cursor(struct text *t, struct screen *s)
 char *screen_paint(struct screen *s, unsigned scrollback, size_t *len)
 {
     struct text t = {0};
+    sync_screen(s);
     /* No assumption on what the terminal was left in: links closed, margins and modes as at first. */
     adds(&t, "\033]8;;\033\\\033[!p\033[?25l\033[?6l\033[?7h\033[?5l\033[4l\033[20l\033[m\033[r\033[H\033[2J");
     unsigned n = scrollback < s->count ? scrollback : s->count;
     for (unsigned i = n; i > 0; i--) {
-        adds(&t, old_line(s, i));
+        add_old(&t, old_line(s, i), true);
         adds(&t, "\r\n");
     }
     for (int i = 0; n && i < s->rows - 1; i++) /* they scroll out above the screen, and no blank line with them */
@@ -732,32 +891,16 @@ char *screen_paint(struct screen *s, unsigned scrollback, size_t *len)
     return t.p;
 }
 
-/* A painted line without its looks. */
-static void add_stripped(struct text *t, const char *line)
-{
-    while (*line) {
-        if (*line == '\033') {
-            while (*line && *line != 'm')
-                line++;
-            if (*line)
-                line++;
-            continue;
-        }
-        size_t n = strcspn(line, "\033");
-        add(t, line, n);
-        line += n;
-    }
-}
-
 char *screen_text(struct screen *s, unsigned scrollback, size_t *len)
 {
     struct text t = {0};
     VTermScreenCell *cells = calloc((size_t)s->cols, sizeof *cells);
     if (!cells)
         return NULL;
+    sync_screen(s);
     unsigned n = scrollback < s->count ? scrollback : s->count;
     for (unsigned i = n; i > 0; i--) {
-        add_stripped(&t, old_line(s, i));
+        add_old(&t, old_line(s, i), false);
         adds(&t, "\n");
     }
     for (int row = 0; row < s->rows; row++) {

@@ -16,8 +16,8 @@ enum { FD_SUPERVISOR = 3 };
 enum { STREAM_OUT, STREAM_REPLY, STREAM_PAINT };
 
 #define SESSIONS_MAX 200
-/* A few bytes can ask for many (REP): input is taken in slices, and no more while this much waits. */
-#define SLICE 256u
+/* Input is taken in slices, and no more while this much waits. */
+#define SLICE 16384u
 #define OUT_HIGH (256u * 1024u)
 #define NOTES_PER_SECOND 20
 
@@ -80,12 +80,29 @@ static void drain(struct session *s, struct buffer *b, unsigned stream)
     }
 }
 
+/* A few bytes can ask for many (REP): a slice ends behind the first of them. */
+static size_t slice(const char *p, size_t len)
+{
+    size_t n = len < SLICE ? len : SLICE;
+    for (const char *e = p; (e = memchr(e, 0x1b, n - (size_t)(e - p)));) {
+        const char *end = p + n;
+        e++;
+        if (e < end && *e == '[')
+            e++;
+        while (e < end && ((*e >= '0' && *e <= '9') || *e == ';' || *e == ':'))
+            e++;
+        if (e < end && *e == 'b')
+            return (size_t)(e + 1 - p);
+    }
+    return n;
+}
+
 static void pump(struct session *s)
 {
     drain(s, &s->paint, STREAM_PAINT);
     drain(s, &s->out, STREAM_OUT);
     while (buffer_size(&s->in) && buffer_size(&s->out) < OUT_HIGH) {
-        size_t n = buffer_size(&s->in) < SLICE ? buffer_size(&s->in) : SLICE;
+        size_t n = slice(s->in.p + s->in.pos, buffer_size(&s->in));
         screen_feed(s->screen, s->in.p + s->in.pos, n);
         s->in.pos += n;
         link_consumed(linkev_link(supervisor), s->chan, 0, n);

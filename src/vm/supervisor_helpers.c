@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/config.h"
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/spawn.h"
@@ -37,18 +39,52 @@ static void on_served(void *arg, const json_t *reply, const char *error)
     boot_helper_ready(h->owner);
 }
 
+static void add_rule(json_t *rules, const char *kind, const char *path)
+{
+    json_array_append_new(rules, json_pack("{s:s, s:s}", "kind", kind, "path", path));
+}
+
+/* What the user's settings, or the folder's being a repository, say of its files; `own`: its record's rules, or NULL. */
+static json_t *folder_rules(const json_t *config, const char *folder, const json_t *own)
+{
+    /* What the user's git would run when he next says `git status` here. */
+    static const char *const obeyed[] = {".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir", ".git/modules/**/config", ".git/modules/**/hooks"};
+    json_t *rules = json_is_array(own) ? json_deep_copy(own) : json_array(), *v;
+    char git[4200];
+    struct stat st;
+    size_t i;
+    json_array_foreach(config_value(config, "workspace.hide"), i, v)
+        add_rule(rules, "hide", json_string_value(v));
+    json_array_foreach(config_value(config, "workspace.readonly"), i, v)
+        add_rule(rules, "readonly", json_string_value(v));
+    snprintf(git, sizeof git, "%s/.git", folder);
+    if (!own && json_is_true(config_value(config, "workspace.protect_git")) && lstat(git, &st) == 0) {
+        if (!S_ISDIR(st.st_mode))
+            add_rule(rules, "readonly", ".git");
+        for (size_t k = 0; S_ISDIR(st.st_mode) && k < sizeof obeyed / sizeof *obeyed; k++)
+            add_rule(rules, "readonly", obeyed[k]);
+    }
+    return rules;
+}
+
 static void serve_folders(struct helper *h)
 {
     struct supervisor *s = h->owner;
+    struct err e = {0};
+    json_t *config = config_load(&e);
+    if (!config) {
+        supervisor_fail(s, "the workspace cannot be served: %s", e.text);
+        return;
+    }
     json_t *folders = json_array();
     json_t *rules = json_object_get(s->record.extra, "rules"); /* a list for each folder */
     for (unsigned i = 0; i < s->record.nfolders; i++) {
         json_t *f = json_pack("{s:i, s:i, s:b}", "index", (int)i, "fd", (int)(FS_FOLDER_FD + i), "ro",
                               (int)s->record.folders[i].read_only);
-        if (json_is_array(json_array_get(rules, i)))
-            json_object_set(f, "rules", json_array_get(rules, i));
+        json_object_set_new(f, "rules", folder_rules(config, s->record.folders[i].path, json_array_get(rules, i)));
         json_array_append_new(folders, f);
     }
+    json_decref(config);
     /* The guest's account `agent`, as the base image has it. */
     json_t *msg = json_pack("{s:s, s:o, s:i, s:i}", "op", "start", "folders", folders, "uid", 1000, "gid", 1000);
     ctl_send(h->ctl, linkev_link(h->link), msg, 10000, on_served, h);

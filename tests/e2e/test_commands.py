@@ -153,8 +153,33 @@ class Commands(unittest.TestCase):
         git("fetch", "sbx-c1")
         self.assertIn("in the clone", git("log", "--oneline", "sbx-c1/main"))
         self.assertNotEqual(h.sh("c1", f"touch {repo}/nope").returncode, 0)
+        h.sbx("stop", "c1")
+        r = h.run("rm", "c1")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(b"git fetch sbx-c1", r.stderr)
+        h.sbx("prune", "--force")
+        self.assertIn("c1", h.ls())
         h.sbx("rm", "--force", "c1")
         self.assertNotIn("sbx-c1", git("remote"))
+
+    def test_threat_92_what_the_hosts_git_obeys_is_read_only_in_a_shared_repository(self):
+        h = self.h
+        repo, git = self.repository("direct")
+        (repo / ".env").write_text("KEY=secret")
+        h.sbx("config", "set", "workspace.hide", "**/.env")
+        try:
+            h.sbx("create", "--name", "direct", "shell", repo)
+            h.sbx("start", "direct")
+        finally:
+            h.sbx("config", "unset", "workspace.hide")
+        for evil in ("git config core.fsmonitor /tmp/x", "echo x > .git/hooks/pre-commit", "mv .git g", "mv .git/hooks .git/h", "rm .git/config",
+                     "mkdir -p .git/modules/a && echo x > .git/modules/a/config", "cat .env", "echo x > .env"):
+            self.assertNotEqual(h.run("exec", "-u", "root", "direct", "sh", "-c", evil).returncode, 0, evil)
+        out = h.sh("direct", "echo 2 >> a.txt; git -c user.email=x@y.z -c user.name=agent commit -qam live && git switch -qc topic && ls -A")
+        self.assertEqual(out.returncode, 0, out.stderr)
+        self.assertNotIn(b".env", out.stdout)
+        self.assertIn("live", git("log", "--oneline", "topic"))
+        h.sbx("rm", "--force", "direct")
 
     def test_rename_and_prune(self):
         h = self.h

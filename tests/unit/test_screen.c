@@ -325,9 +325,42 @@ static void random_streams_paint_themselves(void **state)
     }
 }
 
+/* Floods take a way of their own to the scrollback: text and painting are the same as of small pieces. */
+static void a_flood_is_the_same_as_small_pieces(void **state)
+{
+    (void)state;
+    static const char *const pieces[] = {"plain text ", "\033[31mred ", "\033[1;4mbold", "\033[0m", "\t", "\xe6\xbc\xa2\xe5\xad\x97", "\xf0\x9f\x9b\x95 ", "\xc3\xa9",
+                                         "\033[38;2;1;2;3mrgb\033[39m", "a rather long piece of text ", "\033[48;5;20mbg\033[49m", "  ", "\r\n", "\r\n"};
+    unsigned seed = 3;
+    for (int round = 0; round < 30; round++) {
+        struct screen *fast = make(7, 20 + round), *slow = make(7, 20 + round);
+        static char text[120000];
+        size_t n = 0, len[2];
+        while (n < 100000) {
+            seed = seed * 1103515245u + 12345u;
+            const char *p = pieces[(seed >> 16) % (sizeof pieces / sizeof *pieces)];
+            memcpy(text + n, p, strlen(p));
+            n += strlen(p);
+        }
+        screen_feed(fast, text, n);
+        for (size_t i = 0; i < n; i += 900) {
+            screen_feed(slow, text + i, n - i < 900 ? n - i : 900);
+            free(screen_text(slow, 0, &len[1]));
+        }
+        char *a = screen_paint(fast, 1000, &len[0]), *b = screen_paint(slow, 1000, &len[1]);
+        assert_int_equal(len[0], len[1]);
+        assert_memory_equal(a, b, len[0]);
+        free(a);
+        free(b);
+        screen_free(fast);
+        screen_free(slow);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_flood_is_the_same_as_small_pieces),
         cmocka_unit_test(text_and_history),
         cmocka_unit_test(colours_and_attributes),
         cmocka_unit_test(wide_and_combining),

@@ -160,11 +160,12 @@ static void quote(const char *text, char *out, size_t cap)
 /* The host fetches from the clone through sbx itself: a remote whose upload-pack runs in the sandbox. */
 static void add_remote(const char *name, const char *repo)
 {
-    char remote[80], key[160], self_cmd[PATH_MAX + 100], url[PATH_MAX];
+    char remote[80], key[160], self_cmd[2 * PATH_MAX], url[64], program[PATH_MAX + 200];
     char *self = path_self(NULL);
+    quote(self ? self : "sbx", program, sizeof program); /* a shell reads it */
     snprintf(remote, sizeof remote, "sbx-%s", name);
     snprintf(url, sizeof url, "/home/agent/workspace");
-    snprintf(self_cmd, sizeof self_cmd, "%s exec -i %s git-upload-pack", self ? self : "sbx", name);
+    snprintf(self_cmd, sizeof self_cmd, "%s exec -i %s git-upload-pack", program, name);
     const char *add[] = {"remote", "add", remote, url, NULL};
     snprintf(key, sizeof key, "remote.%s.uploadpack", remote);
     const char *set[] = {"config", key, self_cmd, NULL};
@@ -197,6 +198,16 @@ int branch_finish(const char *name, struct err *e)
     }
     record_finish(&r);
     return rc;
+}
+
+bool branch_is_clone(const char *name)
+{
+    struct record r;
+    if (record_load(&r, name, NULL) < 0)
+        return false;
+    bool is = json_object_get(r.extra, "clone") != NULL;
+    record_finish(&r);
+    return is;
 }
 
 void branch_farewell(const struct record *r)

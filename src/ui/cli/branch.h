@@ -12,6 +12,8 @@ int branch_prepare(struct record *r, const char *branch, struct err *e);
 int clone_prepare(struct record *r, struct err *e);
 /* What is left to do inside at the first start: the files of the branch, or the clone. */
 int branch_finish(const char *name, struct err *e);
+/* Does its work lie on its own disk alone, so that it goes with the sandbox? */
+bool branch_is_clone(const char *name);
 /* What `rm` must say: work that stays. */
 void branch_farewell(const struct record *r);
 

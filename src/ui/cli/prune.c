@@ -9,6 +9,7 @@
 #include "core/paths.h"
 #include "core/secretstore.h"
 #include "core/state.h"
+#include "ui/cli/branch.h"
 #include "ui/cli/sandbox.h"
 #include "ui/cli/secret.h"
 
@@ -127,7 +128,12 @@ int cmd_prune(const struct args *a, struct err *e)
             when = r.created;
             record_finish(&r);
         }
-        if (time(NULL) - when >= age)
+        if (time(NULL) - when < age)
+            continue;
+        /* What only lies in a sandbox's own clone is not removed by the dozen. */
+        if (branch_is_clone(names[i]))
+            out_notice("%s is kept: it works on a clone of its own; fetch its work (git fetch sbx-%s), then: sbx rm --force %s", names[i], names[i], names[i]);
+        else
             old[count++] = names[i];
     }
     json_t *gone = json_array();

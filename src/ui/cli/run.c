@@ -424,15 +424,19 @@ int cmd_restart(const struct args *a, struct err *e)
 static int rm_one(const char *name, void *arg, struct err *e)
 {
     bool force = *(bool *)arg;
-    char question[160];
+    char question[300];
     struct sandbox_status st;
     if (record_check_name(name, e) < 0 || sandbox_state(name, &st, e) < 0)
         return -1;
     if (!force && isatty(0) && isatty(2)) {
-        snprintf(question, sizeof question, "Remove sandbox %s, its packages and its images? The workspace's files stay.", name);
+        snprintf(question, sizeof question,
+                 branch_is_clone(name) ? "Remove sandbox %s and the clone that it works on? What was not fetched is lost (git fetch sbx-%s)."
+                                       : "Remove sandbox %s, its packages and its images? The workspace's files stay.", name, name);
         if (!ask_yes(question))
             return err_set(e, STATUS_FAILED, "%s was not removed", name);
         force = true;
+    } else if (!force && branch_is_clone(name)) {
+        return err_set(e, STATUS_FAILED, "%s works on a clone of its own, which goes with it; fetch its work (git fetch sbx-%s), then use --force", name, name);
     }
     return sandbox_remove(name, force, e);
 }
