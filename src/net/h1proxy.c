@@ -9,9 +9,13 @@
 #include "net/httpbody.h"
 #include "net/mint.h"
 #include "net/refusal.h"
+#include "net/sigv4.h"
 #include "net/wsframes.h"
 
 #define IN_MAX (32u * 1024u)
+#define SPOOL_MAX (64u * 1024u * 1024u) /* of all connections together */
+
+static size_t spooled;
 
 /* Bytes that came in and were not looked at yet; allocated while there are some. */
 struct in {
@@ -28,6 +32,7 @@ struct out {
 enum request_state {
     RQ_HEAD,
     RQ_ASKED,
+    RQ_SPOOL, /* its content is gathered, because its credential depends on it */
     RQ_BODY,
     RQ_SENT,  /* whole; its answer is awaited */
     RQ_CLOSE, /* the last answer is on its way, nothing more is read */
@@ -56,6 +61,7 @@ struct h1proxy {
     bool mint;      /* the answer awaited gives out tokens */
     bool minting;   /* it is being gathered in `held` */
     struct out held;
+    struct out spool;
     bool broken, done;
 };
 
@@ -85,6 +91,9 @@ static void forget(uint8_t **p, size_t n)
 /* The exchange is over, and with it the right to know its secrets. */
 static void forget_secrets(struct h1proxy *p)
 {
+    spooled -= p->spool.cap;
+    forget(&p->spool.p, p->spool.len);
+    p->spool = (struct out){0};
     scrub_free(p->scrub);
     wsframes_free(p->frames);
     credentials_free(p->secrets);
@@ -344,35 +353,19 @@ static bool read_head(struct h1proxy *p)
     return true;
 }
 
-void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verdict *v)
+/* What was judged goes out.  payload: the hash of its content, where that was gathered; else NULL. */
+static void send_request(struct h1proxy *p, const char *payload)
 {
-    struct credentials *secrets = v->secrets;
     struct http1_head *h = &p->rq_head;
     size_t len;
-    if (p->rq != RQ_ASKED || request != p->request) {
-        credentials_free(secrets);
-        return;
-    }
-    p->secrets = secrets;
-    if (!v->allow) {
-        answer_denied(p, v->rule, v->hint);
-        return;
-    }
-    if (v->signed_in) {
-        struct refusal r;
-        refusal_signed_in(&r, v->signed_in);
-        answer(p, &r, h->framing != HTTP1_NO_BODY || h->close || h->minor == 0);
-        return;
-    }
-    if (secrets && p->owner->tls) {
+    if (p->secrets && p->owner->tls) {
         const char *why = "there is no memory for its credential";
-        p->scrub_set = credentials_scrub(secrets);
-        if (!p->scrub_set || !inject_write(secrets, true, h->method, h->host, &h->target, &h->fields, &why)) {
+        p->scrub_set = credentials_scrub(p->secrets);
+        if (!p->scrub_set || !inject_write(p->secrets, true, h->method, h->host, &h->target, &h->fields, payload, &why)) {
             answer_failed(p, p->scrub_set ? 403 : 503, why);
             return;
         }
     }
-    p->mint = v->mint;
     if (p->mint) {
         headers_remove(&h->fields, "range");
         if (!headers_set(&h->fields, "accept-encoding", "identity")) {
@@ -393,8 +386,98 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verd
     p->rq = p->rq_body.done ? RQ_SENT : RQ_BODY;
     p->rs = RS_HEAD;
     p->close_after = h->close || h->minor == 0;
-    if (secrets) /* written: the head that we keep for the answer shall not hold them */
+    if (p->secrets) /* written: the head that we keep for the answer shall not hold them */
         headers_clear_secret(&h->fields);
+}
+
+static bool spool_add(struct h1proxy *p, const uint8_t *content, size_t n)
+{
+    struct out *o = &p->spool;
+    if (o->len + n > o->cap) {
+        size_t cap = o->cap ? 2 * o->cap : IN_MAX;
+        if (spooled - o->cap + cap > SPOOL_MAX)
+            return false;
+        uint8_t *more = wipe_realloc(o->p, cap);
+        if (!more)
+            return false;
+        spooled += cap - o->cap;
+        o->p = more;
+        o->cap = cap;
+    }
+    if (n)
+        memcpy(o->p + o->len, content, n);
+    o->len += n;
+    return true;
+}
+
+static bool read_spool(struct h1proxy *p)
+{
+    const uint8_t *content;
+    size_t used, n;
+    int got = fill(p, &p->from_guest, p->guest, &p->guest_eof);
+    if (got <= 0) {
+        p->broken |= got < 0;
+        return false;
+    }
+    struct in *in = &p->from_guest;
+    if (!httpbody_take(&p->rq_body, in->p + in->pos, in->len - in->pos, &used, &content, &n)) {
+        p->broken = true;
+        return false;
+    }
+    in->pos += used;
+    if (!spool_add(p, content, n)) {
+        answer_failed(p, 413, "its content, which its AWS signature covers, is too long to be signed anew; send it with x-amz-content-sha256");
+        return true;
+    }
+    if (!p->rq_body.done)
+        return used > 0;
+    char hash[SIGV4_HASH_LEN];
+    sigv4_hash(p->spool.p, p->spool.len, hash);
+    p->rq_head.framing = HTTP1_LENGTH;
+    p->rq_head.length = p->spool.len;
+    send_request(p, hash);
+    if (p->rs == RS_HEAD && !p->broken) {
+        queue(p, &p->to_up, p->spool.p, p->spool.len);
+        p->owner->bytes_up += p->spool.len;
+        p->rq = RQ_SENT;
+        spooled -= p->spool.cap;
+        forget(&p->spool.p, p->spool.len);
+        p->spool = (struct out){0};
+    }
+    return true;
+}
+
+void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verdict *v)
+{
+    struct credentials *secrets = v->secrets;
+    struct http1_head *h = &p->rq_head;
+    if (p->rq != RQ_ASKED || request != p->request) {
+        credentials_free(secrets);
+        return;
+    }
+    p->secrets = secrets;
+    if (!v->allow) {
+        answer_denied(p, v->rule, v->hint);
+        return;
+    }
+    if (v->signed_in) {
+        struct refusal r;
+        refusal_signed_in(&r, v->signed_in);
+        answer(p, &r, h->framing != HTTP1_NO_BODY || h->close || h->minor == 0);
+        return;
+    }
+    p->mint = v->mint;
+    if (!p->owner->tls || !inject_wants_content(secrets, &h->fields)) {
+        send_request(p, NULL);
+        return;
+    }
+    httpbody_init(&p->rq_body, h->framing, h->length);
+    if (p->rq_body.done) {
+        char hash[SIGV4_HASH_LEN];
+        sigv4_hash("", 0, hash);
+        send_request(p, hash);
+    } else
+        p->rq = RQ_SPOOL;
 }
 
 static bool read_body(struct h1proxy *p)
@@ -677,6 +760,8 @@ enum proxy_state h1proxy_step(struct h1proxy *p)
             moved |= read_response_head(p);
         if (p->rs == RS_BODY && !p->broken)
             moved |= read_response_body(p);
+        if (p->rq == RQ_SPOOL && !p->broken)
+            moved |= read_spool(p);
         if (p->rq == RQ_BODY && !p->broken)
             moved |= read_body(p);
         if (p->rq == RQ_HEAD && clear && !p->broken) {

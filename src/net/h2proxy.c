@@ -10,10 +10,13 @@
 #include "net/http1.h"
 #include "net/mint.h"
 #include "net/refusal.h"
+#include "net/sigv4.h"
 
 #define IN_MAX (32u * 1024u)
 /* What a hostile peer may make us queue before it reads (settings, pings, resets: threat 46). */
 #define OUT_FRAMES_MAX 1000u
+/* Of a request whose content must be known before it goes out: within its window. */
+#define SPOOL_MAX (H2_WINDOW - 32u * 1024u)
 /* Open ones, and those that were reset while the broker was asked. */
 #define STREAMS_KEPT (4 * H2_STREAMS_MAX)
 
@@ -37,6 +40,7 @@ struct stream {
     char method[HTTP1_METHOD_MAX + 1], scheme[8];
     char *path, *authority;
     char status[4];
+    bool spooling;           /* judged; q[GUEST] is gathered whole, because the credential depends on it */
     bool mint, minting;      /* the answer gives out tokens; it is being gathered in q[UP] */
     bool bad, asked, opened, answered, closed[2], judged;
     struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
@@ -256,6 +260,15 @@ static void answer_denied(struct stream *s, const char *rule, const char *hint)
 
 /* ---- requests ---- */
 
+static bool spool_full(struct stream *s)
+{
+    if (s->q[GUEST].len - s->q[GUEST].pos <= SPOOL_MAX)
+        return false;
+    s->spooling = false;
+    answer_failed(s, 413, "its content, which its AWS signature covers, is too long to be signed anew; use HTTP/1.1");
+    return true;
+}
+
 static void open_upstream(struct stream *s)
 {
     struct h2proxy *p = s->proxy;
@@ -263,8 +276,12 @@ static void open_upstream(struct stream *s)
     size_t n = 0;
     if (s->secrets) {
         const char *why = "there is no memory for its credential";
+        char hash[SIGV4_HASH_LEN];
+        bool content = inject_wants_content(s->secrets, &s->fields);
+        if (content)
+            sigv4_hash(s->q[GUEST].p + s->q[GUEST].pos, s->q[GUEST].len - s->q[GUEST].pos, hash);
         s->scrub_set = credentials_scrub(s->secrets);
-        if (!s->scrub_set || !inject_write(s->secrets, p->owner->tls, s->method, p->owner->name, &s->path, &s->fields, &why)) {
+        if (!s->scrub_set || !inject_write(s->secrets, p->owner->tls, s->method, p->owner->name, &s->path, &s->fields, content ? hash : NULL, &why)) {
             answer_failed(s, s->scrub_set ? 403 : 503, why);
             return;
         }
@@ -320,6 +337,9 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
         struct refusal r;
         refusal_signed_in(&r, v->signed_in);
         answer(s, &r);
+    } else if (v->allow && !p->gone[UP] && !s->q[GUEST].end && p->owner->tls && inject_wants_content(s->secrets, &s->fields)) {
+        s->spooling = true;
+        spool_full(s);
     } else if (v->allow && !p->gone[UP])
         open_upstream(s);
     else if (v->allow)
@@ -522,8 +542,12 @@ static bool take(struct stream *s, enum side side, const uint8_t *data, size_t l
 {
     if (side == UP && s->minting)
         return s->q[UP].len - s->q[UP].pos + len <= MINT_BODY_MAX && (len == 0 || queue_add(&s->q[UP], data, len));
-    if (side == GUEST || !s->scrub_set)
-        return len == 0 || queue_add(&s->q[side], data, len);
+    if (side == GUEST || !s->scrub_set) {
+        bool good = len == 0 || queue_add(&s->q[side], data, len);
+        if (s->spooling)
+            spool_full(s);
+        return good;
+    }
     if (!s->scrub && !(s->scrub = scrub_new(s->scrub_set)))
         return false;
     uint8_t *clean = malloc(len + 2 * scrub_set_hold(s->scrub_set));
@@ -548,6 +572,14 @@ static void ended(struct stream *s, enum side side)
     if (side == UP)
         inject_clean(s->scrub_set, &s->q[UP].trailers);
     s->q[side].end = true;
+    if (side == GUEST && s->spooling) {
+        s->spooling = false;
+        if (s->proxy->gone[UP])
+            answer_failed(s, 502, "the server closed the connection");
+        else
+            open_upstream(s);
+        return;
+    }
     wake(s, side);
 }
 

@@ -241,8 +241,16 @@ static void replace_in(struct headers *h, size_t i, const struct credential *k)
     wipe(fresh);
 }
 
+bool inject_wants_content(const struct credentials *c, const struct headers *h)
+{
+    for (unsigned i = 0; c && i < c->n; i++)
+        if (c->v[i].sigv4 && !headers_count(h, "x-amz-content-sha256"))
+            return true;
+    return false;
+}
+
 bool inject_write(const struct credentials *c, bool tls, const char *method, const char *host, char **target,
-                  struct headers *h, const char **why)
+                  struct headers *h, const char *payload, const char **why)
 {
     if (!c || !tls)
         return true;
@@ -257,7 +265,7 @@ bool inject_write(const struct credentials *c, bool tls, const char *method, con
         strip_fields(h, k->strip);
         strip_query(*target, k->strip_query);
         if (k->sigv4) {
-            if (!sigv4_sign(method, host, *target, h, k->value, why))
+            if (!sigv4_sign(method, host, *target, h, k->value, payload, why))
                 return false;
         } else if (!headers_set(h, k->header, k->written)) {
             *why = "its header section has no room for the credential";
@@ -330,12 +338,34 @@ static struct scrub_set *one_set(char *const *v, unsigned n)
     return set;
 }
 
+static int digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* As it stands, and with its escapes decoded: any of its bytes may be written as one. */
+static bool holds(const struct scrub_set *set, const char *text, size_t n)
+{
+    if (scrub_find(set, text, n))
+        return true;
+    char *plain = memchr(text, '%', n) ? malloc(n) : NULL;
+    size_t len = 0;
+    for (size_t i = 0; plain && i < n; i++) {
+        bool escape = text[i] == '%' && i + 2 < n && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
+        plain[len++] = escape ? (char)(digit(text[i + 1]) << 4 | digit(text[i + 2])) : text[i];
+        i += escape ? 2 : 0;
+    }
+    bool found = plain && scrub_find(set, plain, len);
+    free(plain);
+    return found;
+}
+
 static bool stands_in(const struct scrub_set *set, const char *target, const struct headers *h)
 {
-    if (scrub_find(set, target, strlen(target)))
+    if (holds(set, target, strlen(target)))
         return true;
     for (size_t i = 0; i < h->n; i++)
-        if (scrub_find(set, h->v[i].value, h->v[i].value_len) || scrub_find(set, h->v[i].name, h->v[i].name_len))
+        if (holds(set, h->v[i].value, h->v[i].value_len) || scrub_find(set, h->v[i].name, h->v[i].name_len))
             return true;
     return false;
 }

@@ -30,7 +30,9 @@ bool credentials_owns(const struct credentials *c, const struct header *h);
 /* *target is malloc'ed and may be replaced.  tls: false writes nothing, ever (threat 72).  False with a clause in *why:
  * the request must be refused. */
 bool inject_write(const struct credentials *c, bool tls, const char *method, const char *host, char **target,
-                  struct headers *h, const char **why);
+                  struct headers *h, const char *payload, const char **why);
+/* Whether its content must be known first: then payload is its hash (net/sigv4.h), else NULL. */
+bool inject_wants_content(const struct credentials *c, const struct headers *h);
 
 /* Sentinels that the guest holds: which of them stand in a request's head, raw, percent-encoded, in Base64 or JSON
  * (threats 63, 64). */

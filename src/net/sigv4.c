@@ -148,11 +148,16 @@ static bool is_safe(const char *s)
     return true;
 }
 
+void sigv4_hash(const void *content, size_t n, char out[SIGV4_HASH_LEN])
+{
+    sha256_hex(content, n, out);
+}
+
 bool sigv4_sign(const char *method, const char *host, const char *target, struct headers *h, const char *secret,
-                const char **why)
+                const char *payload, const char **why)
 {
     const struct header *auth = headers_get(h, "authorization"), *date = headers_get(h, "x-amz-date"),
-                        *payload = headers_get(h, "x-amz-content-sha256");
+                        *named = headers_get(h, "x-amz-content-sha256");
     char credential[512], signed_list[1024], id[256], scope[SCOPE_MAX], hash[65], signature[65];
     *why = "its AWS signature cannot be read";
     if (!auth || strncmp(auth->value, "AWS4-HMAC-SHA256 ", 17) != 0) {
@@ -163,11 +168,11 @@ bool sigv4_sign(const char *method, const char *host, const char *target, struct
         !part(auth->value, "SignedHeaders=", signed_list, sizeof signed_list) || !is_safe(signed_list) || !date ||
         date->value_len != 16)
         return false;
-    if (!payload) {
+    if (!payload && !named) {
         *why = "its AWS signature covers the content, whose hash is not in the header x-amz-content-sha256";
         return false;
     }
-    if (strncmp(payload->value, "STREAMING-", 10) == 0) {
+    if (named && strncmp(named->value, "STREAMING-", 10) == 0) {
         *why = "its content is signed in chunks (STREAMING-…), which cannot be signed anew; turn chunked signing off";
         return false;
     }
@@ -241,7 +246,7 @@ bool sigv4_sign(const char *method, const char *host, const char *target, struct
     puts_text(&t, "\n");
     puts_text(&t, list);
     puts_text(&t, "\n");
-    puts_text(&t, payload->value);
+    puts_text(&t, named ? named->value : payload);
     bool good = !t.bad;
     if (good)
         sha256_hex(t.p, t.len, hash);

@@ -8,10 +8,13 @@
 #include "net/headers.h"
 
 /* secret: "ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]".  The headers that the guest signed are signed, with its date,
- * region and service out of its own Authorization; the hash of the payload is the one that it names in
- * x-amz-content-sha256, which the server checks.  False with a clause in *why: not signed, the date is far from ours, or
- * the hash of the payload is not in the head. */
+ * region and service out of its own Authorization.  payload: the hash of the content, in lower-case hex; NULL: the one
+ * that x-amz-content-sha256 names, which the server checks.  False with a clause in *why: it is not signed, or cannot be
+ * signed anew. */
 bool sigv4_sign(const char *method, const char *host, const char *target, struct headers *h, const char *secret,
-                const char **why);
+                const char *payload, const char **why);
+
+#define SIGV4_HASH_LEN 65 /* with the NUL */
+void sigv4_hash(const void *content, size_t n, char out[SIGV4_HASH_LEN]);
 
 #endif

@@ -78,7 +78,7 @@ int main(void)
         headers_add_text(&h, "Authorization", "Bearer another");
         headers_add_text(&h, "anthropic-version", "2023-06-01");
         headers_add_text(&h, "user-agent", "bench");
-        if (!credentials_add(&one, &a) || !credentials_scrub(one) || !inject_write(one, true, "POST", "api.anthropic.com", &target, &h, &why))
+        if (!credentials_add(&one, &a) || !credentials_scrub(one) || !inject_write(one, true, "POST", "api.anthropic.com", &target, &h, NULL, &why))
             return 1;
         headers_finish(&h);
         free(target);

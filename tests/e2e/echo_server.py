@@ -30,7 +30,7 @@ def spellings(secret):
 
 class EchoServer:
     def __init__(self, certificate=None, alpn=("http/1.1",), app=None):
-        self.seen = []  # (method, path, headers) of each request
+        self.seen, self.bodies = [], []  # (method, path, headers) of each request; contents over HTTP/1.1
         self.app = app  # (path, headers, body) -> (status, body), or None: echo; over HTTP/2 without the body
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
@@ -83,6 +83,7 @@ class EchoServer:
                 k, v = h.split(":", 1)
                 headers[k.lower()] = v.strip()
             body = f.read(int(headers.get("content-length", 0)))
+            self.bodies.append(body)
             self.seen.append((method, path, headers))
             secret = self.secret_of(headers)
             text = spellings(secret).encode()

@@ -1,6 +1,7 @@
 """Secrets that never enter the guest (issue 4), with one machine and servers on the host's loopback."""
 import base64
 import hashlib
+import hmac
 import http.server
 import json
 import os
@@ -25,6 +26,7 @@ from harness import SBX, Home, alive, wait_for
 from mock_provider import make_ca
 
 KEY = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
+AWS_ID, AWS_KEY = "AKIDREAL0123456789AB", "wJalrREAL/KEY+0123456789abcdefREALKEY0123"
 TOKEN = "ghp_realTOKEN0123456789abcdefABCDEF0123"
 
 
@@ -279,7 +281,7 @@ class Guest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.h = h = Home()
-        names = ["api.openai.com", "github.com", "other.example", "api.acme.example", "gist.github.com"]
+        names = ["api.openai.com", "github.com", "other.example", "api.acme.example", "gist.github.com", "bedrock-runtime.us-east-1.amazonaws.com"]
         ca, certificate = make_ca(h.dir / "ca", *names)
         cls.one = EchoServer(certificate)
         cls.two = EchoServer(certificate, ("h2", "http/1.1") if echo_server.h2 else ("http/1.1",))
@@ -289,8 +291,9 @@ class Guest(unittest.TestCase):
         h.sbx("config", "set", "net.ca", ca)
         h.sbx("config", "set", "net.map", f"api.openai.com:443=127.0.0.1:{cls.one.port},github.com:443=127.0.0.1:{cls.two.port},"
               f"other.example:443=127.0.0.1:{cls.one.port},api.openai.com:80=127.0.0.1:{cls.plain.port},api.acme.example:443=127.0.0.1:{cls.two.port},"
-              f"gist.github.com:443=127.0.0.1:{cls.git.port}")
-        h.sbx("policy", "allow", "network", "-g", "api.openai.com,github.com,gist.github.com,GET other.example/,api.acme.example")
+              f"gist.github.com:443=127.0.0.1:{cls.git.port},bedrock-runtime.us-east-1.amazonaws.com:443=127.0.0.1:{cls.one.port}")
+        h.sbx("secret", "set", "-g", "aws", "--password-stdin", input=f"{AWS_ID}:{AWS_KEY}".encode())
+        h.sbx("policy", "allow", "network", "-g", "api.openai.com,github.com,gist.github.com,bedrock-runtime.us-east-1.amazonaws.com,GET other.example/,api.acme.example")
         h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
         h.sbx("secret", "set", "-g", "github", "--password-stdin", input=TOKEN.encode())
         h.sbx("create", "--name", "s", "shell", h.ws)
@@ -414,6 +417,27 @@ class Guest(unittest.TestCase):
         self.assertFalse([a for _, _, a in self.git.seen if not a or "attackers" in base64.b64decode(a[6:]).decode()])
         found = self.sh("cat /tmp/p/.git/config ~/.git-credentials 2>/dev/null; grep -rl -e 'realTOKEN[0]123456789' /tmp /home /root 2>/dev/null || true")
         self.assertNotIn("realTOKEN", found)
+
+    def test_aws_requests_are_signed_anew(self):
+        """What the guest signed with sentinels bears a signature of the real key, content included."""
+        self.sh("seq 1 40000 > /tmp/content")
+        for n, content in enumerate(("-d '{\"prompt\":1}'", "--data-binary @/tmp/content", "-X DELETE")):
+            self.one.seen.clear()
+            self.sh(f"curl -sSf -o /dev/null --http1.1 --aws-sigv4 aws:amz:us-east-1:bedrock --user \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\" "
+                    f"{content} 'https://bedrock-runtime.us-east-1.amazonaws.com/model/a%3Ab/invoke'")
+            method, path, sent = self.one.seen[-1]
+            body = self.one.bodies[-1]
+            if n == 1:
+                self.assertEqual(body, b"".join(b"%d\n" % i for i in range(1, 40001)))
+            auth = dict(p.split("=", 1) for p in sent["authorization"].removeprefix("AWS4-HMAC-SHA256 ").split(", "))
+            names = auth["SignedHeaders"].split(";")
+            hashed = sent.get("x-amz-content-sha256") or hashlib.sha256(body).hexdigest()
+            canonical = "\n".join([method, urllib.parse.quote(path, safe="/-._~"), "", *(f"{k}:{sent[k]}" for k in names), "", ";".join(names), hashed])
+            scope = auth["Credential"].split("/", 1)[1]
+            key = b"AWS4" + AWS_KEY.encode()
+            for part in [*scope.split("/"), "\n".join(["AWS4-HMAC-SHA256", sent["x-amz-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()])]:
+                key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+            self.assertEqual((auth["Credential"].split("/")[0], auth["Signature"]), (AWS_ID, key.hex()), canonical)
 
     def test_the_lock_changes_while_it_runs(self):
         """The broker is confined, and has neither a passphrase nor a keyring; what it opened stays open."""
