@@ -1,10 +1,14 @@
 """The filter and libvterm together: libvterm's own tests through our filter, and recorded programs beside tmux."""
 import glob
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 import unittest
+
+from harness import wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EMULATOR = ROOT / "tests/emulator"
@@ -67,6 +71,40 @@ class Libvterm(unittest.TestCase):
                 if n:
                     got[f.stem] = n
             self.assertEqual(got, expected)
+
+
+@unittest.skipUnless(shutil.which("tmux"), "there is no tmux")
+class BesideTmux(unittest.TestCase):
+    """Recordings of real programs (24 x 80): the same characters in the same places as on tmux's screen."""
+
+    def test_recordings_make_the_same_screens(self):
+        with tempfile.TemporaryDirectory() as tmp:
+            tmp = pathlib.Path(tmp)
+            sources = [EMULATOR / "show.c", ROOT / "src/ui/dash/term_emu.c",
+                       *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "width.c", "sanitize.c"))]
+            built = run("gcc", "-std=c17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-o", tmp / "show", *sources, "-lvterm")
+            self.assertEqual(built.returncode, 0, built.stderr.decode())
+            files = sorted((EMULATOR / "recordings").glob("*.rec"))
+            self.assertGreater(len(files), 3)
+            env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(tmp)}
+            for f in files:
+                data = f.read_bytes()
+                for part in (1, 2, 3, 4):
+                    size = len(data) * part // 4
+                    # Not within a line that a program is about to write: where it waited for a key, or at the end.
+                    cut = tmp / "cut"
+                    cut.write_bytes(data[:size])
+                    tmux = ["tmux", "-S", tmp / f"{f.stem}{part}", "-f", "/dev/null"]
+                    run(*tmux, "new-session", "-d", "-x", "80", "-y", "24", f"stty raw -echo; cat {cut}; touch {tmp}/done; sleep 60", ";",
+                        "set", "-g", "status", "off", env=env)
+                    wait_for(lambda: (tmp / "done").exists(), 10)
+                    clean = lambda rows: [r.rstrip() for r in rows + [""] * (24 - len(rows))]
+                    ours = clean(run(tmp / "show", cut, size, 24, 80).stdout.decode().splitlines())
+                    theirs = lambda: clean(run(*tmux, "capture-pane", "-p", env=env).stdout.decode().splitlines())
+                    wait_for(lambda: theirs() == ours, 3)  # what cat wrote, tmux may still have to read
+                    self.assertEqual(ours, theirs(), f"{f.name}, the first {size} bytes")
+                    run(*tmux, "kill-server", env=env)
+                    (tmp / "done").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
