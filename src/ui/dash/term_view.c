@@ -74,17 +74,23 @@ struct term_view *term_view_new(struct event_base *base, unsigned scrollback, co
     return v;
 }
 
-void term_view_detach(struct term_view *v)
+/* Without a channel nobody says when the link ends: it is not kept. */
+static void let_go(struct term_view *v)
 {
     if (v->conn) {
         conn_forget(v->conn, v);
-        if (v->chan) {
-            conn_request(v->conn, "detach", json_pack("{s:i}", "chan", (int)v->chan), NULL, NULL);
+        if (v->chan)
             conn_chan_close(v->conn, v->chan);
-        }
     }
     v->conn = NULL;
     v->chan = 0;
+}
+
+void term_view_detach(struct term_view *v)
+{
+    if (v->conn && v->chan)
+        conn_request(v->conn, "detach", json_pack("{s:i}", "chan", (int)v->chan), NULL, NULL);
+    let_go(v);
     v->session = 0;
     v->held = 0;
     v->gap = false;
@@ -168,6 +174,8 @@ static void on_note(struct conn *c, uint16_t chan, const char *op, const json_t 
 {
     struct term_view *v = arg;
     char why[96];
+    (void)c;
+    (void)chan;
     if (strcmp(op, "size") == 0 && v->emu) {
         term_emu_resize(v->emu, (int)json_integer_value(json_object_get(msg, "rows")), (int)json_integer_value(json_object_get(msg, "cols")));
         changed(v);
@@ -180,8 +188,7 @@ static void on_note(struct conn *c, uint16_t chan, const char *op, const json_t 
             snprintf(why, sizeof why, "the session ended with status %d", n);
         else
             snprintf(why, sizeof why, "the session ended");
-        conn_chan_close(c, chan);
-        v->chan = 0;
+        let_go(v);
         end(v, why);
     }
 }
@@ -204,9 +211,7 @@ static void on_reply(bool ok, const json_t *reply, const char *error, void *arg)
 {
     struct term_view *v = arg;
     if (!ok) {
-        if (v->conn && v->chan)
-            conn_chan_close(v->conn, v->chan);
-        v->chan = 0;
+        let_go(v);
         end(v, error);
         return;
     }
