@@ -81,6 +81,17 @@ class Empty(unittest.TestCase):
             finally:
                 t.close()
 
+    def test_terminals_that_cannot(self):
+        t = self.terminal(shell=True)
+        t.type(f"TERM=dumb {SBX}; echo status=$?\n")
+        self.assertIn("cannot place a cursor", t.wait("status=1"))
+        t.type(f"TERM=no-such {SBX}; echo again=$?\n")
+        self.assertIn("is not known here", t.wait("again=1"))
+        t.type(f"TERM=vt100 {SBX}; echo last=$?\n")
+        t.wait("Welcome")
+        t.keys("Escape", "q")
+        t.wait("last=0")
+
     def test_suspended_and_continued(self):
         t = self.terminal(shell=True, cols=100, rows=30)
         t.type(f"set -m; {SBX}\n")

@@ -19,7 +19,8 @@
 /* Every mode that we or a program may have set, off: one static string, so that a signal handler can say it. */
 static const char restore_modes[] =
     "\033[?1000l\033[?1002l\033[?1003l\033[?1006l\033[?1004l\033[?2004l\033[?2026l\033[<u\033[?1l\033>\033[r\033[m\033[0 q\033[?7h"
-    "\033[?25h\033[?1049l\r";
+    "\033[?25h";
+static const char restore_screen[] = "\033[?1049l\r";
 static const char mouse_on[] = "\033[?1000h\033[?1002h\033[?1006h";
 static const char mouse_off[] = "\033[?1006l\033[?1002l\033[?1000l";
 static const char modes_on[] = "\033[?2004h\033[?1004h";
@@ -28,7 +29,7 @@ static struct termios saved;
 static volatile sig_atomic_t entered;
 static SCREEN *screen;
 static int old_stderr = -1, memory = -1;
-static bool with_mouse, utf8;
+static bool with_mouse, utf8, other_screen;
 
 static void put(const char *buf, size_t len)
 {
@@ -50,6 +51,9 @@ static void restore(void)
         return;
     entered = 0;
     put(restore_modes, sizeof restore_modes - 1);
+    /* Where there was no other screen to begin with, going back from it would only move the cursor. */
+    if (other_screen)
+        put(restore_screen, sizeof restore_screen - 1);
     tcsetattr(STDIN_FILENO, TCSANOW, &saved);
 }
 
@@ -124,6 +128,14 @@ int screen_enter(bool mouse, struct err *e)
         screen = newterm(NULL, stdout, stdin);
     if (!screen)
         return err_set(e, STATUS_FAILED, "the terminal \"%s\" is not known here; set TERM, for example to xterm-256color", getenv("TERM") ? getenv("TERM") : "");
+    if (!tigetstr("cup")) {
+        delscreen(screen);
+        screen = NULL;
+        tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+        return err_set(e, STATUS_FAILED, "the terminal \"%s\" cannot place a cursor; every command works there, see: sbx help", getenv("TERM") ? getenv("TERM") : "");
+    }
+    const char *smcup = tigetstr("smcup");
+    other_screen = smcup && smcup != (const char *)-1;
     entered = 1;
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
     for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++)
