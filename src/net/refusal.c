@@ -58,6 +58,9 @@ void refusal_signed_in(struct refusal *r, const char *sentinel)
 {
     json_t *o = json_pack("{s:s, s:s, s:s, s:i}", "token_type", "Bearer", "access_token", sentinel, "refresh_token",
                           "kept-on-the-host-by-sbx", "expires_in", 28800);
+    /* Some clients want to read who it is, and a token that is a JSON Web Token says so as well. */
+    if (strncmp(sentinel, "eyJ", 3) == 0 && strlen(sentinel) < REFUSAL_MAX / 3)
+        json_object_set_new(o, "id_token", json_string(sentinel));
     char *s = o ? json_dumps(o, JSON_COMPACT) : NULL;
     r->status = s && strlen(s) < sizeof r->body ? 200 : 503;
     r->reason = r->status == 200 ? "OK" : reason_of(503);

@@ -267,6 +267,8 @@ class Inside(unittest.TestCase):
         self.assertEqual(r.stdout.count(b" 403"), 2, r.stdout)
         self.assertEqual(len(self.authority.asked), n)
         h.sbx("rm", "--force", "t")
+        # The next sandbox of that name inherits nothing.
+        self.assertFalse([r for r in json.loads(h.sbx("secret", "ls", "--json")) if r["sandbox"] == "t"])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@
 #include "core/spawn.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
+#include "ui/cli/secret.h"
 #include "ui/client.h"
 #include "ui/session.h"
 
@@ -153,6 +154,8 @@ int sandbox_remove(const char *name, bool force, struct err *e)
     free(gone);
     free(dir);
     close(lock);
+    if (rc == 0)
+        secret_forget_sandbox(name);
     return rc;
 }
 

@@ -28,6 +28,8 @@ struct secret_value {
     int64_t expires, ttl;
 };
 int secret_store(const struct secret_value *v, struct err *e);
+/* The secrets of a sandbox that is gone: the next one of that name must not inherit them.  Asks for nothing. */
+void secret_forget_sandbox(const char *name);
 
 /* libcurl for our own requests (threat 98): https alone, no .netrc, no proxy of the environment; net.map and net.ca count.
  * The answer's body goes to *out (malloc'ed, bounded, NUL-terminated).  The HTTP status, or -1. */

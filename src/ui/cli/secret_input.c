@@ -115,6 +115,39 @@ int secret_run(const char *command, char *out, size_t cap, struct err *e)
     return rc;
 }
 
+static bool has_own(const struct secretstore *s, const char *name, const char **service)
+{
+    for (size_t i = 0; s && i < secretstore_count(s); i++)
+        if (strcmp(secretstore_at(s, i)->scope, name) == 0) {
+            *service = secretstore_at(s, i)->service;
+            return true;
+        }
+    return false;
+}
+
+void secret_forget_sandbox(const char *name)
+{
+    const char *service = NULL;
+    struct err e = {0};
+    struct secretstore *s = secretstore_open(NULL, NULL, &e);
+    bool any = has_own(s, name, &service);
+    int rc = s ? 0 : -1;
+    secretstore_free(s);
+    if (any) {
+        s = secretstore_begin(NULL, NULL, &e);
+        rc = s ? 0 : -1;
+        while (has_own(s, name, &service)) {
+            char copy[64];
+            snprintf(copy, sizeof copy, "%s", service);
+            secretstore_remove(s, copy, name);
+        }
+        rc = rc == 0 ? secretstore_save(s, &e) : rc;
+        secretstore_free(s);
+    }
+    if (rc < 0)
+        out_notice("secrets of %s alone, if there are any, are still in the store: %s", name, e.text);
+}
+
 /* One that no other secret's value or sentinel holds, nor is held in (threat 71). */
 static char *unique_sentinel(const struct secretstore *s, const char *value, const char *prefix)
 {
