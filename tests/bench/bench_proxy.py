@@ -1,0 +1,211 @@
+"""`sbx net` and `sbx broker` without a machine, beside haproxy, tinyproxy and mitmproxy (where they are installed) on the
+same work in the same run: requests a second, latency, bulk, memory.
+
+sbx's figures contain the guest's whole way: kernel TCP in a namespace, a tap device, the pump that stands for QEMU, the
+terminator; the others' the host's loopback alone.  The server behind all is haproxy answering by itself, or sendfile."""
+import os
+import pathlib
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+from harness import wait_for
+from netns import Lab, TestCA, usable
+
+SECONDS = float(os.environ.get("SECONDS_EACH", "3"))
+BULK = int(os.environ.get("BULK_MIB", "1024")) << 20
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Bulk:
+    """Sends BULK bytes to whoever asks."""
+
+    def __init__(self, folder):
+        self.file = open(folder / "bulk", "w+b")
+        block = os.urandom(1 << 20)
+        for _ in range(BULK >> 20):
+            self.file.write(block)
+        self.file.flush()
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.port = self.s.getsockname()[1]
+        threading.Thread(target=self.loop, daemon=True).start()
+
+    def loop(self):
+        while True:
+            c, _ = self.s.accept()
+            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+
+    def one(self, c):
+        with c, open(self.file.name, "rb") as f:
+            try:
+                got = b""
+                while b"\r\n\r\n" not in got:
+                    got += c.recv(4096)
+                c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BULK)
+                c.sendfile(f)
+            except OSError:
+                pass
+
+
+class Bench:
+    def __init__(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp())
+        self.ca = TestCA(self.dir / "ca")
+        crt, key = self.ca.leaf("web", "fast.test", "looked.test", "bulk.test", "bulklooked.test")
+        self.pem = self.dir / "web.pem"
+        self.pem.write_text(pathlib.Path(crt).read_text() + pathlib.Path(key).read_text())
+        self.bulk = Bulk(self.dir)
+        self.procs = []
+        ports = self.ports = {n: free_port() for n in ("plain", "tls", "bulktls", "relay", "tlsrelay", "bulkrelay", "bulktlsrelay", "tiny", "mitm")}
+        back = f"ca-file {self.ca.cert} verify required"
+        self.haproxy("backend", f"""
+frontend plain
+ bind 127.0.0.1:{ports['plain']}
+ http-request return status 200 content-type text/plain string "hello"
+frontend tls
+ bind 127.0.0.1:{ports['tls']} ssl crt {self.pem} alpn http/1.1
+ http-request return status 200 content-type text/plain string "hello"
+frontend bulktls
+ bind 127.0.0.1:{ports['bulktls']} ssl crt {self.pem} alpn http/1.1
+ default_backend bulk
+backend bulk
+ server s 127.0.0.1:{self.bulk.port}
+""")
+        self.relay = self.haproxy("relay", f"""
+frontend relay
+ bind 127.0.0.1:{ports['relay']}
+ default_backend plain
+frontend tlsrelay
+ bind 127.0.0.1:{ports['tlsrelay']} ssl crt {self.pem} alpn http/1.1
+ default_backend tls
+frontend bulkrelay
+ bind 127.0.0.1:{ports['bulkrelay']}
+ default_backend bulk
+frontend bulktlsrelay
+ bind 127.0.0.1:{ports['bulktlsrelay']} ssl crt {self.pem} alpn http/1.1
+ default_backend bulktls
+backend plain
+ server s 127.0.0.1:{ports['plain']}
+backend tls
+ server s 127.0.0.1:{ports['tls']} ssl sni str(fast.test) verifyhost fast.test {back}
+backend bulk
+ server s 127.0.0.1:{self.bulk.port}
+backend bulktls
+ server s 127.0.0.1:{ports['bulktls']} ssl sni str(bulk.test) verifyhost bulk.test {back}
+""")
+        self.tiny = self.mitm = False
+        if shutil.which("tinyproxy"):
+            conf = self.dir / "tiny.conf"
+            conf.write_text(f'Port {ports["tiny"]}\nListen 127.0.0.1\nTimeout 60\nMaxClients 200\nLogLevel Critical\nReverseOnly Yes\nReversePath "/" "http://127.0.0.1:{ports["plain"]}/"\n')
+            self.spawn("tinyproxy", "-d", "-c", conf)
+            self.tiny = True
+        if shutil.which("mitmdump"):
+            self.spawn("mitmdump", "-q", "--mode", f"reverse:https://127.0.0.1:{ports['tls']}", "--ssl-insecure", "-p", ports["mitm"], "--set", f"confdir={self.dir}")
+            self.mitm = True
+        names = {"fast.test:8080": ports["plain"], "looked.test:80": ports["plain"], "fast.test:443": ports["tls"], "looked.test:443": ports["tls"],
+                 "bulk.test:8080": self.bulk.port, "bulklooked.test:80": self.bulk.port, "bulk.test:443": ports["bulktls"], "bulklooked.test:443": ports["bulktls"]}
+        self.lab = Lab(map=[f"{k}=127.0.0.1:{v}" for k, v in names.items()], ca=[str(self.ca.cert)])
+        self.lab.allow("fast.test", "bulk.test", "looked.test/ok", "bulklooked.test/ok")
+        for p in ports.values():
+            wait_for(lambda: self.listens(p), 5)
+
+    def listens(self, port):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            return False
+
+    def spawn(self, *argv):
+        p = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.procs.append(p)
+        return p
+
+    def haproxy(self, name, text):
+        conf = self.dir / f"{name}.cfg"
+        conf.write_text("global\n maxconn 4000\n nbthread 1\n tune.ssl.default-dh-param 2048\ndefaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n" + text)
+        return self.spawn("haproxy", "-db", "-q", "-f", conf)
+
+    def close(self):
+        for p in self.procs:
+            p.kill()
+            p.wait()
+        self.lab.close()
+        shutil.rmtree(self.dir)
+
+    def load(self, where, conns, url):
+        """(requests a second, median in µs, 99th percentile in µs) of HTTP/1.1, kept alive."""
+        log = self.dir / "times"
+        log.write_text("")
+        argv = ["h2load", "--h1", "-c", str(conns), "-t", "1", f"--duration={SECONDS:g}", "--warm-up-time=1", f"--log-file={log}", url]
+        r = where(*argv)
+        m = re.search(rb"finished in [^,]*, ([\d.]+) req/s", r.stdout)
+        times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines() if line.split("\t")[1] == "200")
+        if not m or not times:
+            return 0, 0, 0
+        return float(m.group(1)), statistics.median(times), times[int(len(times) * 0.99)]
+
+    def host(self, *argv):
+        return subprocess.run([str(a) for a in argv], capture_output=True, timeout=120)
+
+    def guest(self, *argv):
+        return self.lab.run(*argv, timeout=120)
+
+    def megabytes(self, where, url, *more):
+        r = where("curl", "-sSk", "-m", "100", "-o", "/dev/null", "-w", "%{http_code} %{speed_download}", *more, url)
+        code, speed = (r.stdout.split() + [b"0", b"0"])[:2]
+        return float(speed) / 1e6 if code == b"200" else 0
+
+
+def main():
+    if not usable() or not shutil.which("haproxy") or not shutil.which("h2load"):
+        print("bench_proxy: needs root, /dev/net/tun, haproxy and h2load (nghttp2-client)")
+        return
+    b = Bench()
+    p = b.ports
+    try:
+        print(f"{'requests of HTTP/1.1':<40}{'1 conn/s':>10}{'p50 us':>9}{'p99 us':>9}{'32 conns/s':>12}{'p50 us':>9}{'p99 us':>9}")
+        rows = [("no proxy, plain", b.host, f"http://127.0.0.1:{p['plain']}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['relay']}/ok")]
+        if b.tiny:
+            rows.append(("tinyproxy, plain", b.host, f"http://127.0.0.1:{p['tiny']}/ok"))
+        rows += [("sbx relays, plain", b.guest, "http://fast.test:8080/ok"), ("sbx judges each, plain", b.guest, "http://looked.test/ok"),
+                 ("no proxy, TLS", b.host, f"https://127.0.0.1:{p['tls']}/ok"), ("haproxy, TLS ended and begun", b.host, f"https://127.0.0.1:{p['tlsrelay']}/ok")]
+        if b.mitm:
+            rows.append(("mitmproxy", b.host, f"https://127.0.0.1:{p['mitm']}/ok"))
+        rows += [("sbx relays, TLS", b.guest, "https://fast.test/ok"), ("sbx intercepts, TLS", b.guest, "https://looked.test/ok")]
+        for what, where, url in rows:
+            one, many = b.load(where, 1, url), b.load(where, 32, url)
+            print(f"{what:<40}{one[0]:10.0f}{one[1]:9.0f}{one[2]:9.0f}{many[0]:12.0f}{many[1]:9.0f}{many[2]:9.0f}", flush=True)
+        print(f"\n{'one download of ' + str(BULK >> 20) + ' MiB':<40}{'MB/s':>10}")
+        for what, where, url in (("no proxy, plain", b.host, f"http://127.0.0.1:{b.bulk.port}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['bulkrelay']}/ok"),
+                                 ("sbx relays, plain", b.guest, "http://bulk.test:8080/ok"), ("sbx judges, plain", b.guest, "http://bulklooked.test/ok"),
+                                 ("no proxy, TLS", b.host, f"https://127.0.0.1:{p['bulktls']}/ok"), ("haproxy, TLS ended and begun", b.host, f"https://127.0.0.1:{p['bulktlsrelay']}/ok"),
+                                 ("sbx relays, TLS", b.guest, "https://bulk.test/ok"), ("sbx intercepts, TLS", b.guest, "https://bulklooked.test/ok")):
+            print(f"{what:<40}{max(b.megabytes(where, url) for _ in range(2)):10.0f}", flush=True)
+        lab = b.lab
+        wait_for(lambda: lab.stats()["connections"] == 0, 10)
+        base = lab.rss() + lab.rss(lab.broker)
+        socks = [lab.tls("looked.test") for _ in range(200)]
+        time.sleep(0.5)
+        used = lab.rss() + lab.rss(lab.broker) - base
+        print(f"\nmemory of an idle intercepted connection    {used / 200 / 1024:6.1f} KiB (net and broker, of 200)\nnet {lab.rss() / 1048576:.1f} MiB, broker {lab.rss(lab.broker) / 1048576:.1f} MiB with them")
+        for s in socks:
+            s.close()
+    finally:
+        b.close()
+
+
+if __name__ == "__main__":
+    main()
