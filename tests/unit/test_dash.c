@@ -79,6 +79,7 @@ static void test_keys(void **state)
     assert_string_equal(events("\033[27;2;13~"), "Shift-Enter ");
     assert_string_equal(events("\033[13;2u"), "Shift-Enter ");
     assert_string_equal(events("\033[99~"), "unknown ");
+    assert_string_equal(events("\033[97u\033[97;5u\033[57441u\033[1114112u\033[55296u"), "a Ctrl-A unknown unknown unknown ");
 }
 
 static void test_mouse_beyond_column_223(void **state)

@@ -156,6 +156,23 @@ static void emit_reply(struct input_decoder *d, const char *raw, size_t len)
     d->fn(&in, d->arg);
 }
 
+static size_t put_utf8(char *out, uint32_t c);
+
+/* A key by its code point, as some terminals send it; a plain character comes as its text. */
+static void emit_code(struct input_decoder *d, long code, unsigned mods, const char *raw, size_t len)
+{
+    char text[4];
+    unsigned ctl = 0;
+    if (code < 0 || (code >= 0xd800 && code < 0xf900) || code >= 0x110000) /* the private area stands for keys without one */
+        emit_key(d, K_UNKNOWN, mods, raw, len);
+    else if (code < 32 || code == 127)
+        emit_key(d, control_key((unsigned char)code, &ctl), mods, raw, len);
+    else if (mods & (MOD_CTRL | MOD_ALT))
+        emit_key(d, (uint32_t)code, mods, raw, len);
+    else
+        emit_key(d, (uint32_t)code, mods, text, put_utf8(text, (uint32_t)code));
+}
+
 /* A whole CSI: raw[0..len), final byte last. */
 static void emit_csi(struct input_decoder *d, const char *raw, size_t len)
 {
@@ -187,11 +204,7 @@ static void emit_csi(struct input_decoder *d, const char *raw, size_t len)
         return;
     }
     if (final == '~' && p[0] == 27 && n >= 3) { /* xterm's modifyOtherKeys */
-        uint32_t key = (uint32_t)p[2];
-        unsigned ctl = 0;
-        if (key < 32 || key == 127)
-            key = control_key((unsigned char)key, &ctl);
-        emit_key(d, key, mods_of(p[1]), raw, len);
+        emit_code(d, p[2], mods_of(p[1]), raw, len);
         return;
     }
     if (final == '~') {
@@ -199,11 +212,7 @@ static void emit_csi(struct input_decoder *d, const char *raw, size_t len)
         return;
     }
     if (final == 'u') {
-        uint32_t key = (uint32_t)p[0];
-        unsigned ctl = 0;
-        if (key < 32 || key == 127)
-            key = control_key((unsigned char)key, &ctl);
-        emit_key(d, key, mods_of(n > 1 ? p[1] : 0), raw, len);
+        emit_code(d, p[0], mods_of(n > 1 ? p[1] : 0), raw, len);
         return;
     }
     if (final == 'Z') {
