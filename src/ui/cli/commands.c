@@ -97,7 +97,9 @@ static const struct command secret_commands[] = {
     {"test", "secret test [SANDBOX] SERVICE", "ask the provider whether it accepts the credential", NULL, none, 1, 2, false, 0, cmd_secret_test, NULL, false},
     {"import", "secret import", "take over credentials of known agents found on this host", NULL, yes_options, 0, 0, false, 0, cmd_secret_import, NULL, false},
     {"services", "secret services", "services that are known", NULL, json_only, 0, 0, false, 0, cmd_secret_services, NULL, false},
-    {"lock", "secret lock [--keyring|--passphrase|--keyfile|--systemd]", "how the store is locked", NULL, lock_options, 0, 0, false, 0, cmd_secret_lock, NULL, false},
+    {"lock", "secret lock [--keyring|--passphrase|--keyfile|--systemd]", "how the store is locked",
+     "A new store takes your keyring where one answers, else a credential of systemd, else a key file beside it. Without an option:\n"
+     "what locks it, and what that is worth. Sandboxes that run go on.", lock_options, 0, 0, false, 0, cmd_secret_lock, NULL, false},
     {"unlock", "secret unlock", "open a store with a passphrase or a keyring for the next 12 hours", NULL, none, 0, 0, false, 0, cmd_secret_unlock, NULL, false},
     {"take", "secret take SANDBOX", "keep what a sign-in in a sandbox yielded", NULL, none, 1, 1, false, 0, cmd_secret_take, NULL, true},
     {"renew", "secret renew", "renew what expires", NULL, none, 0, 0, false, 0, cmd_secret_renew, NULL, true},
@@ -216,7 +218,8 @@ static void print_help(const struct command *c)
     if (c->sub) {
         printf("\nCommands:\n");
         for (const struct command *s = c->sub; s->name; s++)
-            printf("  %-60s %s\n", s->synopsis + strlen(c->name) + 1, s->summary);
+            if (!s->hidden)
+                printf("  %-60s %s\n", s->synopsis + strlen(c->name) + 1, s->summary);
     }
     bool any = false;
     for (const struct option *o = c->options; o && o->name; o++) {
