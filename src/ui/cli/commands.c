@@ -245,7 +245,7 @@ static const char exit_status[] =
 int cmd_help(const struct args *a, struct err *e)
 {
     if (a->nwords == 0) {
-        printf("sbx runs coding agents at full speed in microVMs of their own.\n\nusage: sbx COMMAND\n\n");
+        printf("sbx runs coding agents at full speed in microVMs of their own.\n\nusage: sbx            the dashboard\n       sbx COMMAND\n\n");
         print_list(cli_commands);
         printf("\nFirst steps:  sbx login    sbx run claude    sbx ls    sbx policy log\n");
         return 0;
@@ -340,9 +340,11 @@ int cmd_man(const struct args *a, struct err *e)
 {
     (void)a;
     (void)e;
-    puts(".Dd $Mdocdate$\n.Dt SBX 1\n.Os\n.Sh NAME\n.Nm sbx\n.Nd microVM sandboxes for coding agents\n.Sh SYNOPSIS\n.Nm\n.Ar command\n"
+    puts(".Dd $Mdocdate$\n.Dt SBX 1\n.Os\n.Sh NAME\n.Nm sbx\n.Nd microVM sandboxes for coding agents\n.Sh SYNOPSIS\n.Nm\n.Nm\n.Ar command\n"
          ".Sh DESCRIPTION\n.Nm\nruns coding agents without approval prompts inside microVMs of their own, which see only the folders that\n"
-         "they were given and reach only the hosts that a rule allows.\n.Sh COMMANDS\n.Bl -tag -width Ds");
+         "they were given and reach only the hosts that a rule allows.\n.Pp\nWithout a command, on a terminal, it opens the dashboard: sandboxes, their\n"
+         "terminals, and the log of what they tried to reach.\nThere\n.Ql \\&?\nlists every key.\nKeys are changed in\n.Pa ~/.config/sbx/keys ,\nthemes added in\n"
+         ".Pa ~/.config/sbx/themes .\n.Sh COMMANDS\n.Bl -tag -width Ds");
     for (const struct command *c = cli_commands; c->name; c++)
         if (!c->hidden)
             man_command(c);
