@@ -163,6 +163,12 @@ backend bulktls
     def guest(self, *argv):
         return self.lab.run(*argv, timeout=120)
 
+    def fresh(self, where, url, n=2000):
+        """Requests a second, one after another, each on a connection of its own."""
+        start = time.monotonic()
+        r = where("curl", "-s", "-m", "60", "-o", "/dev/null", "-H", "Connection: close", "-w", "%{http_code}\n", f"{url}?[1-{n}]")
+        return n / (time.monotonic() - start) if r.stdout.count(b"200\n") == n else 0
+
     def megabytes(self, where, url, *more):
         r = where("curl", "-sSk", "-m", "100", "-o", "/dev/null", "-w", "%{http_code} %{speed_download}", *more, url)
         code, speed = (r.stdout.split() + [b"0", b"0"])[:2]
@@ -178,8 +184,6 @@ def main():
     try:
         print(f"{'requests of HTTP/1.1':<40}{'1 conn/s':>10}{'p50 us':>9}{'p99 us':>9}{'32 conns/s':>12}{'p50 us':>9}{'p99 us':>9}")
         rows = [("no proxy, plain", b.host, f"http://127.0.0.1:{p['plain']}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['relay']}/ok")]
-        if b.tiny:
-            rows.append(("tinyproxy, plain", b.host, f"http://127.0.0.1:{p['tiny']}/ok"))
         rows += [("sbx relays, plain", b.guest, "http://fast.test:8080/ok"), ("sbx judges each, plain", b.guest, "http://looked.test/ok"),
                  ("no proxy, TLS", b.host, f"https://127.0.0.1:{p['tls']}/ok"), ("haproxy, TLS ended and begun", b.host, f"https://127.0.0.1:{p['tlsrelay']}/ok")]
         if b.mitm:
@@ -188,6 +192,12 @@ def main():
         for what, where, url in rows:
             one, many = b.load(where, 1, url), b.load(where, 32, url)
             print(f"{what:<40}{one[0]:10.0f}{one[1]:9.0f}{one[2]:9.0f}{many[0]:12.0f}{many[1]:9.0f}{many[2]:9.0f}", flush=True)
+        print(f"\n{'a connection for each request':<40}{'1 conn/s':>10}")
+        rows = [("no proxy, plain", b.host, f"http://127.0.0.1:{p['plain']}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['relay']}/ok")]
+        if b.tiny:  # it closes every connection, so it is in this list alone
+            rows.append(("tinyproxy, plain", b.host, f"http://127.0.0.1:{p['tiny']}/ok"))
+        for what, where, url in [*rows, ("sbx relays, plain", b.guest, "http://fast.test:8080/ok"), ("sbx judges each, plain", b.guest, "http://looked.test/ok")]:
+            print(f"{what:<40}{b.fresh(where, url):10.0f}", flush=True)
         print(f"\n{'one download of ' + str(BULK >> 20) + ' MiB':<40}{'MB/s':>10}")
         for what, where, url in (("no proxy, plain", b.host, f"http://127.0.0.1:{b.bulk.port}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['bulkrelay']}/ok"),
                                  ("sbx relays, plain", b.guest, "http://bulk.test:8080/ok"), ("sbx judges, plain", b.guest, "http://bulklooked.test/ok"),
