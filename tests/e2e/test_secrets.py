@@ -2,7 +2,6 @@
 import base64
 import hashlib
 import hmac
-import http.server
 import json
 import os
 import pathlib
@@ -10,10 +9,8 @@ import resource
 import shlex
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
-import threading
 import time
 import unittest
 import urllib.parse
@@ -171,110 +168,6 @@ print(sbx("secret", "ls", status=1))
         r = h.run("secret", "set", "-g", "all", "--host", "*.com", "-t", "acme-0123456789abcdef")
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"*.com", r.stderr)
-
-
-BROWSER = """#!/usr/bin/env python3
-import sys, urllib.parse, urllib.request
-q = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(sys.argv[1]).query))
-open(sys.argv[0] + ".asked", "w").write(sys.argv[1])
-def go(**k):
-    try:
-        return urllib.request.urlopen(q["redirect_uri"] + "?" + urllib.parse.urlencode(k), timeout=10).status
-    except Exception as e:
-        return getattr(e, "code", 0)
-# Somebody else on this host tries first: a wrong state, no state, another path.
-codes = [go(code="stolen", state="wrong"), go(code="stolen"), go()]
-codes.append(go(code="the-code", state=q["state"]))
-codes.append(go(code="again", state=q["state"]))
-open(sys.argv[0] + ".codes", "w").write(repr(codes))
-"""
-
-
-class Authorization(http.server.ThreadingHTTPServer):
-    """An authorization server: token and device endpoints, with PKCE checked."""
-
-    def __init__(self, certificate, asked):
-        super().__init__(("127.0.0.1", 0), AuthorizationHandler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.port, self.asked, self.seen, self.polls, self.life = self.server_address[1], asked, [], 0, 3600
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class AuthorizationHandler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *a):
-        pass
-
-    def do_POST(self):
-        body = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
-        s = self.server
-        s.seen.append((self.path, body))
-        status, answer = 200, {"access_token": "at-" + "x" * 30 + str(len(s.seen)), "refresh_token": "rt-0123456789" + str(len(s.seen)), "expires_in": s.life}
-        if self.path == "/device":
-            answer = {"device_code": "dc-1", "user_code": "ABCD-1234", "verification_uri": "https://auth.example/activate", "interval": 1, "expires_in": 60}
-        elif body.get("grant_type", "").endswith("device_code"):
-            s.polls += 1
-            if s.polls < 3:
-                status, answer = 400, {"error": "authorization_pending"}
-        elif body.get("grant_type") == "authorization_code":
-            q = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(s.asked.read_text()).query))
-            want = base64.urlsafe_b64encode(hashlib.sha256(body["code_verifier"].encode()).digest()).decode().rstrip("=")
-            if body["code"] != "the-code" or want != q["code_challenge"] or body["redirect_uri"] != q["redirect_uri"]:
-                status, answer = 400, {"error": "invalid_grant", "error_description": "no \x1b[31mway"}
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-class SignIn(unittest.TestCase):
-    def setUp(self):
-        self.h = h = Home()
-        self.addCleanup(h.close)
-        ca, certificate = make_ca(h.dir / "ca", "auth.example")
-        self.browser = h.dir / "browser"
-        self.browser.write_text(BROWSER)
-        self.browser.chmod(0o755)
-        self.server = Authorization(certificate, pathlib.Path(str(self.browser) + ".asked"))
-        self.addCleanup(self.server.shutdown)
-        h.sbx("config", "set", "net.ca", ca)
-        h.sbx("config", "set", "net.map", f"auth.example:443=127.0.0.1:{self.server.port}")
-        services = h.dir / "config/sbx/services"
-        services.mkdir()
-        (services / "acme.json").write_text(json.dumps({
-            "version": 1, "name": "acme", "title": "Acme", "forms": {"oauth": {"env": ["ACME_TOKEN"], "write": [{"host": "api.acme.example"}]}},
-            "oauth": {"authorize": "https://auth.example/authorize", "token": "https://auth.example/token", "device": "https://auth.example/device",
-                      "client_id": "sbx", "scope": "all", "redirect": "http://127.0.0.1:{port}/callback", "format": "form"}}))
-
-    def test_threat_77_browser_form_with_one_time_state_and_pkce(self):
-        h = self.h
-        r = h.run("secret", "set", "-g", "acme", "--oauth", env={"BROWSER": str(self.browser)}, timeout=60)
-        self.assertEqual(r.returncode, 0, r.stderr)
-        self.assertTrue(wait_for(lambda: os.path.exists(str(self.browser) + ".codes"), 15))
-        codes = eval(pathlib.Path(str(self.browser) + ".codes").read_text())
-        self.assertEqual(codes[:4], [400, 400, 400, 200])
-        self.assertEqual(codes[4], 0)  # nobody listens any more
-        row = json.loads(h.sbx("secret", "ls", "--json"))[0]
-        self.assertTrue(row["renewable"] and row["expires"] > time.time() + 3000, row)
-        self.assertNotIn(b"at-xxx", r.stdout + r.stderr)
-
-    def test_device_form_and_renewal(self):
-        h = self.h
-        self.server.life = 60  # at once to be renewed
-        r = h.run("secret", "set", "-g", "acme", "--device", timeout=60)
-        self.assertEqual(r.returncode, 0, r.stderr)
-        self.assertIn(b"ABCD-1234", r.stderr)
-        before = json.loads(h.sbx("secret", "ls", "--json"))[0]
-        self.server.life = 3600
-        h.sbx("secret", "renew")
-        after = json.loads(h.sbx("secret", "ls", "--json"))[0]
-        self.assertGreater(after["expires"], before["expires"] + 1000)
-        refreshes = [b for p, b in self.server.seen if b.get("grant_type") == "refresh_token"]
-        self.assertEqual(len(refreshes), 1)
-        h.sbx("secret", "renew")  # not due: nothing happens
-        self.assertEqual(len([b for p, b in self.server.seen if b.get("grant_type") == "refresh_token"]), 1)
 
 
 class Guest(unittest.TestCase):
