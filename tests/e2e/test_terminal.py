@@ -27,9 +27,9 @@ class Screen:
             raise AssertionError(f"tmux {args}: {r.stderr.decode()}")
         return r.stdout.decode()
 
-    def dashboard(self):
+    def dashboard(self, more=""):
         env = " ".join(f"{k}={shlex.quote(self.home.env[k])}" for k in self.home.env if k.startswith("XDG_") or k in ("HOME", "LANG"))
-        self.tmux("respawn-pane", "-k", "-t", "t", f"exec env {env} {SBX}")
+        self.tmux("respawn-pane", "-k", "-t", "t", f"exec env {env} {more} {SBX}")
         self.pid = int(self.tmux("display", "-p", "-t", "t", "#{pane_pid}"))
 
     def keys(self, *keys):
@@ -306,6 +306,18 @@ class Terminal(unittest.TestCase):
         line = next(r for r in self.s.text(True).splitlines() if "dimmed" in r and "bold" in r and "printf" not in r)
         self.assertRegex(line, r"\033\[2m(\033\[[0-9;]*m)*dimmed|\033\[[0-9;]*;2mdimmed|2;[0-9;]*mdimmed")
         self.assertRegex(line, r"\033\[8m(\033\[[0-9;]*m)*hidden|\033\[[0-9;]*8mhidden")
+
+    def test_direct_colours_and_all_attributes_where_the_terminal_has_them(self):
+        self.s.dashboard("COLORTERM=truecolor TERM=tmux-256color")
+        self.s.sees(r"│ready")
+        self.s.keys("Enter")
+        self.s.sees(r"Ctrl-\] then")
+        self.run_line(r"printf '\033[9mstruck\033[0m \033[53mlined\033[0m \033[38;2;18;52;86mcoloured\033[0m\n'")
+        self.s.sees(r"│struck")
+        line = next(r for r in self.s.text(True).splitlines() if "struck" in r and "printf" not in r)
+        self.assertRegex(line, r"\033\[9m(\033\[[0-9;]*m)*struck")
+        self.assertRegex(line, r"\033\[(53|5:3)m(\033\[[0-9;]*m)*lined")
+        self.assertIn("38;2;18;52;86m", line)
 
 
 if __name__ == "__main__":
