@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 from harness import BUILD, wait_for
 from netns import GATEWAY4, Lab, TestCA, needs_lab
 from webservers import NodeH2, Raw, Web
@@ -106,10 +107,13 @@ class H2:
                 return "gone"
 
     def ask(self, fields, stream=1, body=None):
-        self.c.send_headers(stream, fields, end_stream=body is None)
-        if body is not None:
-            self.c.send_data(stream, body, end_stream=True)
-        self.flush()
+        try:
+            self.c.send_headers(stream, fields, end_stream=body is None)
+            if body is not None:
+                self.c.send_data(stream, body, end_stream=True)
+            self.flush()
+        except (OSError, h2.exceptions.ProtocolError):
+            return "gone"
         return self.answer(stream)
 
     def __enter__(self):
