@@ -244,7 +244,7 @@ class Guest(unittest.TestCase):
         self.check_clean(out, TOKEN)
         self.assertIn("the end", out)
 
-    def test_websocket(self):
+    def test_threat_38_websocket(self):
         out = self.sh("curl -sSi --http1.1 -N --max-time 5 https://api.openai.com/ws -H 'Connection: Upgrade' -H 'Upgrade: websocket' "
                       "-H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' -H 'Sec-WebSocket-Extensions: permessage-deflate' || true")
         self.assertIn("101", out.split("\n")[0])
