@@ -145,6 +145,7 @@ bench-build: $(BENCH_BIN)
 bench: all bench-build
 	@set -e; for b in $(BENCH_BIN); do echo "== $$b"; $$b; done
 	@$(PYTHON) tests/bench/bench_proxy.py
+	@$(PYTHON) tests/bench/bench_keys.py
 	@$(PYTHON) tests/bench/bench_machine.py
 	@$(PYTHON) tests/bench/bench_dashboard.py
 
