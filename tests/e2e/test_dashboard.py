@@ -494,11 +494,11 @@ class Machine(unittest.TestCase):
         self.assertEqual(r.stdout, b"still here\n")
 
     def test_9_hostile_titles_and_bells(self):
-        script = r"printf '\033]0;\033[2J\033]52;c;QUJD\007evil\007\a'; printf '\033]9;\033[31mhello\007'; sleep 8"
+        script = r"printf '\033]0;\033[2J\033]52;c;QUJD\007evil\007\a'; printf '\033]9;\033[31mhello\007'; sleep 60"
         t = self.terminal(cols=160, rows=40)
         t.wait(self.name)
         self.h.run("exec", "-d", "-t", self.name, "bash", "-c", script)
-        t.wait("needs you", 20)
+        t.wait("needs you", 45) # a bell is heard every ten seconds at most
         text = t.settle()
         self.assertIn("Sandboxes", text)
         self.assertNotIn("\x1b[2J", text)

@@ -10,6 +10,7 @@ import pathlib
 import socket
 import ssl
 import subprocess
+import gzip
 import tarfile
 import threading
 import time
@@ -20,7 +21,8 @@ WS_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 def npm_package(name):
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as t:
+    # Without the time of packing: the same bytes whenever it is asked for.
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as z, tarfile.open(fileobj=z, mode="w") as t:
         for path, text in (("package/package.json", json.dumps({"name": name, "version": "1.0.0", "main": "i.js"})), ("package/i.js", "module.exports = 42\n")):
             info = tarfile.TarInfo(path)
             info.size = len(text)
@@ -155,7 +157,6 @@ class Web(http.server.ThreadingHTTPServer):
         def git(self):
             body = self.body()
             if self.headers.get("Content-Encoding") == "gzip":
-                import gzip
                 body = gzip.decompress(body)
             path, _, query = self.path.partition("?")
             env = {"PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": self.server.git_root, "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path[4:], "QUERY_STRING": query,
