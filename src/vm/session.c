@@ -502,7 +502,6 @@ void sessions_attach(struct sessions *ss, struct link *client, const json_t *msg
         json_int_t lines = json_integer_value(json_object_get(msg, "scrollback"));
         flow_paint(s, v, lines > 0 ? (unsigned)lines : 0);
     }
-    s->bell = false;
     if (s->over)
         session_check_over(s);
     else if (!s->tty)
@@ -619,6 +618,7 @@ void sessions_resize(struct sessions *ss, struct link *client, const json_t *msg
     v->rows = side(msg, "rows", s->rows);
     v->cols = side(msg, "cols", s->cols);
     s->sizer = v;
+    s->bell = false; /* who gives it a size works in it; who only looks brings none */
     if (v->rows == s->rows && v->cols == s->cols)
         return;
     s->rows = v->rows;
