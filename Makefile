@@ -48,6 +48,7 @@ LIB_SRC  := $(wildcard src/core/*.c src/vm/*.c src/net/*.c src/ui/*.c src/ui/cli
             src/ui/dash/*.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
 MAIN_OBJ := $(BUILD)/src/main.o
+ROLES    := $(addprefix $(BUILD)/lib/sbx-,supervise broker net fs screen)
 # What host and guest share is built a second time, static, for the guest.
 GUEST_SRC := $(wildcard src/guest/*.c) src/core/err.c src/core/link.c
 GUEST_OBJ := $(GUEST_SRC:%.c=$(BUILD)/guest/%.o)
@@ -60,7 +61,7 @@ BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
 
 .PHONY: all run test unit fuzz fuzz-build bench bench-build screenshots install clean deps
-all: $(BUILD)/sbx $(BUILD)/sbx-guest assets/terminfo/s/sbx-direct
+all: $(BUILD)/sbx $(ROLES) $(BUILD)/sbx-guest assets/terminfo/s/sbx-direct
 
 # Without it the dashboard has 256 colours.
 assets/terminfo/s/sbx-direct: assets/terminfo.src
@@ -72,6 +73,12 @@ $(BUILD)/libsbx.a: $(LIB_OBJ)
 $(BUILD)/sbx: $(MAIN_OBJ) $(BUILD)/libsbx.a
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_SBX) -o $@ $^ $(LIBS_SBX)
+
+# Each takes of the library, and of its libraries, only what it needs.
+$(BUILD)/lib/sbx-%: src/role.c $(BUILD)/libsbx.a
+	@mkdir -p $(@D)
+	@echo "LD $@"
+	@$(CC) $(CSTD) $(WARN) $(HARD) $(OPT) $(CFLAGS) -DROLE_MAIN=$*_main $(LDFLAGS_SBX) -o $@ $^ $(LIBS_SBX)
 
 # Static, because the initramfs holds nothing else.
 $(BUILD)/sbx-guest: $(GUEST_OBJ)
@@ -128,7 +135,7 @@ install: all
 	  $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(BUILD)/sbx $(DESTDIR)$(PREFIX)/bin/sbx
-	install -m 755 $(BUILD)/sbx-guest $(DESTDIR)$(PREFIX)/lib/sbx/sbx-guest
+	install -m 755 $(BUILD)/sbx-guest $(ROLES) $(DESTDIR)$(PREFIX)/lib/sbx/
 	cp -r assets/. $(DESTDIR)$(PREFIX)/share/sbx/
 	$(BUILD)/sbx man > $(DESTDIR)$(PREFIX)/share/man/man1/sbx.1
 	$(BUILD)/sbx completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sbx

@@ -1,29 +1,17 @@
-/* sbx: one program, several processes (docs/protocols.md).  The first word of the command line says which. */
+/* sbx: the command and the dashboard.  What runs for a sandbox are programs of their own (role.c). */
 #include <locale.h>
 #include <sodium.h>
 #include <unistd.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "net/broker.h"
-#include "net/net_main.h"
 #include "ui/cli/backend.h"
 #include "ui/cli/cli.h"
 #include "vm/accel.h"
 #include "vm/disk.h"
-#include "vm/fs.h"
+#include "vm/seed.h"
 #include "vm/image.h"
-#include "vm/screen_main.h"
 #include "ui/dash/dash.h"
-#include "vm/supervisor.h"
-
-static const struct {
-    const char *role;
-    int (*run)(int argc, char **argv);
-} roles[] = {
-    {"supervise", supervise_main}, {"broker", broker_main}, {"net", net_main}, {"fs", fs_main},
-    {"screen", screen_main},       {"accel", accel_main},
-};
 
 static bool image_exists(void)
 {
@@ -42,7 +30,7 @@ static bool kvm_works(char *text, size_t cap)
 }
 
 struct backend backend = {
-    .image_build = image_build, .image_list = image_list, .image_remove = image_remove, .image_exists = image_exists,
+    .image_build = image_build, .image_pack = image_pack, .seed_make = seed_make, .image_list = image_list, .image_remove = image_remove, .image_exists = image_exists,
     .template_load = template_load, .template_list = template_list, .template_remove = template_remove,
     .template_save = template_save, .template_freeze = template_freeze, .template_check_name = template_check_name,
     .kvm_works = kvm_works,
@@ -50,9 +38,8 @@ struct backend backend = {
 
 int main(int argc, char **argv)
 {
-    for (size_t i = 0; argc > 1 && i < sizeof roles / sizeof *roles; i++)
-        if (strcmp(argv[1], roles[i].role) == 0)
-            return roles[i].run(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "accel") == 0)
+        return accel_main(argc - 1, argv + 1);
     if (argc == 1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) {
         setlocale(LC_ALL, "");
         return sodium_init() < 0 ? STATUS_FAILED : dash_main();

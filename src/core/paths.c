@@ -134,7 +134,8 @@ char *path_socket(const char *name, struct err *e)
     return path_in(PATH_RUNTIME, e, "%s.sock", name);
 }
 
-char *path_self(struct err *e)
+/* The executable that runs. */
+static char *self_path(struct err *e)
 {
     char buf[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", buf, sizeof buf - 1);
@@ -153,10 +154,10 @@ char *path_self(struct err *e)
 /* The folder of the executable, if it lies in a build tree (../assets beside it). */
 static char *build_tree(struct err *e)
 {
-    char *self = path_self(e);
+    char *self = self_path(e);
     if (!self)
         return NULL;
-    /* build/sbx, and the tests one folder below it. */
+    /* build/sbx; what lies in build/lib and the tests one folder below it. */
     for (int up = 0; up < 2; up++) {
         char *slash = strrchr(self, '/');
         if (!slash || slash == self)
@@ -171,20 +172,27 @@ static char *build_tree(struct err *e)
     return NULL;
 }
 
-/* PREFIX is where this program was put: /usr/bin/sbx -> /usr. */
+/* Cuts dir off the end of path.  False: it is not there. */
+static bool cut_end(char *path, const char *dir)
+{
+    size_t n = strlen(path), m = strlen(dir);
+    if (n < m || strcmp(path + n - m, dir) != 0)
+        return false;
+    path[n - m] = '\0';
+    return true;
+}
+
+/* PREFIX is where this program was put: /usr/bin/sbx and /usr/lib/sbx/sbx-net -> /usr. */
 static char *installed(const char *sub, const char *rel, struct err *e)
 {
-    char *self = path_self(e);
+    char *self = self_path(e);
     if (!self)
         return NULL;
-    char *path = NULL;
     char *slash = strrchr(self, '/');
-    if (slash && slash - self >= 4 && strncmp(slash - 4, "/bin", 4) == 0) {
-        slash[-4] = '\0';
-        path = format(e, "%s/%s/%s", self, sub, rel);
-    } else {
-        path = format(e, "%s/%s/%s", SBX_PREFIX, sub, rel);
-    }
+    if (slash)
+        *slash = '\0';
+    bool found = cut_end(self, "/bin") || cut_end(self, "/lib/sbx");
+    char *path = format(e, "%s/%s/%s", found ? self : SBX_PREFIX, sub, rel);
     free(self);
     return path;
 }
@@ -197,12 +205,29 @@ char *path_asset(const char *rel, struct err *e)
     return path;
 }
 
-char *path_guest_binary(struct err *e)
+static char *program(const char *in_tree, const char *sub, const char *rel, struct err *e)
 {
     char *tree = build_tree(e);
-    char *path = tree ? format(e, "%s/sbx-guest", tree) : installed("lib/sbx", "sbx-guest", e);
+    char *path = tree ? format(e, "%s/%s%s", tree, in_tree, rel) : installed(sub, rel, e);
     free(tree);
     return path;
+}
+
+char *path_command(struct err *e)
+{
+    return program("", "bin", "sbx", e);
+}
+
+char *path_role(const char *role, struct err *e)
+{
+    char name[32];
+    snprintf(name, sizeof name, "sbx-%s", role);
+    return program("lib/", "lib/sbx", name, e);
+}
+
+char *path_guest_binary(struct err *e)
+{
+    return program("", "lib/sbx", "sbx-guest", e);
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)

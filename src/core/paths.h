@@ -28,8 +28,10 @@ char *path_socket(const char *name, struct err *e);
 /* A file of assets/: beside the build tree when run from it, else in PREFIX/share/sbx. */
 char *path_asset(const char *rel, struct err *e);
 
-/* This program, and the guest's. */
-char *path_self(struct err *e);
+/* The programs of sbx that belong to the one that runs: the command itself, one of a sandbox's processes ("supervise",
+ * "broker", "net", "fs", "screen": a program each, so that none maps the libraries of the others), the guest's init. */
+char *path_command(struct err *e);
+char *path_role(const char *role, struct err *e);
 char *path_guest_binary(struct err *e);
 
 /* mkdir -p with `mode` for what is made. 0 or -1. */

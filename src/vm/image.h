@@ -32,7 +32,11 @@ json_t *image_list(struct err *e);
 /* Refuses what a sandbox still uses. */
 int image_remove(const char *id, struct err *e);
 
-/* The initramfs for this image and this sbx-guest: made when first needed, in the cache, by content.  malloc'ed path. */
-char *image_initrd(const struct image *i, struct err *e);
+/* Where the initramfs of this image and this sbx-guest lies in the cache, by content, once image_pack made it.
+ * malloc'ed path. */
+char *image_initrd_path(const struct image *i, struct err *e);
+
+/* Makes it, if it is not there. */
+int image_pack(const char *id, struct err *e);
 
 #endif

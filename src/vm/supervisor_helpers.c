@@ -106,7 +106,7 @@ static void on_renew(evutil_socket_t fd, short what, void *arg)
     struct err e = {0};
     (void)fd;
     (void)what;
-    char *self = path_self(&e);
+    char *self = path_command(&e);
     char *const argv[] = {self, (char *)"secret", (char *)"renew", NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     const struct spawn_fd fds[] = {{null, 0}, {null, 1}, {2, 2}};
@@ -127,7 +127,7 @@ static void on_renew(evutil_socket_t fd, short what, void *arg)
 static void take_minted(struct supervisor *s)
 {
     struct err e = {0};
-    char *self = path_self(&e);
+    char *self = path_command(&e);
     char *const argv[] = {self, (char *)"secret", (char *)"take", (char *)s->name, NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     const struct spawn_fd fds[] = {{s->mint_pipe[0], 0}, {null, 1}, {s->log_pipe[1], 2}};
@@ -252,7 +252,7 @@ static int start_one(struct supervisor *s, enum role role, const struct spawn_fd
     struct spawn_fd fds[8 + RECORD_FOLDERS_MAX];
     size_t n = 0;
     int pair[2], null = open("/dev/null", O_RDWR | O_CLOEXEC), rc = -1;
-    char *self = path_self(e);
+    char *self = path_role(role_names[role], e);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         free(self);
         close(null);

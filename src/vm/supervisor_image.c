@@ -2,18 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/jsonfile.h"
 #include "core/log.h"
-#include "core/mirrors.h"
 #include "core/paths.h"
+#include "core/spawn.h"
 #include "vm/image.h"
+#include "vm/seed.h"
 
 static int open_part(const char *path, struct err *e)
 {
@@ -23,89 +20,47 @@ static int open_part(const char *path, struct err *e)
     return fd;
 }
 
+/* The supervisor's programs make what they need by the command, in a process that ends: no library for archives or
+ * certificates stays in one that lives for days. */
+static int by_command(const char *word, const char *id, struct err *e)
+{
+    char *self = path_command(e);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    char *const argv[] = {(char *)"sbx", (char *)"image", (char *)word, (char *)id, NULL};
+    const struct spawn_fd fds[] = {{null, 0}, {null, 1}};
+    const struct spawn spawn = {.path = self, .argv = argv, .fds = fds, .nfds = 2, .die_with_parent = true};
+    pid_t pid = self && null >= 0 ? spawn_run(&spawn, e) : -1;
+    int rc = pid < 0                 ? -1
+             : spawn_wait(pid) == 0 ? 0
+                                    : err_set(e, STATUS_FAILED, "sbx image %s failed; its log says why", word);
+    if (null >= 0)
+        close(null);
+    free(self);
+    return rc;
+}
+
+static char *initrd_of(const struct image *i, struct err *e)
+{
+    char *path = image_initrd_path(i, e);
+    if (path && access(path, R_OK) < 0 && by_command("pack", i->id, e) < 0) {
+        free(path);
+        path = NULL;
+    }
+    return path;
+}
+
 int image_open(const struct record *r, struct qemu *q, struct err *e)
 {
     struct image i = {0};
     if (image_find(&i, r->image && r->image[0] ? r->image : NULL, e) < 0)
         return -1;
-    char *initrd = image_initrd(&i, e);
+    char *initrd = initrd_of(&i, e);
     q->base = open_part(i.base, e);
     q->kernel = open_part(i.kernel, e);
     q->initrd = open_part(initrd, e);
     free(initrd);
     image_finish(&i);
     return q->base < 0 || q->kernel < 0 || q->initrd < 0 ? -1 : 0;
-}
-
-/* What the answer is made from.  Reading all of the host's authorities takes 70 ms, so the answer is kept until one
- * of these changes; folders change when a file in them comes or goes, and authorities are put in place by renaming. */
-static void seed_signature(char out[2 * crypto_generichash_BYTES + 1])
-{
-    static const char *const places[] = {
-        "/etc/ssl/certs", "/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates",
-        "/usr/share/ca-certificates", "/etc/apt", "/etc/apt/sources.list", "/etc/apt/sources.list.d",
-        "/etc/apt/apt.conf.d", "/etc/npmrc", "/etc/pip.conf",
-    };
-    static const char *const home_files[] = {".npmrc", ".pip/pip.conf", ".config/pip/pip.conf"};
-    extern char **environ;
-    unsigned char hash[crypto_generichash_BYTES];
-    crypto_generichash_state h;
-    crypto_generichash_init(&h, NULL, 0, sizeof hash);
-    const char *home = getenv("HOME");
-    for (size_t i = 0; i < sizeof places / sizeof *places + sizeof home_files / sizeof *home_files; i++) {
-        char path[4096];
-        struct stat st;
-        size_t k = sizeof places / sizeof *places;
-        if (i < k)
-            snprintf(path, sizeof path, "%s", places[i]);
-        else
-            snprintf(path, sizeof path, "%s/%s", home ? home : "", home_files[i - k]);
-        if (stat(path, &st) < 0)
-            memset(&st, 0, sizeof st);
-        crypto_generichash_update(&h, (unsigned char *)path, strlen(path) + 1);
-        crypto_generichash_update(&h, (unsigned char *)&st.st_mtim, sizeof st.st_mtim);
-        crypto_generichash_update(&h, (unsigned char *)&st.st_ino, sizeof st.st_ino);
-        crypto_generichash_update(&h, (unsigned char *)&st.st_size, sizeof st.st_size);
-    }
-    /* SSL_CERT_FILE, PIP_INDEX_URL and their like, and the files that they name. */
-    for (char **v = environ; *v; v++) {
-        static const char *const prefixes[] = {"SSL_", "NODE_EXTRA", "CURL_CA", "REQUESTS_CA", "GIT_SSL", "PIP_",
-                                               "NPM_",  "npm_",      "AWS_CA",  "CARGO_"};
-        struct stat st;
-        for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
-            const char *value = strchr(*v, '=');
-            if (!value || strncmp(*v, prefixes[i], strlen(prefixes[i])) != 0)
-                continue;
-            crypto_generichash_update(&h, (unsigned char *)*v, strlen(*v) + 1);
-            if (value[1] == '/' && stat(value + 1, &st) == 0)
-                crypto_generichash_update(&h, (unsigned char *)&st.st_mtim, sizeof st.st_mtim);
-        }
-    }
-    crypto_generichash_final(&h, hash, sizeof hash);
-    sodium_bin2hex(out, 2 * sizeof hash + 1, hash, sizeof hash);
-}
-
-/* A new object {files, env}. */
-static json_t *seed(void)
-{
-    char now[2 * crypto_generichash_BYTES + 1];
-    seed_signature(now);
-    char *path = path_in(PATH_CACHE, NULL, "seed.json");
-    json_t *kept = path ? jsonfile_read(path, NULL) : NULL;
-    const char *then = json_string_value(json_object_get(kept, "signature"));
-    if (!then || strcmp(then, now) != 0) {
-        struct err e = {0};
-        json_decref(kept);
-        json_t *files = mirrors_files(IMAGE_SUITE, &e), *env = mirrors_env();
-        if (!files)
-            log_line("the host's mirrors and authorities are not passed on: %s", e.text);
-        kept = json_pack("{s:i, s:s, s:o, s:o}", "version", 1, "signature", now, "files",
-                         files ? files : json_array(), "env", env ? env : json_object());
-        if (kept && files && path)
-            jsonfile_write(path, kept, 0600, NULL);
-    }
-    free(path);
-    return kept;
 }
 
 /* Files of assets/guest that every machine gets. */
@@ -129,7 +84,13 @@ static void add_own(json_t *files)
 
 json_t *image_seed_files(json_t *env)
 {
-    json_t *s = seed(), *files = json_copy(json_object_get(s, "files")), *vars = json_object_get(s, "env");
+    struct err e = {0};
+    json_t *s = seed_kept();
+    if (!s && by_command("seed", NULL, &e) == 0)
+        s = seed_kept();
+    if (!s)
+        log_line("the host's mirrors and authorities are not passed on: %s", e.text);
+    json_t *files = json_copy(json_object_get(s, "files")), *vars = json_object_get(s, "env");
     if (json_is_array(files))
         add_own(files);
     if (vars)

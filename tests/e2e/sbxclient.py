@@ -1,6 +1,7 @@
 """What the end-to-end tests of the supervisor need: frames, the client socket, a started supervisor."""
 import json
 import os
+import pathlib
 import select
 import signal
 import socket
@@ -98,8 +99,10 @@ class Supervisor:
         def fds():
             os.dup2(w.fileno(), 3)
             os.setsid()
-        self.proc = subprocess.Popen([sbx, "supervise", name], stdin=subprocess.DEVNULL,
-                                     stdout=subprocess.DEVNULL, close_fds=False, preexec_fn=fds)
+        self.proc = subprocess.Popen(["sbx", "supervise", name],
+                                     executable=str(pathlib.Path(sbx).parent / "lib" / "sbx-supervise"),
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=False,
+                                     preexec_fn=fds)
         w.close()
         self.starter = r.makefile("r")
         self.messages = []

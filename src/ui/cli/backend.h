@@ -9,6 +9,8 @@
 
 struct backend {
     int (*image_build)(void (*progress)(double fraction, const char *text, void *arg), void *arg, struct err *e);
+    int (*image_pack)(const char *id, struct err *e);
+    int (*seed_make)(struct err *e);
     json_t *(*image_list)(struct err *e);
     int (*image_remove)(const char *id, struct err *e);
     bool (*image_exists)(void);

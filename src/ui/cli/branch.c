@@ -161,7 +161,7 @@ static void quote(const char *text, char *out, size_t cap)
 static void add_remote(const char *name, const char *repo)
 {
     char remote[80], key[160], self_cmd[2 * PATH_MAX], url[64], program[PATH_MAX + 200];
-    char *self = path_self(NULL);
+    char *self = path_command(NULL);
     quote(self ? self : "sbx", program, sizeof program); /* a shell reads it */
     snprintf(remote, sizeof remote, "sbx-%s", name);
     snprintf(url, sizeof url, "/home/agent/workspace");

@@ -107,6 +107,8 @@ static const struct command secret_commands[] = {
 static const struct command image_commands[] = {
     {"build", "image build", "make a base image from this host's mirrors", NULL, build_options, 0, 0, false, 0, cmd_image_build, NULL, false},
     {"ls", "image ls", "base images", NULL, json_only, 0, 0, false, 0, cmd_image_ls, NULL, false},
+    {"pack", "image pack [IMAGE]", "make its initramfs", NULL, none, 0, 1, false, 0, cmd_image_pack, NULL, true},
+    {"seed", "image seed", "take over mirrors and authorities of this host", NULL, none, 0, 0, false, 0, cmd_image_seed, NULL, true},
     {"rm", "image rm IMAGE...", "remove base images", NULL, none, 1, -1, false, 0, cmd_image_rm, NULL, false},
     {0}};
 static const struct command template_commands[] = {

@@ -62,7 +62,7 @@ int sandbox_start(const char *name, struct err *e)
     record_finish(&r);
     if (sandbox_running(name))
         return 0;
-    char *self = path_self(e);
+    char *self = path_role("supervise", e);
     if (!self || pipe2(pair, O_CLOEXEC) < 0) {
         free(self);
         return err_errno(e, errno, "cannot start %s", name);

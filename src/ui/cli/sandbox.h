@@ -54,6 +54,8 @@ int cmd_policy_import(const struct args *a, struct err *e);
 int cmd_image_build(const struct args *a, struct err *e);
 int cmd_image_ls(const struct args *a, struct err *e);
 int cmd_image_rm(const struct args *a, struct err *e);
+int cmd_image_pack(const struct args *a, struct err *e);
+int cmd_image_seed(const struct args *a, struct err *e);
 int cmd_template_save(const struct args *a, struct err *e);
 int cmd_template_ls(const struct args *a, struct err *e);
 int cmd_template_rm(const struct args *a, struct err *e);

@@ -54,6 +54,17 @@ int cmd_image_ls(const struct args *a, struct err *e)
     return 0;
 }
 
+int cmd_image_pack(const struct args *a, struct err *e)
+{
+    return backend.image_pack(a->nwords ? a->words[0] : NULL, e);
+}
+
+int cmd_image_seed(const struct args *a, struct err *e)
+{
+    (void)a;
+    return backend.seed_make(e);
+}
+
 int cmd_image_rm(const struct args *a, struct err *e)
 {
     for (int i = 0; i < a->nwords; i++)

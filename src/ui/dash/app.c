@@ -621,7 +621,7 @@ void app_open_session(struct app *a, struct box *b, int session)
     }
     /* In the whole terminal, then. */
     struct err e = {0};
-    char number[16], *self = path_self(&e);
+    char number[16], *self = path_command(&e);
     snprintf(number, sizeof number, "%d", session);
     char *argv[] = {self, (char *)"attach", b->name, session ? number : NULL, NULL};
     if (!self || app_foreground(a, argv, &e) < 0)

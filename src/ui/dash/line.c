@@ -173,7 +173,7 @@ void app_command(struct app *a, const char *line)
     if (!find(cli_commands, w.we_wordv[0], strlen(w.we_wordv[0]))) {
         app_say(a, SAY_ERROR, "there is no command \"%s\"; Tab completes, and :help shows the keys", w.we_wordv[0]);
     } else if (wants_terminal(w.we_wordv)) {
-        char *argv[64], *self = path_self(&e);
+        char *argv[64], *self = path_command(&e);
         size_t n = 0;
         argv[n++] = self;
         for (size_t i = 0; i < w.we_wordc && n < 63; i++)

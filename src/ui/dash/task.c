@@ -204,7 +204,7 @@ struct task *task_run(struct app *a, const char *const *argv, const char *input,
     pid_t pid = -1;
     for (; argv[n - 1] && n < 63; n++)
         full[n] = argv[n - 1];
-    char *self = path_self(e);
+    char *self = path_command(e);
     struct task *t = calloc(1, sizeof *t);
     if (!self || !t || pipe_pair(out) < 0 || pipe_pair(err) < 0 || (input ? pipe_pair(in) : ((in[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0 ? -1 : 0)) < 0) {
         err_errno(e, errno, "cannot start sbx %s", argv[0]);
