@@ -432,6 +432,9 @@ static void try_another_way(struct supervisor *s)
     if (s->boot == BOOT_CLONE) {
         /* What cannot be cloned is not offered again; the long way is still open. */
         log_line("the clone gives no sign of life");
+        if (s->copied)
+            event_free(s->copied);
+        s->copied = NULL;
         frozen_discard(s->key);
         frozen_finish(&s->frozen);
         s->boot = BOOT_COLD;
@@ -563,6 +566,40 @@ static void await_clone(struct supervisor *s)
     s->answered = true;
 }
 
+static void clone_now(struct supervisor *s)
+{
+    await_clone(s);
+    if (!s->frozen_server)
+        s->frozen_server = frozen_serve(s->base, s->name, &s->frozen);
+    boot_helper_ready(s);
+}
+
+static void on_copied(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct supervisor *s = arg;
+    struct err e = {0};
+    if (frozen_complete(&s->frozen, &e) == 0) {
+        clone_now(s);
+    } else {
+        log_line("%s", e.text);
+        try_another_way(s);
+    }
+}
+
+/* What comes from the cache is copied while QEMU starts. */
+static int clone_when_whole(struct supervisor *s, struct err *e)
+{
+    int fd = frozen_copy_fd(&s->frozen);
+    if (fd < 0) {
+        clone_now(s);
+        return 0;
+    }
+    s->copied = event_new(s->base, fd, EV_READ, on_copied, s);
+    return s->copied && event_add(s->copied, NULL) == 0 ? 0 : err_set(e, STATUS_FAILED, "out of memory");
+}
+
 int boot_start(struct supervisor *s, struct err *e)
 {
     struct qemu_disk temporary[QEMU_DISKS_MAX];
@@ -606,11 +643,9 @@ int boot_start(struct supervisor *s, struct err *e)
         return err_set(e, STATUS_FAILED, "out of memory");
     s->vm.qmp = s->vm.ctl = -1; /* theirs now */
     if (s->boot == BOOT_CLONE) {
-        await_clone(s);
         patience(s, CLONE_MS);
-        if (!s->frozen_server)
-            s->frozen_server = frozen_serve(s->base, s->name, &s->frozen);
-        boot_helper_ready(s);
+        if (clone_when_whole(s, e) < 0)
+            return -1;
     } else {
         patience(s, q.kvm ? HELLO_KVM_MS : HELLO_TCG_MS);
     }
@@ -620,6 +655,9 @@ int boot_start(struct supervisor *s, struct err *e)
 void boot_end(struct supervisor *s)
 {
     patience(s, 0);
+    if (s->copied)
+        event_free(s->copied);
+    s->copied = NULL;
     sessions_set_guest(s->sessions, NULL, s->guest_ctl);
     ports_set_guest(s->ports, NULL, NULL);
     ctl_forget(s->guest_ctl, s);

@@ -75,6 +75,7 @@ struct supervisor {
     int log_pipe[2], net_pair[2], fs_pair[2];
 
     struct frozen frozen;
+    struct event *copied; /* the frozen machine is whole */
     struct frozen_server *frozen_server;
     char key[TEMPLATE_KEY_LEN + 1];
     char seed[65]; /* hash of the files that this start writes, "" if none */

@@ -3,11 +3,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -24,14 +26,36 @@
 #define KEPT 8
 #define CHUNK (256u * 1024u)
 
+struct frozen_copy {
+    pthread_t thread;
+    int from, to, done; /* done: an eventfd */
+    off_t size;
+    int error;
+};
+
 void frozen_init(struct frozen *f)
 {
     memset(f, 0, sizeof *f);
     f->ram = -1;
 }
 
+static int end_copy(struct frozen *f)
+{
+    struct frozen_copy *c = f->copy;
+    if (!c)
+        return 0;
+    pthread_join(c->thread, NULL);
+    int error = c->error;
+    close(c->from);
+    close(c->done);
+    free(c);
+    f->copy = NULL;
+    return error;
+}
+
 void frozen_finish(struct frozen *f)
 {
+    end_copy(f);
     if (f->ram >= 0)
         close(f->ram);
     free(f->state);
@@ -141,17 +165,20 @@ static int read_state(struct frozen *f, int fd, struct err *e)
     return f->state ? 0 : err_set(e, STATUS_FAILED, "out of memory");
 }
 
+/* A sibling's is sealed already, and cannot be sealed again. */
+static int seal(int ram, struct err *e)
+{
+    int seals = fcntl(ram, F_GET_SEALS);
+    bool sealed = seals >= 0 && (seals & SEALS) == SEALS;
+    return !sealed && fcntl(ram, F_ADD_SEALS, SEALS) < 0 ? err_errno(e, errno, "cannot seal the memory of a machine") : 0;
+}
+
 int frozen_take(struct frozen *f, const char *key, int ram, int state, struct err *e)
 {
     frozen_init(f);
     snprintf(f->key, sizeof f->key, "%s", key);
     f->ram = ram;
-    /* A sibling's is sealed already, and cannot be sealed again. */
-    int seals = fcntl(ram, F_GET_SEALS);
-    bool sealed = seals >= 0 && (seals & SEALS) == SEALS;
-    int rc = !sealed && fcntl(ram, F_ADD_SEALS, SEALS) < 0
-                 ? err_errno(e, errno, "cannot seal the memory of a machine")
-                 : read_state(f, state, e);
+    int rc = seal(ram, e) < 0 ? -1 : read_state(f, state, e);
     close(state);
     if (rc < 0)
         frozen_finish(f);
@@ -216,24 +243,63 @@ static int copy_sparse(int from, int to, off_t size)
     return 0;
 }
 
+static void *copy_ram(void *arg)
+{
+    struct frozen_copy *c = arg;
+    if (copy_sparse(c->from, c->to, c->size) < 0)
+        c->error = errno ? errno : EIO;
+    eventfd_write(c->done, 1);
+    return NULL;
+}
+
+/* Takes from on success. */
+static int start_copy(struct frozen *f, int from, off_t size, struct err *e)
+{
+    struct frozen_copy *c = calloc(1, sizeof *c);
+    int done = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c && done >= 0) {
+        *c = (struct frozen_copy){.from = from, .to = f->ram, .done = done, .size = size};
+        if (pthread_create(&c->thread, NULL, copy_ram, c) == 0) {
+            f->copy = c;
+            return 0;
+        }
+    }
+    if (done >= 0)
+        close(done);
+    free(c);
+    return err_set(e, STATUS_FAILED, "cannot copy the memory of a machine");
+}
+
+int frozen_copy_fd(const struct frozen *f)
+{
+    return f->copy ? f->copy->done : -1;
+}
+
+int frozen_complete(struct frozen *f, struct err *e)
+{
+    int error = end_copy(f);
+    if (error)
+        return err_errno(e, error, "cannot copy the memory of a machine");
+    return seal(f->ram, e);
+}
+
 static int from_cache(struct frozen *f, const char *key, unsigned memory_mib, struct err *e)
 {
     char *ram_path = cache_dir(key, "ram"), *state_path = cache_dir(key, "state"), *dir = cache_dir(key, NULL);
     int ram = ram_path ? open(ram_path, O_RDONLY | O_CLOEXEC) : -1;
-    int state = state_path ? open(state_path, O_RDONLY | O_CLOEXEC) : -1, mem = -1, rc = 1;
+    int state = state_path ? open(state_path, O_RDONLY | O_CLOEXEC) : -1, rc = 1;
     struct stat st;
     if (ram >= 0 && state >= 0 && fstat(ram, &st) == 0 && st.st_size == (off_t)memory_mib << 20) {
-        mem = frozen_new_ram(memory_mib, e);
-        rc = mem < 0 || copy_sparse(ram, mem, st.st_size) < 0 ? -1 : 0;
-    }
-    if (rc == 0) {
-        rc = frozen_take(f, key, mem, state, e);
-        mem = state = -1;
+        snprintf(f->key, sizeof f->key, "%s", key);
+        f->ram = frozen_new_ram(memory_mib, e);
+        rc = f->ram < 0 || read_state(f, state, e) < 0 || start_copy(f, ram, st.st_size, e) < 0 ? -1 : 0;
+        if (rc < 0)
+            frozen_finish(f);
+        else
+            ram = -1;
         if (dir)
             utimensat(AT_FDCWD, dir, NULL, 0); /* it was used: kept longest */
     }
-    if (mem >= 0)
-        close(mem);
     if (ram >= 0)
         close(ram);
     if (state >= 0)

@@ -20,7 +20,8 @@
 
 struct frozen {
     char key[TEMPLATE_KEY_LEN + 1];
-    int ram; /* sealed memfd */
+    int ram; /* sealed memfd, once it is whole */
+    struct frozen_copy *copy; /* fills it; NULL: it is whole */
     unsigned char *state;
     size_t state_len;
 };
@@ -39,8 +40,14 @@ int frozen_new_state(struct err *e);
 /* Seals what a machine left (QEMU must have ended) and reads the state; takes both descriptors, always. */
 int frozen_take(struct frozen *f, const char *key, int ram, int state, struct err *e);
 
-/* From a sibling, else from the cache.  0, or 1 if there is none; -1 on failure. */
+/* From a sibling, else from the cache.  0, or 1 if there is none; -1 on failure.  From the cache it is not whole yet: a
+ * thread copies it, so that QEMU can start meanwhile, which only looks at it when it is told to load the state. */
 int frozen_find(struct frozen *f, const char *key, unsigned memory_mib, struct err *e);
+
+/* Readable once it is whole; -1: it is. */
+int frozen_copy_fd(const struct frozen *f);
+/* Waits for that and seals it; not before may a machine run on it. */
+int frozen_complete(struct frozen *f, struct err *e);
 
 /* Writes it to the cache in a child process of its own, nice, and drops old ones there.  The child's pid, or -1. */
 int frozen_keep(const struct frozen *f);
