@@ -78,6 +78,17 @@ char *boot_port(const char *name)
     return found ? path : NULL;
 }
 
+static bool booted_once(void)
+{
+    char line[1024];
+    int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, line, sizeof line - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    line[n > 0 ? n : 0] = '\0';
+    return strstr(line, " sbx.once") != NULL;
+}
+
 /* Runs a shell of the base image once, so that what every session needs first (shell, C library,
  * locale) lies in the page cache of the frozen machine. */
 static void warm(void)
@@ -166,6 +177,6 @@ void boot_early(void)
     mkdir("/newroot", 0755);
     if (mount("/dev/vda", "/base", "erofs", MS_RDONLY, NULL) < 0)
         printf("sbx-guest: cannot mount the base image: %s\n", strerror(errno));
-    else
+    else if (!booted_once())
         warm();
 }

@@ -129,7 +129,7 @@ int image_remove(const char *id, struct err *e)
     return rc;
 }
 
-/* Over everything that goes in: a new sbx-guest or kernel is a new initramfs. */
+/* Over everything that goes in, and how: a new sbx-guest or kernel is a new initramfs. */
 static int content_hash(const struct image *i, const char *guest, char out[33], struct err *e)
 {
     crypto_generichash_state h;
@@ -138,6 +138,7 @@ static int content_hash(const struct image *i, const char *guest, char out[33], 
     ssize_t n = -1;
     int fd = open(guest, O_RDONLY | O_CLOEXEC);
     crypto_generichash_init(&h, NULL, 0, sizeof hash);
+    crypto_generichash_update(&h, (const unsigned char *)"2", 1);
     crypto_generichash_update(&h, (unsigned char *)i->id, strlen(i->id));
     while (fd >= 0 && (n = read(fd, buf, sizeof buf)) > 0)
         crypto_generichash_update(&h, buf, (size_t)n);

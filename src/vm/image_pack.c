@@ -34,12 +34,26 @@ static char *slurp(const char *path, size_t *len)
     return p;
 }
 
+/* The kernel does not insist on signatures, but checks each that is there, for 14 ms under emulation.  What is loaded
+ * comes from the image whole.  The layout: scripts/sign-file.c of Linux, struct module_signature and a last line. */
+static size_t without_signature(const char *module, size_t len)
+{
+    static const char mark[] = "~Module signature appended~\n";
+    const size_t trailer = sizeof mark - 1 + 12;
+    if (len < trailer || memcmp(module + len - (sizeof mark - 1), mark, sizeof mark - 1) != 0)
+        return len;
+    const unsigned char *n = (const unsigned char *)module + len - sizeof mark + 1 - 4;
+    size_t signature = (size_t)n[0] << 24 | (size_t)n[1] << 16 | (size_t)n[2] << 8 | n[3];
+    return signature <= len - trailer ? len - trailer - signature : len;
+}
+
 static int put_file(struct archive *a, const char *name, const char *from, mode_t mode, struct err *e)
 {
     size_t len = 0;
     char *data = slurp(from, &len);
     if (!data)
         return err_errno(e, errno, "cannot read %s", from);
+    len = without_signature(data, len);
     struct archive_entry *entry = archive_entry_new();
     archive_entry_set_pathname(entry, name);
     archive_entry_set_filetype(entry, AE_IFREG);

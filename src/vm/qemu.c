@@ -74,8 +74,9 @@ static void kernel(struct words *w, const struct qemu *q)
     char tsc[40] = "";
     if (!q->kvm)
         snprintf(tsc, sizeof tsc, " tsc_early_khz=%u", q->tsc_khz);
-    add(w, "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests%s%s",
-        q->kvm ? " no_timer_check rcupdate.rcu_expedited=1" : "", tsc);
+    /* sbx.once: nothing will be cloned from it, so sbx-guest prepares nothing for that. */
+    add(w, "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests%s%s%s",
+        q->kvm ? " no_timer_check rcupdate.rcu_expedited=1" : "", tsc, q->ram == QEMU_RAM_OWN ? " sbx.once" : "");
 }
 
 /* One -add-fd and the nodes on it. */

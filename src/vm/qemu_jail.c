@@ -57,6 +57,9 @@ int qemu_jail_enter(void *arg)
 {
     struct qemu_jail *j = arg;
     limit(RLIMIT_CORE, 0);
+    /* Emulation asks for huge pages for the code that it makes: no faster here, and 5 MiB more for each machine. */
+    if (!j->kvm)
+        prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     limit(RLIMIT_NOFILE, 512);
     limit(RLIMIT_MEMLOCK, 64u << 20);
     /* Root becomes nobody: all that QEMU needs it has by descriptor, but for /dev/kvm. */

@@ -37,7 +37,7 @@ def tsc_khz():
 
 
 def cpio(path, guest, modules):
-    """The initramfs as image_initrd() writes it: a console, /init and the modules in their order."""
+    """The initramfs as sbx image pack writes it: a console, /init and the modules in their order."""
     with open(path, "wb") as out:
         def put(name, mode, data=b"", dev=(0, 0), ino=[0]):
             ino[0] += 1
@@ -85,7 +85,7 @@ class Qmp:
 
 
 class Machine:
-    def __init__(self, dir, disk, ram_fd, initrd, incoming):
+    def __init__(self, dir, disk, ram_fd, initrd, incoming, netdev="hubport,id=net,hubid=0", extra=()):
         img = image()
         self.dir = dir
         pairs = {k: socket.socketpair() for k in ("ctl", "fs", "console", "qmp")}
@@ -102,7 +102,7 @@ class Machine:
                "-device", "virtio-blk-device,drive=base",
                "-drive", f"if=none,id=disk,format=raw,discard=unmap,file.locking=off,file={disk}",
                "-device", "virtio-blk-device,drive=disk",
-               "-netdev", "hubport,id=net,hubid=0", "-device", "virtio-net-device,netdev=net,host_mtu=65520",
+               "-netdev", netdev, "-device", "virtio-net-device,netdev=net,host_mtu=65520",
                "-device", "virtio-serial-device,id=ports,max_ports=4"]
         for nr, (name, device) in enumerate((("console", "virtconsole"), ("ctl", "virtserialport,name=sbx.ctl"),
                                              ("fs", "virtserialport,name=sbx.fs"))):
@@ -110,6 +110,7 @@ class Machine:
                     "-device", f"{device},nr={nr},bus=ports.0,chardev={name}"]
         cmd += ["-device", "virtio-rng-device", "-device", "pvpanic", "-action", "panic=shutdown",
                 "-chardev", f"socket,id=qmp,fd={pairs['qmp'][1].fileno()}", "-mon", "chardev=qmp,mode=control"]
+        cmd += extra
         if incoming:
             cmd += ["-incoming", "defer"]
         self.console = b""
