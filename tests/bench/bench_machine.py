@@ -270,7 +270,7 @@ with tarfile.open("/tmp/t.tar", "w") as t:
     for i in range(5000):
         m = tarfile.TarInfo(f"u{i % 50}/f{i}"); b = b"x" * 2048; m.size = len(b); t.addfile(m, io.BytesIO(b))
 P
-git init -q .; git -c core.fsync=none add -A; git -c user.name=x -c user.email=x@x commit -qm x
+git init -q .; git config gc.auto 0; git -c core.fsync=none add -A; git -c user.name=x -c user.email=x@x commit -qm x
 cold; t "git status, cold" git status
 t "git status, warm" git status
 mkdir ../bench-u; cd ../bench-u; t "untar 5,000 files" tar xf /tmp/t.tar; cd $d; rm -rf ../bench-u
@@ -296,8 +296,8 @@ def workspace(h):
         own = work(Ours(h, "b"), "/home/agent")
         theirs = {}
         if VIRTIOFSD:
-            daemon = subprocess.Popen([VIRTIOFSD, f"--socket-path={sock}", "-o", f"source={shared / 'ws'}", "-o", "cache=auto",
-                                       "-o", "writeback"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            daemon = subprocess.Popen([VIRTIOFSD, f"--socket-path={sock}", "-o", f"source={shared / 'ws'}", "-o", "cache=auto"],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             wait_for(sock.exists, 10)
             peer = Peer("hubport,id=net,hubid=0", ["-chardev", f"socket,id=vfs,path={sock}", "-device",
                                                    "vhost-user-fs-device,chardev=vfs,tag=ws"])
