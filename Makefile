@@ -3,6 +3,7 @@
 #   make            build sbx and sbx-guest
 #   make run        install what is missing, build, prepare the base image, open a sandbox here
 #   make test       install what is missing, run every test (T=pattern limits the end-to-end tests)
+#   make test SAN=1 the same, the end-to-end tests with ASan and UBSan in every process of sbx as well (takes twice as long)
 #   make unit       the unit tests alone;  make unit SAN=1: under ASan and UBSan
 #   make fuzz       every fuzz target, FUZZ_TIME seconds each
 #   make bench      the benchmarks
@@ -122,7 +123,7 @@ test:
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory unit SAN=1
 	@$(BUILD)/sbx image build --if-missing
-	@$(PYTHON) tests/e2e/run.py $(T)
+	@SBX_BUILD=$(BUILD) $(PYTHON) tests/e2e/run.py $(T)
 
 run:
 	@scripts/setup

@@ -11,6 +11,7 @@
 #include "vm/disk.h"
 #include "vm/seed.h"
 #include "vm/image.h"
+#include "vm/limits.h"
 #include "ui/dash/dash.h"
 
 static bool image_exists(void)
@@ -34,6 +35,7 @@ struct backend backend = {
     .template_load = template_load, .template_list = template_list, .template_remove = template_remove,
     .template_save = template_save, .template_freeze = template_freeze, .template_check_name = template_check_name,
     .kvm_works = kvm_works,
+    .limits_available = limits_available,
 };
 
 int main(int argc, char **argv)

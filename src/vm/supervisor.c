@@ -213,6 +213,10 @@ static void end_of_run(struct supervisor *s)
         leave(s);
         return;
     }
+    if (limits_oom_kills(s->group)) {
+        supervisor_fail(s, "it needed more memory than its limit allows; --limit memory=, or sbx config set limit.memory");
+        return;
+    }
     supervisor_fail(s, "QEMU ended unexpectedly (%s %d)", s->vm_status >= 128 ? "signal" : "status",
                     s->vm_status >= 128 ? s->vm_status - 128 : s->vm_status);
 }
@@ -375,9 +379,35 @@ static int set_up(struct supervisor *s, struct err *e)
     return s->clients ? 0 : -1;
 }
 
+/* Before anything is started, so that all of it is born in the group. */
+static int enter_group(struct supervisor *s, struct err *e)
+{
+    struct limits l;
+    struct err why = {0};
+    char missing[64], text[256];
+    if (limits_load(json_object_get(s->record.extra, "limits"), &l, e) < 0)
+        return -1;
+    if (!limits_any(&l))
+        return 0;
+    char *state = path_sandbox(s->name, NULL, e);
+    if (!state)
+        return -1;
+    s->group = limits_enter(s->name, &l, state, missing, sizeof missing, &why);
+    free(state);
+    if (!s->group)
+        snprintf(text, sizeof text, "its limits are not enforced: %.180s", why.text);
+    else
+        snprintf(text, sizeof text, "this host does not enforce its limit of %s", missing);
+    if (!s->group || missing[0])
+        supervisor_notice(s, text);
+    return 0;
+}
+
 static int start(struct supervisor *s, struct err *e)
 {
     enter(s, LIFE_STARTING);
+    if (enter_group(s, e) < 0)
+        return -1;
     if (accel_choose(&s->accel, e) < 0)
         return -1;
     if (s->accel.notice[0])
@@ -406,6 +436,7 @@ static void clean_up(struct supervisor *s)
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (events[i])
             event_free(events[i]);
+    limits_leave(s->group);
     bounded_log_close(s->log);
     bounded_log_close(s->console_log);
     if (s->base)

@@ -18,6 +18,7 @@
 #include "vm/accel.h"
 #include "vm/client.h"
 #include "vm/ctl.h"
+#include "vm/limits.h"
 #include "vm/qemu.h"
 #include "vm/qmp.h"
 #include "vm/session.h"
@@ -94,6 +95,7 @@ struct supervisor {
     bool take_again;
     int mint_pipe[2];
     int64_t renew_tried;
+    struct limits_group *group; /* NULL: no limits, or none that this host enforces */
     unsigned stop_step;
     int64_t clock_offset; /* realtime - boottime at the last resync, ms */
 

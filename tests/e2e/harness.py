@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -10,8 +11,15 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("SBX_BUILD", ROOT / "build"))
+# A relative SBX_BUILD is one of the repository: build-san is what `make SAN=1` builds.
+BUILD = ROOT / os.environ.get("SBX_BUILD", "build")
 SBX = str(BUILD / "sbx")
+SANITIZED = "-san" in BUILD.name
+if SANITIZED:
+    # Leaks are looked for in the unit tests; what is not dumpable cannot be looked at.
+    os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=0")
+    os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+REPORT = re.compile(rb"^.*(?:ERROR: \w*Sanitizer|runtime error: ).*(?:\n.*){0,25}", re.M)
 DATA = pathlib.Path(os.environ.get("XDG_DATA_HOME") or pathlib.Path.home() / ".local/share")
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
 
@@ -30,6 +38,7 @@ class Home:
 
     def __init__(self, shared_templates=False):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sbx-e2e-"))
+        self.reports = set()
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "TMUX", "NODE_EXTRA", "SSL_CERT"))}
         for name in ("config", "data", "run", "home"):
             (self.dir / name).mkdir(mode=0o700)
@@ -50,8 +59,13 @@ class Home:
     def run(self, *args, input=None, timeout=180, cwd=None, env=None):
         e = dict(self.env)
         e.update(env or {})
-        return subprocess.run([SBX, *map(str, args)], input=input, stdin=None if input is not None else subprocess.DEVNULL,
-                              capture_output=True, timeout=timeout, cwd=cwd or self.ws, env=e)
+        if SANITIZED and args and args[0] == "rm":
+            self.look_for_reports()
+        r = subprocess.run([SBX, *map(str, args)], input=input, stdin=None if input is not None else subprocess.DEVNULL,
+                           capture_output=True, timeout=timeout, cwd=cwd or self.ws, env=e)
+        if SANITIZED and (found := REPORT.search(r.stderr)):
+            self.reports.add(found.group(0).decode(errors="replace"))
+        return r
 
     def sbx(self, *args, **more):
         r = self.run(*args, **more)
@@ -65,12 +79,20 @@ class Home:
     def sh(self, name, script, **more):
         return self.run("exec", name, "sh", "-c", script, **more)
 
+    def look_for_reports(self):
+        """What the sanitizers said in any process of a sandbox."""
+        for log in self.dir.glob("data/sbx/sandboxes/*/sbx.log*"):
+            if found := REPORT.search(log.read_bytes()):
+                self.reports.add(f"{log}:\n{found.group(0).decode(errors='replace')}")
+
     def close(self):
         try:
             self.run("stop", "--all", "--timeout", "3", timeout=60)
             self.run("rm", "--all", "--force", timeout=60)
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)
+        if self.reports:
+            raise AssertionError("the sanitizers report:\n" + "\n".join(sorted(self.reports)))
 
 
 def alive(pid):

@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from harness import BUILD, ROOT, SBX, Home, wait_for
+from harness import BUILD, ROOT, Home, wait_for
 from sbxclient import Link
 
 PUMP = BUILD / "e2e/cable_pump"
@@ -111,8 +111,8 @@ class Lab:
         self.log = open(self.h.dir / "lab.log", "ab")
         cable, ask = socket.socketpair(), socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         net, broker = socket.socketpair(), socket.socketpair()
-        self.broker = self.start([SBX, "broker", "lab"], [broker[1].fileno(), ask[1].fileno()])
-        self.net = self.start([SBX, "net", "lab"], [cable[1].fileno(), ask[0].fileno(), net[1].fileno()])
+        self.broker = self.start([str(BUILD / "lib/sbx-broker"), "lab"], [broker[1].fileno(), ask[1].fileno()])
+        self.net = self.start([str(BUILD / "lib/sbx-net"), "lab"], [cable[1].fileno(), ask[0].fileno(), net[1].fileno()])
         for name, s in (("net", net[0]), ("broker", broker[0])):
             self.links[name] = Link(s)
         for s in (cable[1], ask[0], ask[1], net[1], broker[1]):
@@ -296,7 +296,7 @@ class Lab:
     def close(self):
         text = ""
         try:
-            dead = [p.args[1] for p in (getattr(self, "net", None), getattr(self, "broker", None)) if p and p.poll() is not None]
+            dead = [p.args[0] for p in (getattr(self, "net", None), getattr(self, "broker", None)) if p and p.poll() is not None]
             text = self.text() if (self.h.dir / "lab.log").exists() else ""
             for p in reversed(self.procs):
                 if p.poll() is None:

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from sbxclient import CTRL, DATA, Supervisor  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SBX = os.environ.get("SBX", os.path.join(ROOT, "build", "sbx"))
+SBX = os.environ.get("SBX") or os.path.join(ROOT, os.environ.get("SBX_BUILD", "build"), "sbx")
 IMAGES = os.environ.get("SBX_TEST_IMAGES") or os.path.join(
     os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "sbx", "images")
 top = None

@@ -22,6 +22,7 @@ struct backend {
     int (*template_check_name)(const char *name, struct err *e);
     /* Can KVM be used?  The reason (with the mending command) goes to text otherwise. */
     bool (*kvm_works)(char *text, size_t cap);
+    bool (*limits_available)(char *text, size_t cap);
 };
 
 extern struct backend backend;

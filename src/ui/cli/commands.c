@@ -22,6 +22,7 @@ static const struct option json_only[] = {JSON_OPT, END};
     {0, "cpus", "N", "virtual processors"}, \
     {'m', "memory", "SIZE", "memory, like 4G"}, \
     {0, "disk", "SIZE", "the largest size of its disk, like 20G"}, \
+    {0, "limit", "WHAT=N", "of all it takes of this host: cpu (per cent of one), memory and io (MiB, MiB/s), pids"}, \
     {'t', "template", "NAME", "start from a saved template"}, \
     {'p', "publish", "HOST:SANDBOX", "a port of the sandbox on this host's loopback"}, \
     {0, "branch", "NAME", "work on a branch of its own, in a worktree under .sbx/"}, \

@@ -86,6 +86,38 @@ static int size_option(const struct args *a, const char *name, long fallback, lo
     return 0;
 }
 
+/* --limit cpu=150,memory=4096 … into the record; what is not given follows the settings limit.*. */
+static int limits(const struct args *a, struct record *r, struct err *e)
+{
+    json_t *out = json_object();
+    const char *given;
+    for (int i = 0; (given = args_nth(a, "limit", i)); i++)
+        for (const char *p = given; *p;) {
+            size_t n = strcspn(p, ","), word = strcspn(p, "=");
+            char setting[32], *end = NULL;
+            long v = -1, min = 0, max = 0;
+            snprintf(setting, sizeof setting, "limit.%.*s", word < 16 ? (int)word : 0, p);
+            const struct config_key *k = word < n ? config_find(setting) : NULL;
+            if (k && sscanf(k->choices, "%ld..%ld", &min, &max) == 2)
+                v = strtol(p + word + 1, &end, 10);
+            if (!k || end == p + word + 1 || end != p + n || v < min || v > max) {
+                json_decref(out);
+                return err_set(e, STATUS_USAGE, "--limit takes cpu, memory, pids or io with a whole number, like cpu=150,memory=4096, not \"%.80s\"", given);
+            }
+            json_object_set_new(out, setting + strlen("limit."), json_integer(v));
+            p += n + (p[n] == ',');
+        }
+    json_int_t memory = json_integer_value(json_object_get(out, "memory"));
+    if (memory && memory < r->memory_mib) {
+        json_decref(out);
+        return err_set(e, STATUS_USAGE, "--limit memory=%lld is less than the machine's own memory of %u MiB; give --memory as well", (long long)memory, r->memory_mib);
+    }
+    if (json_object_size(out))
+        json_object_set(r->extra, "limits", out);
+    json_decref(out);
+    return 0;
+}
+
 static bool exists(const char *name)
 {
     struct record r;
@@ -141,6 +173,8 @@ static int fill(struct record *r, const struct args *a, const json_t *kit, struc
     r->cpus = (unsigned)cpus;
     r->env = json_object();
     r->extra = json_object();
+    if (limits(a, r, e) < 0)
+        return -1;
     json_t *files = json_array();
     kit_seed(kit, r->nfolders ? r->folders[0].path : NULL, r->env, files);
     json_object_set_new(r->extra, "files", files);

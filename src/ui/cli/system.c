@@ -257,6 +257,10 @@ int cmd_doctor(const struct args *a, struct err *e)
     snprintf(text, sizeof text, abi ? "version %d" : "this kernel has none", abi);
     found(&d, abi >= 3 ? FINE : WARN, "Landlock", text, "a kernel of 6.2 or later confines the helpers better");
     found(&d, confine_has_seccomp() ? FINE : BROKEN, "seccomp", confine_has_seccomp() ? "works" : "this kernel has none", "");
+    bool limited = backend.limits_available(text, sizeof text);
+    found(&d, limited ? FINE : WARN, "limits of whole sandboxes (cgroup v2)", text,
+          "sandboxes run without limit.cpu, limit.memory, limit.pids and limit.io; under systemd: sudo systemctl edit user@.service, "
+          "with [Service] Delegate=cpu memory pids io");
     json_t *images = backend.image_list(&why);
     found(&d, json_array_size(images) ? FINE : WARN, "base image", json_array_size(images) ? "built" : "not built yet",
           "sbx image build (it is also built by itself when first needed)");
