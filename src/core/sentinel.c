@@ -7,6 +7,7 @@
 
 #define RANDOM_MIN 12u /* characters that are random, or the beginning is not kept */
 #define BEGIN_MAX 16u
+#define SIGNATURE_MIN 32u
 
 static size_t beginning(const char *value, const char *prefix)
 {
@@ -16,6 +17,9 @@ static size_t beginning(const char *value, const char *prefix)
         if (two && !strchr(two + 1, '.') && strlen(two + 1) >= RANDOM_MIN)
             return (size_t)(two + 1 - value);
     }
+    const char *colon = strrchr(value, ':');
+    if (colon && strchr(value, ';') && strchr(value, '=') && strlen(colon + 1) >= SIGNATURE_MIN)
+        return (size_t)(colon + 1 - value);
     if (prefix && strncmp(value, prefix, strlen(prefix)) == 0)
         keep = strlen(prefix);
     for (size_t i = keep; i < n && i < BEGIN_MAX; i++)
@@ -46,4 +50,13 @@ char *sentinel_make(const char *value, const char *prefix)
         for (size_t i = 0; i < n; i++)
             s[i] = (char)('a' + randombytes_uniform(26));
     return s;
+}
+
+uint64_t sentinel_tag(const char *text, size_t n)
+{
+    uint8_t hash[crypto_generichash_BYTES_MIN];
+    uint64_t tag;
+    crypto_generichash(hash, sizeof hash, (const uint8_t *)text, n, NULL, 0);
+    memcpy(&tag, hash, sizeof tag);
+    return tag;
 }

@@ -18,7 +18,8 @@ static const struct field {
     bool required;
 } service_fields[] = {{"version", JSON_INTEGER, true}, {"name", JSON_STRING, true},  {"title", JSON_STRING, true},
                       {"forms", JSON_OBJECT, true},    {"test", JSON_OBJECT, false}, {"oauth", JSON_OBJECT, false},
-                      {"note", JSON_STRING, false}},
+                      {"note", JSON_STRING, false},    {"mints", JSON_ARRAY, false}},
+  mint_fields[] = {{"host", JSON_STRING, true}, {"path", JSON_STRING, false}, {"use", JSON_ARRAY, true}},
   form_fields[] = {{"env", JSON_ARRAY, true},        {"from_env", JSON_ARRAY, false}, {"from_files", JSON_ARRAY, false},
                    {"write", JSON_ARRAY, true},      {"title", JSON_STRING, false},   {"prefix", JSON_STRING, false}},
   write_fields[] = {{"host", JSON_STRING, true},      {"kind", JSON_STRING, false},  {"mode", JSON_STRING, false},
@@ -170,8 +171,27 @@ static int check_form(const json_t *form, const char *name, const char *form_nam
     return 0;
 }
 
+static int check_mint(const json_t *mint, const char *name, struct err *e)
+{
+    struct service_write w;
+    size_t i;
+    json_t *v;
+    if (check_fields(mint, mint_fields, COUNT(mint_fields), name, "mints", e) < 0)
+        return -1;
+    if (!is_host_pattern(text(mint, "host", "")) || text(mint, "path", "/")[0] != '/')
+        return err_set(e, STATUS_FAILED, "service %s: \"mints\" names a host, and the beginning of a path", name);
+    json_array_foreach(json_object_get(mint, "use"), i, v) {
+        if (check_fields(v, write_fields, COUNT(write_fields), name, "mints", e) < 0 || parse_write(v, &w, name, e) < 0)
+            return -1;
+        if (w.kind != SERVICE_HEADER || w.placeholder || strcmp(w.header, "authorization") != 0)
+            return err_set(e, STATUS_FAILED, "service %s: what is minted is used in \"authorization\", as it is", name);
+    }
+    return 0;
+}
+
 int service_check(const json_t *service, const char *name, struct err *e)
 {
+    size_t i;
     const char *key;
     json_t *v;
     if (check_fields(service, service_fields, COUNT(service_fields), name, "it", e) < 0)
@@ -186,13 +206,16 @@ int service_check(const json_t *service, const char *name, struct err *e)
     json_object_foreach((json_t *)forms, key, v)
         if (check_form(v, name, key, e) < 0)
             return -1;
+    json_array_foreach(json_object_get(service, "mints"), i, v)
+        if (check_mint(v, name, e) < 0)
+            return -1;
     if (test && check_fields(test, test_fields, COUNT(test_fields), name, "test", e) < 0)
         return -1;
     if (test && strncmp(text(test, "url", ""), "https://", 8) != 0)
         return err_set(e, STATUS_FAILED, "service %s: the \"url\" of its test begins with https://", name);
     static const char *const urls[] = {"authorize", "token", "device"};
     const json_t *oauth = json_object_get(service, "oauth");
-    for (size_t i = 0; i < COUNT(urls); i++)
+    for (i = 0; i < COUNT(urls); i++)
         if (json_object_get(oauth, urls[i]) && strncmp(text(oauth, urls[i], ""), "https://", 8) != 0)
             return err_set(e, STATUS_FAILED, "service %s: the address \"%s\" of its sign-in begins with https://", name, urls[i]);
     if (json_object_get(oauth, "token") && !json_object_get(forms, text(oauth, "form", "oauth")))
@@ -398,6 +421,73 @@ bool service_gives_tokens(const json_t *service, const char *host, uint16_t port
     while (n > 1 && path[n - 1] == '/')
         n--;
     return n == m && strncasecmp(path, mine, n) == 0;
+}
+
+static int digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* Whether a path that cannot be told may stand for one that begins so: each of its names is in there, escapes decoded as
+ * often as a server might. */
+static bool may_begin(const char *path, const char *prefix)
+{
+    char plain[2048];
+    size_t n = strnlen(path, sizeof plain - 1);
+    memcpy(plain, path, n);
+    plain[n] = '\0';
+    for (int round = 0; round < 3; round++) {
+        size_t len = 0;
+        for (size_t i = 0; i < n; i++) {
+            bool escape = plain[i] == '%' && i + 2 < n && digit(plain[i + 1]) >= 0 && digit(plain[i + 2]) > 0;
+            plain[len++] = escape ? (char)(digit(plain[i + 1]) << 4 | digit(plain[i + 2])) : plain[i];
+            i += escape ? 2 : 0;
+        }
+        plain[n = len] = '\0';
+    }
+    for (const char *p = prefix; *p;) {
+        char name[128];
+        size_t k = strcspn(p, "/");
+        snprintf(name, sizeof name, "%.*s", (int)k, p);
+        if (k && !strcasestr(plain, name))
+            return false;
+        p += k + (p[k] == '/');
+    }
+    return true;
+}
+
+bool service_lends(const json_t *service, const char *host, uint16_t port, const char *path, bool ambiguous)
+{
+    size_t i;
+    json_t *v;
+    json_array_foreach(json_object_get(service, "mints"), i, v) {
+        const char *prefix = text(v, "path", "/");
+        if (service_host_matches(text(v, "host", ""), host, port) &&
+            (ambiguous ? may_begin(path, prefix) : strncasecmp(path, prefix, strlen(prefix)) == 0))
+            return true;
+    }
+    return false;
+}
+
+bool service_lends_at(const json_t *service, const char *host, uint16_t port)
+{
+    size_t i;
+    json_t *v;
+    json_array_foreach(json_object_get(service, "mints"), i, v)
+        if (service_host_matches(text(v, "host", ""), host, port))
+            return true;
+    return false;
+}
+
+bool service_spends(const json_t *service, const char *host, uint16_t port, struct service_write *out)
+{
+    size_t i, k;
+    json_t *v, *use;
+    json_array_foreach(json_object_get(service, "mints"), i, v)
+        json_array_foreach(json_object_get(v, "use"), k, use)
+            if (service_host_matches(text(use, "host", ""), host, port))
+                return parse_write(use, out, "", NULL) == 0;
+    return false;
 }
 
 const char *service_sign_in_form(const json_t *service)

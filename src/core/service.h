@@ -57,6 +57,13 @@ bool service_writes(const json_t *service, const char *form, const char *host, u
 bool service_gives_tokens(const json_t *service, const char *host, uint16_t port, const char *path);
 /* Whether its sign-in happens at that host. */
 bool service_signs_in_at(const json_t *service, const char *host, uint16_t port);
+/* Whether the answer to a request for that path gives out a token that lasts a while: a registry's, an exchange's
+ * ("mints").  ambiguous: the path is not normalised, and what may be such a one counts. */
+bool service_lends(const json_t *service, const char *host, uint16_t port, const char *path, bool ambiguous);
+/* Whether that host may give out such tokens. */
+bool service_lends_at(const json_t *service, const char *host, uint16_t port);
+/* Whether such a token belongs to that host, and how it stands there. */
+bool service_spends(const json_t *service, const char *host, uint16_t port, struct service_write *out);
 /* The form that its sign-in yields. */
 const char *service_sign_in_form(const json_t *service);
 /* Whether a pattern of a "host" matches: labels are equal, or "*" (any one label), or a first "**" (any number);

@@ -80,13 +80,14 @@ struct ask_request {
     uint8_t tls;       /* the connection is encrypted on both sides */
     uint8_t reserved;
     uint64_t sentinels; /* which of the sentinels that ANSWER_SENTINEL told stand in its head, as bits by index */
+    uint64_t bearer;    /* sentinel_tag() of what its Authorization bears; 0: it has none */
     char method[ASK_METHOD_MAX + 1];
     char path[ASK_PATH_MAX + 1]; /* normalised (net/urlpath.h), without the query; printable ASCII */
 };
 
 #define SECRET_VALUE_MAX 8192u
 
-/* What a sign-in from inside the sandbox yielded, after an ANSWER_REQUEST with ANSWER_MINT.  The guest has the sentinel by
+/* What a sign-in from inside the sandbox, or an exchange of the secret for a short-lived token, yielded, after an ANSWER_REQUEST with ANSWER_MINT.  The guest has the sentinel by
  * then; the broker keeps the rest. */
 struct ask_mint {
     uint32_t id;
@@ -125,7 +126,8 @@ enum verdict {
 /* flags of ANSWER_CONNECT */
 #define ANSWER_INTERCEPT 0x01u /* HTTP is to be judged request by request; with VERDICT_DENY: a denied request on port 443
                                   may be answered readably, under a certificate that ASK_LEAF gives */
-#define ANSWER_MINT 0x04u      /* ANSWER_REQUEST: the answer gives out tokens; they go to ASK_MINT, not to the guest */
+#define ANSWER_MINT 0x04u      /* ANSWER_REQUEST: the answer gives out tokens; they go to ASK_MINT, not to the guest.  With
+                                  credentials: it is gathered, scrubbed and resealed */
 #define ANSWER_SIGNED_IN 0x08u /* ANSWER_REQUEST: answer in the provider's stead: signed in, with the sentinel of index `error` */
 #define ANSWER_RAW 0x02u       /* a rule names this very host and port: what is no TLS may pass on 443 as well */
 

@@ -66,6 +66,7 @@ struct flow {
     const char *refused; /* why the address was refused, of the last one vetted */
     bool shut;           /* ... and no rule for the host would open it */
     char mint[64];       /* the service whose tokens an answer on it gives out */
+    char lends[64];      /* the service whose secret buys short-lived tokens on it */
     bool held;           /* somebody is asked */
     bool granted, granted_exact; /* let through by an answer, or once: only a rule that denies ends it */
 };
@@ -837,13 +838,13 @@ static void send_secrets(struct broker *b, const struct flow *f, const struct as
 {
     static struct answer_secret a;
     const char *service;
-    for (unsigned i = 0; ask->tls && broker_secrets_for(b->secrets, f->host, f->port, ask->path, i, &a, &service); i++) {
+    for (unsigned i = 0; ask->tls && broker_secrets_for(b->secrets, f->host, f->port, ask->path, ask->bearer, i, &a, &service); i++) {
         size_t n = strlen(reason);
         a.id = ask->id;
         a.request = ask->request;
         if (send)
             send_packet(b, &a, sizeof a, -1);
-        else
+        else if (a.value[0])
             snprintf(reason + n, cap - n, "%s%.40s", n ? ", " : "with the credential of ", service);
         explicit_bzero(&a, sizeof a);
     }
@@ -911,8 +912,14 @@ static void on_request(struct broker *b, const struct ask_request *ask)
         } else if (sign_in == SIGN_IN_HELD) {
             a.flags |= ANSWER_SIGNED_IN;
             a.error = (int32_t)index;
-        } else
+        } else {
+            const char *lends = ask->tls ? broker_secrets_lends(b->secrets, f->host, f->port, ask->path, ask->ambiguous) : NULL;
+            if (lends) {
+                a.flags |= ANSWER_MINT;
+                snprintf(f->lends, sizeof f->lends, "%.63s", lends);
+            }
             send_secrets(b, f, ask, reason, sizeof reason, true);
+        }
         a.verdict = VERDICT_ALLOW;
     } else {
         count_denied(b, &b->denied, 1);
@@ -930,6 +937,13 @@ static void on_mint(struct broker *b, struct ask_mint *m)
 {
     struct flow *f = find(b, m->id);
     int waiting = 0;
+    if (f && f->lends[0] && !f->mint[0]) {
+        if (broker_secrets_lend(b->secrets, f->lends, m))
+            tell_sentinels(b);
+        else
+            log_rated(&b->bad_ask, 5, "a token from net that cannot be one");
+        return;
+    }
     char *line = f && f->mint[0] ? broker_secrets_take(b->secrets, f->mint, m) : NULL;
     if (!line) {
         log_rated(&b->bad_ask, 5, "tokens from net that nobody asked for");

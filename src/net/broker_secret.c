@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/secretstore.h"
+#include "core/sentinel.h"
 #include "core/service.h"
 
 struct held {
@@ -15,7 +17,18 @@ struct held {
     char *value, *sentinel; /* guarded */
 };
 
+/* A token that a secret bought: a registry's for one repository, Copilot's for half an hour. */
+struct lent {
+    struct held h;
+    uint64_t tag;   /* of its sentinel */
+    uint64_t buyer; /* tag of the secret's value */
+    int64_t until;  /* seconds of CLOCK_BOOTTIME */
+};
+
 #define SIGNERS_MAX 32u
+#define LENT_MAX 24u
+#define LENT_FOR 3600 /* seconds, where the answer did not say */
+#define LENT_AT_MOST 86400
 
 struct broker_secrets {
     const char *sandbox;
@@ -25,6 +38,8 @@ struct broker_secrets {
     json_t *signers[SIGNERS_MAX]; /* services that can be signed in to from inside */
     unsigned nsigners;
     struct held pending;          /* taken, and not seen in the store yet */
+    struct lent lent[LENT_MAX];   /* oldest first; their sentinels are counted after those of v */
+    unsigned nlent;
 };
 
 struct broker_secrets *broker_secrets_new(const char *sandbox)
@@ -55,9 +70,44 @@ static void forget(struct broker_secrets *s)
     s->renew = 0;
 }
 
+static int64_t now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return t.tv_sec;
+}
+
+static const struct held *held_of(const struct broker_secrets *s, const char *service)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        if (strcmp(s->v[i].service, service) == 0)
+            return &s->v[i];
+    return NULL;
+}
+
+static void drop_lent(struct broker_secrets *s, unsigned i)
+{
+    forget_one(&s->lent[i].h);
+    memmove(&s->lent[i], &s->lent[i + 1], (--s->nlent - i) * sizeof *s->lent);
+    memset(&s->lent[s->nlent], 0, sizeof *s->lent);
+}
+
+/* What is over, or whose secret went or changed. */
+static void drop_stale(struct broker_secrets *s)
+{
+    for (unsigned i = s->nlent; i-- > 0;) {
+        const struct lent *l = &s->lent[i];
+        const struct held *h = held_of(s, l->h.service);
+        if (l->until <= now_s() || !h || sentinel_tag(h->value, strlen(h->value)) != l->buyer)
+            drop_lent(s, i);
+    }
+}
+
 void broker_secrets_free(struct broker_secrets *s)
 {
     if (s) {
+        while (s->nlent)
+            drop_lent(s, s->nlent - 1);
         forget(s);
         forget_one(&s->pending);
     }
@@ -144,6 +194,7 @@ int broker_secrets_load(struct broker_secrets *s, struct err *e)
     if (rc < 0 && s->n && !s->v[s->n - 1].sentinel)
         forget(s);
     hold_pending(s);
+    drop_stale(s);
     return rc;
 }
 
@@ -201,11 +252,53 @@ char *broker_secrets_take(struct broker_secrets *s, const char *service, const s
     return line;
 }
 
+const char *broker_secrets_lends(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, bool ambiguous)
+{
+    struct service_write w;
+    for (unsigned i = 0; i < s->n; i++)
+        if (service_lends(s->v[i].description, host, port, path, ambiguous) &&
+            service_writes(s->v[i].description, s->v[i].form, host, port, NULL, &w))
+            return s->v[i].service;
+    return NULL;
+}
+
+bool broker_secrets_lend(struct broker_secrets *s, const char *service, const struct ask_mint *m)
+{
+    const struct held *buyer = held_of(s, service);
+    if (!buyer || m->access[SECRET_VALUE_MAX] || m->sentinel[SECRET_VALUE_MAX] || service_check_value(m->access, NULL) < 0 ||
+        service_check_value(m->sentinel, NULL) < 0 || strlen(m->access) != strlen(m->sentinel) || strcmp(m->access, m->sentinel) == 0)
+        return false;
+    drop_stale(s);
+    for (unsigned i = 0; i < s->n; i++) /* as in broker_secrets_take */
+        if (strstr(m->sentinel, s->v[i].sentinel) || strstr(s->v[i].sentinel, m->sentinel) || strstr(m->sentinel, s->v[i].value))
+            return false;
+    for (unsigned i = 0; i < s->nlent; i++)
+        if (strstr(m->sentinel, s->lent[i].h.sentinel) || strstr(s->lent[i].h.sentinel, m->sentinel))
+            return false;
+    if (s->nlent == LENT_MAX)
+        drop_lent(s, 0);
+    struct lent *l = &s->lent[s->nlent];
+    snprintf(l->h.service, sizeof l->h.service, "%.63s", buyer->service);
+    l->h.description = json_incref(buyer->description);
+    l->h.value = guarded(m->access);
+    l->h.sentinel = guarded(m->sentinel);
+    l->tag = sentinel_tag(m->sentinel, strlen(m->sentinel));
+    l->buyer = sentinel_tag(buyer->value, strlen(buyer->value));
+    l->until = now_s() + (m->expires_in == 0 ? LENT_FOR : m->expires_in < LENT_AT_MOST ? m->expires_in : LENT_AT_MOST);
+    if (!l->h.value || !l->h.sentinel) {
+        forget_one(&l->h);
+        return false;
+    }
+    s->nlent++;
+    return true;
+}
+
 bool broker_secrets_wants(const struct broker_secrets *s, const char *host, uint16_t port)
 {
     struct service_write w;
     for (unsigned i = 0; i < s->n; i++)
-        if (service_writes(s->v[i].description, s->v[i].form, host, port, NULL, &w))
+        if (service_writes(s->v[i].description, s->v[i].form, host, port, NULL, &w) ||
+            service_lends_at(s->v[i].description, host, port) || service_spends(s->v[i].description, host, port, &w))
             return true;
     for (unsigned k = 0; k < s->nsigners; k++)
         if (service_signs_in_at(s->signers[k], host, port))
@@ -231,15 +324,40 @@ static bool fill(const struct held *h, const struct service_write *w, struct ans
     return out->sigv4 || service_render(w, h->value, out->written, sizeof out->written) == 0;
 }
 
-bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, unsigned want,
-                        struct answer_secret *out, const char **service)
+static const struct lent *find_lent(const struct broker_secrets *s, const char *host, uint16_t port, uint64_t bearer,
+                                    struct service_write *w)
+{
+    for (unsigned i = 0; bearer && i < s->nlent; i++)
+        if (s->lent[i].tag == bearer && s->lent[i].until > now_s() && service_spends(s->lent[i].h.description, host, port, w))
+            return &s->lent[i];
+    return NULL;
+}
+
+bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, uint64_t bearer,
+                        unsigned want, struct answer_secret *out, const char **service)
 {
     struct service_write w;
     unsigned nth = 0;
+    const struct lent *l = find_lent(s, host, port, bearer, &w);
+    if (l && nth++ == want) {
+        *service = l->h.service;
+        return fill(&l->h, &w, out);
+    }
     for (unsigned i = 0; i < s->n && nth < SECRETS_PER_REQUEST; i++) {
         const struct held *h = &s->v[i];
-        if (!service_writes(h->description, h->form, host, port, path, &w) || nth++ != want)
+        bool ours = service_writes(h->description, h->form, host, port, path, &w);
+        /* Where only what was lent belongs, nothing of the guest's own goes in its place. */
+        bool bare = !ours && !l && service_spends(h->description, host, port, &w) &&
+                    !service_writes(h->description, h->form, host, port, NULL, &(struct service_write){0});
+        if ((!ours && !bare) || (l && strcmp(w.header, "authorization") == 0) || nth++ != want)
             continue;
+        if (bare) {
+            static char empty[1];
+            static const struct held none = {.value = empty, .sentinel = empty};
+            *service = h->service;
+            snprintf(w.format, sizeof w.format, "%s", "{}");
+            return fill(&none, &w, out);
+        }
         *service = h->service;
         return fill(h, &w, out);
     }
@@ -283,6 +401,13 @@ const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t se
     for (unsigned i = 0; i < s->n; i++)
         if (sentinels >> i & 1 && (!tls || !service_writes(s->v[i].description, s->v[i].form, host, port, NULL, &w)))
             return s->v[i].service;
+    for (unsigned i = 0; i < s->nlent && s->n + i < SENTINELS_MAX; i++) {
+        const struct held *h = &s->lent[i].h;
+        const struct held *buyer = held_of(s, h->service);
+        if (sentinels >> (s->n + i) & 1 && (!tls || !(service_spends(h->description, host, port, &w) ||
+                                                     (buyer && service_writes(h->description, buyer->form, host, port, NULL, &w)))))
+            return h->service;
+    }
     return NULL;
 }
 
@@ -291,10 +416,10 @@ bool broker_secrets_sentinel(const struct broker_secrets *s, unsigned i, struct 
     memset(out, 0, sizeof *out);
     out->kind = ANSWER_SENTINEL;
     out->id = i;
-    if (i >= s->n) {
+    if (i >= s->n + s->nlent || i >= SENTINELS_MAX) {
         out->none = 1;
         return false;
     }
-    snprintf(out->sentinel, sizeof out->sentinel, "%s", s->v[i].sentinel);
+    snprintf(out->sentinel, sizeof out->sentinel, "%s", i < s->n ? s->v[i].sentinel : s->lent[i - s->n].h.sentinel);
     return true;
 }

@@ -20,9 +20,15 @@ int broker_secrets_load(struct broker_secrets *s, struct err *e);
 /* Whether some secret's service writes for that host and port: then its HTTP must be looked at. */
 bool broker_secrets_wants(const struct broker_secrets *s, const char *host, uint16_t port);
 
-/* What one request gets, for the i-th of its secrets; false after the last.  The caller wipes *out. */
-bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, unsigned i,
-                        struct answer_secret *out, const char **service);
+/* What one request gets, for the i-th of its secrets; false after the last.  bearer: as in struct ask_request; a token
+ * that was lent, whose sentinel it is, goes before its service's secret.  The caller wipes *out. */
+bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, uint64_t bearer,
+                        unsigned i, struct answer_secret *out, const char **service);
+
+/* The service whose secret buys a short-lived token with such a request (threat 68), or NULL. */
+const char *broker_secrets_lends(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, bool ambiguous);
+/* Keeps such a token for as long as it is good, and no longer than its secret; false: it cannot be one. */
+bool broker_secrets_lend(struct broker_secrets *s, const char *service, const struct ask_mint *m);
 
 /* A sentinel that stands in a request to a host where it does not belong: the service's name, or NULL. */
 const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t sentinels, const char *host, uint16_t port,

@@ -644,6 +644,8 @@ static void pass_minted(struct h1proxy *p)
     if (!p->owner->minted(p->owner->arg, held.p, held.len))
         answer_failed(p, 502, "the server gave out a token in a form that sbx cannot keep from the sandbox");
     else {
+        if (p->scrub_set)
+            scrub_text(p->scrub_set, (char *)held.p, held.len);
         p->rs_head.framing = HTTP1_LENGTH;
         p->rs_head.length = held.len;
         send_response_head(p);

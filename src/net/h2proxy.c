@@ -486,6 +486,8 @@ static void pass_minted(struct stream *s)
     bool good = s->proxy->owner->minted(s->proxy->owner->arg, q->p + q->pos, q->len - q->pos);
     s->minting = s->mint = false;
     s->answered = false;
+    if (good && s->scrub_set)
+        scrub_text(s->scrub_set, (char *)(q->p + q->pos), q->len - q->pos);
     if (good)
         pass_response(s, false);
     else {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/sentinel.h"
 #include "net/sigv4.h"
 
 struct credential {
@@ -93,8 +94,15 @@ static bool add_stretched(struct scrub_set *set, const char *value, const char *
 /* What in a value is secret: all of it, but of "ID:KEY:TOKEN" each part. */
 static bool add_needles(struct scrub_set *set, const struct credential *k)
 {
-    if (!k->sigv4)
+    if (!k->written[0] && !k->sigv4)
+        return true;
+    if (!k->sigv4) {
+        /* Of Basic's "USER:PASSWORD" the password alone, too. */
+        const char *v = strncmp(k->written, "Basic ", 6) == 0 ? strchr(k->value, ':') : NULL, *s = v ? strchr(k->sentinel, ':') : NULL;
+        if (s && strlen(v + 1) >= 8 && s[1] && !add_stretched(set, v + 1, s + 1))
+            return false;
         return add_stretched(set, k->value, k->sentinel);
+    }
     const char *v = strchr(k->value, ':'), *s = strchr(k->sentinel, ':');
     bool any = false;
     while (v && s) {
@@ -117,8 +125,20 @@ struct scrub_set *credentials_scrub(struct credentials *c)
         return c->scrub;
     struct scrub_set *set = scrub_set_new();
     bool good = set != NULL;
-    for (unsigned i = 0; good && i < c->n; i++)
+    bool any = false;
+    for (unsigned i = 0; good && i < c->n; i++) {
         good = add_needles(set, &c->v[i]);
+        any |= c->v[i].value[0] != '\0';
+    }
+    if (good && !any) { /* nothing was written, so nothing can come back: a needle that nobody knows */
+        char one[33], other[33];
+        for (size_t i = 0; i < sizeof one - 1; i++) {
+            one[i] = (char)('a' + randombytes_uniform(26));
+            other[i] = (char)('a' + randombytes_uniform(26));
+        }
+        one[32] = other[32] = '\0';
+        good = scrub_set_add(set, one, other);
+    }
     if (!good || !scrub_set_ready(set)) {
         scrub_set_unref(set);
         return NULL;
@@ -241,6 +261,13 @@ static void replace_in(struct headers *h, size_t i, const struct credential *k)
     wipe(fresh);
 }
 
+uint64_t inject_bearer(const struct headers *h)
+{
+    const struct header *f = headers_count(h, "authorization") == 1 ? headers_get(h, "authorization") : NULL;
+    const char *word = f ? memrchr(f->value, ' ', f->value_len) : NULL;
+    return word ? sentinel_tag(word + 1, f->value_len - (size_t)(word + 1 - f->value)) : 0;
+}
+
 bool inject_wants_content(const struct credentials *c, const struct headers *h)
 {
     for (unsigned i = 0; c && i < c->n; i++)
@@ -267,6 +294,8 @@ bool inject_write(const struct credentials *c, bool tls, const char *method, con
         if (k->sigv4) {
             if (!sigv4_sign(method, host, *target, h, k->value, payload, why))
                 return false;
+        } else if (!k->written[0]) {
+            headers_remove(h, k->header); /* nothing of the guest's own goes there */
         } else if (!headers_set(h, k->header, k->written)) {
             *why = "its header section has no room for the credential";
             return false;

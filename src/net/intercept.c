@@ -179,7 +179,8 @@ static void judge(void *arg, const struct proxy_request *r)
     struct intercept *i = arg;
     struct ask_request ask = {.id = i->id, .kind = ASK_REQUEST, .version = (uint8_t)r->version, .request = r->id,
                               .override = r->override, .tls = i->owner.tls,
-                              .sentinels = sentinels_find(i->all->sentinels, r->target, r->fields)};
+                              .sentinels = sentinels_find(i->all->sentinels, r->target, r->fields),
+                              .bearer = inject_bearer(r->fields)};
     strncpy(ask.method, r->method, ASK_METHOD_MAX);
     if (!urlpath_normalise(r->target, ask.path)) {
         char shown[ASK_PATH_MAX + 1];

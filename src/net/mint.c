@@ -121,8 +121,10 @@ enum mint_result mint_read(uint8_t *body, size_t n, struct ask_mint *out)
     if (!f.bad && f.n == 0)
         result = MINT_PLAIN;
     else if (!f.bad && replace(body, n, &f)) {
-        const char *access = json_string_value(json_object_get(o, "access_token")),
-                   *refresh = json_string_value(json_object_get(o, "refresh_token")), *sentinel = sentinel_of(&f, access);
+        const char *access = json_string_value(json_object_get(o, "access_token"));
+        if (!sentinel_of(&f, access)) /* of a registry (RFC 6750 came later), or of Copilot */
+            access = json_string_value(json_object_get(o, "token"));
+        const char *refresh = json_string_value(json_object_get(o, "refresh_token")), *sentinel = sentinel_of(&f, access);
         json_int_t life = json_integer_value(json_object_get(o, "expires_in"));
         if (sentinel) {
             strcpy(out->access, access); /* service_check_value bounds them */

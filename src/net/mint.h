@@ -18,7 +18,7 @@ enum mint_result {
 };
 
 /* A body in JSON: every string whose name says that it is a token or a key, at any depth, becomes a sentinel.  *out gets
- * the access token, its sentinel, the refresh token and the lifetime; out->access[0] == 0: tokens, but none to keep.
+ * the access token ("access_token", else "token"), its sentinel, the refresh token and the lifetime; out->access[0] == 0: tokens, but none to keep.
  * The caller wipes *out. */
 enum mint_result mint_read(uint8_t *body, size_t n, struct ask_mint *out);
 

@@ -116,12 +116,55 @@ static void token_endpoints_are_known_however_they_are_written(void **state)
     json_decref(s);
 }
 
+/* A registry's answer names its token twice; Copilot's knows no other name, and clients read what stands in it. */
+static void threat_68_tokens_of_registries_and_exchanges(void **state)
+{
+    static const char registry[] = "{\"token\":\"eyJhbGciOiJSUzI1NiJ9.eyJhY2Nlc3MiOltdfQ.c2lnbmF0dXJlLW9mLWRvY2tlcg\",\"access_token\":"
+                                   "\"eyJhbGciOiJSUzI1NiJ9.eyJhY2Nlc3MiOltdfQ.c2lnbmF0dXJlLW9mLWRvY2tlcg\",\"expires_in\":300}";
+    static const char copilot[] = "{\"expires_at\":1790000000,\"refresh_in\":1500,\"token\":\"tid=0123456789abcdef;exp=1790000000;"
+                                  "sku=x;proxy-ep=proxy.individual.githubcopilot.com:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"}";
+    struct ask_mint m;
+    char out[4096];
+    (void)state;
+    assert_int_equal(read_text(registry, out, &m), MINT_TAKEN);
+    assert_null(strstr(out, "c2lnbmF0dXJl"));
+    assert_non_null(strstr(out, "eyJhbGciOiJSUzI1NiJ9.eyJhY2Nlc3MiOltdfQ."));
+    assert_int_equal(m.expires_in, 300);
+    assert_int_equal(read_text(copilot, out, &m), MINT_TAKEN);
+    assert_null(strstr(out, "9f86d081884c7d65"));
+    assert_non_null(strstr(out, ";exp=1790000000;sku=x;proxy-ep=proxy.individual.githubcopilot.com:"));
+    assert_int_equal(strncmp(m.access, "tid=0123456789abcdef;", 21), 0);
+    assert_int_equal(strlen(m.access), strlen(m.sentinel));
+}
+
+static void minting_paths_are_known_however_they_are_written(void **state)
+{
+    struct service_write w;
+    (void)state;
+    json_t *s = json_pack("{s:[{s:s,s:s,s:[{s:s}]}]}", "mints", "host", "api.example.com", "path", "/exchange/", "use", "host", "use.example.com");
+    assert_true(service_lends(s, "api.example.com", 443, "/exchange/v2/token", false));
+    assert_true(service_lends(s, "api.example.com", 443, "/EXCHANGE/token", false));
+    assert_false(service_lends(s, "api.example.com", 443, "/repos/x", false));
+    assert_false(service_lends(s, "api.example.com", 80, "/exchange/v2/token", false));
+    assert_false(service_lends(s, "evil.example.com", 443, "/exchange/v2/token", false));
+    static const char *const odd[] = {"//exchange/token", "/x/..%2fexchange%2ftoken", "/%65xchange%2ftoken", "/%2565xchange;a/token"};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
+        assert_true(service_lends(s, "api.example.com", 443, odd[i], true));
+    assert_false(service_lends(s, "api.example.com", 443, "/repos/a%2fb", true));
+    assert_true(service_spends(s, "use.example.com", 443, &w));
+    assert_string_equal(w.format, "Bearer {}");
+    assert_false(service_spends(s, "api.example.com", 443, &w));
+    json_decref(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threat_68_tokens_become_sentinels_in_place),
         cmocka_unit_test(spellings_of_json),
         cmocka_unit_test(what_cannot_be_told_is_refused),
+        cmocka_unit_test(threat_68_tokens_of_registries_and_exchanges),
+        cmocka_unit_test(minting_paths_are_known_however_they_are_written),
         cmocka_unit_test(token_endpoints_are_known_however_they_are_written),
     };
     return sodium_init() < 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
