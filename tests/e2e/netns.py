@@ -111,8 +111,8 @@ class Lab:
         self.log = open(self.h.dir / "lab.log", "ab")
         cable, ask = socket.socketpair(), socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         net, broker = socket.socketpair(), socket.socketpair()
-        self.broker = self.start([str(BUILD / "lib/sbx-broker"), "lab"], [broker[1].fileno(), ask[1].fileno()])
-        self.net = self.start([str(BUILD / "lib/sbx-net"), "lab"], [cable[1].fileno(), ask[0].fileno(), net[1].fileno()])
+        self.broker = self.start([str(BUILD / "lib/sbx-broker"), "broker", "lab"], [broker[1].fileno(), ask[1].fileno()])
+        self.net = self.start([str(BUILD / "lib/sbx-net"), "net", "lab"], [cable[1].fileno(), ask[0].fileno(), net[1].fileno()])
         for name, s in (("net", net[0]), ("broker", broker[0])):
             self.links[name] = Link(s)
         for s in (cable[1], ask[0], ask[1], net[1], broker[1]):
