@@ -7,6 +7,7 @@
 
 #include "core/jsonfile.h"
 #include "core/paths.h"
+#include "core/proxyurl.h"
 
 static const struct config_key keys[] = {
     {"vm.accel", CONFIG_CHOICE, "\"auto\"", "auto|kvm|tcg", "hardware virtualisation, emulation, or what works"},
@@ -24,6 +25,9 @@ static const struct config_key keys[] = {
     {"workspace.readonly", CONFIG_LIST, "[]", NULL, "what sandboxes cannot change of shared folders, like Makefile"},
     {"net.map", CONFIG_MAP, "{}", NULL, "HOST[:PORT]=ADDRESS:PORT: dial this host elsewhere; rules still speak of the host"},
     {"net.outside", CONFIG_LIST, "[]", NULL, "address ranges that count as outside although they are not global"},
+    {"net.proxy", CONFIG_STRING, "\"\"", NULL, "http://HOST:PORT of the proxy that this network leaves through; its login: sbx secret set -g proxy"},
+    {"net.proxy_except", CONFIG_LIST, "[]", NULL, "hosts and address ranges that are dialled directly, like **.corp.example and 10.0.0.0/8"},
+    {"net.proxy_names", CONFIG_BOOL, "false", NULL, "does the proxy get names, not the addresses that were checked; what does not resolve here is then its own to judge"},
     {"net.ca", CONFIG_LIST, "[]", NULL, "files of further certificate authorities that upstream servers may use"},
     {"net.ask_seconds", CONFIG_INT, "60", "5..120", "how long a connection waits for an answer in ask mode"},
     {"net.log_rows", CONFIG_INT, "500000", "1000..100000000", "rows kept of each sandbox's network log; the oldest go first"},
@@ -94,6 +98,12 @@ static int check(const struct config_key *k, const json_t *v, struct err *e)
             return 0;
         return err_set(e, STATUS_USAGE, "%s is one of %s", k->name, k->choices);
     case CONFIG_STRING:
+        if (strcmp(k->name, "net.proxy") == 0 && json_is_string(v) && json_string_value(v)[0]) {
+            struct proxy_url url;
+            int rc = proxy_url_parse(json_string_value(v), &url, e);
+            explicit_bzero(&url, sizeof url);
+            return rc;
+        }
         return json_is_string(v) ? 0 : err_set(e, STATUS_USAGE, "%s is a text", k->name);
     case CONFIG_LIST:
         if (json_is_array(v) && all_strings(v))

@@ -24,6 +24,7 @@
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/policy.h"
+#include "core/proxyurl.h"
 #include "core/sanitize.h"
 #include "core/secretstore.h"
 #include "net/addrclass.h"
@@ -59,6 +60,7 @@ struct flow {
     uint8_t family, addr[16];
     uint16_t port;
     bool exact, mapped;
+    bool tunnelled;    /* through the proxy; peer is then what it was asked for, of family 0 for a name */
     bool intercept;    /* each of its requests is judged */
     uint16_t dial_port;
     uint8_t peer_family, peer[16]; /* once it is open */
@@ -81,6 +83,9 @@ struct broker {
     json_t *map;
     struct rule outside[OUTSIDE_MAX];
     unsigned noutside;
+    struct rule direct[OUTSIDE_MAX]; /* not through the proxy */
+    unsigned ndirect;
+    char proxy_text[280];            /* its host and port, as the log names it; "": none */
     struct flow *flows;
     unsigned nflows, nopen;
     int watch_fd;
@@ -102,25 +107,60 @@ struct broker {
 
 /* ---- settings and policy ---- */
 
+static unsigned read_rules(const json_t *list, const char *setting, bool names, struct rule *out)
+{
+    struct err e = {0};
+    json_t *item;
+    size_t i;
+    unsigned n = 0;
+    json_array_foreach(list, i, item) {
+        struct rule r = {0};
+        if (rule_parse(&r, json_string_value(item), &e) < 0 || (r.kind != RULE_RANGE && !names) || n == OUTSIDE_MAX)
+            log_line("%s: \"%s\" is not usable", setting, json_string_value(item));
+        else
+            out[n++] = r;
+    }
+    return n;
+}
+
+/* The proxy and its login: of the URL, else of the secret store. */
+static void load_proxy(struct broker *b, const json_t *config)
+{
+    struct dial_proxy p = {.names = json_is_true(config_value(config, "net.proxy_names"))};
+    struct proxy_url url;
+    struct err e = {0};
+    const char *text = json_string_value(config_value(config, "net.proxy"));
+    b->ndirect = read_rules(config_value(config, "net.proxy_except"), "net.proxy_except", true, b->direct);
+    if (!text || !text[0] || proxy_url_parse(text, &url, &e) < 0) {
+        b->proxy_text[0] = '\0';
+        dialer_set_proxy(b->dialer, NULL);
+        return;
+    }
+    const char *login = url.login[0] ? url.login : broker_secrets_value(b->secrets, "proxy");
+    snprintf(b->proxy_text, sizeof b->proxy_text, "%s:%u", url.host, url.port);
+    snprintf(p.host, sizeof p.host, "%s", url.host);
+    p.port = url.port;
+    size_t n = login ? strlen(login) : 0, cap = sodium_base64_encoded_len(n, sodium_base64_VARIANT_ORIGINAL);
+    if (n && (p.authorization = malloc(sizeof "Basic " + cap))) {
+        strcpy(p.authorization, "Basic ");
+        sodium_bin2base64(p.authorization + 6, cap, (const unsigned char *)login, n, sodium_base64_VARIANT_ORIGINAL);
+    }
+    sodium_memzero(&url, sizeof url);
+    dialer_set_proxy(b->dialer, &p);
+}
+
 static void load_settings(struct broker *b)
 {
     struct err e = {0};
-    json_t *config = config_load(&e), *item;
-    size_t i;
+    json_t *config = config_load(&e);
     if (!config) {
         log_line("settings are unusable, those in force stay: %s", e.text);
         return;
     }
     json_decref(b->map);
     b->map = json_incref(config_value(config, "net.map"));
-    b->noutside = 0;
-    json_array_foreach(config_value(config, "net.outside"), i, item) {
-        struct rule r = {0};
-        if (rule_parse(&r, json_string_value(item), &e) < 0 || r.kind != RULE_RANGE || b->noutside == OUTSIDE_MAX)
-            log_line("net.outside: \"%s\" is not a usable range", json_string_value(item));
-        else
-            b->outside[b->noutside++] = r;
-    }
+    b->noutside = read_rules(config_value(config, "net.outside"), "net.outside", false, b->outside);
+    load_proxy(b, config);
     asks_set_limit(b->asks, (int)json_integer_value(config_value(config, "net.ask_seconds")));
     journal_set_limits(b->journal, json_integer_value(config_value(config, "net.log_rows")),
                        (int)json_integer_value(config_value(config, "net.log_days")));
@@ -279,7 +319,7 @@ static void recheck(struct broker *b)
         bool http = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
         bool allowed = d.allow && (!http || f->intercept || f->dial);
         if (f->fd >= 0) {
-            if (!f->cut && (!allowed || !vet(f, f->peer_family, f->peer, f->dial_port)))
+            if (!f->cut && (!allowed || (f->peer_family && !vet(f, f->peer_family, f->peer, f->dial_port))))
                 cut(b, f, allowed ? f->rule : d.text);
         } else if (!allowed || (f->dial && d.http && !f->intercept)) {
             char hint[192];
@@ -350,6 +390,7 @@ static void load_secrets(struct broker *b)
         journal_write(b->journal, &row);
         log_line("secrets are not to be had: %s", e.text);
     }
+    load_settings(b); /* the proxy's login may be another */
     tell_secrets(b, bad ? e.text[0] ? e.text : "the secrets cannot be read" : "");
 }
 
@@ -549,14 +590,37 @@ static bool vet(void *arg, uint8_t family, const uint8_t *addr, uint16_t port)
     return false;
 }
 
+static bool direct(void *arg, uint8_t family, const uint8_t *addr, uint16_t port)
+{
+    const struct flow *f = arg;
+    const struct broker *b = f->broker;
+    for (unsigned i = 0; i < b->ndirect; i++)
+        if (rule_matches_addr(&b->direct[i], family, addr, port))
+            return true;
+    return addr_is_own(family, addr);
+}
+
+static void tunnels(void *arg, uint8_t family, const uint8_t *addr)
+{
+    struct flow *f = arg;
+    f->tunnelled = true;
+    f->peer_family = family;
+    memcpy(f->peer, addr, sizeof f->peer);
+}
+
 static bool connecting(void *arg, const char *addr)
 {
     struct flow *f = arg;
     struct broker *b = f->broker;
+    char how[400] = "";
     snprintf(f->dialled, sizeof f->dialled, "%s", addr);
+    if (f->tunnelled)
+        snprintf(how, sizeof how, "through the proxy %s%s", b->proxy_text, f->peer_family ? "" : ", which got the name");
+    else if (f->mapped)
+        snprintf(how, sizeof how, "dialled where net.map says");
     struct decision_row row = {.kind = "open", .flow = f->number, .proto = "tcp", .host = f->host,
                                .port = f->port, .addr = f->dialled, .verdict = "allow", .rule = f->rule,
-                               .reason = f->mapped ? "dialled where net.map says" : "", .count = 1};
+                               .reason = how, .count = 1};
     /* Not written, not done: the log would not tell the truth. */
     f->logged = journal_write(b->journal, &row) == 0;
     return f->logged;
@@ -568,6 +632,8 @@ static bool check_peer(struct flow *f, int fd)
     static const uint8_t v4_mapped[12] = {[10] = 0xff, [11] = 0xff};
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
+    if (f->tunnelled) /* the peer is the proxy, and what it was asked for stands */
+        return !f->peer_family || vet(f, f->peer_family, f->peer, f->dial_port);
     if (getpeername(fd, (struct sockaddr *)&peer, &len) < 0)
         return false;
     const uint8_t *a = (const uint8_t *)&((const struct sockaddr_in6 *)&peer)->sin6_addr;
@@ -616,14 +682,22 @@ static void dialled(void *arg, int fd, int error)
             hint_for(b, f, &d, hint, sizeof hint);
         refuse(b, f, VERDICT_DENY, f->rule, reason, hint, error);
     } else {
-        char reason[96];
-        snprintf(reason, sizeof reason, "cannot connect: %s", strerror(error));
+        char reason[400];
+        const char *why = error == EKEYREJECTED ? "wants another login (sbx secret set -g proxy)"
+                        : error == EPERM        ? "denies it"
+                        : error == ENXIO        ? "has a name that does not resolve"
+                                                : strerror(error);
+        if (f->tunnelled)
+            snprintf(reason, sizeof reason, "the proxy %s: %s", b->proxy_text, why);
+        else
+            snprintf(reason, sizeof reason, "cannot connect: %s", strerror(error));
         refuse(b, f, VERDICT_UNREACHABLE, f->rule, reason, "", error);
     }
     flow_free(f);
 }
 
-static const struct dial_ops dial_ops = {vet, connecting, dialled};
+static const struct dial_ops dial_ops = {
+    .vet = vet, .connecting = connecting, .direct = direct, .tunnels = tunnels, .done = dialled};
 
 /* Where net.map sends this name and port, if it does; text becomes the host to dial. */
 static bool mapped(const struct broker *b, const struct flow *f, char *host, size_t cap, uint16_t *port)
@@ -723,7 +797,10 @@ static void dial(struct broker *b, struct flow *f)
     f->dial_port = f->port;
     snprintf(host, sizeof host, "%.255s", f->is_name ? rule_alias(f->host) : f->host);
     f->mapped = mapped(b, f, host, sizeof host, &f->dial_port);
-    f->dial = dial_start(b->dialer, host, f->dial_port, &dial_ops, f);
+    bool proxied = !f->mapped;
+    for (unsigned i = 0; i < b->ndirect && f->is_name; i++)
+        proxied = proxied && !rule_matches_name(&b->direct[i], f->host, f->port);
+    f->dial = dial_start(b->dialer, host, f->dial_port, proxied, &dial_ops, f);
     if (!f->dial) {
         refuse(b, f, VERDICT_UNREACHABLE, f->rule, "too many connections are being made", "", EAGAIN);
         flow_free(f);

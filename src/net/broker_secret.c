@@ -198,6 +198,14 @@ int broker_secrets_load(struct broker_secrets *s, struct err *e)
     return rc;
 }
 
+const char *broker_secrets_value(const struct broker_secrets *s, const char *service)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        if (strcmp(s->v[i].service, service) == 0)
+            return s->v[i].value;
+    return NULL;
+}
+
 enum broker_sign_in broker_secrets_sign_in(const struct broker_secrets *s, const char *host, uint16_t port, const char *path,
                                            const char **service, unsigned *index)
 {

@@ -53,6 +53,9 @@ char *broker_secrets_take(struct broker_secrets *s, const char *service, const s
 /* When the first of them that can be renewed expires (seconds since 1970); 0: none does. */
 int64_t broker_secrets_renew(const struct broker_secrets *s);
 
+/* The value of a service's secret that no host is ever given (the proxy's login); it lives until the next load, or NULL. */
+const char *broker_secrets_value(const struct broker_secrets *s, const char *service);
+
 /* The i-th sentinel; false after the last. */
 bool broker_secrets_sentinel(const struct broker_secrets *s, unsigned i, struct answer_sentinel *out);
 

@@ -72,10 +72,12 @@ class TestCA:
 
 
 class Lab:
-    def __init__(self, *, map=(), ca=(), posture="locked-down", settings=()):
+    def __init__(self, *, map=(), ca=(), posture="locked-down", settings=(), hosts=None, environment=None):
+        """hosts: the /etc/hosts that the broker resolves names by, else the machine's own."""
         make_pump()
         self.h = h = Home()
         self.procs = []
+        self.environment = environment or {}
         self.links = {}
         self.replies = {}
         (h.dir / "data/sbx/sandboxes/lab").mkdir(parents=True, mode=0o700)
@@ -88,6 +90,11 @@ class Lab:
         h.sbx("policy", "set-default", posture)
         (h.dir / "resolv.conf").write_text(f"nameserver {GATEWAY4}\noptions timeout:2 attempts:2\n")
         (h.dir / "hosts").write_text("127.0.0.1 localhost\n")
+        self.brokers = [str(BUILD / "lib/sbx-broker"), "broker", "lab"]
+        if hosts is not None:
+            (h.dir / "broker-hosts").write_text(hosts)
+            self.brokers = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                            'mount --bind "$1" /etc/hosts && shift && exec "$@"', "sh", str(h.dir / "broker-hosts"), *self.brokers]
         try:
             self.plug_in()
         except BaseException:
@@ -102,7 +109,7 @@ class Lab:
             for i in range(len(fds)):
                 os.dup2(30 + i, 3 + i)
                 os.close(30 + i)
-        env = dict(self.h.env, ASAN_OPTIONS="detect_leaks=0:abort_on_error=0", UBSAN_OPTIONS="print_stacktrace=1")
+        env = dict(self.h.env, **self.environment, ASAN_OPTIONS="detect_leaks=0:abort_on_error=0", UBSAN_OPTIONS="print_stacktrace=1")
         p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=place, close_fds=False, env=env)
         self.procs.append(p)
         return p
@@ -111,7 +118,7 @@ class Lab:
         self.log = open(self.h.dir / "lab.log", "ab")
         cable, ask = socket.socketpair(), socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         net, broker = socket.socketpair(), socket.socketpair()
-        self.broker = self.start([str(BUILD / "lib/sbx-broker"), "broker", "lab"], [broker[1].fileno(), ask[1].fileno()])
+        self.broker = self.start(self.brokers, [broker[1].fileno(), ask[1].fileno()])
         self.net = self.start([str(BUILD / "lib/sbx-net"), "net", "lab"], [cable[1].fileno(), ask[0].fileno(), net[1].fileno()])
         for name, s in (("net", net[0]), ("broker", broker[0])):
             self.links[name] = Link(s)

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "core/config.h"
+#include "core/proxyurl.h"
+#include "core/secretstore.h"
 #include "ui/cli/secret.h"
 
 #define ANSWER_MAX (256u * 1024u)
@@ -67,6 +69,34 @@ static char *authorities(const json_t *config)
     return all;
 }
 
+/* The setting net.proxy, never the environment; what it excepts is asked directly. */
+static void proxy(CURL *c, const json_t *config)
+{
+    const char *text = json_string_value(config_value(config, "net.proxy"));
+    struct proxy_url url;
+    char except[1024] = "", where[300];
+    size_t i, n = 0;
+    json_t *v;
+    curl_easy_setopt(c, CURLOPT_PROXY, "");
+    if (!text || !text[0] || proxy_url_parse(text, &url, NULL) < 0)
+        return;
+    snprintf(where, sizeof where, strchr(url.host, ':') ? "http://[%s]:%u" : "http://%s:%u", url.host, url.port);
+    curl_easy_setopt(c, CURLOPT_PROXY, where);
+    struct secretstore *store = url.login[0] ? NULL : secretstore_open(NULL, NULL, NULL);
+    const struct secret *s = store ? secretstore_find(store, "proxy", "") : NULL;
+    if (url.login[0] || s)
+        curl_easy_setopt(c, CURLOPT_PROXYUSERPWD, url.login[0] ? url.login : s->value);
+    secretstore_free(store);
+    explicit_bzero(&url, sizeof url);
+    json_array_foreach(config_value(config, "net.proxy_except"), i, v) {
+        const char *name = json_string_value(v);
+        name += strspn(name, "*");
+        if (n + strlen(name) + 2 < sizeof except)
+            n += (size_t)snprintf(except + n, sizeof except - n, "%s%s", n ? "," : "", name);
+    }
+    curl_easy_setopt(c, CURLOPT_NOPROXY, except);
+}
+
 long secret_http(const struct secret_http *r, char **out, size_t *len, struct err *e)
 {
     static bool ready;
@@ -89,7 +119,7 @@ long secret_http(const struct secret_http *r, char **out, size_t *len, struct er
         headers = curl_slist_append(headers, r->headers[i]);
     curl_easy_setopt(c, CURLOPT_URL, r->url);
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "https");
-    curl_easy_setopt(c, CURLOPT_PROXY, "");
+    proxy(c, config);
     curl_easy_setopt(c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(c, CURLOPT_TIMEOUT, 30L);

@@ -10,6 +10,7 @@
 #include "core/mirrors.h"
 #include "core/paths.h"
 #include "core/policy.h"
+#include "core/proxyurl.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
 #include "ui/cli/policy.h"
@@ -297,6 +298,15 @@ int cmd_doctor(const struct args *a, struct err *e)
         if (json_object_size(map)) {
             snprintf(text, sizeof text, "%.500s", m);
             found(&d, FINE, "net.map dials elsewhere", text, "");
+        }
+        const char *proxy = json_string_value(config_value(config, "net.proxy"));
+        struct proxy_url url;
+        if (proxy && proxy[0] && proxy_url_parse(proxy, &url, NULL) == 0) {
+            bool names = json_is_true(config_value(config, "net.proxy_names"));
+            snprintf(text, sizeof text, "%s:%u is asked for %s", url.host, url.port,
+                     names ? "names; what does not resolve here is judged there alone" : "the addresses that were checked");
+            found(&d, names ? WARN : FINE, "net.proxy", text, "sbx config unset net.proxy_names, if the proxy takes addresses");
+            explicit_bzero(&url, sizeof url);
         }
         free(o);
         free(m);
