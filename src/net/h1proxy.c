@@ -13,9 +13,6 @@
 #include "net/wsframes.h"
 
 #define IN_MAX (32u * 1024u)
-#define SPOOL_MAX (64u * 1024u * 1024u) /* of all connections together */
-
-static size_t spooled;
 
 /* Bytes that came in and were not looked at yet; allocated while there are some. */
 struct in {
@@ -62,6 +59,7 @@ struct h1proxy {
     bool minting;   /* it is being gathered in `held` */
     struct out held;
     struct out spool;
+    size_t spool_room;
     bool broken, done;
 };
 
@@ -91,7 +89,7 @@ static void forget(uint8_t **p, size_t n)
 /* The exchange is over, and with it the right to know its secrets. */
 static void forget_secrets(struct h1proxy *p)
 {
-    spooled -= p->spool.cap;
+    proxy_spool(&p->spool_room, 0);
     forget(&p->spool.p, p->spool.len);
     p->spool = (struct out){0};
     scrub_free(p->scrub);
@@ -395,12 +393,11 @@ static bool spool_add(struct h1proxy *p, const uint8_t *content, size_t n)
     struct out *o = &p->spool;
     if (o->len + n > o->cap) {
         size_t cap = o->cap ? 2 * o->cap : IN_MAX;
-        if (spooled - o->cap + cap > SPOOL_MAX)
+        if (!proxy_spool(&p->spool_room, cap))
             return false;
         uint8_t *more = wipe_realloc(o->p, cap);
         if (!more)
             return false;
-        spooled += cap - o->cap;
         o->p = more;
         o->cap = cap;
     }
@@ -426,7 +423,7 @@ static bool read_spool(struct h1proxy *p)
     }
     in->pos += used;
     if (!spool_add(p, content, n)) {
-        answer_failed(p, 413, "its content, which its AWS signature covers, is too long to be signed anew; send it with x-amz-content-sha256");
+        answer_failed(p, 413, "its content, which its AWS signature covers, is longer than 64 MiB, or there is no room for it now; send it in parts, or with x-amz-content-sha256");
         return true;
     }
     if (!p->rq_body.done)
@@ -440,7 +437,7 @@ static bool read_spool(struct h1proxy *p)
         queue(p, &p->to_up, p->spool.p, p->spool.len);
         p->owner->bytes_up += p->spool.len;
         p->rq = RQ_SENT;
-        spooled -= p->spool.cap;
+        proxy_spool(&p->spool_room, 0);
         forget(&p->spool.p, p->spool.len);
         p->spool = (struct out){0};
     }

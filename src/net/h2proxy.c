@@ -15,8 +15,6 @@
 #define IN_MAX (32u * 1024u)
 /* What a hostile peer may make us queue before it reads (settings, pings, resets: threat 46). */
 #define OUT_FRAMES_MAX 1000u
-/* Of a request whose content must be known before it goes out: within its window. */
-#define SPOOL_MAX (H2_WINDOW - 32u * 1024u)
 /* Open ones, and those that were reset while the broker was asked. */
 #define STREAMS_KEPT (4 * H2_STREAMS_MAX)
 
@@ -44,6 +42,8 @@ struct stream {
     bool mint, minting;      /* the answer gives out tokens; it is being gathered in q[UP] */
     bool bad, asked, opened, answered, closed[2], judged;
     struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
+    size_t spool_room;       /* what proxy_spool() gave for q[GUEST] */
+    size_t credited;         /* of its bytes: the guest may send as many more, before they were passed on */
     struct refusal *refusal;
     size_t refusal_pos;
     struct credentials *secrets;
@@ -93,6 +93,7 @@ static void stream_free(struct stream *s)
         at = &(*at)->next;
     *at = s->next;
     s->proxy->nstreams--;
+    proxy_spool(&s->spool_room, 0);
     queue_finish(&s->q[GUEST]);
     queue_finish(&s->q[UP]);
     headers_finish(&s->fields);
@@ -152,6 +153,16 @@ static void submit_trailers(struct stream *s, enum side to, struct headers *h)
     nghttp2_submit_trailer(s->proxy->session[to], s->id[to], nv, h->n);
 }
 
+/* n bytes of a queue are over: the peer may send as many more, unless it was told so when they were spooled. */
+static void consumed(struct stream *s, enum side from, size_t n)
+{
+    size_t early = from == GUEST ? (n < s->credited ? n : s->credited) : 0;
+    if (from == GUEST)
+        s->credited -= early;
+    if (n > early && s->id[from] && s->proxy->session[from])
+        nghttp2_session_consume(s->proxy->session[from], s->id[from], n - early);
+}
+
 /* nghttp2 asks for data that goes out on one side: it is what came in on the other. */
 static ssize_t give(nghttp2_session *session, int32_t id, uint8_t *buf, size_t cap, uint32_t *flags,
                     nghttp2_data_source *source, void *arg)
@@ -171,8 +182,7 @@ static ssize_t give(nghttp2_session *session, int32_t id, uint8_t *buf, size_t c
     if (n)
         memcpy(buf, q->p + q->pos, n);
     q->pos += n;
-    if (n && p->session[from])
-        nghttp2_session_consume(p->session[from], s->id[from], n);
+    consumed(s, from, n);
     if (from == GUEST)
         p->owner->bytes_up += n;
     else
@@ -188,6 +198,8 @@ static ssize_t give(nghttp2_session *session, int32_t id, uint8_t *buf, size_t c
         wipe_free(q->p);
         q->p = NULL;
         q->pos = q->len = q->cap = 0;
+        if (from == GUEST)
+            proxy_spool(&s->spool_room, 0);
     }
     return (ssize_t)n;
 }
@@ -260,12 +272,31 @@ static void answer_denied(struct stream *s, const char *rule, const char *hint)
 
 /* ---- requests ---- */
 
-static bool spool_full(struct stream *s)
+/* What came for a request that is gathered whole; the guest may send on at once, as far as there is room. */
+static bool spool(struct stream *s, const uint8_t *data, size_t n)
 {
-    if (s->q[GUEST].len - s->q[GUEST].pos <= SPOOL_MAX)
-        return false;
+    struct queue *q = &s->q[GUEST];
+    size_t held = q->len - q->pos, room = 16384;
+    while (room < held + n && room < PROXY_SPOOL_ALL)
+        room *= 2;
+    if (proxy_spool(&s->spool_room, room)) {
+        if (n && !queue_add(q, data, n))
+            return false;
+        size_t fresh = held + n - s->credited;
+        if (fresh && s->proxy->session[GUEST])
+            nghttp2_session_consume(s->proxy->session[GUEST], s->id[GUEST], fresh);
+        s->credited += fresh;
+        return true;
+    }
     s->spooling = false;
-    answer_failed(s, 413, "its content, which its AWS signature covers, is too long to be signed anew; use HTTP/1.1");
+    consumed(s, GUEST, held);
+    if (n)
+        nghttp2_session_consume(s->proxy->session[GUEST], s->id[GUEST], n);
+    wipe_free(q->p);
+    q->p = NULL;
+    q->pos = q->len = q->cap = 0;
+    proxy_spool(&s->spool_room, 0);
+    answer_failed(s, 413, "its content, which its AWS signature covers, is longer than 64 MiB, or there is no room for it now; send it in parts");
     return true;
 }
 
@@ -339,7 +370,8 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
         answer(s, &r);
     } else if (v->allow && !p->gone[UP] && !s->q[GUEST].end && p->owner->tls && inject_wants_content(s->secrets, &s->fields)) {
         s->spooling = true;
-        spool_full(s);
+        if (!spool(s, NULL, 0))
+            reset(s, GUEST, NGHTTP2_INTERNAL_ERROR);
     } else if (v->allow && !p->gone[UP])
         open_upstream(s);
     else if (v->allow)
@@ -544,12 +576,8 @@ static bool take(struct stream *s, enum side side, const uint8_t *data, size_t l
 {
     if (side == UP && s->minting)
         return s->q[UP].len - s->q[UP].pos + len <= MINT_BODY_MAX && (len == 0 || queue_add(&s->q[UP], data, len));
-    if (side == GUEST || !s->scrub_set) {
-        bool good = len == 0 || queue_add(&s->q[side], data, len);
-        if (s->spooling)
-            spool_full(s);
-        return good;
-    }
+    if (side == GUEST || !s->scrub_set)
+        return side == GUEST && s->spooling ? spool(s, data, len) : len == 0 || queue_add(&s->q[side], data, len);
     if (!s->scrub && !(s->scrub = scrub_new(s->scrub_set)))
         return false;
     uint8_t *clean = malloc(len + 2 * scrub_set_hold(s->scrub_set));
@@ -646,8 +674,7 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *a
     s->closed[side] = true;
     /* What was not passed on any more counts as read, or the connection's window would shrink for good. */
     size_t rest = s->q[to].len - s->q[to].pos;
-    if (rest && s->id[to] && p->session[to])
-        nghttp2_session_consume(p->session[to], s->id[to], rest);
+    consumed(s, to, rest);
     s->q[to].pos = s->q[to].len;
     if (side == UP && !s->answered && !s->closed[GUEST]) {
         if (code == NGHTTP2_REFUSED_STREAM)

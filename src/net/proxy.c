@@ -25,3 +25,19 @@ bool proxy_wants_json(const struct headers *h)
     const struct header *accept = headers_get(h, "accept"), *type = headers_get(h, "content-type");
     return (accept && strstr(accept->value, "application/json")) || (type && strstr(type->value, "application/json"));
 }
+
+static size_t spooled; /* one process serves one sandbox */
+
+bool proxy_spool(size_t *held, size_t want)
+{
+    if (want > *held && (want > PROXY_SPOOL_EACH || spooled - *held + want > PROXY_SPOOL_ALL))
+        return false;
+    spooled = spooled - *held + want;
+    *held = want;
+    return true;
+}
+
+size_t proxy_spooled(void)
+{
+    return spooled;
+}

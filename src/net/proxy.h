@@ -57,4 +57,13 @@ bool proxy_is_ours(const struct proxy_owner *o, const char *host, uint16_t port)
 /* Whether the client would rather have JSON. */
 bool proxy_wants_json(const struct headers *h);
 
+
+/* Room for content that is gathered whole before its request goes out (threat 83): PROXY_SPOOL_EACH for one request,
+ * PROXY_SPOOL_ALL for all of the sandbox.  *held grows to want bytes, or shrinks to them; false: there is no room. */
+#define PROXY_SPOOL_EACH (64u * 1024u * 1024u)
+#define PROXY_SPOOL_ALL (128u * 1024u * 1024u)
+bool proxy_spool(size_t *held, size_t want);
+/* What is held now, of all requests. */
+size_t proxy_spooled(void);
+
 #endif

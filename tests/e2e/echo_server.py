@@ -127,11 +127,20 @@ class EchoServer:
         c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         c.initiate_connection()
         s.sendall(c.data_to_send())
+        bodies = {}
         while (data := s.recv(65536)):
             for e in c.receive_data(data):
+                if isinstance(e, h2.events.DataReceived):
+                    bodies.setdefault(e.stream_id, bytearray()).extend(e.data)
+                    c.acknowledge_received_data(e.flow_controlled_length, e.stream_id)
+                elif isinstance(e, h2.events.StreamEnded) and e.stream_id in bodies:
+                    self.bodies.append(bytes(bodies.pop(e.stream_id)))
+                    c.send_headers(e.stream_id, [(":status", "200")], end_stream=True)
                 if isinstance(e, h2.events.RequestReceived):
                     headers = {(k if isinstance(k, str) else k.decode()): (v if isinstance(v, str) else v.decode()) for k, v in e.headers}
                     self.seen.append((headers[":method"], headers[":path"], headers))
+                    if headers[":path"].endswith("/invoke"):
+                        continue  # its content first
                     secret = self.secret_of(headers)
                     text = spellings(secret).encode()
                     own = self.app(headers[":path"], headers, b"") if self.app else None

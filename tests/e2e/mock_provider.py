@@ -87,12 +87,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.body()
         self.server.seen.append(("POST", self.path, dict(self.headers)))
+        if self.server.key and not any(self.server.key in v for v in self.headers.values()):
+            self.reply(401, {"type": "error", "error": {"type": "authentication_error", "message": "this is not the key"}})
+            return
         if self.path.startswith("/v1/messages/count_tokens"):
             self.reply(200, {"input_tokens": 10})
         elif self.path.startswith("/v1/messages"):
             self.messages(body)
         elif self.path.endswith("/responses"):
             self.openai(body)
+        elif "/models/" in self.path:
+            self.gemini(body)
         else:
             self.reply(200, {})
 
@@ -102,9 +107,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         tools = {t.get("name") for t in body.get("tools") or []}
         last = (body.get("messages") or [{}])[-1].get("content")
         done = isinstance(last, list) and any(c.get("type") == "tool_result" for c in last)
-        if "Write" in tools and not done:
-            block = {"type": "tool_use", "id": "toolu_01", "name": "Write", "input": {}}
-            delta = {"type": "input_json_delta", "partial_json": json.dumps({"file_path": self.server.path, "content": self.server.text})}
+        name = next((n for n in ("Write", "write") if n in tools), None)  # Claude Code's, opencode's
+        if name and not done:
+            block = {"type": "tool_use", "id": "toolu_01", "name": name, "input": {}}
+            delta = {"type": "input_json_delta", "partial_json": json.dumps({"file_path" if name == "Write" else "filePath": self.server.path, "content": self.server.text})}
             reason = "tool_use"
         else:
             block, reason = {"type": "text", "text": ""}, "end_turn"
@@ -122,6 +128,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
                      ("message_delta", {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None},
                                         "usage": {"output_tokens": 20}}),
                      ("message_stop", {"type": "message_stop"})])
+
+    # -- Gemini
+
+    def gemini(self, body):
+        if self.path.split("?")[0].endswith(":countTokens"):
+            self.reply(200, {"totalTokens": 5})
+            return
+        part = {"functionCall": {"name": "write_file", "args": {"file_path": self.server.path, "content": self.server.text}}}
+        if "functionResponse" in json.dumps(body.get("contents", "")):
+            part = {"text": "The file is written."}
+        if "flash-lite" in self.path:  # the one that chooses a model
+            part = {"text": json.dumps({"reasoning": "simple", "model_choice": "flash", "complexity_reasoning": "simple", "complexity_score": 10})}
+        out = {"candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}], "modelVersion": "m",
+               "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}}
+        if "alt=sse" not in self.path:
+            self.reply(200, out)
+            return
+        data = b"data: " + json.dumps(out).encode() + b"\r\n\r\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     # -- OpenAI
 
@@ -157,9 +186,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Provider:
-    def __init__(self, certificate, path, text):
+    def __init__(self, certificate, path, text, key=None):
+        """key: the only one that is good."""
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.seen, self.server.path, self.server.text = [], str(path), text
+        self.server.seen, self.server.path, self.server.text, self.server.key = [], str(path), text, key
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)

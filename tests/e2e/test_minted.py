@@ -1,11 +1,15 @@
-"""Short-lived tokens that a secret buys: a registry's and Copilot's (threat 68); and what answers tell of a secret
-(threat 67).  Without a machine: the real net and broker, curl in a namespace, servers on the host's loopback."""
+"""Short-lived tokens that a secret buys: a registry's and Copilot's (threat 68); what answers tell of a secret (threat 67);
+content that must be known before its request is signed (threat 83).  Without a machine: the real net and broker, curl in a namespace, servers on the host's loopback."""
 import base64
+import hashlib
+import hmac
 import json
 import pathlib
 import secrets
+import subprocess
 import sys
 import unittest
+import urllib.parse
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
@@ -17,7 +21,8 @@ DOCKER = "hubuser:dckr_pat_realREAL0123456789abcdef"
 TOKEN = "ghp_realTOKEN0123456789abcdefABCDEF0123"
 OPENAI = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
 HOSTS = ["auth.docker.io", "registry-1.docker.io", "api.github.com", "api.githubcopilot.com", "proxy.individual.githubcopilot.com",
-         "api.openai.com", "other.example"]
+         "api.openai.com", "other.example", "bedrock-runtime.us-east-1.amazonaws.com"]
+AWS_ID, AWS_KEY = "AKIDREAL0123456789AB", "wJalrREAL/KEY+0123456789abcdefREALKEY0123"
 
 
 def b64(raw):
@@ -60,7 +65,7 @@ class Minted(unittest.TestCase):
         cls.server = EchoServer(both, ("h2", "http/1.1") if echo_server.h2 else ("http/1.1",), cls.issuer)
         cls.lab = Lab(map=[f"{n}:443=127.0.0.1:{cls.server.port}" for n in HOSTS], ca=[str(ca.cert)])
         cls.lab.allow(*[h for h in HOSTS if h != "other.example"], "GET other.example/")
-        for service, value in (("docker", DOCKER), ("github", TOKEN), ("openai", OPENAI)):
+        for service, value in (("docker", DOCKER), ("github", TOKEN), ("openai", OPENAI), ("aws", f"{AWS_ID}:{AWS_KEY}")):
             cls.lab.h.sbx("secret", "set", "-g", service, "--password-stdin", input=value.encode())
         cls.addClassCleanup(cls.tmp.cleanup)
         cls.addClassCleanup(cls.lab.close)
@@ -164,6 +169,52 @@ class Minted(unittest.TestCase):
                 self.assertEqual((code, body), (200, '{"you said":"/say/' + guess + '"}'))
         finally:
             self.server.app = real
+
+    AWS = "https://bedrock-runtime.us-east-1.amazonaws.com/model/a%3Ab/invoke"
+
+    def aws(self, size, version):
+        """argv of curl, which signs with sentinels and says of the content only that it is signed."""
+        content = pathlib.Path(self.tmp.name) / f"content-{size}"
+        if not content.exists():
+            content.write_bytes(secrets.token_bytes(1 << 20) * (size >> 20) + b"x" * (size & 0xFFFFF))
+        return ["curl", "-sS", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code}", version, "--aws-sigv4", "aws:amz:us-east-1:bedrock",
+                "--user", "AKIDSENTINEL01234567:sentinel", "--data-binary", f"@{content}", self.AWS]
+
+    def check_signature(self, method, path, sent, body):
+        auth = dict(p.split("=", 1) for p in sent["authorization"].removeprefix("AWS4-HMAC-SHA256 ").split(", "))
+        names = auth["SignedHeaders"].split(";")
+        fields = dict(sent, host=sent.get("host") or sent.get(":authority"))
+        hashed = sent.get("x-amz-content-sha256") or hashlib.sha256(body).hexdigest()
+        canonical = "\n".join([method, urllib.parse.quote(path, safe="/-._~"), "", *(f"{k}:{fields[k]}" for k in names), "", ";".join(names), hashed])
+        scope = auth["Credential"].split("/", 1)[1]
+        key = b"AWS4" + AWS_KEY.encode()
+        for part in [*scope.split("/"), "\n".join(["AWS4-HMAC-SHA256", sent["x-amz-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()])]:
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        self.assertEqual((auth["Credential"].split("/")[0], auth["Signature"]), (AWS_ID, key.hex()))
+
+    def check_spool(self, version, *sizes):
+        for size in sizes:
+            r = self.lab.run(*self.aws(size, version))
+            self.assertEqual(r.stdout, b"200", r.stderr)
+            self.assertTrue(wait_for(lambda: self.server.bodies and len(self.server.bodies[-1]) == size, 5), size)
+            self.check_signature(*self.server.seen[-1], self.server.bodies[-1])
+
+    def test_threat_83_content_is_gathered_up_to_its_bounds(self):
+        versions = ["--http1.1"] + (["--http2"] if echo_server.h2 else [])
+        for version in versions:
+            self.check_spool(version, 200 << 10, 1 << 20, 6 << 20)
+            n = len(self.server.seen)
+            r = self.lab.run(*self.aws((64 << 20) + 1, version))
+            self.assertEqual((r.stdout, len(self.server.seen)), (b"413", n), r.stderr)
+        # All of a sandbox together: some are told, none is lost, and the room comes back.
+        many = [self.lab.popen(*self.aws(33 << 20, versions[i % len(versions)]), stdout=subprocess.PIPE) for i in range(4)]
+        got = [p.communicate(timeout=100)[0] for p in many]
+        self.assertIn(b"413", got)
+        self.assertIn(b"200", got)
+        self.assertLessEqual(set(got), {b"200", b"413"})
+        self.assertLess(self.lab.rss(), 200 << 20)
+        for version in versions:
+            self.check_spool(version, 3 << 20)
 
 
 if __name__ == "__main__":
