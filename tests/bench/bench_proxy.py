@@ -38,6 +38,11 @@ class Bulk:
         for _ in range(BULK >> 20):
             self.file.write(block)
         self.file.flush()
+        self.text = open(folder / "text", "w+b")  # what models say
+        event = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" and what of sk-ant-api03 it"}}\n\n'
+        for _ in range(BULK >> 20):
+            self.text.write((event * ((1 << 20) // len(event) + 1))[:1 << 20])
+        self.text.flush()
         self.s = socket.create_server(("127.0.0.1", 0))
         self.port = self.s.getsockname()[1]
         threading.Thread(target=self.loop, daemon=True).start()
@@ -48,11 +53,12 @@ class Bulk:
             threading.Thread(target=self.one, args=(c,), daemon=True).start()
 
     def one(self, c):
-        with c, open(self.file.name, "rb") as f:
+        with c:
             try:
                 got = b""
                 while b"\r\n\r\n" not in got:
                     got += c.recv(4096)
+                f = open((self.text if b" /text" in got else self.file).name, "rb")
                 c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BULK)
                 c.sendfile(f)
             except OSError:
@@ -63,7 +69,7 @@ class Bench:
     def __init__(self):
         self.dir = pathlib.Path(tempfile.mkdtemp())
         self.ca = TestCA(self.dir / "ca")
-        crt, key = self.ca.leaf("web", "fast.test", "looked.test", "bulk.test", "bulklooked.test")
+        crt, key = self.ca.leaf("web", "fast.test", "looked.test", "bulk.test", "bulklooked.test", "bulksecret.test")
         self.pem = self.dir / "web.pem"
         self.pem.write_text(pathlib.Path(crt).read_text() + pathlib.Path(key).read_text())
         self.bulk = Bulk(self.dir)
@@ -115,9 +121,12 @@ backend bulktls
             self.spawn("mitmdump", "-q", "--mode", f"reverse:https://127.0.0.1:{ports['tls']}", "--ssl-insecure", "-p", ports["mitm"], "--set", f"confdir={self.dir}")
             self.mitm = True
         names = {"fast.test:8080": ports["plain"], "looked.test:80": ports["plain"], "fast.test:443": ports["tls"], "looked.test:443": ports["tls"],
-                 "bulk.test:8080": self.bulk.port, "bulklooked.test:80": self.bulk.port, "bulk.test:443": ports["bulktls"], "bulklooked.test:443": ports["bulktls"]}
+                 "bulk.test:8080": self.bulk.port, "bulklooked.test:80": self.bulk.port, "bulk.test:443": ports["bulktls"], "bulklooked.test:443": ports["bulktls"],
+                 "bulksecret.test:443": ports["bulktls"]}
         self.lab = Lab(map=[f"{k}=127.0.0.1:{v}" for k, v in names.items()], ca=[str(self.ca.cert)])
-        self.lab.allow("fast.test", "bulk.test", "looked.test/ok", "bulklooked.test/ok")
+        self.lab.h.sbx("secret", "set", "-g", "bulk", "--host", "bulksecret.test", "--header", "X-Api-Key", "--password-stdin",
+                       input=b"sk-ant-api03-secretSECRET0123456789-abcdefghijklmnop")
+        self.lab.allow("fast.test", "bulk.test", "looked.test/ok", "bulklooked.test/ok", "bulklooked.test/text", "bulksecret.test")
         for p in ports.values():
             wait_for(lambda: self.listens(p), 5)
 
@@ -204,6 +213,11 @@ def main():
                                  ("no proxy, TLS", b.host, f"https://127.0.0.1:{p['bulktls']}/ok"), ("haproxy, TLS ended and begun", b.host, f"https://127.0.0.1:{p['bulktlsrelay']}/ok"),
                                  ("sbx relays, TLS", b.guest, "https://bulk.test/ok"), ("sbx intercepts, TLS", b.guest, "https://bulklooked.test/ok")):
             print(f"{what:<40}{max(b.megabytes(where, url) for _ in range(2)):10.0f}", flush=True)
+        print(f"\n{'the same, median of 5, by turns':<40}{'MB/s':>10}{'with a secret, scrubbed':>26}{'ratio':>8}")
+        for what, path in (("random bytes", "ok"), ("a model's events", "text")):
+            pairs = [(b.megabytes(b.guest, f"https://bulklooked.test/{path}"), b.megabytes(b.guest, f"https://bulksecret.test/{path}")) for _ in range(5)]
+            plain, scrubbed = (statistics.median(p[i] for p in pairs) for i in (0, 1))
+            print(f"{'sbx intercepts, TLS, ' + what:<40}{plain:10.0f}{scrubbed:26.0f}{scrubbed / plain if plain else 0:8.2f}", flush=True)
         lab = b.lab
         wait_for(lambda: lab.stats()["connections"] == 0, 10)
         base = lab.rss() + lab.rss(lab.broker)
