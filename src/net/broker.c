@@ -73,7 +73,19 @@ struct flow {
     bool granted, granted_exact; /* let through by an answer, or once: only a rule that denies ends it */
 };
 
+/* A request of an intercepted connection between its decision and its answer. */
+struct judged {
+    struct ask_request ask;
+    struct answer answer;
+    bool allow;
+    enum broker_sign_in sign_in;
+    unsigned index;
+    const char *signs;
+};
+
 struct broker {
+    struct judged *judged; /* ASKS_PER_WAKE of them */
+    unsigned njudged;
     const char *sandbox;
     struct event_base *base;
     struct linkev *supervisor;
@@ -928,7 +940,7 @@ static void send_secrets(struct broker *b, const struct flow *f, const struct as
 }
 
 /* One request of an intercepted connection.  Written down before it is answered, as everything is. */
-static void on_request(struct broker *b, const struct ask_request *ask)
+static void judge_request(struct broker *b, const struct ask_request *ask)
 {
     struct flow *f = find(b, ask->id);
     struct answer a = {.id = ask->id, .kind = ANSWER_REQUEST, .verdict = VERDICT_DENY, .request = ask->request};
@@ -981,31 +993,67 @@ static void on_request(struct broker *b, const struct ask_request *ask)
                                .host = f->host, .port = f->port, .addr = f->dialled, .method = ask->method,
                                .path = path, .verdict = d.allow ? "allow" : "deny", .rule = d.text, .reason = reason,
                                .count = 1};
-    bool written = journal_write(b->journal, &row) == 0;
-    if (d.allow && written) {
-        if (sign_in == SIGN_IN_TAKE) {
-            a.flags |= ANSWER_MINT;
-            snprintf(f->mint, sizeof f->mint, "%.63s", signs);
-        } else if (sign_in == SIGN_IN_HELD) {
-            a.flags |= ANSWER_SIGNED_IN;
-            a.error = (int32_t)index;
-        } else {
-            const char *lends = ask->tls ? broker_secrets_lends(b->secrets, f->host, f->port, ask->path, ask->ambiguous) : NULL;
-            if (lends) {
-                a.flags |= ANSWER_MINT;
-                snprintf(f->lends, sizeof f->lends, "%.63s", lends);
-            }
-            send_secrets(b, f, ask, reason, sizeof reason, true);
-        }
-        a.verdict = VERDICT_ALLOW;
-    } else {
-        count_denied(b, &b->denied, 1);
-        snprintf(a.rule, sizeof a.rule, "%.*s", (int)sizeof a.rule - 1,
-                 !written ? "a decision log that cannot be written" : reason[0] ? reason : d.text);
-        if (written && !reason[0])
-            request_hint(b, f, ask, &d, a.hint, sizeof a.hint);
+    if (b->njudged == 0)
+        journal_begin(b->journal);
+    journal_write(b->journal, &row);
+    struct judged *g = &b->judged[b->njudged++];
+    g->ask = *ask;
+    g->answer = a;
+    g->sign_in = sign_in;
+    g->allow = d.allow;
+    g->index = index;
+    g->signs = signs;
+    if (!d.allow) {
+        snprintf(g->answer.rule, sizeof g->answer.rule, "%.*s", (int)sizeof g->answer.rule - 1, reason[0] ? reason : d.text);
+        if (!reason[0])
+            request_hint(b, f, ask, &d, g->answer.hint, sizeof g->answer.hint);
     }
-    send_answer(b, &a, -1);
+}
+
+/* What was judged is in the log: now it is answered. */
+static void answer_request(struct broker *b, struct judged *g, bool written)
+{
+    struct flow *f = find(b, g->ask.id);
+    struct answer *a = &g->answer;
+    if (!f || f->fd < 0)
+        return; /* it ended meanwhile */
+    if (!g->allow || !written) {
+        count_denied(b, &b->denied, 1);
+        if (!written) {
+            snprintf(a->rule, sizeof a->rule, "a decision log that cannot be written");
+            a->hint[0] = '\0';
+        }
+        send_answer(b, a, -1);
+        return;
+    }
+    if (g->sign_in == SIGN_IN_TAKE) {
+        a->flags |= ANSWER_MINT;
+        snprintf(f->mint, sizeof f->mint, "%.63s", g->signs);
+    } else if (g->sign_in == SIGN_IN_HELD) {
+        a->flags |= ANSWER_SIGNED_IN;
+        a->error = (int32_t)g->index;
+    } else {
+        const char *lends = g->ask.tls ? broker_secrets_lends(b->secrets, f->host, f->port, g->ask.path, g->ask.ambiguous) : NULL;
+        char reason[200] = "";
+        if (lends) {
+            a->flags |= ANSWER_MINT;
+            snprintf(f->lends, sizeof f->lends, "%.63s", lends);
+        }
+        send_secrets(b, f, &g->ask, reason, sizeof reason, true);
+    }
+    a->verdict = VERDICT_ALLOW;
+    send_answer(b, a, -1);
+}
+
+/* All that came with one wake is written with one stroke: that costs as much as one row. */
+static void answer_requests(struct broker *b)
+{
+    if (b->njudged == 0)
+        return;
+    bool written = journal_commit(b->journal) == 0;
+    for (unsigned i = 0; i < b->njudged; i++)
+        answer_request(b, &b->judged[i], written);
+    b->njudged = 0;
 }
 
 /* Tokens that an answer to the sandbox gave out.  They go into a pipe that only `sbx secret take` reads, which the
@@ -1076,10 +1124,8 @@ static void on_refused(struct broker *b, const struct ask *ask)
     count_denied(b, &b->refused, row.count);
 }
 
-static void on_ask(evutil_socket_t fd, short what, void *arg)
+static void take_asks(struct broker *b, int fd)
 {
-    struct broker *b = arg;
-    (void)what;
     for (int i = 0; i < ASKS_PER_WAKE; i++) {
         union {
             struct ask ask;
@@ -1087,7 +1133,7 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             struct ask_leaf leaf;
             struct ask_mint mint;
         } got;
-        ssize_t n = recv((int)fd, &got, sizeof got, MSG_DONTWAIT | MSG_TRUNC);
+        ssize_t n = recv(fd, &got, sizeof got, MSG_DONTWAIT | MSG_TRUNC);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (n <= 0) {
@@ -1100,6 +1146,8 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             log_rated(&b->bad_ask, 5, "a request of %zd bytes from net", n);
             continue;
         }
+        if (kind != ASK_REQUEST)
+            answer_requests(b); /* what is written for another kind stands for itself */
         switch (kind) {
         case ASK_MINT:
             on_mint(b, &got.mint);
@@ -1124,7 +1172,7 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             on_mismatch(b, &got.ask);
             break;
         case ASK_REQUEST:
-            on_request(b, &got.request);
+            judge_request(b, &got.request);
             break;
         case ASK_LEAF:
             on_leaf_ask(b, &got.leaf);
@@ -1136,6 +1184,13 @@ static void on_ask(evutil_socket_t fd, short what, void *arg)
             log_rated(&b->bad_ask, 5, "an unknown request (%u) from net", kind);
         }
     }
+}
+
+static void on_ask(evutil_socket_t fd, short what, void *arg)
+{
+    (void)what;
+    take_asks(arg, (int)fd);
+    answer_requests(arg);
 }
 
 static void on_ctrl(struct linkev *c, json_t *msg, void *arg)
@@ -1222,13 +1277,14 @@ static int start(struct broker *b, struct err *e)
     inotify_add_watch(b->watch_fd, secrets, IN_MOVED_TO | IN_DELETE);
     inotify_add_watch(b->watch_fd, own, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
     evutil_make_socket_nonblocking(b->watch_fd);
+    b->judged = calloc(ASKS_PER_WAKE, sizeof *b->judged);
     b->net_ev = event_new(b->base, FD_NET, EV_READ | EV_PERSIST, on_ask, b);
     b->watch_ev = event_new(b->base, b->watch_fd, EV_READ | EV_PERSIST, on_watch, b);
     b->note_ev = evtimer_new(b->base, on_note, b);
     b->reload_ev = evtimer_new(b->base, on_reload, b);
     b->expiry_ev = evtimer_new(b->base, on_expiry, b);
     b->secrets_ev = evtimer_new(b->base, on_secrets, b);
-    if (!b->secrets_ev || !b->net_ev || !b->watch_ev || !b->note_ev || !b->reload_ev || !b->expiry_ev) {
+    if (!b->judged || !b->secrets_ev || !b->net_ev || !b->watch_ev || !b->note_ev || !b->reload_ev || !b->expiry_ev) {
         err_set(e, STATUS_FAILED, "cannot start the broker: out of memory");
         goto out;
     }

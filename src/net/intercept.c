@@ -61,7 +61,7 @@ struct intercept {
     int64_t since_ms, moved_ms, head_ms; /* head_ms: since when the head of a request grows, 0: none does */
     size_t head_len;
     uint64_t moved; /* bytes of the transports, to see progress */
-    bool stepping, again, read_armed, write_armed;
+    bool stepping, again, read_armed, write_armed, resting;
     bool *freed; /* set when we are freed below a call that goes on */
 };
 
@@ -455,8 +455,10 @@ static bool step(struct intercept *i)
         run(i);
     } while (i->again && i->state != OVER);
     i->stepping = false;
-    if (i->moved != before)
+    if (i->moved != before) {
         i->moved_ms = now_ms();
+        i->resting = false;
+    }
     if (i->state == OVER) {
         tcp_abort(i->conn); /* `closed` comes at once, which frees us */
         return false;
@@ -697,6 +699,11 @@ void intercept_tick(struct intercept *i, int64_t now)
         late = waited > INTERCEPT_HANDSHAKE_MS;
         break;
     case SERVING:
+        if (quiet > INTERCEPT_REST_MS && !i->resting) {
+            end_rest(&i->guest);
+            end_rest(&i->up);
+            i->resting = true;
+        }
         head = i->h1 ? h1proxy_in_head(i->h1) : 0;
         if (!head || head < i->head_len)
             i->head_ms = 0; /* none, or another one */

@@ -18,6 +18,7 @@
 #define INTERCEPT_HELLO_MS 5000   /* from the first byte to a whole ClientHello (threat 78) */
 #define INTERCEPT_HANDSHAKE_MS 15000
 #define INTERCEPT_HEAD_MS 10000   /* for the head of a request */
+#define INTERCEPT_REST_MS 2000    /* without a byte: buffers are given back */
 #define INTERCEPT_IDLE_MS 300000  /* without any request */
 #define INTERCEPT_SILENT_MS 3600000 /* within an exchange: event streams and WebSockets may be quiet for long */
 

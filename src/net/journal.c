@@ -25,6 +25,7 @@ struct journal {
     int days;
     struct slot slots[SLOTS];
     int64_t second, rows, dropped;
+    bool failed; /* a row between journal_begin and journal_commit */
     struct log_rate complaint;
 };
 
@@ -42,7 +43,24 @@ int journal_write(struct journal *j, struct decision_row *row)
     if (decisions_add(j->store, row, &e) == 0)
         return 0;
     log_rated(&j->complaint, 5, "%s", e.text);
+    j->failed = true;
     return -1;
+}
+
+void journal_begin(struct journal *j)
+{
+    j->failed = false;
+    decisions_begin(j->store, NULL); /* where that fails each row stands for itself */
+}
+
+int journal_commit(struct journal *j)
+{
+    struct err e = {0};
+    if (decisions_commit(j->store, &e) < 0) {
+        log_rated(&j->complaint, 5, "%s", e.text);
+        return -1;
+    }
+    return j->failed ? -1 : 0;
 }
 
 static void write_slot(struct journal *j, struct slot *s)

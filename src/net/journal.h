@@ -22,6 +22,10 @@ void journal_set_limits(struct journal *j, int64_t rows, int days);
 
 /* Writes now.  -1: the row could not be written, so what it speaks of must not happen. */
 int journal_write(struct journal *j, struct decision_row *row);
+/* What is written between the two is written at once at the end: -1, and none of it is, when that fails, or when one
+ * journal_write between them failed. */
+void journal_begin(struct journal *j);
+int journal_commit(struct journal *j);
 /* A refusal; may be coalesced. */
 void journal_refusal(struct journal *j, struct decision_row *row);
 

@@ -131,7 +131,7 @@ static SSL_CTX *context(const SSL_METHOD *method)
     SSL_CTX_set_min_proto_version(c, TLS1_2_VERSION);
     SSL_CTX_set_options(c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF |
                                SSL_OP_CLEANSE_PLAINTEXT);
-    SSL_CTX_set_mode(c, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_mode(c, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     return c;
 }
 
@@ -363,6 +363,12 @@ ssize_t end_write(struct end *e, const void *buf, size_t n)
     ERR_clear_error();
     int rc = SSL_write_ex(e->ssl, buf, n, &put);
     return rc == 1 ? (ssize_t)put : failed(e, rc, false);
+}
+
+void end_rest(struct end *e)
+{
+    if (e->ssl)
+        SSL_free_buffers(e->ssl);
 }
 
 bool end_pending(const struct end *e)
