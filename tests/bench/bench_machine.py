@@ -260,7 +260,7 @@ WORK = r"""
 set -e; d=$1/bench; rm -rf $d; mkdir -p $d; cd $d
 cold() { sync; echo 3 | sudo tee /proc/sys/vm/drop_caches >/dev/null; }
 t() { n=$1; shift; s=$(date +%s%N); "$@" >/dev/null 2>&1; e=$(date +%s%N); echo "$n $(( (e-s)/1000000 ))"; }
-# The repository is made on the machine's own disk: virtiofsd fails where git writes objects that are read-only at once.
+# Packed, and copied in: virtiofsd holds a descriptor for each file that it ever showed, and a host may allow 20,000.
 if ! [ -d /tmp/repo/.git ]; then mkdir -p /tmp/repo; cd /tmp/repo; python3 - <<'P'
 import os, tarfile, io
 for i in range(100):
@@ -271,8 +271,8 @@ with tarfile.open("/tmp/t.tar", "w") as t:
     for i in range(5000):
         m = tarfile.TarInfo(f"u{i % 50}/f{i}"); b = b"x" * 2048; m.size = len(b); t.addfile(m, io.BytesIO(b))
 P
-git init -q .; git config gc.auto 0; git -c core.fsync=none add -A; git -c user.name=x -c user.email=x@x commit -qm x; cd $d; fi
-t "copy in 20,000 files" cp -r --no-preserve=mode /tmp/repo/. .
+git init -q .; git config gc.auto 0; git -c core.fsync=none add -A; git -c user.name=x -c user.email=x@x commit -qm x; git repack -adq; cd $d; fi
+t "copy in 10,000 files" cp -r --no-preserve=mode /tmp/repo/. .
 git update-index -q --refresh || true
 cold; t "git status, cold" git status
 t "git status, warm" git status
