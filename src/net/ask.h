@@ -56,7 +56,7 @@ struct ask {
     uint32_t id;
     uint8_t kind;  /* enum ask_kind */
     uint8_t proto; /* enum ask_proto */
-    uint16_t reserved;
+    uint16_t one; /* ASK_MISMATCH: it was one request of several, and it alone fails; else the connection is cut */
     struct ask_target target;
     uint64_t bytes_up;    /* guest to outside */
     uint64_t bytes_down;  /* outside to guest */

@@ -905,7 +905,7 @@ static void on_cancel(struct broker *b, const struct ask *ask)
         close_flow(b, f, ask, "given up before it was connected");
 }
 
-/* net found another name in the SNI or the Host than was asked for, and ends the connection. */
+/* net found another name in the SNI or the Host than was asked for, and ends the connection, or that one request of it. */
 static void on_mismatch(struct broker *b, const struct ask *ask)
 {
     struct flow *f = find(b, ask->id);
@@ -916,10 +916,14 @@ static void on_mismatch(struct broker *b, const struct ask *ask)
     snprintf(reason, sizeof reason, "it speaks to \"%s\"", seen);
     struct decision_row row = {.kind = "mismatch", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port,
                                .addr = f->dialled, .verdict = "deny", .rule = f->rule, .reason = reason, .count = 1};
+    count_denied(b, &b->denied, 1);
+    if (ask->one) {
+        journal_refusal(b->journal, &row);
+        return;
+    }
     f->cut = true;
     shutdown(f->fd, SHUT_RDWR);
     journal_write(b->journal, &row);
-    count_denied(b, &b->denied, 1);
 }
 
 /* The credentials of one request, each before the answer; what they are of, for the log. */

@@ -306,7 +306,7 @@ static void request_whole(struct h1proxy *p)
     }
     if (!proxy_is_ours(p->owner, h->host, h->port) || (h->absolute && h->absolute_tls != p->owner->tls)) {
         if (!p->owner->refuse)
-            p->owner->mismatch(p->owner->arg, h->host);
+            p->owner->mismatch(p->owner->arg, h->host, false);
         answer_failed(p, 421, "its Host is not the host that this connection was opened to");
         return;
     }

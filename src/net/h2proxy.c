@@ -399,7 +399,7 @@ static void judge(struct stream *s)
     }
     if (!http1_authority(s->authority, strlen(s->authority), host, &port) || !proxy_is_ours(p->owner, host, port)) {
         if (!p->owner->refuse)
-            p->owner->mismatch(p->owner->arg, s->authority);
+            p->owner->mismatch(p->owner->arg, s->authority, true);
         answer_failed(s, 421, "its authority is not the host that this connection was opened to");
         return;
     }

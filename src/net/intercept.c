@@ -206,10 +206,10 @@ static bool minted(void *arg, uint8_t *body, size_t n)
     return good;
 }
 
-static void mismatch(void *arg, const char *seen)
+static void mismatch(void *arg, const char *seen, bool one)
 {
     struct intercept *i = arg;
-    struct ask ask = {.id = i->id, .kind = ASK_MISMATCH};
+    struct ask ask = {.id = i->id, .kind = ASK_MISMATCH, .one = one};
     sanitize_line(ask.seen, sizeof ask.seen, seen, strlen(seen));
     asker_send(i->all->asker, &ask);
 }
@@ -308,18 +308,18 @@ static bool step_hello(struct intercept *i)
             serve(i, NULL);
             return true;
         }
-        mismatch(i, "something that is no TLS");
+        mismatch(i, "something that is no TLS", false);
         over(i);
         return false;
     case CLIENTHELLO_BAD:
-        mismatch(i, "a malformed TLS greeting");
+        mismatch(i, "a malformed TLS greeting", false);
         over(i);
         return false;
     case CLIENTHELLO_DONE:
         break;
     }
     if (!i->wants.has_name || strcmp(i->wants.name, i->name) != 0) {
-        mismatch(i, i->wants.has_name ? i->wants.name : "a server without a name");
+        mismatch(i, i->wants.has_name ? i->wants.name : "a server without a name", false);
         over(i);
         return false;
     }

@@ -41,8 +41,8 @@ struct proxy_owner {
     bool refuse;
     const char *rule, *hint;
     void (*request)(void *arg, const struct proxy_request *r);
-    /* The request names another host than the connection was asked for. */
-    void (*mismatch)(void *arg, const char *seen);
+    /* The request names another host than the connection was asked for; `one`: others share the connection, which lives on. */
+    void (*mismatch)(void *arg, const char *seen, bool one);
     /* A whole answer that gives out tokens: false if it must not reach the guest; else they are replaced in place. */
     bool (*minted)(void *arg, uint8_t *body, size_t n);
     /* Counts of content. */
