@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "net/diskscan.h"
 #include "ui/cli/backend.h"
 #include "ui/cli/cli.h"
 #include "vm/accel.h"
@@ -33,7 +34,7 @@ static bool kvm_works(char *text, size_t cap)
 struct backend backend = {
     .image_build = image_build, .image_pack = image_pack, .seed_make = seed_make, .image_list = image_list, .image_remove = image_remove, .image_exists = image_exists,
     .template_load = template_load, .template_list = template_list, .template_remove = template_remove,
-    .template_save = template_save, .template_freeze = template_freeze, .template_check_name = template_check_name,
+    .template_save = template_save, .template_freeze = template_freeze, .template_check_name = template_check_name, .disk_holds = diskscan,
     .kvm_works = kvm_works,
     .limits_available = limits_available,
 };

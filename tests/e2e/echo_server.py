@@ -105,6 +105,15 @@ class EchoServer:
                     s.sendall(b"data: " + str(i).encode() + b" " + secret.encode() + b"\n\n")
                     time.sleep(0.05)
                 return
+            elif path == "/garbage":  # no header section
+                s.sendall(b"HTTP/1.1 200 OK\r\nX bad " + secret.encode() + b": 1\r\n" + secret.encode() + b"\r\n\r\n" + text)
+                return
+            elif path == "/cut":
+                s.sendall(b"HTTP/1.1 200 " + secret.encode() + b"\r\nX-Echo: " + secret.encode() + b"\r\nContent-Length: 100000\r\n\r\n" + text)
+                return
+            elif path == "/switch":
+                s.sendall(b"HTTP/1.1 101 " + secret.encode() + b"\r\nUpgrade: " + secret.encode() + b"\r\nConnection: Upgrade\r\n\r\n" + text)
+                return
             elif path == "/gzip":
                 data = gzip.compress(text)
                 s.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data)

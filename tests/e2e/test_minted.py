@@ -19,6 +19,7 @@ from netns import Lab, TestCA, needs_lab
 
 DOCKER = "hubuser:dckr_pat_realREAL0123456789abcdef"
 TOKEN = "ghp_realTOKEN0123456789abcdefABCDEF0123"
+GUESSED = "guess-0123456789-of-the-guest"  # what the guest sends of its own: no value of a header or a query is kept
 OPENAI = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
 HOSTS = ["auth.docker.io", "registry-1.docker.io", "api.github.com", "api.githubcopilot.com", "proxy.individual.githubcopilot.com",
          "api.openai.com", "other.example", "bedrock-runtime.us-east-1.amazonaws.com"]
@@ -169,6 +170,28 @@ class Minted(unittest.TestCase):
                 self.assertEqual((code, body), (200, '{"you said":"/say/' + guess + '"}'))
         finally:
             self.server.app = real
+
+    def test_threat_69_errors_reflect_no_secret(self):
+        """What goes wrong between guest and server is told in fixed sentences, and logged without values and queries."""
+        lab, spelled, shown = self.lab, [f for f in echo_server.spellings(OPENAI).split("\n")[:-1]], ""
+        urls = [f"https://api.openai.com/{p}" for p in ("garbage", "cut", "switch", "gzip", "split", "events")]
+        urls += [f"https://api.openai.com/q?key={GUESSED}&access_token={GUESSED}", f"https://api.openai.com/{'x' * 9000}?t={GUESSED}",
+                 f"https://other.example/?key={GUESSED}", "https://denied.example/"]
+        for url in urls:
+            for more in ((), ("-X", "PUT", "-d", "x"), ("-H", "Transfer-Encoding: chunked", "-H", "Content-Length: 5", "-d", "hello"),
+                         ("-H", "Host: evil.example"), ("-H", f"Authorization: Bearer {GUESSED}")):
+                r = lab.run("curl", "-sSiv", "--http1.1", "--max-time", "5", *more, url, timeout=20)
+                shown += r.stdout.decode(errors="replace") + "\n".join(x for x in r.stderr.decode(errors="replace").split("\n") if not x.startswith(">"))
+        self.assertIn("HTTP/1.1 502", shown)
+        self.assertIn("HTTP/1.1 403", shown)
+        for form in spelled:
+            self.assertNotIn(form, shown)
+        lab.rows()
+        for path in lab.h.dir.rglob("*"):  # decisions, our processes' standard error, settings, a core
+            if path.is_file() and not path.is_symlink():
+                data = path.read_bytes()
+                for form in (*spelled, GUESSED):
+                    self.assertNotIn(form.encode(), data, path)
 
     AWS = "https://bedrock-runtime.us-east-1.amazonaws.com/model/a%3Ab/invoke"
 

@@ -360,18 +360,11 @@ class Guest(unittest.TestCase):
                 for data in written(path):  # the machine's whole disk among them
                     self.assertFalse(b"real/KEY_0123456789" in data or b"realTOKEN0123456789" in data, path)
         machine = json.loads(h.sbx("inspect", "s"))["machine"]
-        pids = [p for p in os.listdir("/proc") if p.isdigit()]
         mine = {}
-        for p in pids:
-            try:
-                argv = pathlib.Path(f"/proc/{p}/cmdline").read_bytes()
-                environ = pathlib.Path(f"/proc/{p}/environ").read_bytes()
-            except OSError:
-                continue
-            if str(h.dir).encode() in environ:
-                mine[p] = argv.split(b"\0")
-                for where in (argv, environ):
-                    self.assertFalse(b"real/KEY_0123456789" in where or b"realTOKEN0123456789" in where, argv)
+        for p, argv, environ in processes_of(h):
+            mine[p] = argv.split(b"\0")
+            for where in (argv, environ):
+                self.assertFalse(b"real/KEY_0123456789" in where or b"realTOKEN0123456789" in where, argv)
         self.assertTrue(mine)
         looked = 0
         for p, argv in mine.items():
@@ -380,8 +373,32 @@ class Guest(unittest.TestCase):
             for needle in (b"real/KEY_0123456789", b"realTOKEN0123456789"):
                 self.assertFalse(in_memory(p, needle), argv)
             looked += 1
-        self.assertGreaterEqual(looked, 4, mine)  # supervisor, net, fs, screen, QEMU (with the guest's memory)
+        self.assertTrue(any(argv[0].startswith(b"qemu-system") for argv in mine.values()), mine)
+        self.assertGreaterEqual(looked, 5, mine)  # supervisor, net, fs, screen, QEMU (with the guest's memory)
         self.assertTrue(machine)
+
+
+class Saved(unittest.TestCase):
+    def test_threat_75_a_template_holds_no_secret(self):
+        h = Home()
+        self.addCleanup(h.close)
+        h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
+        h.sbx("create", "--name", "t", "shell", h.ws)
+        self.assertEqual(h.sh("t", "env > ~/env; echo $OPENAI_API_KEY > ~/key; sync").returncode, 0)
+        h.sbx("template", "save", "t", "clean:v1")
+        for data in written(h.dir / "data/sbx/templates/clean:v1/disk"):
+            self.assertNotIn(KEY.encode(), data)
+        # Whoever works in there may have put it in by hand; a deleted file is still on the disk.
+        leak = base64.b64encode(b"OPENAI_API_KEY=" + KEY.encode()).decode()
+        self.assertEqual(h.sh("t", f"echo {leak} > ~/leak; sync; rm ~/leak; sync").returncode, 0)
+        r = h.run("save", "t", "leaks:v1")
+        self.assertEqual(r.returncode, 1, r.stderr)
+        self.assertIn(b"openai", r.stderr)
+        self.assertNotIn(KEY.encode(), r.stderr)
+        self.assertFalse((h.dir / "data/sbx/templates/leaks:v1").exists())
+        self.assertEqual(h.ls()["t"]["state"], "running")
+        h.sbx("secret", "rotate", "-g", "openai", "--password-stdin", input=b"sk-proj-another-0123456789abcdefgh")
+        h.sbx("save", "t", "worthless:v1")
 
 
 class Crash(unittest.TestCase):
@@ -431,6 +448,23 @@ def written(path):
             data = f.read(1 << 24)
             yield data
             at += max(len(data) - 64, 64)
+
+
+def processes_of(home):
+    """(pid, argv, environment) of all that sbx runs for a home.  QEMU has an environment of its own: it is the supervisor's child."""
+    found, rest = {}, {}
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            argv, environ, stat = (pathlib.Path(f"/proc/{p}/{f}").read_bytes() for f in ("cmdline", "environ", "stat"))
+        except OSError:
+            continue
+        if int(p) != os.getpid():
+            (found if str(home.dir).encode() in environ else rest)[p] = argv, environ, stat.rpartition(b")")[2].split()[1].decode()
+    more = True
+    while more:
+        more = {p: v for p, v in rest.items() if v[2] in found and p not in found}
+        found.update(more)
+    return [(p, argv, environ) for p, (argv, environ, _) in found.items()]
 
 
 def in_memory(pid, needle):

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "core/err.h"
+#include "core/secretstore.h"
 
 struct backend {
     int (*image_build)(void (*progress)(double fraction, const char *text, void *arg), void *arg, struct err *e);
@@ -20,6 +21,8 @@ struct backend {
     int (*template_save)(const char *sandbox, const char *to, const json_t *note, struct err *e);
     int (*template_freeze)(const char *sandbox, const char *to, const json_t *note, struct err *e);
     int (*template_check_name)(const char *name, struct err *e);
+    /* net/diskscan.h */
+    int (*disk_holds)(const char *path, const struct secretstore *store, char *service, size_t cap, struct err *e);
     /* Can KVM be used?  The reason (with the mending command) goes to text otherwise. */
     bool (*kvm_works)(char *text, size_t cap);
     bool (*limits_available)(char *text, size_t cap);

@@ -50,6 +50,7 @@ static const struct option ask_options[] = {
     {'f', "follow", NULL, "ls: as they come; while it runs, unknown hosts are held"}, END};
 static const struct option scope_options[] = {{'g', "global", NULL, "for all sandboxes"}, END};
 static const struct option policy_ls_options[] = {JSON_OPT, {'a', "all", NULL, "the preset's rules as well"}, END};
+static const struct option save_options[] = {{'f', "force", NULL, "do not look for secrets on the disk"}, END};
 static const struct option force_options[] = {{'f', "force", NULL, "do not ask"}, END};
 static const struct option log_options[] = {
     JSON_OPT, {0, "raw", NULL, "each row, not grouped"}, {'f', "follow", NULL, "rows as they come"}, {0, "since", "TIME", "the last 15m, 1h, 7d"},
@@ -113,7 +114,7 @@ static const struct command image_commands[] = {
     {"rm", "image rm IMAGE...", "remove base images", NULL, none, 1, -1, false, 0, cmd_image_rm, NULL, false},
     {0}};
 static const struct command template_commands[] = {
-    {"save", "template save SANDBOX NAME[:TAG]", "keep a sandbox's disk for others to start from", NULL, none, 2, 2, false, 0, cmd_template_save, NULL, false},
+    {"save", "template save SANDBOX NAME[:TAG]", "keep a sandbox's disk for others to start from", "No secret of this host may stand on it: it is looked through.", save_options, 2, 2, false, 0, cmd_template_save, NULL, false},
     {"ls", "template ls", "saved templates and installed agents", NULL, json_only, 0, 0, false, 0, cmd_template_ls, NULL, false},
     {"rm", "template rm NAME...", "remove templates", NULL, none, 1, -1, false, 0, cmd_template_rm, NULL, false},
     {0}};
@@ -147,7 +148,7 @@ const struct command cli_commands[] = {
     {"secret", "secret COMMAND", "credentials that stay on the host", NULL, NULL, 0, 0, false, 0, NULL, secret_commands, false},
     {"image", "image COMMAND", "base images", NULL, NULL, 0, 0, false, 0, NULL, image_commands, false},
     {"template", "template COMMAND", "saved disks to start from", NULL, NULL, 0, 0, false, 0, NULL, template_commands, false},
-    {"save", "save SANDBOX NAME[:TAG]", "the same as template save", NULL, none, 2, 2, false, 0, cmd_template_save, NULL, false},
+    {"save", "save SANDBOX NAME[:TAG]", "the same as template save", NULL, save_options, 2, 2, false, 0, cmd_template_save, NULL, false},
     {"config", "config COMMAND", "settings", NULL, NULL, 0, 0, false, 0, NULL, config_commands, false},
     {"login", "login", "first set-up: no account is needed", NULL, login_options, 0, 0, false, 0, cmd_login, NULL, false},
     {"doctor", "doctor", "what is missing on this host, why, and the command that mends it", NULL, json_only, 0, 0, false, 0, cmd_doctor, NULL, false},

@@ -74,6 +74,29 @@ int cmd_image_rm(const struct args *a, struct err *e)
     return 0;
 }
 
+/* A disk that others start from holds no secret of this host (threat 75). */
+static int check_disk(const char *name, struct err *e)
+{
+    char service[64] = "";
+    char *disk = path_sandbox(name, "disk", e);
+    if (disk && access(disk, F_OK) != 0) {
+        free(disk); /* it was never started, and is told so */
+        return 0;
+    }
+    struct secretstore *store = disk ? secretstore_open(secret_passphrase, NULL, e) : NULL;
+    int rc = store ? backend.disk_holds(disk, store, service, sizeof service, e) : -1;
+    if (rc > 0)
+        rc = err_set(e, STATUS_FAILED, "the secret %s stands on the disk of %s, in a file or in one that was deleted: give it a new value "
+                     "(sbx secret rotate), and remove what holds it. With --force it is saved as it is", service, name);
+    else if (disk && !store && e && e->text[0]) {
+        struct err why = *e;
+        err_set(e, why.status, "%.300s, so the disk cannot be looked through for secrets. With --force it is saved unseen", why.text);
+    }
+    secretstore_free(store);
+    free(disk);
+    return rc;
+}
+
 int cmd_template_save(const struct args *a, struct err *e)
 {
     const char *name = a->words[0], *to = a->words[1];
@@ -90,6 +113,8 @@ int cmd_template_save(const struct args *a, struct err *e)
         int lock = rc == 0 ? state_lock(name, e) : -1;
         if (rc == 0)
             rc = lock < 0 ? -1 : 0;
+        if (rc == 0 && !args_has(a, "force"))
+            rc = check_disk(name, e);
         if (rc == 0) {
             json_t *note = json_pack("{s:s, s:s}", "agent", r.agent, "sandbox", name);
             rc = backend.template_save(name, to, note, e);
