@@ -2,6 +2,7 @@
  * descriptors 3 (cable), 4 (broker), 5 (supervisor), and those of connections that the broker dialled. */
 #include "net/net_main.h"
 
+#include <malloc.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,8 @@
 enum { FD_CABLE = 3, FD_BROKER = 4, FD_SUPERVISOR = 5 };
 
 #define TICK_MS 50
+/* A crowd of so many connections leaves memory behind that is given back when the last has gone. */
+#define TRIM_AFTER 64u
 #define REFUSED_SLOTS 32u
 #define REFUSED_FLUSH_MS 250
 #define REFUSED_PER_FLUSH 5u /* 20 a second, as net/ask.h promises */
@@ -56,6 +59,7 @@ struct net {
     unsigned icmp_left;
     int64_t icmp_second, flows_ticked;
     uint64_t frames_in, frames_out, bad, dropped_out, refused_count;
+    unsigned open_most;
     bool ticking;
 };
 
@@ -247,6 +251,13 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     if (now - net->flows_ticked >= 1000) {
         net->flows_ticked = now;
         flows_tick(net->flows, now);
+    }
+    unsigned open = tcp_count(net->tcp);
+    if (open > net->open_most)
+        net->open_most = open;
+    if (open == 0 && net->open_most >= TRIM_AFTER) {
+        net->open_most = 0;
+        malloc_trim(0);
     }
     if (!tcp_idle(net->tcp))
         start_ticking(net);
