@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -225,6 +226,14 @@ static void leave_network(void)
         (void)unshare(ns | CLONE_NEWUSER);
 }
 
+/* Who opens nothing needs no right of root's, where root runs it. */
+static int drop_capabilities(struct err *e)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    return syscall(SYS_capset, &head, none) < 0 ? err_errno(e, errno, "cannot give up capabilities") : 0;
+}
+
 int confine_self(const struct confine *c, struct err *e)
 {
     if (c->own_network)
@@ -242,6 +251,8 @@ int confine_self(const struct confine *c, struct err *e)
     if (c->files_max && limit(RLIMIT_NOFILE, c->files_max, "RLIMIT_NOFILE", e) < 0)
         return -1;
     if (confine_files(c, e) < 0)
+        return -1;
+    if ((c->groups & ~(unsigned)CONFINE_THREADS) == CONFINE_IO && drop_capabilities(e) < 0)
         return -1;
     return seccomp(c->groups, e);
 }
