@@ -197,6 +197,21 @@ void app_redraw(struct app *a, bool clear)
     layout(a);
 }
 
+static void hot_clear(struct app *a, int y)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < a->nhot; i++)
+        if (a->hot[i].y != y)
+            a->hot[n++] = a->hot[i];
+    a->nhot = n;
+}
+
+static void hot_add(struct app *a, int y, int x, int end, const char *action, uint32_t key)
+{
+    if (a->nhot < HOT_MAX)
+        a->hot[a->nhot++] = (struct hot){.y = y, .x = x, .end = end, .action = action, .key = key};
+}
+
 static void draw_title(struct app *a)
 {
     WINDOW *w = a->title;
@@ -204,6 +219,7 @@ static void draw_title(struct app *a)
     char clock_text[16], text[64];
     time_t now = time(NULL);
     model_sum(a->model, &s);
+    hot_clear(a, 0);
     theme_set(w, ST_TITLE);
     werase(w);
     mvwhline(w, 0, 0, ' ', COLS);
@@ -216,14 +232,21 @@ static void draw_title(struct app *a)
         x += paint_f(w, 0, x, 24, ST_TITLE, "%s %u running", app_glyph("●", "*"), s.running) + 2;
     if (s.waiting) {
         snprintf(text, sizeof text, " %s %u need%s you ", app_glyph("◆", "!"), s.waiting, s.waiting == 1 ? "s" : "");
+        int from = x;
         x += paint_text(w, 0, x, 30, ST_BADGE, text) + 2;
+        hot_add(a, 0, from, x - 2, "app.waiting", K_NONE);
     }
     if (s.failed)
         x += paint_f(w, 0, x, 24, ST_TITLE, "%s %u failed", app_glyph("✗", "x"), s.failed) + 2;
     if (s.blocked)
         x += paint_f(w, 0, x, 30, ST_TITLE, "%s %lld blocked", app_glyph("⊘", "#"), (long long)s.blocked) + 2;
     strftime(clock_text, sizeof clock_text, "%H:%M", localtime(&now));
-    paint_right(w, 0, COLS - 1, 8, ST_TITLE, clock_text);
+    int end = paint_right(w, 0, COLS - 1, 8, ST_TITLE, clock_text) - 2;
+    if (a->unread && end - x > 16) {
+        snprintf(text, sizeof text, " %s %u unread ", app_glyph("▲", "!"), a->unread);
+        int from = paint_right(w, 0, end, 24, ST_BADGE, text);
+        hot_add(a, 0, from, end, "app.messages", K_NONE);
+    }
     wnoutrefresh(w);
 }
 
@@ -239,6 +262,7 @@ static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, cons
         int need = paint_width(key) + 1 + paint_width(b->note) + 2;
         if (x + need > COLS - 1)
             break;
+        hot_add(a, LINES - 1, x, x + need - 2, b->action, K_NONE);
         x += paint_text(w, 0, x, COLS - x, ST_KEY, key) + 1;
         x += paint_text(w, 0, x, COLS - x, ST_STATUS, b->note) + 2;
     }
@@ -248,16 +272,29 @@ static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, cons
 static void draw_status(struct app *a)
 {
     WINDOW *w = a->status;
+    hot_clear(a, LINES - 1);
     theme_set(w, ST_STATUS);
     werase(w);
     mvwhline(w, 0, 0, ' ', COLS);
     paint_row(w, 0, 0, COLS, ST_STATUS);
     if (a->line.on) {
         paint_text(w, 0, 1, 2, ST_KEY, ":");
-        paint_text(w, 0, 2, COLS - 3, ST_STATUS, a->line.text);
-        if (a->line.hint[0])
-            paint_text(w, 0, 4 + paint_width(a->line.text), COLS - 5 - paint_width(a->line.text), ST_STATUS, a->line.hint);
-        a->line.x = 2 + paint_width(a->line.text);
+        /* What is typed stays in sight, the end of it where both do not fit. */
+        const char *from = a->line.text;
+        char before[sizeof a->line.text];
+        for (;; from++) {
+            if (((unsigned char)*from & 0xc0) == 0x80)
+                continue;
+            snprintf(before, sizeof before, "%.*s", (int)(a->line.text + a->line.at - from), from);
+            if (paint_width(before) < COLS - 4)
+                break;
+        }
+        int used = paint_text(w, 0, 2, COLS - 3, ST_STATUS, from);
+        if (a->line.hint[0]) {
+            int n = paint_text(w, 0, 4 + used, COLS - 5 - used, ST_DIM, a->line.hint);
+            paint_under(w, 0, 4 + used, n, ST_DIM, ST_STATUS);
+        }
+        a->line.x = 2 + paint_width(before);
         wnoutrefresh(w);
         return;
     }
@@ -283,6 +320,7 @@ static void draw_status(struct app *a)
         x += paint_text(w, 0, x, COLS - x - 2, styles[s->kind], s->text);
         if (s->kind != SAY_INFO)
             paint_under(w, 0, 1, x - 1, styles[s->kind], ST_STATUS);
+        hot_add(a, LINES - 1, 0, COLS, "app.messages", K_NONE);
         wnoutrefresh(w);
         return;
     }
@@ -306,14 +344,22 @@ static void draw_status(struct app *a)
         }
     } else if (p) {
         static const struct {
-            const char *name, *hint[6][2];
-        } own[] = {{"confirm", {{"Tab", "the other button"}, {"Enter", "takes it"}, {"y", "yes"}, {"Esc", "cancels"}}},
-                   {"welcome", {{"Enter", "starts it here"}, {"1-9", "choose"}, {"c", "more choices"}, {"Esc", "later"}}}};
+            const char *name;
+            struct {
+                const char *key, *note;
+                uint32_t code;
+            } hint[5];
+        } own[] = {{"ask", {{"o s g", "allow", K_NONE}, {"d D", "deny", K_NONE}, {"Tab", "the next question", K_TAB}, {"Esc", "later: denied when the time is over", K_ESC}}},
+                   {"confirm", {{"Tab", "the other button", K_TAB}, {"Enter", "takes it", K_ENTER}, {"y", "yes", 'y'}, {"Esc", "cancels", K_ESC}}},
+                   {"welcome", {{"Enter", "starts it here", K_ENTER}, {"1-9", "choose", K_NONE}, {"c", "more choices", 'c'}, {"Esc", "later", K_ESC}}}};
         x = draw_hints(a, w, x, p->class->name, NULL);
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-            for (int k = 0; strcmp(own[i].name, p->class->name) == 0 && k < 6 && own[i].hint[k][0]; k++) {
-                x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].hint[k][0]) + 1;
-                x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].hint[k][1]) + 2;
+            for (int k = 0; strcmp(own[i].name, p->class->name) == 0 && k < 5 && own[i].hint[k].key; k++) {
+                int from = x;
+                x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].hint[k].key) + 1;
+                x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].hint[k].note) + 2;
+                if (own[i].hint[k].code != K_NONE)
+                    hot_add(a, LINES - 1, from, x - 2, NULL, own[i].hint[k].code);
             }
         if (!a->noverlays || !p->class->modal)
             draw_hints(a, w, x, "global", p->class->name);
@@ -644,6 +690,7 @@ void app_say(struct app *a, enum say kind, const char *fmt, ...)
     sanitize_line(s->text, sizeof s->text, text, strlen(text));
     a->said_ms = app_now_ms();
     a->unread_error = kind == SAY_ERROR;
+    a->unread += kind == SAY_ERROR || kind == SAY_WARN;
     bars_dirty(a);
 }
 
@@ -726,6 +773,24 @@ static void leave_terminal(struct app *a)
     app_focus(a, AREA_BOXES);
 }
 
+/* To the next sandbox whose agent waits, round and round. */
+static void next_waiting(struct app *a)
+{
+    unsigned n = model_count(a->model), at = 0;
+    for (unsigned i = 0; i < n; i++)
+        if (strcmp(model_at(a->model, i)->name, a->box) == 0)
+            at = i + 1;
+    for (unsigned i = 0; i < n; i++) {
+        const struct box *b = model_at(a->model, (at + i) % n);
+        if (b->wants == WANTS_INPUT) {
+            app_select_box(a, b->name);
+            pane_dirty(a->slot[AREA_BOXES].pane);
+            return;
+        }
+    }
+    app_say(a, SAY_INFO, "nobody waits for you");
+}
+
 bool app_action(struct app *a, const char *action)
 {
     static const struct {
@@ -734,7 +799,7 @@ bool app_action(struct app *a, const char *action)
     } table[] = {
         {"app.quit", app_quit},         {"app.help", app_show_help},       {"app.messages", app_show_messages},
         {"app.command", app_line_open}, {"app.theme", next_theme},         {"app.suspend", suspend},         {"app.mouse", toggle_mouse},
-        {"app.leave", leave_terminal},  {"app.rules", app_show_rules},     {"app.secrets", app_show_secrets},
+        {"app.waiting", next_waiting},  {"app.leave", leave_terminal},  {"app.rules", app_show_rules},     {"app.secrets", app_show_secrets},
         {"app.settings", app_show_settings}, {"sandbox.create", app_show_create},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
@@ -820,10 +885,35 @@ static void key_to_terminal(struct app *a, struct pane *p, const struct input *i
         p->class->key(p, in);
 }
 
+static void on_input(const struct input *event, void *arg);
+
+/* A click on what the bars show does what the key would. */
+static bool on_bars(struct app *a, const struct input *in)
+{
+    if (in->mouse != MOUSE_PRESS || a->drag || a->too_small || a->line.on || (in->y != 0 && in->y != LINES - 1))
+        return false;
+    for (unsigned i = 0; i < a->nhot; i++) {
+        const struct hot h = a->hot[i];
+        if (h.y != in->y || in->x < h.x || in->x >= h.end || (in->y == 0 && a->noverlays))
+            continue;
+        char byte = h.key < 128 ? (char)h.key : '\033';
+        a->prefixed = false;
+        if (h.action)
+            act(a, app_focused(a), h.action);
+        else
+            on_input(&(struct input){.type = INPUT_KEY, .key = h.key, .raw = &byte, .raw_len = 1}, a);
+        bars_dirty(a);
+        return true;
+    }
+    return true;
+}
+
 static void on_mouse(struct app *a, struct input *in)
 {
     struct slot *hit = NULL;
     int area = -1;
+    if (on_bars(a, in))
+        return;
     if (a->drag) {
         hit = slot_of(a, a->drag);
         if (in->mouse == MOUSE_RELEASE)
@@ -849,6 +939,12 @@ static void on_mouse(struct app *a, struct input *in)
     }
     in->y -= hit->y + 1;
     in->x -= hit->x + 1;
+    if (in->mouse == MOUSE_PRESS && in->y == -1 && hit->pane->class->edge) {
+        a->drag = NULL;
+        if (in->button == 1)
+            hit->pane->class->edge(hit->pane, in->x - 2);
+        return;
+    }
     bool inside = in->y >= 0 && in->x >= 0 && in->y < hit->pane->rows && in->x < hit->pane->cols;
     if (hit->pane->class->mouse && (inside || in->mouse == MOUSE_DRAG || in->mouse == MOUSE_RELEASE))
         hit->pane->class->mouse(hit->pane, in);

@@ -19,6 +19,14 @@ struct slot {
     int y, x;
 };
 
+/* A part of the two bars that a click does something on: an action, or a key where there is none. */
+struct hot {
+    int y, x, end;
+    const char *action;
+    uint32_t key;
+};
+#define HOT_MAX 40u
+
 struct said {
     enum say kind;
     time_t when;
@@ -41,7 +49,9 @@ struct app {
     char box[RECORD_NAME_MAX + 1], theme[32], notify[16];
     WINDOW *title, *status;
     struct said said[SAID_MAX]; /* ring */
-    unsigned nsaid;
+    unsigned nsaid, unread;     /* unread: warnings and errors since the messages were shown */
+    struct hot hot[HOT_MAX];
+    unsigned nhot;
     int64_t said_ms, drawn_ms;
     struct {
         double fraction; /* below 0: unknown */
@@ -52,7 +62,8 @@ struct app {
     time_t minute;
     struct {
         bool on;
-        char text[512], hint[200];
+        char text[512], hint[400];
+        size_t at; /* the cursor, in bytes */
         int x;
         unsigned back; /* of the history, 0: the line itself */
         char history[50][512];
@@ -80,6 +91,8 @@ void app_show_rules(struct app *a);
 void app_show_secrets(struct app *a);
 void app_show_settings(struct app *a);
 void app_show_create(struct app *a);
+/* A field's check: a name that a sandbox can get. */
+bool app_check_new_name(const char *value, char *why, size_t cap);
 /* `sbx run --detach ...` for a sandbox that may not exist yet; then gets its name. */
 void app_start_agent(struct app *a, const char *const *argv, void (*then)(struct app *a, const char *box, const char *out));
 void app_show_welcome(struct app *a);

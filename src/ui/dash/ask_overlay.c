@@ -63,6 +63,26 @@ static void target(const struct ask_question *q, char *out, size_t cap)
     snprintf(out, cap, strchr(q->host, ':') ? "[%s]:%d" : "%s:%d", q->host, q->port);
 }
 
+/* Where an answer's button stands; how many rows all of them take. */
+static int button_place(int cols, size_t which, int *row, int *x, int *width)
+{
+    int at = 2, y = 0;
+    for (size_t i = 0; i < NANSWERS; i++) {
+        int n = (int)strlen(answers[i].label) + 4;
+        if (at + n > cols - 1) {
+            at = 2;
+            y++;
+        }
+        if (i == which) {
+            *row = y;
+            *x = at;
+            *width = n;
+        }
+        at += n + 1;
+    }
+    return y + 1;
+}
+
 static void draw(struct pane *p, WINDOW *w, bool focus)
 {
     struct overlay *o = self(p);
@@ -95,19 +115,24 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         snprintf(text, sizeof text, "%s  %s", other->box, where);
         paint_text(w, y, 2, cols - 4, i == o->at ? ST_SELECTED : ST_TEXT, text);
     }
-    o->buttons_y = p->rows - 2;
-    int x = 2;
+    int row, x, width, lines = button_place(cols, 0, &row, &x, &width);
+    o->buttons_y = p->rows - 1 - lines;
     for (size_t i = 0; i < NANSWERS; i++) {
-        snprintf(text, sizeof text, "%c", (int)answers[i].key);
-        x += paint_text(w, o->buttons_y, x, cols - x, ready(o) ? ST_KEY : ST_DIM, text) + 1;
-        x += paint_text(w, o->buttons_y, x, cols - x, !ready(o) || q->answered ? ST_DIM : answers[i].style, answers[i].label) + 2;
+        bool live = ready(o) && !q->answered;
+        button_place(cols, i, &row, &x, &width);
+        snprintf(text, sizeof text, " %c %s ", (int)answers[i].key, answers[i].label);
+        paint_text(w, o->buttons_y + row, x, width, live ? ST_BUTTON : ST_DIM, text);
+        if (live) {
+            paint_under(w, o->buttons_y + row, x + 1, 1, ST_KEY, ST_BUTTON);
+            paint_under(w, o->buttons_y + row, x + 3, width - 4, answers[i].style, ST_BUTTON);
+        }
     }
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     const struct ask_question *q = current(self(p));
-    int count = (int)ask_watch_count(self(p)->watch), need = 13 + (count > 1 ? count + 1 : 0) + (q ? (int)strlen(q->host) / 64 : 0);
+    int count = (int)ask_watch_count(self(p)->watch), need = 11 + (max_cols < 72) + (count > 1 ? count + 1 : 0) + (q ? (int)strlen(q->host) / 64 : 0);
     *rows = max_rows < need ? max_rows : need;
     *cols = max_cols < 72 ? max_cols : 72;
 }
@@ -211,15 +236,12 @@ static bool mouse(struct pane *p, const struct input *in)
         return true;
     if (in->y >= o->list_y && in->y < o->list_y + (int)ask_watch_count(o->watch) && ask_watch_count(o->watch) > 1)
         o->at = (unsigned)(in->y - o->list_y);
-    if (in->y == o->buttons_y) {
-        int x = 2;
-        for (size_t i = 0; i < NANSWERS; i++) {
-            int width = 2 + (int)strlen(answers[i].label);
-            if (in->x >= x && in->x < x + width) {
-                answer(o, i);
-                break;
-            }
-            x += width + 2;
+    for (size_t i = 0; i < NANSWERS; i++) {
+        int row, x, width;
+        button_place(p->cols, i, &row, &x, &width);
+        if (in->y == o->buttons_y + row && in->x >= x && in->x < x + width) {
+            answer(o, i);
+            break;
         }
     }
     pane_dirty(p);

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "core/sanitize.h"
+#include "ui/cli/branch.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/conn.h"
 #include "ui/dash/form.h"
@@ -215,16 +216,21 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
     if (rows < 4)
         return;
     x = 3;
+    cols -= 1;
+    if (b->life == LIFE_RUNNING && b->wants != WANTS_NOTHING && b->why[0]) { /* its line says something else */
+        paint_span((b->uptime_ms + app_now_ms() - b->uptime_at_ms) / 1000, span, sizeof span);
+        cols = paint_right(w, y + 3, cols, 16, ST_DIM, span) - 1;
+    }
     if (b->life == LIFE_RUNNING && screen_spark(p)) {
         char spark[160];
-        int n = cols >= 34 ? 12 : 6;
+        int n = p->pane.cols >= 34 ? 12 : 6;
         sparkline(b, n, spark, sizeof spark);
         x += paint_text(w, y + 3, x, n, ST_BAR, spark) + 1;
     }
     if (b->ports[0])
-        x += paint_f(w, y + 3, x, cols - x - 1, ST_DIM, "%s %s", app_glyph("⇄", "ports"), b->ports) + 2;
+        x += paint_f(w, y + 3, x, cols - x, ST_DIM, "%s %s", app_glyph("⇄", "ports"), b->ports) + 2;
     if (b->blocked)
-        paint_f(w, y + 3, x, cols - x - 1, ST_DENY, "%s %lld blocked", app_glyph("⊘", "#"), (long long)b->blocked);
+        paint_f(w, y + 3, x, cols - x, ST_DENY, "%s %lld blocked", app_glyph("⊘", "#"), (long long)b->blocked);
 }
 
 static int card_rows(const struct boxes *p)
@@ -340,28 +346,89 @@ static void attach(struct app *a, struct box *b)
     task_box(a, b->name, "start", argv, opened);
 }
 
-static void toggle(struct boxes *p)
-{
-    struct box *all[256];
-    unsigned n = targets(p, all, 256);
-    bool stop = false;
-    for (unsigned i = 0; i < n; i++)
-        stop |= all[i]->life == LIFE_RUNNING;
-    for (unsigned i = 0; i < n; i++) {
-        if (all[i]->life == LIFE_RUNNING && stop) {
-            const char *argv[] = {"stop", all[i]->name, NULL};
-            task_box(p->pane.app, all[i]->name, "stop", argv, NULL);
-        } else if (!stop) {
-            const char *argv[] = {"start", all[i]->name, NULL};
-            task_box(p->pane.app, all[i]->name, "start", argv, NULL);
-        }
-    }
-}
-
 struct names {
     unsigned n;
     char v[256][RECORD_NAME_MAX + 1];
 };
+
+static struct names *names_of(struct box **all, unsigned n)
+{
+    struct names *names = n ? calloc(1, sizeof *names) : NULL;
+    for (unsigned i = 0; names && i < n; i++)
+        memcpy(names->v[names->n++], all[i]->name, sizeof names->v[0]);
+    return names;
+}
+
+/* What runs in a sandbox's sessions, for people: "claude, bash"; how many there are. */
+static unsigned at_work(const struct box *b, char *out, size_t cap)
+{
+    unsigned n = 0;
+    size_t i, used = 0;
+    json_t *s;
+    out[0] = '\0';
+    json_array_foreach(json_object_get(b->status, "sessions"), i, s) {
+        json_t *command = json_object_get(s, "command");
+        const char *word = json_is_array(command) ? json_string_value(json_array_get(command, 0)) : json_string_value(command);
+        char name[32];
+        if (!json_is_true(json_object_get(s, "tty")) || json_object_get(s, "status") || json_object_get(s, "signal"))
+            continue;
+        const char *slash = word ? strrchr(word, '/') : NULL;
+        word = slash ? slash + 1 : word ? word : "?";
+        sanitize_line(name, sizeof name, word, strcspn(word, " "));
+        if (n++ < 4 && used < cap)
+            used += (size_t)snprintf(out + used, cap - used, "%s%.24s", n > 1 ? ", " : "", name);
+    }
+    if (n > 4 && used < cap)
+        snprintf(out + used, cap - used, " and %u more", n - 4);
+    return n;
+}
+
+static void stop_them(struct app *a, void *arg)
+{
+    struct names *names = arg;
+    for (unsigned i = 0; i < names->n; i++) {
+        const char *argv[] = {"stop", names->v[i], NULL};
+        task_box(a, names->v[i], "stop", argv, NULL);
+    }
+}
+
+/* Starts all, or where some run stops those.  Something can be lost only where something is at work. */
+static void toggle(struct boxes *p)
+{
+    struct app *a = p->pane.app;
+    struct box *all[256], *run[256];
+    unsigned n = targets(p, all, 256), running = 0, sessions = 0;
+    char work[160] = "", one[160], text[600];
+    for (unsigned i = 0; i < n; i++) {
+        if (all[i]->life != LIFE_RUNNING)
+            continue;
+        unsigned k = at_work(all[i], one, sizeof one);
+        if (k && !sessions)
+            snprintf(work, sizeof work, "%s", one);
+        sessions += k;
+        run[running++] = all[i];
+    }
+    for (unsigned i = 0; i < n && !running; i++) {
+        const char *argv[] = {"start", all[i]->name, NULL};
+        task_box(a, all[i]->name, "start", argv, NULL);
+    }
+    struct names *names = names_of(run, running);
+    if (!names)
+        return;
+    if (!sessions) {
+        stop_them(a, names);
+        free(names);
+        return;
+    }
+    if (running == 1)
+        snprintf(text, sizeof text, "Stop %s? What runs in it ends (%s), and what that has not written down is lost. "
+                 "Its disk and your files stay; s starts it again.", run[0]->name, work);
+    else
+        snprintf(text, sizeof text, "Stop %u sandboxes (%s, %s%s)? What runs in them ends (%u session%s), and what that has not written "
+                 "down is lost. Their disks and your files stay; s starts them again.", running, run[0]->name, run[1]->name,
+                 running > 2 ? ", …" : "", sessions, sessions == 1 ? "" : "s");
+    app_push(a, confirm_new("Stop", text, "Stop", stop_them, names, free));
+}
 
 static void remove_them(struct app *a, void *arg)
 {
@@ -375,20 +442,32 @@ static void remove_them(struct app *a, void *arg)
 static void ask_remove(struct boxes *p)
 {
     struct box *all[256];
-    unsigned n = targets(p, all, 256);
-    struct names *names = n ? calloc(1, sizeof *names) : NULL;
-    char text[800];
+    unsigned n = targets(p, all, 256), clones = 0;
+    struct names *names = names_of(all, n);
+    char text[900], work[160] = "", more[300] = "";
+    const char *clone = NULL;
     if (!names)
         return;
     for (unsigned i = 0; i < n; i++)
-        memcpy(names->v[names->n++], all[i]->name, sizeof names->v[0]);
-    if (n == 1)
-        snprintf(text, sizeof text, "Remove %s? Its machine goes, with the packages, images and files that live in it alone%s. "
-                 "What is in %s stays as it is.", all[0]->name, all[0]->life == LIFE_RUNNING ? "; it is running and is stopped first" : "",
-                 all[0]->folder ? all[0]->folder : "your folders");
+        if (branch_is_clone(all[i]->name)) {
+            clone = clones++ ? clone : all[i]->name;
+        }
+    if (clone && n == 1)
+        snprintf(more, sizeof more, " It works on a clone of its own: commits that you have not fetched (git fetch sbx-%s) are LOST.", clone);
+    else if (clone)
+        snprintf(more, sizeof more, " %u of them work%s on a clone: commits that you have not fetched (git fetch sbx-%s%s) are LOST.", clones,
+                 clones == 1 ? "s" : "", clone, clones > 1 ? ", …" : "");
+    if (n == 1 && all[0]->life == LIFE_RUNNING && at_work(all[0], work, sizeof work))
+        snprintf(text, sizeof text, "Remove %s? %s is at work in it and ends. Its machine goes, with the packages, images and files that live "
+                 "in it alone.%s ", all[0]->name, work, more);
+    else if (n == 1)
+        snprintf(text, sizeof text, "Remove %s? Its machine goes%s, with the packages, images and files that live in it alone.%s ", all[0]->name,
+                 all[0]->life == LIFE_RUNNING ? " (it runs and is stopped first)" : "", more);
     else
         snprintf(text, sizeof text, "Remove %u sandboxes (%s, %s%s)? Their machines go, with the packages, images and files that live in "
-                 "them alone. Your folders stay as they are.", n, all[0]->name, all[1]->name, n > 2 ? ", …" : "");
+                 "them alone.%s Your folders stay as they are.", n, all[0]->name, all[1]->name, n > 2 ? ", …" : "", more);
+    if (n == 1 && all[0]->folder)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "What is in %.300s stays as it is.", all[0]->folder);
     app_push(p->pane.app, confirm_new("Remove", text, "Remove", remove_them, names, free));
 }
 
@@ -414,13 +493,17 @@ static void show(struct app *a, const char *const *argv)
 
 static bool submit_exec(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
-    char *name = arg;
+    struct names *names = arg;
     if (!v[0][0]) {
         snprintf(why, cap, "which command?");
         return false;
     }
-    const char *argv[] = {"exec", "-d", "-t", name, "bash", "-lc", v[0], NULL};
-    task_box(a, name, "run", argv, shell_opened);
+    for (unsigned i = 0; i < names->n; i++) {
+        const char *argv[] = {"exec", "-d", "-t", names->v[i], "bash", "-lc", v[0], NULL};
+        task_box(a, names->v[i], "run", argv, names->n == 1 ? shell_opened : NULL);
+    }
+    if (names->n > 1)
+        app_say(a, SAY_INFO, "it runs in %u sandboxes, in a session of each", names->n);
     return true;
 }
 
@@ -450,23 +533,41 @@ static bool submit_rename(struct app *a, const char *const *v, char *why, size_t
     return true;
 }
 
-static void exec_form(struct app *a, struct box *b)
+static void exec_form(struct boxes *p)
 {
-    const struct form_spec spec[] = {{.label = "Command", .kind = FORM_TEXT, .hint = "run by bash in a new terminal"}};
-    app_push(a, form_new("Run a command", spec, 1, "Run", submit_exec, strdup(b->name), free));
+    const struct form_spec spec[] = {{.label = "Command", .kind = FORM_TEXT, .hint = "run by bash in a new terminal, which shows what it says"}};
+    struct box *all[256];
+    struct names *names = names_of(all, targets(p, all, 256));
+    char heading[64];
+    if (!names)
+        return;
+    if (names->n > 1)
+        snprintf(heading, sizeof heading, "Run a command in %u sandboxes", names->n);
+    else
+        snprintf(heading, sizeof heading, "Run a command in %.40s", names->v[0]);
+    app_push(p->pane.app, form_new(heading, spec, 1, "Run", submit_exec, names, free));
+}
+
+static bool check_absolute(const char *value, char *why, size_t cap)
+{
+    if (value[0] == '/')
+        return true;
+    snprintf(why, cap, "a path in the sandbox begins with /");
+    return false;
 }
 
 static void copy_form(struct app *a, struct box *b)
 {
-    const struct form_spec spec[] = {{.label = "Direction", .kind = FORM_CHOICE, .choices = "into the sandbox|out of the sandbox"},
-                                     {.label = "Path here", .kind = FORM_PATH},
-                                     {.label = "Path there", .kind = FORM_TEXT, .initial = "/home/agent/"}};
-    app_push(a, form_new("Copy", spec, 3, "Copy", submit_copy, strdup(b->name), free));
+    const struct form_spec spec[] = {{.label = "Direction", .kind = FORM_CHOICE, .choices = "into the sandbox|out of the sandbox",
+                                      .hint = "left and right choose"},
+                                     {.label = "Path here", .kind = FORM_PATH, .hint = "a file or a folder on this host; Tab completes"},
+                                     {.label = "Path there", .kind = FORM_TEXT, .initial = "/home/agent/", .hint = "in the sandbox", .check = check_absolute}};
+    app_push(a, form_new("Copy files", spec, 3, "Copy", submit_copy, strdup(b->name), free));
 }
 
 static void rename_form(struct app *a, struct box *b)
 {
-    const struct form_spec spec[] = {{.label = "Name", .kind = FORM_TEXT, .initial = b->name}};
+    const struct form_spec spec[] = {{.label = "Name", .kind = FORM_TEXT, .initial = b->name, .check = app_check_new_name}};
     if (b->life == LIFE_RUNNING)
         app_say(a, SAY_WARN, "%s runs; stop it to rename it", b->name);
     else
@@ -523,7 +624,7 @@ static bool action(struct pane *pane, const char *what)
     } else if (strcmp(what, "sandbox.remove") == 0)
         ask_remove(p);
     else if (strcmp(what, "sandbox.exec") == 0)
-        exec_form(a, b);
+        exec_form(p);
     else if (strcmp(what, "sandbox.copy") == 0)
         copy_form(a, b);
     else if (strcmp(what, "sandbox.rename") == 0)

@@ -60,7 +60,7 @@ void app_start_agent(struct app *a, const char *const *argv, void (*then)(struct
     app_progress(a, -1, "starting; what is missing is made first");
 }
 
-static bool check_name(const char *value, char *why, size_t cap)
+bool app_check_new_name(const char *value, char *why, size_t cap)
 {
     struct err e = {0};
     struct record r;
@@ -194,8 +194,8 @@ void app_show_create(struct app *a)
         [F_AGENT] = {.label = "Agent", .kind = FORM_CHOICE, .choices = agents, .hint = "left and right choose"},
         [F_FOLDER] = {.label = "Folder", .kind = FORM_PATH, .initial = here, .hint = "the workspace: live in both directions; Tab completes", .check = check_folder},
         [F_MORE] = {.label = "More folders", .kind = FORM_TEXT, .hint = "separated by blanks; PATH:ro is read-only"},
-        [F_NAME] = {.label = "Name", .kind = FORM_TEXT, .hint = "empty: from agent and folder", .check = check_name},
-        [F_BRANCH] = {.label = "Branch", .kind = FORM_TEXT, .hint = "empty: work in the folder itself; else in a worktree of its own"},
+        [F_NAME] = {.label = "Name", .kind = FORM_TEXT, .hint = "empty: from agent and folder", .check = app_check_new_name},
+        [F_BRANCH] = {.label = "Branch", .kind = FORM_TEXT, .hint = "empty: the folder itself; else a worktree of its own"},
         [F_CPUS] = {.label = "Processors", .kind = FORM_TEXT, .initial = cpus, .check = check_number},
         [F_MEMORY] = {.label = "Memory", .kind = FORM_TEXT, .initial = memory, .hint = "MiB, or like 4G", .check = check_size},
         [F_POSTURE] = {.label = "Network", .kind = FORM_CHOICE, .choices = "as everywhere|balanced|locked-down|open"},

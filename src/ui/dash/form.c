@@ -232,7 +232,12 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
             paint_text(w, y + 1, left, room, ST_DIM, x->spec.hint);
         y += tight ? 1 : 2;
     }
-    if (f->why[0])
+    const struct field *here = f->at < f->n ? &f->f[f->at] : NULL;
+    if (tight) { /* one line for all: what is wrong, what would happen, or what the field is for */
+        const char *bad = f->why[0] ? f->why : here ? here->why : "";
+        paint_text(w, p->rows - 3, 2, p->cols - 4, bad[0] ? ST_FAILED : f->says[0] ? ST_GOOD : ST_DIM,
+                   bad[0] ? bad : f->offers[0] ? f->offers : f->says[0] ? f->says : here && here->spec.hint ? here->spec.hint : "");
+    } else if (f->why[0])
         paint_wrap(w, p->rows - 4, 2, p->cols - 4, 2, ST_FAILED, f->why);
     else if (f->says[0])
         paint_wrap(w, p->rows - 4, 2, p->cols - 4, 2, ST_GOOD, f->says);
@@ -451,7 +456,7 @@ static bool mouse(struct pane *p, const struct input *in)
 static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
 {
     snprintf(left, lc, "%s", ((struct form *)p)->title);
-    snprintf(right, rc, "Ctrl-S saves, Esc leaves");
+    snprintf(right, rc, "Ctrl-S: %s   Esc: leave", ((struct form *)p)->button);
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)

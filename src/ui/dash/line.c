@@ -4,6 +4,8 @@
 #include <string.h>
 #include <wordexp.h>
 
+#include "core/config.h"
+#include "core/kit.h"
 #include "core/paths.h"
 #include "ui/cli/cli.h"
 #include "ui/dash/app_int.h"
@@ -29,11 +31,20 @@ static const struct command *find(const struct command *list, const char *name, 
     return NULL;
 }
 
+static bool find_word(const char *word)
+{
+    for (size_t i = 0; i < WORDS; i++)
+        if (strcmp(words[i].word, word) == 0)
+            return true;
+    return false;
+}
+
 void app_line_open(struct app *a)
 {
     a->line.on = true;
     a->line.text[0] = a->line.hint[0] = '\0';
     a->line.back = 0;
+    a->line.at = 0;
     app_redraw(a, false);
 }
 
@@ -61,10 +72,23 @@ static void hint(struct app *a)
             snprintf(a->line.hint, sizeof a->line.hint, "  %s", words[i].note);
 }
 
+static void insert(struct app *a, const char *p, size_t n)
+{
+    char *t = a->line.text;
+    size_t len = strlen(t);
+    for (size_t i = 0; i < n && len < sizeof a->line.text - 1; i++) {
+        if ((unsigned char)p[i] < ' ' || p[i] == 0x7f)
+            continue;
+        memmove(t + a->line.at + 1, t + a->line.at, len - a->line.at + 1);
+        t[a->line.at++] = p[i];
+        len++;
+    }
+}
+
 struct match {
     const char *begin;
-    size_t len;
-    char common[256];
+    size_t len, used;
+    char common[256], all[400]; /* all: what fits, for the line */
     unsigned n;
 };
 
@@ -72,6 +96,8 @@ static void offer(struct match *m, const char *word)
 {
     if (strncmp(word, m->begin, m->len) != 0)
         return;
+    if (m->used + strlen(word) + 3 < sizeof m->all)
+        m->used += (size_t)snprintf(m->all + m->used, sizeof m->all - m->used, "  %s", word);
     if (m->n++ == 0) {
         snprintf(m->common, sizeof m->common, "%s", word);
         return;
@@ -82,40 +108,71 @@ static void offer(struct match *m, const char *word)
     m->common[i] = '\0';
 }
 
+static void offer_kits(struct match *m)
+{
+    json_t *kits = kit_list(), *k;
+    size_t i;
+    json_array_foreach(kits, i, k)
+        offer(m, json_string_value(k));
+    json_decref(kits);
+}
+
+static bool is_one_of(const char *t, size_t n, const char *const *list)
+{
+    for (; *list; list++)
+        if (strlen(*list) == n && memcmp(*list, t, n) == 0)
+            return true;
+    return false;
+}
+
+/* What stands before the cursor, as far as only one thing can be meant; several are listed. */
 static void complete(struct app *a)
 {
-    char *t = a->line.text;
-    char *last = strrchr(t, ' ');
-    struct match m = {.begin = last ? last + 1 : t, .len = strlen(last ? last + 1 : t)};
-    size_t first = strcspn(t, " ");
-    const struct command *c = last ? find(cli_commands, t, first) : NULL;
+    static const char *const kit_words[] = {"run", "create", NULL}, *const other_words[] = {"config", "help", "version", "doctor", NULL};
+    char head[sizeof a->line.text];
+    snprintf(head, sizeof head, "%.*s", (int)a->line.at, a->line.text);
+    char *last = strrchr(head, ' ');
+    struct match m = {.begin = last ? last + 1 : head, .len = strlen(last ? last + 1 : head)};
+    size_t first = strcspn(head, " ");
+    const struct command *c = last ? find(cli_commands, head, first) : NULL;
     if (!last) {
         for (size_t i = 0; i < WORDS; i++)
             offer(&m, words[i].word);
         for (const struct command *k = cli_commands; k->name; k++)
-            if (!k->hidden)
+            if (!k->hidden && !find_word(k->name))
                 offer(&m, k->name);
-    } else if (c && c->sub && last == t + first) {
+    } else if (c && c->sub && last == head + first) {
         for (const struct command *k = c->sub; k->name; k++)
             if (!k->hidden)
                 offer(&m, k->name);
     } else if (c && m.begin[0] == '-') {
         char option[64];
-        const struct command *k = c->sub ? find(c->sub, t + first + 1, strcspn(t + first + 1, " ")) : c;
+        const struct command *k = c->sub ? find(c->sub, head + first + 1, strcspn(head + first + 1, " ")) : c;
         for (const struct option *o = k ? k->options : NULL; o && o->name; o++) {
             snprintf(option, sizeof option, "--%s", o->name);
             offer(&m, option);
         }
+    } else if (strncmp(head, "config ", 7) == 0) {
+        for (const struct config_key *k = config_keys(); k->name; k++)
+            offer(&m, k->name);
     } else {
-        for (unsigned i = 0; i < model_count(a->model); i++)
+        if (is_one_of(head, first, kit_words))
+            offer_kits(&m);
+        for (unsigned i = 0; i < model_count(a->model) && !is_one_of(head, first, other_words); i++)
             offer(&m, model_at(a->model, i)->name);
     }
-    size_t at = (size_t)(m.begin - t), n = strlen(m.common);
-    if (m.n && n > m.len && at + n + 2 < sizeof a->line.text) {
-        memcpy(t + at, m.common, n + 1);
-        if (m.n == 1)
-            strcat(t, " ");
-    }
+    size_t n = strlen(m.common);
+    a->line.hint[0] = '\0';
+    if (m.n == 0)
+        snprintf(a->line.hint, sizeof a->line.hint, "  nothing begins so");
+    else if (m.n > 1)
+        snprintf(a->line.hint, sizeof a->line.hint, "%s", m.all);
+    if (m.n && n >= m.len)
+        insert(a, m.common + m.len, n - m.len);
+    if (m.n == 1)
+        insert(a, " ", 1);
+    if (m.n == 1)
+        hint(a);
 }
 
 struct running {
@@ -196,21 +253,26 @@ void app_command(struct app *a, const char *line)
     wordfree(&w);
 }
 
-static void insert(struct app *a, const char *p, size_t n)
+static size_t before(const char *t, size_t at)
 {
-    size_t len = strlen(a->line.text);
-    for (size_t i = 0; i < n && len < sizeof a->line.text - 1; i++)
-        if ((unsigned char)p[i] >= ' ' && p[i] != 0x7f)
-            a->line.text[len++] = p[i];
-    a->line.text[len] = '\0';
+    while (at && ((unsigned char)t[--at] & 0xc0) == 0x80)
+        ;
+    return at;
 }
 
-static void rub_out(char *t)
+static size_t after(const char *t, size_t at)
 {
-    size_t n = strlen(t);
-    while (n && ((unsigned char)t[n - 1] & 0xc0) == 0x80)
-        n--;
-    t[n ? n - 1 : 0] = '\0';
+    if (t[at])
+        at++;
+    while (((unsigned char)t[at] & 0xc0) == 0x80)
+        at++;
+    return at;
+}
+
+static void cut(struct app *a, size_t from, size_t to)
+{
+    memmove(a->line.text + from, a->line.text + to, strlen(a->line.text + to) + 1);
+    a->line.at = from;
 }
 
 static void recall(struct app *a, int step)
@@ -224,41 +286,58 @@ static void recall(struct app *a, int step)
         a->line.text[0] = '\0';
     else
         snprintf(a->line.text, sizeof a->line.text, "%s", a->line.history[(a->line.nhistory - (unsigned)back) % 50]);
+    a->line.at = strlen(a->line.text);
 }
 
 void app_line_input(struct app *a, const struct input *in)
 {
     char *t = a->line.text, line[512];
+    bool ctrl = (in->mods & MOD_CTRL) != 0;
+    size_t at = a->line.at, from = at;
     if (in->type == INPUT_PASTE) {
         insert(a, in->raw, in->raw_len);
-    } else if (in->type == INPUT_KEY && in->key == K_ENTER) {
+    } else if (in->type != INPUT_KEY) {
+        return;
+    } else if (in->key == K_ENTER) {
         snprintf(line, sizeof line, "%s", t);
-        if (t[0])
+        const char *last = a->line.nhistory ? a->line.history[(a->line.nhistory - 1) % 50] : "";
+        if (t[0] && strcmp(t, last) != 0)
             snprintf(a->line.history[a->line.nhistory++ % 50], sizeof a->line.history[0], "%s", t);
         close_line(a);
         app_command(a, line);
         return;
-    } else if (in->type == INPUT_KEY && (in->key == K_ESC || ((in->mods & MOD_CTRL) && (in->key == 'c' || in->key == 'g')))) {
+    } else if (in->key == K_ESC || (ctrl && (in->key == 'c' || in->key == 'g')) || (in->key == K_BACKSPACE && !t[0])) {
         close_line(a);
         return;
-    } else if (in->type == INPUT_KEY && in->key == K_BACKSPACE) {
-        if (!t[0]) {
-            close_line(a);
-            return;
-        }
-        rub_out(t);
-    } else if (in->type == INPUT_KEY && (in->mods & MOD_CTRL) && in->key == 'u') {
-        t[0] = '\0';
-    } else if (in->type == INPUT_KEY && (in->mods & MOD_CTRL) && in->key == 'w') {
-        while (t[0] && t[strlen(t) - 1] == ' ')
-            rub_out(t);
-        while (t[0] && t[strlen(t) - 1] != ' ')
-            rub_out(t);
-    } else if (in->type == INPUT_KEY && in->key == K_TAB) {
+    } else if (in->key == K_TAB) {
         complete(a);
-    } else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN)) {
+        app_redraw(a, false);
+        return;
+    } else if (in->key == K_BACKSPACE) {
+        cut(a, before(t, at), at);
+    } else if (in->key == K_DELETE || (ctrl && in->key == 'd')) {
+        cut(a, at, after(t, at));
+    } else if (in->key == K_LEFT || (ctrl && in->key == 'b')) {
+        a->line.at = before(t, at);
+    } else if (in->key == K_RIGHT || (ctrl && in->key == 'f')) {
+        a->line.at = after(t, at);
+    } else if (in->key == K_HOME || (ctrl && in->key == 'a')) {
+        a->line.at = 0;
+    } else if (in->key == K_END || (ctrl && in->key == 'e')) {
+        a->line.at = strlen(t);
+    } else if (ctrl && in->key == 'u') {
+        cut(a, 0, at);
+    } else if (ctrl && in->key == 'k') {
+        t[at] = '\0';
+    } else if (ctrl && in->key == 'w') {
+        while (from && t[from - 1] == ' ')
+            from--;
+        while (from && t[from - 1] != ' ')
+            from--;
+        cut(a, from, at);
+    } else if (in->key == K_UP || in->key == K_DOWN) {
         recall(a, in->key == K_UP ? 1 : -1);
-    } else if (in->type == INPUT_KEY && in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT))) {
+    } else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT))) {
         insert(a, in->raw, in->raw_len);
     }
     hint(a);

@@ -138,7 +138,7 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
         c->host = rest;
         return;
     }
-    if (rest >= 90 && !netlog_view_grouped(l->view)) {
+    if (rest >= 68 && !netlog_view_grouped(l->view)) {
         c->host = rest * 36 / 100;
         c->request = rest * 34 / 100;
     } else {

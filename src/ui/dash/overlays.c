@@ -22,6 +22,19 @@ static void section(FILE *f, const struct app *a, const char *context, const cha
         const struct binding *o;
         char key[24];
         bool told = false;
+        unsigned len = 0;
+        /* A row of actions that differ by their number only (term.1 ... term.9) is one line. */
+        while ((o = keymap_at(a->keys, context, i + len)) && strncmp(o->action, "term.", 5) == 0 && o->action[5] == (char)('1' + len) && !o->action[6])
+            len++;
+        if (len > 1) {
+            char first[24];
+            input_key_name(b->key, b->mods, first, sizeof first);
+            o = keymap_at(a->keys, context, i + len - 1);
+            input_key_name(o->key, o->mods, key, sizeof key);
+            fprintf(f, "\002%s ... %s\tsession by its place in the list\n", first, key);
+            i += len - 1;
+            continue;
+        }
         for (unsigned j = 0; j < i && (o = keymap_at(a->keys, context, j)); j++)
             told |= strcmp(o->action, b->action) == 0;
         if (told)
@@ -84,6 +97,7 @@ void app_show_messages(struct app *a)
     }
     fclose(f);
     a->unread_error = false;
+    a->unread = 0;
     a->said_ms = 0;
     app_push(a, text_new("Messages", text, true));
     free(text);
@@ -95,6 +109,7 @@ struct welcome {
     struct pane pane;
     json_t *kits;
     unsigned at;
+    int list_y;
 };
 
 static void welcome_free(struct pane *p)
@@ -121,8 +136,12 @@ static void welcome_draw(struct pane *p, WINDOW *win, bool focus)
         json_t *kit = kit_load(json_string_value(k), NULL);
         const char *title = json_string_value(json_object_get(kit, "title"));
         bool on = i == w->at;
-        paint_f(win, y, 5, p->cols - 10, on ? ST_SELECTED : ST_TEXT, " %s %zu  %-10s %-*s", on ? app_glyph("▸", ">") : " ", i + 1,
-                json_string_value(k), p->cols - 32, title ? title : "");
+        if (i == 0)
+            w->list_y = y;
+        paint_f(win, y, 5, p->cols - 10, on ? ST_SELECTED : ST_TEXT, " %s %zu  %-10s %s", on ? app_glyph("▸", ">") : " ", i + 1,
+                json_string_value(k), title ? title : "");
+        if (on)
+            paint_row(win, y, 5, p->cols - 10, ST_SELECTED);
         y++;
         json_decref(kit);
     }
@@ -177,11 +196,27 @@ static bool welcome_key(struct pane *p, const struct input *in)
     return true;
 }
 
+/* A click chooses; on what is chosen it starts. */
+static bool welcome_mouse(struct pane *p, const struct input *in)
+{
+    struct welcome *w = (struct welcome *)p;
+    int i = in->y - w->list_y;
+    if (in->mouse == MOUSE_WHEEL)
+        return welcome_key(p, &(struct input){.type = INPUT_KEY, .key = in->button < 0 ? K_UP : K_DOWN});
+    if (in->mouse != MOUSE_PRESS || in->button != 1 || i < 0 || i >= (int)json_array_size(w->kits))
+        return true;
+    if ((unsigned)i == w->at)
+        return welcome_key(p, &(struct input){.type = INPUT_KEY, .key = K_ENTER});
+    w->at = (unsigned)i;
+    pane_dirty(p);
+    return true;
+}
+
 static void welcome_want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     struct welcome *w = (struct welcome *)p;
     (void)max_rows;
-    *rows = (int)json_array_size(w->kits) + 11;
+    *rows = (int)json_array_size(w->kits) + 9;
     *cols = max_cols < 66 ? max_cols : 66;
 }
 
@@ -193,7 +228,7 @@ static void welcome_title(struct pane *p, char *left, size_t lc, char *right, si
     snprintf(left, lc, "Welcome");
 }
 
-static const struct pane_class welcome_class = {.name = "welcome", .modal = true, .draw = welcome_draw, .key = welcome_key,
+static const struct pane_class welcome_class = {.name = "welcome", .modal = true, .draw = welcome_draw, .key = welcome_key, .mouse = welcome_mouse,
                                                 .title = welcome_title, .want = welcome_want, .free = welcome_free};
 
 void app_show_welcome(struct app *a)

@@ -31,6 +31,8 @@ struct pane_class {
     bool (*action)(struct pane *p, const char *action);
     /* in->y, in->x are relative to the inside; during a drag they may lie outside of it. */
     bool (*mouse)(struct pane *p, const struct input *in);
+    /* A press on the upper edge, at a column of the left text of title(). */
+    void (*edge)(struct pane *p, int col);
     /* The inside has a new size, or became visible for the first time. */
     void (*resize)(struct pane *p, int rows, int cols);
     /* About once a second while something runs; no promise on the exact time. */

@@ -32,6 +32,12 @@ struct half {
     int y, x, rows, cols;
 };
 
+/* A tab on the frame: columns of the title's text. */
+#define EDGES_MAX 16
+struct edge {
+    int session, from, end;
+};
+
 struct term_pane {
     struct pane pane;
     char box[RECORD_NAME_MAX + 1];
@@ -46,7 +52,8 @@ struct term_pane {
     int64_t clicked_ms, close_ms;
     int clicks, close_session;
     struct term_place clicked;
-    int shape;
+    struct edge edges[EDGES_MAX];
+    int nedges, shape;
 };
 
 static struct term_pane *self(struct pane *p)
@@ -351,13 +358,17 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
     struct term_copy *c = term_view_copy(v);
     int n = tabs(b, list), shown = term_view_session(v);
     size_t used = (size_t)snprintf(left, left_cap, "%s", t->box[0] ? t->box : "Terminal");
+    t->nedges = 0;
     for (int i = 0; i < n && used + 40 < left_cap; i++) {
         char name[24];
         int s = number_of(list[i]);
         bool bell = json_is_true(json_object_get(list[i], "bell")), other = s != shown && is_shown(t, s, t->on);
         tab_name(list[i], name, sizeof name);
+        int from = paint_width(left);
         used += (size_t)snprintf(left + used, left_cap - used, s == shown ? "  [%d %s%s]" : other ? "  (%d %s%s)" : "  %d %s%s", s, name,
                                  bell && s != shown ? " !" : "");
+        if (t->nedges < EDGES_MAX)
+            t->edges[t->nedges++] = (struct edge){s, from, paint_width(left)};
     }
     if (!emu)
         return;
@@ -371,6 +382,25 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
         snprintf(right, right_cap, "%dx%d", term_emu_cols(emu), term_emu_rows(emu));
     else if (said[0])
         snprintf(right, right_cap, "%.60s", said);
+}
+
+static void go(struct term_pane *t, int half);
+
+/* A click on a tab shows its session; where the other half shows it, the keys go there. */
+static void edge(struct pane *p, int col)
+{
+    struct term_pane *t = self(p);
+    struct box *b = its_box(t);
+    for (int i = 0; i < t->nedges && b && b->conn; i++) {
+        if (col < t->edges[i].from || col >= t->edges[i].end)
+            continue;
+        if (is_shown(t, t->edges[i].session, t->on))
+            go(t, 1 - t->on);
+        else if (t->edges[i].session != term_view_session(current(t)->view))
+            attach(t, t->on, b, t->edges[i].session);
+        pane_dirty(p);
+        return;
+    }
 }
 
 static bool cursor(struct pane *p, int *y, int *x)
@@ -797,7 +827,7 @@ static void free_pane(struct pane *p)
 struct pane *term_pane_new(struct app *a)
 {
     static const struct pane_class class = {
-        .name = "terminal", .draw = draw,     .key = key,   .action = action,      .mouse = mouse, .resize = resize,  .box = box_changed,
+        .name = "terminal", .draw = draw,     .key = key,   .action = action,      .mouse = mouse, .edge = edge,       .resize = resize,  .box = box_changed,
         .title = title,     .cursor = cursor, .grabs = grabs, .open = open_session, .focus = focus, .free = free_pane,
     };
     struct term_pane *t = calloc(1, sizeof *t);
