@@ -41,26 +41,34 @@ static struct scrub_set *needles(const struct secretstore *store, size_t from, s
     return NULL;
 }
 
-static int search(int fd, const struct scrub_set *set, uint8_t *buf, size_t overlap)
+/* in and out: PIECE bytes, and what a stream may hold besides. */
+static int search(int fd, struct scrub_set *set, uint8_t *in, uint8_t *out)
 {
     off_t at = 0;
     while ((at = lseek(fd, at, SEEK_DATA)) >= 0) {
         off_t end = lseek(fd, at, SEEK_HOLE);
-        size_t kept = 0;
-        while (at < end) {
-            size_t want = end - at < (off_t)PIECE ? (size_t)(end - at) : PIECE;
-            ssize_t n = pread(fd, buf + kept, want, at);
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n <= 0)
-                return n < 0 ? -1 : 0;
-            if (scrub_find(set, (char *)buf, kept + (size_t)n))
-                return 1;
-            size_t have = kept + (size_t)n, keep = have < overlap ? have : overlap;
-            memmove(buf, buf + have - keep, keep);
-            kept = keep;
-            at += n;
+        struct scrub *s = scrub_new(set);
+        ssize_t n = s ? 1 : -1;
+        bool found = false;
+        while (!found && n > 0 && at < end) {
+            n = pread(fd, in, end - at < (off_t)PIECE ? (size_t)(end - at) : PIECE, at);
+            if (n > 0) {
+                scrub_feed(s, in, (size_t)n, out);
+                found = scrub_count(s) > 0;
+                at += n;
+            }
         }
+        /* At the end of a stream a mere beginning of a secret is replaced, too; here a whole one counts. */
+        if (!found && s && scrub_held(s)) {
+            memset(in, 0, PIECE);
+            scrub_feed(s, in, PIECE, out);
+            found = scrub_count(s) > 0;
+        }
+        scrub_free(s);
+        if (found || n < 0)
+            return found ? 1 : -1;
+        if (n == 0)
+            return 0; /* it was cut meanwhile */
     }
     return errno == ENXIO ? 0 : -1;
 }
@@ -69,7 +77,7 @@ int diskscan(const char *path, const struct secretstore *store, char *service, s
 {
     size_t n = secretstore_count(store);
     struct scrub_set *set = NULL;
-    uint8_t *buf = NULL;
+    uint8_t *in = NULL, *out = NULL;
     int rc = 0, fd = -1;
     bool any = false;
     for (size_t i = 0; i < n; i++)
@@ -88,19 +96,19 @@ int diskscan(const char *path, const struct secretstore *store, char *service, s
         set = needles(store, from, to);
         if (!set)
             continue; /* all too short */
-        size_t overlap = scrub_set_hold(set);
-        free(buf);
-        buf = malloc(PIECE + overlap);
-        rc = buf ? search(fd, set, buf, overlap) : -1;
+        free(out);
+        in = in ? in : malloc(PIECE);
+        out = malloc(PIECE + 2 * scrub_set_hold(set));
+        rc = in && out ? search(fd, set, in, out) : -1;
         scrub_set_unref(set);
         set = NULL;
         if (rc < 0) {
-            err_errno(e, buf ? errno : ENOMEM, "cannot look through %s", path);
+            err_errno(e, errno, "cannot look through %s", path);
             goto out;
         }
         for (size_t i = from; rc > 0 && i < to; i++) {
             struct scrub_set *one = needles(store, i, i + 1);
-            if (one && search(fd, one, buf, scrub_set_hold(one) < overlap ? scrub_set_hold(one) : overlap) > 0) {
+            if (one && search(fd, one, in, out) > 0) {
                 snprintf(service, cap, "%s", secretstore_at(store, i)->service);
                 scrub_set_unref(one);
                 goto out;
@@ -114,9 +122,10 @@ int diskscan(const char *path, const struct secretstore *store, char *service, s
     }
     rc = 0;
 out:
-    if (buf)
-        explicit_bzero(buf, PIECE);
-    free(buf);
+    if (in)
+        explicit_bzero(in, PIECE);
+    free(in);
+    free(out);
     if (fd >= 0)
         close(fd);
     return rc;

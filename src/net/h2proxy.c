@@ -192,6 +192,8 @@ static ssize_t give(nghttp2_session *session, int32_t id, uint8_t *buf, size_t c
             *flags |= NGHTTP2_DATA_FLAG_EOF;
             if (q->has_trailers) {
                 *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+                if (from == GUEST)
+                    inject_trailers(s->secrets, &q->trailers);
                 submit_trailers(s, to, &q->trailers);
             }
         }

@@ -261,6 +261,14 @@ static void replace_in(struct headers *h, size_t i, const struct credential *k)
     wipe(fresh);
 }
 
+void inject_trailers(const struct credentials *c, struct headers *h)
+{
+    for (unsigned i = 0; c && i < c->n; i++) {
+        headers_remove(h, c->v[i].header);
+        strip_fields(h, c->v[i].strip);
+    }
+}
+
 uint64_t inject_bearer(const struct headers *h)
 {
     const struct header *f = headers_count(h, "authorization") == 1 ? headers_get(h, "authorization") : NULL;
@@ -316,7 +324,7 @@ bool inject_write(const struct credentials *c, bool tls, const char *method, con
 struct sentinels {
     unsigned n;
     char *v[SENTINELS_MAX];
-    struct scrub_set *any; /* made when it is first needed */
+    struct scrub_set *any, *one[SENTINELS_MAX]; /* made when they are first needed */
 };
 
 struct sentinels *sentinels_new(void)
@@ -326,8 +334,11 @@ struct sentinels *sentinels_new(void)
 
 static void forget(struct sentinels *s)
 {
-    for (unsigned i = 0; i < s->n; i++)
+    for (unsigned i = 0; i < s->n; i++) {
         free(s->v[i]);
+        scrub_set_unref(s->one[i]);
+        s->one[i] = NULL;
+    }
     s->n = 0;
     scrub_set_unref(s->any);
     s->any = NULL;
@@ -409,11 +420,11 @@ uint64_t sentinels_find(struct sentinels *s, const char *target, const struct he
     if (s->any && !stands_in(s->any, target, h))
         return 0;
     for (unsigned i = 0; i < s->n; i++) {
-        struct scrub_set *set = one_set(&s->v[i], 1);
+        if (!s->one[i])
+            s->one[i] = one_set(&s->v[i], 1);
         /* Without memory to look, it is taken to be there. */
-        if (!set || stands_in(set, target, h))
+        if (!s->one[i] || stands_in(s->one[i], target, h))
             found |= (uint64_t)1 << i;
-        scrub_set_unref(set);
     }
     return found;
 }

@@ -31,6 +31,8 @@ bool credentials_owns(const struct credentials *c, const struct header *h);
  * the request must be refused. */
 bool inject_write(const struct credentials *c, bool tls, const char *method, const char *host, char **target,
                   struct headers *h, const char *payload, const char **why);
+/* Takes out of a request's trailers what a server might take for a credential of the guest's own. */
+void inject_trailers(const struct credentials *c, struct headers *h);
 /* By what name the broker may know what its Authorization bears (core/sentinel.h); 0 without one. */
 uint64_t inject_bearer(const struct headers *h);
 /* Whether its content must be known first: then payload is its hash (net/sigv4.h), else NULL. */

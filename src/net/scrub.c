@@ -346,10 +346,14 @@ bool scrub_text(struct scrub_set *set, char *text, size_t len)
 bool scrub_find(const struct scrub_set *set, const char *text, size_t len)
 {
     const uint8_t *p = (const uint8_t *)text;
-    for (size_t at = 0; at < len; at++)
-        if (set->first[p[at]])
+    for (size_t at = set->window - 1; at < len;) {
+        unsigned d = set->shift[block(p + at - 1)];
+        const uint8_t *begin = p + at - (set->window - 1);
+        if (d == 0 && set->first[*begin])
             for (unsigned i = 0; i < set->n; i++)
-                if (set->v[i].len <= len - at && memcmp(set->v[i].p, p + at, set->v[i].len) == 0)
+                if (set->v[i].p[0] == *begin && set->v[i].len <= len - (size_t)(begin - p) && memcmp(set->v[i].p, begin, set->v[i].len) == 0)
                     return true;
+        at += d ? d : 1;
+    }
     return false;
 }

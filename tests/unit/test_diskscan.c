@@ -62,6 +62,18 @@ static void threat_75_a_secret_on_a_disk_is_found_wherever_it_stands(void **stat
         assert_int_equal(scan(s, service), 1);
         assert_string_equal(service, "openai");
     }
+    /* Across the pieces that it is read in. */
+    char *full = malloc(9 << 20);
+    for (size_t at = (4 << 20) - sizeof VALUE - 1; at <= 4 << 20; at++) {
+        memset(full, 's', 9 << 20);
+        memcpy(full + at, VALUE, sizeof VALUE - 1);
+        if (at % 8 == 0 || at == 4 << 20) {
+            full[(9 << 20) - 1] = '\0';
+            write_at(0, full);
+            assert_int_equal(scan(s, service), 1);
+        }
+    }
+    free(full);
     for (unsigned k = 0; k < 3; k++) {
         snprintf(text, sizeof text, "%.*sOPENAI=" VALUE, (int)k, "xy");
         sodium_bin2base64(base64, sizeof base64, (const unsigned char *)text, strlen(text), sodium_base64_VARIANT_ORIGINAL);

@@ -73,6 +73,23 @@ static void threat_73_every_copy_of_a_credential_goes(void **state)
     credentials_free(c);
 }
 
+static void threat_73_trailers_bear_no_credential(void **state)
+{
+    (void)state;
+    struct credentials *c = credential("authorization", "Bearer " VALUE, "x-api-key,cookie", "", false);
+    struct headers h;
+    headers_init(&h);
+    add(&h, "Authorization", "Bearer attacker");
+    add(&h, "x-api-key", "attacker");
+    add(&h, "grpc-status", "0");
+    inject_trailers(c, &h);
+    assert_int_equal(h.n, 1);
+    inject_trailers(NULL, &h);
+    assert_string_equal(only(&h, "grpc-status"), "0");
+    headers_finish(&h);
+    credentials_free(c);
+}
+
 static void threat_72_nothing_without_tls(void **state)
 {
     (void)state;
@@ -220,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threat_73_every_copy_of_a_credential_goes),
+        cmocka_unit_test(threat_73_trailers_bear_no_credential),
         cmocka_unit_test(threat_72_nothing_without_tls),
         cmocka_unit_test(placeholders_are_replaced_where_they_stand),
         cmocka_unit_test(threat_64_sentinels_are_seen_in_every_spelling),
