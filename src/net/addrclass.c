@@ -11,6 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/metadata.h"
+
 struct range {
     uint8_t addr[16];
     uint8_t bits;
@@ -18,9 +20,6 @@ struct range {
 };
 
 static const struct range v4[] = {
-    {{169, 254, 169, 254}, 32, ADDR_METADATA}, {{100, 100, 100, 200}, 32, ADDR_METADATA},
-    {{168, 63, 129, 16}, 32, ADDR_METADATA},   {{192, 0, 0, 192}, 32, ADDR_METADATA},
-    {{169, 254, 170, 2}, 32, ADDR_METADATA},   {{169, 254, 170, 23}, 32, ADDR_METADATA}, /* task credentials */
     {{0}, 8, ADDR_RESERVED},                   {{10}, 8, ADDR_PRIVATE},
     {{100, 64}, 10, ADDR_PRIVATE},             {{127}, 8, ADDR_LOOPBACK},
     {{169, 254}, 16, ADDR_LINK_LOCAL},         {{172, 16}, 12, ADDR_PRIVATE},
@@ -33,9 +32,6 @@ static const struct range v4[] = {
 };
 
 static const struct range v6[] = {
-    {{0xfd, 0, 0x0e, 0xc2}, 32, ADDR_METADATA}, /* fd00:ec2::/32 */
-    {{0xfd, 0x20, 0x00, 0xce}, 32, ADDR_METADATA}, /* fd20:ce::/32 */
-    {{0xfd, 0x00, 0x00, 0xc1}, 32, ADDR_METADATA}, /* fd00:c1::/32 */
     {{[15] = 1}, 128, ADDR_LOOPBACK},
     {{0}, 128, ADDR_RESERVED},
     {{0x01}, 64, ADDR_RESERVED},
@@ -59,6 +55,8 @@ static bool in_range(const struct range *r, const uint8_t *a)
 
 static enum addr_class classify4(const uint8_t *a)
 {
+    if (metadata_is_addr(4, a))
+        return ADDR_METADATA;
     for (size_t i = 0; i < sizeof v4 / sizeof *v4; i++)
         if (in_range(&v4[i], a))
             return v4[i].class;
@@ -94,6 +92,8 @@ enum addr_class addr_classify(uint8_t family, const uint8_t *a)
         if (a[0] == 0 && inner == a + 12 && (a[1] == 0 || memcmp(a + 4, (const uint8_t[8]){0}, 8) == 0))
             return a[1] == 0 && a[10] != 0xff ? ADDR_RESERVED : ADDR_GLOBAL;
     }
+    if (metadata_is_addr(6, a))
+        return ADDR_METADATA;
     for (size_t i = 0; i < sizeof v6 / sizeof *v6; i++)
         if (in_range(&v6[i], a))
             return v6[i].class;
@@ -109,13 +109,7 @@ const char *addr_class_name(enum addr_class c)
 
 bool addr_is_metadata_name(const char *name)
 {
-    static const char *const names[] = {"metadata.google.internal", "metadata.goog", "metadata", "instance-data",
-                                        "instance-data.ec2.internal", "metadata.azure.internal",
-                                        "metadata.tencentyun.com", "metadata.platformequinix.com"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    return false;
+    return metadata_is_name(name);
 }
 
 static struct {

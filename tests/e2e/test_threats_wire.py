@@ -580,6 +580,24 @@ class Net(unittest.TestCase):
 
     # ---- DNS, and what is no TCP ----
 
+    def test_threat_15_metadata_is_shut_whatever_a_rule_says(self):
+        h = self.lab.h
+        for what in ("169.254.169.254", "[fd00:ec2::254]:80", "metadata.google.internal", "::ffff:169.254.169.254"):
+            r = h.run("policy", "allow", "network", "-g", what)
+            self.assertEqual((r.returncode, b"never reachable" in r.stderr), (2, True), (what, r.stderr))
+        self.lab.allow("169.254.0.0/16", "fd00::/8", "**.google.internal")
+        try:
+            for what in ("169.254.169.254:80", "[fd00:ec2::254]:80", "metadata.google.internal:80"):
+                r = h.run("policy", "check", what)
+                self.assertEqual((r.returncode, b"never reachable" in r.stdout, b"to allow it" in r.stdout), (4, True, False), r.stdout)
+            for address in ("169.254.169.254", "fd00:ec2::254"):
+                with self.assertRaises(OSError):
+                    self.lab.connect(address, 22)
+                self.assertTrue(self.lab.rows(host=address, port=22, verdict="deny"))
+            self.assertIsNone(self.lab.lookup("metadata.google.internal"))
+        finally:
+            h.sbx("policy", "rm", "-g", "169.254.0.0/16", "fd00::/8", "**.google.internal")
+
     def test_threat_58_tunnels_through_names(self):
         trace = self.dir / "trace"
         tracer = subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto,sendmsg,sendmmsg,bind", "-p", str(self.lab.broker.pid), "-o", str(trace)],

@@ -7,6 +7,7 @@
 
 #include "core/decisions.h"
 #include "core/jsonfile.h"
+#include "core/metadata.h"
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/publishers.h"
@@ -127,6 +128,13 @@ static int add(const struct args *a, bool deny, struct err *e)
             if (rule_is_conditional(&rules[n]) && rules[n].kind == RULE_RANGE) {
                 err_set(e, STATUS_USAGE,
                         "\"%s\": methods and paths are judged by the name of a host, not by an address; name the host", t);
+                free(copy);
+                goto out;
+            }
+            if (!deny && (rules[n].kind == RULE_RANGE ? metadata_is_addr(rules[n].family, rules[n].addr) &&
+                                                            rules[n].prefix == (rules[n].family == 4 ? 32 : 128)
+                                                      : rules[n].kind == RULE_HOST && metadata_is_name(rules[n].host))) {
+                err_set(e, STATUS_USAGE, "\"%s\": a cloud's instance metadata, which holds credentials, is never reachable; no rule opens it", t);
                 free(copy);
                 goto out;
             }

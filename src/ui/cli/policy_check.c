@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/metadata.h"
 #include "core/policy.h"
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
@@ -64,12 +65,18 @@ int cmd_policy_check(const struct args *a, struct err *e)
         policy_decide_addr(p, r.family, r.addr, port, time(NULL), &v.d);
     else
         policy_decide_name(p, r.host, port, time(NULL), &v.d);
+    bool metadata = r.kind == RULE_RANGE ? metadata_is_addr(r.family, r.addr) : metadata_is_name(r.host);
+    if (metadata && !policy_error(p))
+        v.d = (struct decision){.text = "what no rule can open"};
     if (v.d.allow && method)
         policy_decide_request(p, r.host, port, method, path, time(NULL), &v.d);
     r.port_low = r.port_high = port;
     rule_format(text, &r);
     v.allow = v.d.allow;
-    explain(&v, p, sandbox, text, method, path ? path : "");
+    if (metadata)
+        snprintf(v.note, sizeof v.note, "a cloud's instance metadata is never reachable");
+    else
+        explain(&v, p, sandbox, text, method, path ? path : "");
     const char *word = v.allow && v.d.http && !method ? "depends" : v.allow ? "allow" : "deny";
     if (args_has(a, "json")) {
         json_t *o = json_pack("{s:s, s:s, s:s}", "target", text, "verdict", word, "by", v.d.text);
@@ -82,8 +89,8 @@ int cmd_policy_check(const struct args *a, struct err *e)
         out_json(o);
         json_decref(o);
     } else {
-        printf("%s%s%s%s: %s, by %s\n", method ? method : "", method ? " " : "", text, method ? path : "",
-               word[0] == 'a' ? "allowed" : word[1] == 'e' && word[2] == 'p' ? "depends on the request" : "denied", v.d.text);
+        printf("%s%s%s%s: %s, by %s%s\n", method ? method : "", method ? " " : "", text, method ? path : "",
+               word[0] == 'a' ? "allowed" : word[1] == 'e' && word[2] == 'p' ? "depends on the request" : "denied", policy_error(p) ? "default: the " : "", v.d.text);
         if (v.note[0])
             printf("  %s\n", v.note);
         if (v.fix[0])
