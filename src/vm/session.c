@@ -615,10 +615,15 @@ void sessions_resize(struct sessions *ss, struct link *client, const json_t *msg
     struct viewer *v = viewer_find(ss, client, (uint16_t)json_integer_value(json_object_get(msg, "chan")), &s);
     if (!v || !s->tty || v->read_only)
         return;
+    /* Who only looks gives it a size where nobody else did. */
+    bool looks = json_is_true(json_object_get(msg, "looks"));
+    if (looks && s->sizer && s->sizer != v)
+        return;
     v->rows = side(msg, "rows", s->rows);
     v->cols = side(msg, "cols", s->cols);
     s->sizer = v;
-    s->bell = false; /* who gives it a size works in it; who only looks brings none */
+    if (!looks)
+        s->bell = false; /* it is worked in */
     if (v->rows == s->rows && v->cols == s->cols)
         return;
     s->rows = v->rows;

@@ -262,7 +262,7 @@ static void resize(struct pane *p, int rows, int cols)
         b->y = a->rows + 1;
         b->rows = rows - b->y;
     }
-    /* A session that is only looked at keeps the size that it has elsewhere. */
+    /* A session that is only looked at keeps the size that somebody else gives it. */
     for (int i = 0; i < 2; i++)
         term_view_size(t->half[i].view, t->half[i].rows, t->half[i].cols, t->focus && i < halves(t));
     p->dirty = true;

@@ -29,6 +29,7 @@ struct term_view {
     size_t held; /* taken, not yet granted again */
     int rows, cols;           /* of the room */
     int told_rows, told_cols; /* what the session was told, 0: nothing */
+    bool take, told_take;     /* by one who works in it */
     bool gap;
     struct event *quiet;
     char word[200];
@@ -95,6 +96,7 @@ void term_view_detach(struct term_view *v)
     v->held = 0;
     v->gap = false;
     v->told_rows = v->told_cols = 0;
+    v->told_take = false;
     v->state = VIEW_EMPTY;
     v->word[0] = '\0';
     evtimer_del(v->quiet);
@@ -205,6 +207,20 @@ static void on_closed(struct conn *c, uint16_t chan, void *arg)
 
 static const struct conn_chan_ops chan_ops = {.data = on_data, .writable = on_writable, .note = on_note, .closed = on_closed};
 
+/* One who works in a session gives it a size; one who only looks, where nobody else did. */
+static void tell_size(struct term_view *v)
+{
+    if (v->state != VIEW_LIVE || !v->conn || !v->chan || v->rows < 2 || v->cols < 2)
+        return; /* told when it is */
+    if (v->told_rows == v->rows && v->told_cols == v->cols && (v->told_take || !v->take))
+        return;
+    v->told_rows = v->rows;
+    v->told_cols = v->cols;
+    v->told_take = v->take;
+    conn_request(v->conn, "resize",
+                 json_pack("{s:i, s:i, s:i, s:b}", "chan", (int)v->chan, "rows", v->rows, "cols", v->cols, "looks", !v->take), NULL, NULL);
+}
+
 /* ---- begin ---- */
 
 static void on_reply(bool ok, const json_t *reply, const char *error, void *arg)
@@ -222,6 +238,7 @@ static void on_reply(bool ok, const json_t *reply, const char *error, void *arg)
     v->state = VIEW_LIVE;
     v->word[0] = '\0';
     v->ops->begun(v, v->arg);
+    tell_size(v);
     changed(v);
     push(v);
 }
@@ -252,6 +269,7 @@ void term_view_attach(struct term_view *v, struct conn *c, int session, bool tak
         json_object_set_new(o, "cols", json_integer(v->cols));
         v->told_rows = v->rows;
         v->told_cols = v->cols;
+        v->told_take = true;
     }
     v->session = session;
     conn_request(c, "attach", o, on_reply, v);
@@ -266,6 +284,7 @@ void term_view_shell(struct term_view *v, struct conn *c)
     v->emu = term_emu_new(rows, cols, v->scrollback, NULL, NULL);
     v->told_rows = rows;
     v->told_cols = cols;
+    v->told_take = true;
     conn_request(c, "exec",
                  json_pack("{s:i, s:[s, s], s:b, s:i, s:i, s:s}", "chan", (int)v->chan, "argv", "bash", "-l", "tty", 1, "rows", rows, "cols", cols,
                            "term", "xterm-256color"),
@@ -277,13 +296,10 @@ void term_view_size(struct term_view *v, int rows, int cols, bool take)
 {
     v->rows = rows;
     v->cols = cols;
+    v->take = take;
     v->copy.rows = rows;
     v->copy.cols = cols;
-    if (!take || !v->conn || !v->chan || rows < 2 || cols < 2 || (v->told_rows == rows && v->told_cols == cols))
-        return;
-    v->told_rows = rows;
-    v->told_cols = cols;
-    conn_request(v->conn, "resize", json_pack("{s:i, s:i, s:i}", "chan", (int)v->chan, "rows", rows, "cols", cols), NULL, NULL);
+    tell_size(v);
 }
 
 void term_view_seen(struct term_view *v, bool seen)
