@@ -269,7 +269,8 @@ static size_t scan(const struct scrub_set *set, uint8_t *p, size_t n, unsigned *
 size_t scrub_feed(struct scrub *s, const uint8_t *in, size_t n, uint8_t *out)
 {
     memcpy(out, s->hold, s->held);
-    memcpy(out + s->held, in, n);
+    if (n)
+        memcpy(out + s->held, in, n);
     n += s->held;
     size_t safe = scan(s->set, out, n, &s->count);
     s->held = n - safe;
@@ -277,6 +278,17 @@ size_t scrub_feed(struct scrub *s, const uint8_t *in, size_t n, uint8_t *out)
     if (s->held)
         explicit_bzero(out + safe, s->held);
     return safe;
+}
+
+/* Whether n bytes of a needle tell something of the secret: more than its sentinel does, and enough that they cannot be
+ * guessed.  Were fewer replaced, whoever can make a server end with a text of his own would learn which guesses are right,
+ * one character after another (threat 67). */
+static bool telling(const struct needle *k, size_t n)
+{
+    size_t shared = 0;
+    while (shared < k->len && k->p[shared] == k->with[shared])
+        shared++;
+    return n >= shared + SCRUB_TELLING;
 }
 
 size_t scrub_end(struct scrub *s, uint8_t *out)
@@ -291,7 +303,7 @@ size_t scrub_end(struct scrub *s, uint8_t *out)
         const struct needle *k = match(s->set, out + at, n - at, &open);
         if (!k && open && n - at >= SCRUB_TELLING) {
             for (unsigned i = 0; !len && i < s->set->n; i++)
-                if (s->set->v[i].len > n - at && memcmp(s->set->v[i].p, out + at, n - at) == 0) {
+                if (s->set->v[i].len > n - at && telling(&s->set->v[i], n - at) && memcmp(s->set->v[i].p, out + at, n - at) == 0) {
                     k = &s->set->v[i];
                     len = n - at;
                 }
@@ -332,7 +344,7 @@ bool scrub_text(struct scrub_set *set, char *text, size_t len)
             count++;
         } else if (len - safe >= SCRUB_TELLING) {
             for (unsigned i = 0; n == 1 && i < set->n; i++)
-                if (set->v[i].len > len - safe && memcmp(set->v[i].p, text + safe, len - safe) == 0) {
+                if (set->v[i].len > len - safe && telling(&set->v[i], len - safe) && memcmp(set->v[i].p, text + safe, len - safe) == 0) {
                     n = len - safe;
                     memcpy(text + safe, set->v[i].with, n);
                     count++;

@@ -17,7 +17,8 @@
 #include <stdint.h>
 
 #define SCRUB_SECRETS_MAX 64u
-/* Of a held prefix: shorter ends of a stream say nothing of a secret, but what its kind begins with. */
+/* Bytes of a held prefix, beyond those that the sentinel has as well: a shorter end of a stream says too little of a secret,
+ * and would confirm guesses. */
 #define SCRUB_TELLING 12u
 
 struct scrub_set; /* needles; shared by streams */

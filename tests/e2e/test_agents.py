@@ -76,6 +76,7 @@ class Agents(unittest.TestCase):
         A machine's QMP is a socket pair that the supervisor alone holds, so nobody can ask QEMU for a dump.  Its memory
         is read as a whole instead, which is more: what dump-guest-memory would write, and QEMU's own buffers."""
         h, key = self.h, key.encode()
+        time.sleep(1)  # a request under way is over
         sentinel = h.sbx("exec", name, "sh", "-c", "for v in ANTHROPIC_API_KEY OPENAI_API_KEY GEMINI_API_KEY; do printenv $v; done | head -n 1; true").strip().encode()
         self.assertTrue(len(sentinel) == len(key) and sentinel != key, sentinel)
         # Files and the environments of processes as the guest sees them; its whole disk follows, as the host has it.

@@ -13,7 +13,7 @@ import urllib.parse
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
-from harness import wait_for
+from harness import SANITIZED, wait_for
 from netns import Lab, TestCA, needs_lab
 
 DOCKER = "hubuser:dckr_pat_realREAL0123456789abcdef"
@@ -234,11 +234,13 @@ class Minted(unittest.TestCase):
                 b"SignedHeaders=host;x-amz-date, Signature=" + b"0" * 64 + b"\r\nContent-Length: %d\r\n\r\n" % (60 << 20))
         held = [self.lab.tls("bedrock-runtime.us-east-1.amazonaws.com", timeout=30) for _ in range(2)]
         for s in held:
+            self.addCleanup(s.close)
             s.sendall(head + b"x" * (40 << 20))
         for version in versions:
             r = self.lab.run(*self.aws(1 << 20, version))
             self.assertEqual(r.stdout, b"413", r.stderr)
-        self.assertLess(self.lab.rss(), 200 << 20)
+        if not SANITIZED:
+            self.assertLess(self.lab.rss(), 200 << 20)
         for s in held:
             s.close()
         self.assertTrue(wait_for(lambda: self.lab.run(*self.aws(1 << 20, "--http1.1")).stdout == b"200", 5))

@@ -109,6 +109,29 @@ static void a_telling_beginning_at_the_end_is_hidden(void **state)
     scrub_set_unref(set);
 }
 
+/* Whoever makes a server end with a text of his own learns nothing by it: a right guess is answered as a wrong one is,
+ * until it has more characters than can be guessed at once. */
+static void threat_67_guesses_at_an_end_are_not_confirmed(void **state)
+{
+    (void)state;
+    struct scrub_set *set = one();
+    size_t shared = 0, changed = 0;
+    while (value[shared] == sentinel[shared])
+        shared++;
+    for (size_t n = 1; n < strlen(value); n++) {
+        uint8_t out[256];
+        char text[256];
+        assert_int_equal(run(set, (const uint8_t *)value, n, 3, out), n);
+        memcpy(text, value, n);
+        scrub_text(set, text, n);
+        assert_memory_equal(out, text, n);
+        if (memcmp(out, value, n) != 0 && !changed)
+            changed = n;
+    }
+    assert_true(changed >= shared + SCRUB_TELLING);
+    scrub_set_unref(set);
+}
+
 static void ordinary_bytes_are_unchanged_and_not_held(void **state)
 {
     (void)state;
@@ -170,6 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threat_65_every_spelling_and_split),
         cmocka_unit_test(a_telling_beginning_at_the_end_is_hidden),
+        cmocka_unit_test(threat_67_guesses_at_an_end_are_not_confirmed),
         cmocka_unit_test(ordinary_bytes_are_unchanged_and_not_held),
         cmocka_unit_test(several_secrets_with_common_beginnings),
         cmocka_unit_test(texts_are_scrubbed_in_place),
