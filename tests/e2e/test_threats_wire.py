@@ -151,8 +151,9 @@ class Net(unittest.TestCase):
         ports = {"relay.test": cls.web, "get.test": cls.web, "two.test": cls.two, "odd.test": cls.odd.raw, "expired.test": cls.expired,
                  "wrong.test": cls.wrong, "selfmade.test": cls.selfmade, **{n: cls.web for n in NAMES}}
         cls.lab = Lab(map=[f"{n}:443=127.0.0.1:{s.port}" for n, s in ports.items()] + [f"{n}:80=127.0.0.1:{cls.plain.port}" for n in NAMES] +
-                      [f"relay.test:{p}=127.0.0.1:{cls.web.port}" for p in (8443,)], ca=[str(ca.cert)])
-        cls.lab.allow("relay.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
+                      [f"relay.test:{p}=127.0.0.1:{cls.web.port}" for p in (8443,)] +
+                      [f"tell.test:443=127.0.0.1:{cls.plain.port}"], ca=[str(ca.cert)])
+        cls.lab.allow("relay.test", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
         cls.say = cls.lab.say
 
     @classmethod
@@ -305,6 +306,15 @@ class Net(unittest.TestCase):
                     except ConnectionError:
                         pass
         self.assertEqual(self.new(), [])
+        at = len(self.plain.seen)  # where the server would take it
+        with self.lab.connect("tell.test") as s:
+            s.sendall(b"GET /ok HTTP/1.1\r\nHost: tell.test" + END)
+            try:
+                self.assertEqual(s.recv(100), b"")
+            except ConnectionError:
+                pass
+        self.assertEqual(self.plain.seen[at:], [])
+        self.assertTrue(self.lab.rows(kind="mismatch", host="tell.test"))
 
     def test_threat_36_no_http2_by_the_back_door(self):
         self.refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", (400, 405, 505))
@@ -352,6 +362,9 @@ class Net(unittest.TestCase):
     def test_threat_42_sizes(self):
         self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX: " + b"x" * 70000 + END, (431,))
         self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\n" + b"X: y\r\n" * 300 + END[2:], (431,))
+        self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX: " + b"x" * 17000 + END, (431,))  # one line
+        self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\n" + (b"X: " + b"y" * 1200 + b"\r\n") * 60 + END[2:], (431,))  # all of them
+        self.refused(b"GET /ok" + b"x" * 17000 + b" HTTP/1.1\r\nHost: a.test" + END, (414,))
         self.refused(b"GET /ok" + b"x" * 70000 + b" HTTP/1.1\r\nHost: a.test" + END, (414, 431))
 
     def test_threat_43_redirects_are_the_clients(self):
@@ -484,6 +497,9 @@ class Net(unittest.TestCase):
         at += 2 + int.from_bytes(ech[at:at + 2], "big")
         at += 1 + ech[at]
         ech[at:at + 2] = struct.pack(">H", int.from_bytes(ech[at:at + 2], "big") + n)
+        at += 2
+        inner = bytes(ech).replace(b"\xfe\x0d" + struct.pack(">H", len(body)) + b"\0", b"\xfe\x0d" + struct.pack(">H", len(body)) + b"\1")
+        self.assertEqual(self.first("a.test", [inner]), b"")  # which no client sends
         # The outer name counts: for another one there is no answer, whatever is within.
         self.assertEqual(self.first("a.test", [bytes(ech)])[:1], b"\x16")
         self.assertEqual(self.first("b.test", [bytes(ech)]), b"")
@@ -502,7 +518,16 @@ class Net(unittest.TestCase):
         self.assertEqual(self.first("a.test", [good[i:i + 1] for i in range(len(good))], 0.001)[:1], b"\x16")
         payload = good[5:]
         self.assertEqual(self.first("a.test", [b"".join(b"\x16\x03\x01\0\1" + payload[i:i + 1] for i in range(len(payload)))])[:2] == b"\x16\x03", True)
-        for other in (self.hello(), self.hello("b.test"), self.hello("127.0.0.1"), good[:5] + b"\2" + good[6:], b"\x16\x03\x01\x40\x01" + good[5:],
+        twice = bytearray(good)  # the name a second time: who reads the other one?
+        at = 5 + 4 + 2 + 32
+        at += 1 + twice[at]
+        at += 2 + int.from_bytes(twice[at:at + 2], "big")
+        at += 1 + twice[at]
+        more = b"\0\0\0\x0b\0\x09\0\0\6b.test"
+        twice[at:at + 2] = struct.pack(">H", int.from_bytes(twice[at:at + 2], "big") + len(more))
+        twice[3:5] = struct.pack(">H", struct.unpack(">H", twice[3:5])[0] + len(more))
+        twice[6:9] = (int.from_bytes(twice[6:9], "big") + len(more)).to_bytes(3, "big")
+        for other in (bytes(twice) + more, bytes(twice[:at + 2]) + more + bytes(twice[at + 2:]), self.hello(), self.hello("b.test"), self.hello("127.0.0.1"), good[:5] + b"\2" + good[6:], b"\x16\x03\x01\x40\x01" + good[5:],
                       b"\x16\x03\x01\0\0" * 20000):
             for name in ("a.test", "relay.test"):
                 self.assertEqual(self.first(name, [other]), b"", other[:20])
@@ -623,7 +648,8 @@ class Net(unittest.TestCase):
         for q in (b"", b"\0", b"\0" * 11, b"\0\7\1\0\xff\xff\0\0\0\0\0\0" + tail, b"\0\7\1\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1", b"\0\7\1\0\0\1\0\0\0\0\0\0\1a\xc0\x0c\0\1\0\1",
                   b"\0\7\1\0\0\1\0\0\0\0\0\0\x40" + b"x" * 64 + b"\0\0\1\0\1", b"\0\7\1\0\0\1\0\0\0\0\0\0" + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\0\0\1\0\1",
                   b"\0\7\x81\x80\0\1\0\0\0\0\0\0" + tail, b"\0\7\1\0\0\1\0\1\0\0\0\0" + tail, b"\0\7\x28\0\0\1\0\0\0\0\0\0" + tail,
-                  b"\0\7\1\0\0\0\0\0\0\0\0\0", b"\0\7\1\0\0\1\0\0\0\0\0\0" + tail[:-1], os.urandom(512), b"\0" * 3000):
+                  b"\0\7\1\0\0\0\0\0\0\0\0\0", b"\0\7\1\0\0\1\0\0\0\0\0\0" + tail[:-1], b"\0\7\1\0\0\1\0\0\0\0\0\0\6a.test\0\0\1\0\1",
+                  b"\0\7\1\0\0\1\0\0\0\0\0\0\2a\0\4test\0\0\1\0\1", os.urandom(512), b"\0" * 3000):
             r = self.lab.query(q, timeout=0.3)
             self.assertTrue(r is None or (r[3] & 15) != 0 or r[6:8] == b"\0\0", (q[:60], r))
         for kind in (252, 255, 16, 15, 33, 65, 64, 10):  # zone transfers, ANY, texts, services, NULL
