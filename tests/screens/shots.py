@@ -64,7 +64,9 @@ def main():
         h.env["NODE_EXTRA_CA_CERTS"] = str(ca)
         h.sbx("config", "set", "net.ca", ca)
         provider = Provider(certificate, shop / "src/checkout.js", "export const checkout = (cart) => ({ ...cart, paid: true });")
-        h.sbx("config", "set", "net.map", f"api.anthropic.com:443=127.0.0.1:{provider.port}")
+        # Nothing outside is needed: what rules allow finds somebody who listens.
+        h.sbx("config", "set", "net.map", ",".join(f"{host}:443=127.0.0.1:{provider.port}" for host in (
+            "api.anthropic.com", "downloads.claude.ai", "github.com", "pypi.org", "registry.npmjs.org")))
         h.sbx("secret", "set", "-g", "anthropic", "--password-stdin", input=b"sk-ant-api03-picture0123456789abcdefghijklmnopqrstuv")
         h.sbx("run", "claude", "--name", "claude-web-shop", "--detach", shop, timeout=600)
         h.sbx("run", "shell", "--name", "billing", "--memory", "1024", "--detach", api, timeout=120)
@@ -96,7 +98,7 @@ def main():
             t.keys("C-]", "d")
             t.wait("Enter attach")
             for name, keys, sign in (("help", ["?"], "Everywhere"), ("rules", ["R"], "company"), ("secrets", ["S"], "anthropic"), ("settings", ["O"], "ui.theme"),
-                                     ("new-sandbox", ["c"], "New sandbox"), ("remove", ["r"], "Remove")):
+                                     ("new-sandbox", ["c"], "New sandbox"), ("remove", ["r"], "Remove"), ("stop", ["s"], "What runs in it")):
                 t.keys(*keys)
                 t.wait(sign)
                 shots.take(t, name)
@@ -104,10 +106,16 @@ def main():
                 t.settle(0.2)
             t.keys("Tab")
             t.settle(0.3)
-            t.keys("Home")
+            t.keys("End")
             shots.take(t, "log")
-            t.keys("Up")
-            t.keys("d")
+            t.click("ads.example.com")
+            t.keys("Enter")
+            t.wait("What happened")
+            t.wait("to change that", 10)
+            shots.take(t, "details")
+            t.keys("Escape")
+            t.click("ads.example.com")
+            t.keys("a")
             t.settle(0.5)
             shots.take(t, "rule-form")
             t.keys("Escape")
@@ -124,8 +132,8 @@ def main():
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 t.wait("wants to reach", 15)
+                time.sleep(2)  # from then on a key is an answer
                 shots.take(t, "ask")
-                time.sleep(1)
                 t.keys("d")
             except AssertionError as e:
                 print(e)
