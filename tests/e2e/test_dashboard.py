@@ -236,7 +236,14 @@ class Empty(unittest.TestCase):
             t.type("/nowhere")
             t.wait("no such folder")
             t.wait("Cancel")
-            t.wait("Network")
+            t.keys("C-u")
+            t.type("/")
+            t.keys(*["Down"] * 4)
+            t.type("two words")
+            t.wait("git takes no such name")
+            t.keys(*["Down"] * 4)
+            t.wait("Starts from")
+            t.wait("Cancel")
             t.keys("Escape")
             t.wait("New sandbox", gone=True)
 
@@ -570,6 +577,32 @@ class Machine(unittest.TestCase):
         t.keys("Escape")
         t.wait("Remove " + self.name, gone=True)
         self.assertIn(self.name, self.h.ls())
+
+    def test_6_a_copy_of_a_sandbox_by_way_of_a_template(self):
+        self.h.sbx("create", "--name", "origin", "--memory", "512", "shell", str(self.h.ws))
+        t = self.terminal(cols=120, rows=40)
+        t.wait("origin")
+        t.click("○ origin")
+        t.keys("Y")
+        t.wait("Copy a sandbox")
+        t.wait("Name +origin-copy")
+        t.keys("C-u")
+        t.type("origin")
+        t.wait("already a sandbox of that name")
+        t.keys("C-u")
+        t.type("twin")
+        t.keys("C-s")
+        t.wait("twin is a copy of origin", 60)
+        twin, origin = self.h.ls()["twin"], self.h.ls()["origin"]
+        self.assertEqual((twin["agent"], twin["workspace"]), (origin["agent"], origin["workspace"]))
+        self.assertIn("twin:disk", self.h.sbx("template", "ls"))
+        t.keys("c")
+        t.wait("Starts from")
+        t.keys("Up", "Up", "Up", "Right")  # past the buttons
+        t.wait("twin:disk")
+        t.keys("Escape")
+        self.h.sbx("rm", "--force", "twin", "origin")
+        self.h.sbx("template", "rm", "twin:disk")
 
     def test_6_tab_goes_to_the_network_and_back(self):
         t = self.terminal(cols=120, rows=40)

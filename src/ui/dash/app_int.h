@@ -91,6 +91,8 @@ void app_show_rules(struct app *a);
 void app_show_secrets(struct app *a);
 void app_show_settings(struct app *a);
 void app_show_create(struct app *a);
+/* A copy of a sandbox that does not run. */
+void app_show_copy(struct app *a, struct box *b);
 /* A field's check: a name that a sandbox can get. */
 bool app_check_new_name(const char *value, char *why, size_t cap);
 /* `sbx run --detach ...` for a sandbox that may not exist yet; then gets its name. */

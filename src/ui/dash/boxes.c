@@ -491,6 +491,12 @@ static void show(struct app *a, const char *const *argv)
 
 /* ---- small forms ---- */
 
+static void saved(struct app *a, const char *box, const char *out)
+{
+    (void)out;
+    app_say(a, SAY_GOOD, "the disk of %s is kept as a template", box);
+}
+
 static bool submit_exec(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
     struct names *names = arg;
@@ -565,6 +571,26 @@ static void copy_form(struct app *a, struct box *b)
     app_push(a, form_new("Copy files", spec, 3, "Copy", submit_copy, strdup(b->name), free));
 }
 
+static bool submit_template(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    if (!v[0][0]) {
+        snprintf(why, cap, "which name shall it get?");
+        return false;
+    }
+    const char *argv[] = {"template", "save", arg, v[0], NULL};
+    task_box(a, arg, "save", argv, saved);
+    return true;
+}
+
+static void template_form(struct app *a, struct box *b)
+{
+    const struct form_spec spec[] = {{.label = "Template", .kind = FORM_TEXT, .hint = "NAME or NAME:VERSION; a new sandbox can start from it"}};
+    if (b->life == LIFE_RUNNING)
+        app_say(a, SAY_WARN, "%s runs; stop it to save its disk", b->name);
+    else
+        app_push(a, form_new("Save as a template", spec, 1, "Save", submit_template, strdup(b->name), free));
+}
+
 static void rename_form(struct app *a, struct box *b)
 {
     const struct form_spec spec[] = {{.label = "Name", .kind = FORM_TEXT, .initial = b->name, .check = app_check_new_name}};
@@ -627,6 +653,10 @@ static bool action(struct pane *pane, const char *what)
         exec_form(p);
     else if (strcmp(what, "sandbox.copy") == 0)
         copy_form(a, b);
+    else if (strcmp(what, "sandbox.duplicate") == 0)
+        app_show_copy(a, b);
+    else if (strcmp(what, "sandbox.template") == 0)
+        template_form(a, b);
     else if (strcmp(what, "sandbox.rename") == 0)
         rename_form(a, b);
     else if (strcmp(what, "sandbox.inspect") == 0) {

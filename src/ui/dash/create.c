@@ -9,6 +9,7 @@
 #include "core/config.h"
 #include "core/kit.h"
 #include "core/record.h"
+#include "ui/cli/backend.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/form.h"
 #include "ui/dash/model.h"
@@ -121,6 +122,17 @@ static bool check_size(const char *value, char *why, size_t cap)
     return false;
 }
 
+static bool check_branch(const char *value, char *why, size_t cap)
+{
+    size_t n = strlen(value);
+    if (strpbrk(value, " ~^:?*[\\") || strstr(value, "..") || strstr(value, "@{") || value[0] == '-' || value[0] == '/' || value[n - 1] == '/' ||
+        value[n - 1] == '.') {
+        snprintf(why, cap, "git takes no such name for a branch");
+        return false;
+    }
+    return true;
+}
+
 static void opened(struct app *a, const char *box, const char *out)
 {
     (void)out;
@@ -128,7 +140,11 @@ static void opened(struct app *a, const char *box, const char *out)
     app_open_session(a, model_find(app_model(a), box), 0);
 }
 
-enum { F_AGENT, F_FOLDER, F_MORE, F_NAME, F_BRANCH, F_CPUS, F_MEMORY, F_POSTURE, FIELDS };
+enum { F_AGENT, F_FOLDER, F_MORE, F_NAME, F_WORKS, F_BRANCH, F_CPUS, F_MEMORY, F_POSTURE, F_TEMPLATE, FIELDS };
+
+#define WORKS_BRANCH "on a branch, in a worktree"
+#define WORKS_CLONE "on a clone of its own inside"
+#define NO_TEMPLATE "the agent's own disk"
 
 static bool submit(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
@@ -142,9 +158,20 @@ static bool submit(struct app *a, const char *const *v, char *why, size_t cap, v
         argv[n++] = "--name";
         argv[n++] = v[F_NAME];
     }
-    if (v[F_BRANCH][0]) {
+    bool branch = strcmp(v[F_WORKS], WORKS_BRANCH) == 0;
+    if (branch && !v[F_BRANCH][0]) {
+        snprintf(why, cap, "which branch?");
+        return false;
+    }
+    if (branch) {
         argv[n++] = "--branch";
         argv[n++] = v[F_BRANCH];
+    } else if (strcmp(v[F_WORKS], WORKS_CLONE) == 0) {
+        argv[n++] = "--clone";
+    }
+    if (strcmp(v[F_TEMPLATE], NO_TEMPLATE) != 0) {
+        argv[n++] = "--template";
+        argv[n++] = v[F_TEMPLATE];
     }
     argv[n++] = "--cpus";
     argv[n++] = v[F_CPUS];
@@ -172,9 +199,41 @@ static bool submit(struct app *a, const char *const *v, char *why, size_t cap, v
     return true;
 }
 
+/* The sandbox as it will be, and what it is good to know before. */
+static void preview(const char *const *v, char *out, size_t cap, void *arg)
+{
+    (void)arg;
+    if (v[F_BRANCH][0] && strcmp(v[F_WORKS], WORKS_BRANCH) != 0)
+        snprintf(out, cap, "The branch counts only with \"" WORKS_BRANCH "\".");
+    else if (strcmp(v[F_WORKS], WORKS_CLONE) == 0)
+        snprintf(out, cap, "The folder is read-only there; you fetch its commits, and they go with the sandbox.");
+    else if (strcmp(v[F_WORKS], WORKS_BRANCH) == 0)
+        snprintf(out, cap, "It works in .sbx/%s-worktrees of the repository; your own files stay as they are.", v[F_NAME][0] ? v[F_NAME] : "NAME");
+    else if (strcmp(v[F_POSTURE], "open") == 0)
+        snprintf(out, cap, "Open: it reaches every host; for throw-away tests.");
+    else if (strcmp(v[F_POSTURE], "locked-down") == 0)
+        snprintf(out, cap, "Locked down: it reaches nothing until you allow it, its model included.");
+}
+
+/* Templates that somebody saved, as choices. */
+static void saved_templates(char *out, size_t cap)
+{
+    struct err e = {0};
+    json_t *list = backend.template_list(&e), *o;
+    size_t i;
+    snprintf(out, cap, NO_TEMPLATE);
+    json_array_foreach(list, i, o) {
+        const char *name = json_string_value(json_object_get(o, "name"));
+        size_t n = strlen(out);
+        if (name && strncmp(name, "agent-", 6) != 0 && n + strlen(name) + 2 < cap)
+            snprintf(out + n, cap - n, "|%s", name);
+    }
+    json_decref(list);
+}
+
 void app_show_create(struct app *a)
 {
-    static char agents[400], cpus[16], memory[24], here[PATH_MAX];
+    static char agents[400], cpus[16], memory[24], here[PATH_MAX], templates[1200];
     json_t *kits = kit_list(), *k;
     size_t i;
     agents[0] = '\0';
@@ -190,15 +249,121 @@ void app_show_create(struct app *a)
         here[0] = '\0';
     snprintf(cpus, sizeof cpus, "%lld", (long long)config_int("vm.cpus", NULL));
     snprintf(memory, sizeof memory, "%lld", (long long)config_int("vm.memory", NULL));
+    saved_templates(templates, sizeof templates);
     const struct form_spec spec[FIELDS] = {
         [F_AGENT] = {.label = "Agent", .kind = FORM_CHOICE, .choices = agents, .hint = "left and right choose"},
         [F_FOLDER] = {.label = "Folder", .kind = FORM_PATH, .initial = here, .hint = "the workspace: live in both directions; Tab completes", .check = check_folder},
         [F_MORE] = {.label = "More folders", .kind = FORM_TEXT, .hint = "separated by blanks; PATH:ro is read-only"},
         [F_NAME] = {.label = "Name", .kind = FORM_TEXT, .hint = "empty: from agent and folder", .check = app_check_new_name},
-        [F_BRANCH] = {.label = "Branch", .kind = FORM_TEXT, .hint = "empty: the folder itself; else a worktree of its own"},
+        [F_WORKS] = {.label = "It works", .kind = FORM_CHOICE, .choices = "in the folder itself|" WORKS_BRANCH "|" WORKS_CLONE},
+        [F_BRANCH] = {.label = "Branch", .kind = FORM_TEXT, .hint = "made if there is none of that name", .check = check_branch},
         [F_CPUS] = {.label = "Processors", .kind = FORM_TEXT, .initial = cpus, .check = check_number},
         [F_MEMORY] = {.label = "Memory", .kind = FORM_TEXT, .initial = memory, .hint = "MiB, or like 4G", .check = check_size},
         [F_POSTURE] = {.label = "Network", .kind = FORM_CHOICE, .choices = "as everywhere|balanced|locked-down|open"},
+        [F_TEMPLATE] = {.label = "Starts from", .kind = FORM_CHOICE, .choices = templates},
     };
-    app_push(a, form_new("New sandbox", spec, FIELDS, "Start", submit, NULL, NULL));
+    struct pane *form = form_new("New sandbox", spec, FIELDS, "Start", submit, NULL, NULL);
+    form_preview(form, preview);
+    app_push(a, form);
+}
+
+/* ---- a copy of a sandbox: its disk becomes a template, from which the new one starts, on the same folders ---- */
+
+struct copying {
+    struct app *app;
+    char from[RECORD_NAME_MAX + 1], to[RECORD_NAME_MAX + 1], template[RECORD_NAME_MAX + 8];
+    bool made; /* the template is there */
+};
+
+static void copy_progress(double fraction, const char *text, void *arg)
+{
+    app_progress(((struct copying *)arg)->app, fraction, text);
+}
+
+static void copy_done(const struct task_end *end, void *arg);
+static const struct task_ops copy_ops = {.progress = copy_progress, .done = copy_done};
+
+static bool copy_create(struct copying *c, struct err *e)
+{
+    struct record r;
+    const char *argv[16 + RECORD_FOLDERS_MAX];
+    char folders[RECORD_FOLDERS_MAX][PATH_MAX], cpus[16], memory[24];
+    size_t n = 0;
+    if (record_load(&r, c->from, e) < 0)
+        return false;
+    snprintf(cpus, sizeof cpus, "%u", r.cpus);
+    snprintf(memory, sizeof memory, "%u", r.memory_mib);
+    for (const char *const *w = (const char *const[]){"create", "--template", c->template, "--name", c->to, "--cpus", cpus, "--memory", memory, r.agent, NULL}; *w; w++)
+        argv[n++] = *w;
+    for (unsigned i = 0; i < r.nfolders; i++) {
+        snprintf(folders[i], sizeof folders[i], "%s%s", r.folders[i].path, r.folders[i].read_only ? ":ro" : "");
+        argv[n++] = folders[i];
+    }
+    argv[n] = NULL;
+    bool ok = task_run(c->app, argv, NULL, 0, &copy_ops, c, e) != NULL;
+    record_finish(&r);
+    return ok;
+}
+
+static void copy_done(const struct task_end *end, void *arg)
+{
+    struct copying *c = arg;
+    struct err e = {0};
+    app_progress(c->app, -1, NULL);
+    if (end->status != 0) {
+        app_say(c->app, SAY_ERROR, "copy %s: %s", c->from, end->error[0] ? end->error : "it failed");
+    } else if (!c->made) {
+        c->made = true;
+        if (copy_create(c, &e)) {
+            app_progress(c->app, 0.9, "the new sandbox is made");
+            return;
+        }
+        app_say(c->app, SAY_ERROR, "%s", e.text);
+    } else {
+        model_refresh(app_model(c->app));
+        app_select_box(c->app, c->to);
+        app_say(c->app, SAY_GOOD, "%s is a copy of %s", c->to, c->from);
+    }
+    free(c);
+}
+
+static bool submit_copy(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    struct err e = {0};
+    if (!v[1][0]) {
+        snprintf(why, cap, "which name shall it get?");
+        return false;
+    }
+    struct copying *c = calloc(1, sizeof *c);
+    if (!c)
+        return false;
+    c->app = a;
+    snprintf(c->from, sizeof c->from, "%s", (char *)arg);
+    snprintf(c->to, sizeof c->to, "%.*s", RECORD_NAME_MAX, v[1]);
+    snprintf(c->template, sizeof c->template, "%.40s:disk", c->to);
+    const char *argv[] = {"template", "save", c->from, c->template, NULL};
+    if (!task_run(a, argv, NULL, 0, &copy_ops, c, &e)) {
+        snprintf(why, cap, "%s", e.text);
+        free(c);
+        return false;
+    }
+    app_progress(a, -1, "its disk is copied; no secret of this host may stand on it");
+    return true;
+}
+
+void app_show_copy(struct app *a, struct box *b)
+{
+    char name[RECORD_NAME_MAX + 8], why[100];
+    if (b->life == LIFE_RUNNING) {
+        app_say(a, SAY_WARN, "%s runs; stop it to copy it", b->name);
+        return;
+    }
+    snprintf(name, sizeof name, "%.40s-copy", b->name);
+    for (unsigned i = 2; i < 100 && !app_check_new_name(name, why, sizeof why); i++)
+        snprintf(name, sizeof name, "%.38s-copy%u", b->name, i);
+    const struct form_spec spec[] = {
+        {.label = "Its disk with packages, images and files becomes a template; a new sandbox starts from it, with the same agent and "
+                  "folders. Sessions and the network log stay behind, secrets and rules of its own, too.", .kind = FORM_NOTE},
+        {.label = "Name", .kind = FORM_TEXT, .initial = name, .check = app_check_new_name}};
+    app_push(a, form_new("Copy a sandbox", spec, 2, "Copy", submit_copy, strdup(b->name), free));
 }

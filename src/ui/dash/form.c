@@ -206,9 +206,18 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     struct form *f = (struct form *)p;
     int y = 1, left = label_width(f) + 4, room = p->cols - left - 2, tight = p->rows < (int)f->n * 2 + 5;
     (void)focus;
+    unsigned first = 0;
+    if (tight && (int)f->n > p->rows - 5) { /* no room for all: those about the one with the focus */
+        unsigned fit = p->rows > 6 ? (unsigned)p->rows - 5 : 1, at = f->at < f->n ? f->at : f->n - 1;
+        first = at >= fit ? at - fit + 1 : 0;
+        paint_scroll(w, 1, (int)fit, (long)first, (long)fit, (long)f->n, ST_FRAME_ON);
+    }
     for (unsigned i = 0; i < f->n; i++) {
         struct field *x = &f->f[i];
         bool on = f->at == i;
+        x->y = -1;
+        if (i < first || (tight && y > p->rows - 5))
+            continue;
         x->y = y;
         if (x->spec.kind == FORM_NOTE) {
             y += paint_wrap(w, y, 2, p->cols - 4, 4, ST_DIM, x->spec.label) + !tight;
