@@ -13,7 +13,7 @@
 
 struct rule {
     struct rule *next;
-    char agent[64];
+    char agent[64], name[64]; /* name: what the program calls itself */
     bool bell, has_title;
     regex_t title, prompts[PROMPTS_MAX];
     unsigned nprompts;
@@ -37,6 +37,8 @@ static const struct rule *rule_of(const char *agent)
     rules = r;
     json_t *kit = kit_load(agent, NULL), *at = json_object_get(kit, "attention"), *p;
     size_t i;
+    const char *name = json_string_value(json_object_get(kit, "title"));
+    snprintf(r->name, sizeof r->name, "%s", name ? name : "");
     if (json_is_false(json_object_get(at, "bell")))
         r->bell = false;
     if (json_is_integer(json_object_get(at, "quiet_ms")))
@@ -84,7 +86,12 @@ void attention_judge(const char *agent, const json_t *sessions, struct attention
             out->waits = true;
             out->ended = false;
             out->session = json_integer_value(json_object_get(s, "session"));
-            sanitize_line(out->why, sizeof out->why, title, strnlen(title, 80));
+            /* A title that is the program's name alone says nothing; else it is what the work is about. */
+            const char *named = r->name[0] ? strstr(title, r->name) : NULL;
+            if (named && !named[strlen(r->name)])
+                snprintf(out->why, sizeof out->why, "it is done, or asks: see its screen");
+            else
+                sanitize_line(out->why, sizeof out->why, title, strnlen(title, 80));
             return;
         }
         json_t *quiet = json_object_get(s, "quiet_ms");

@@ -39,6 +39,7 @@ struct log_pane {
     unsigned ticks;
     int64_t clicked_ms;
     size_t clicked;
+    int wide_host, wide_rule; /* the widest that were shown: columns do not jump */
 };
 
 static const char *const verdicts[] = {"", "deny", "allow", "fail"};
@@ -125,6 +126,11 @@ struct columns {
     int when, box, verdict, host, request, rule, bytes, count; /* widths; 0: not shown */
 };
 
+static int between(int n, int least, int most)
+{
+    return n > most ? most : n < least ? least : n;
+}
+
 static void lay_out(const struct log_pane *l, int cols, struct columns *c)
 {
     memset(c, 0, sizeof *c);
@@ -138,13 +144,39 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
         c->host = rest;
         return;
     }
-    if (rest >= 68 && !netlog_view_grouped(l->view)) {
-        c->host = rest * 36 / 100;
-        c->request = rest * 34 / 100;
+    /* Host and rule get what they need, the request what is left; where that is nothing, host and rule share it. */
+    int half = rest / 2, host = between(l->wide_host + 2, 16, half), rule = between(l->wide_rule + 1, 12, half);
+    if (rest >= 68 && rest - host - rule >= 16 && !netlog_view_grouped(l->view)) {
+        c->host = host;
+        c->rule = rule;
+        c->request = rest - host - rule;
     } else {
-        c->host = rest * 58 / 100;
+        c->host = between(host, rest - rule, rest - 12);
+        c->rule = rest - c->host;
     }
-    c->rule = rest - c->host - c->request;
+}
+
+/* As the row is shown. */
+static void host_text(const struct netlog_row *r, char *out, size_t cap)
+{
+    if (!r->host[0])
+        snprintf(out, cap, "(%s)", r->kind);
+    else if (strcmp(r->proto, "tcp") != 0 && strncmp(r->proto, "http", 4) != 0)
+        snprintf(out, cap, "%s %s", r->host, r->proto);
+    else
+        snprintf(out, cap, strchr(r->host, ':') ? "[%s]:%d" : "%s:%d", r->host, r->port);
+}
+
+static void measure(struct log_pane *l, size_t from, int rows)
+{
+    struct netlog_row r;
+    char host[300];
+    for (int i = 0; i < rows && netlog_view_get(l->view, from + (size_t)i, &r); i++) {
+        host_text(&r, host, sizeof host);
+        int h = paint_width(host), n = paint_width(r.rule);
+        l->wide_host = h > l->wide_host ? h : l->wide_host;
+        l->wide_rule = n > l->wide_rule ? n : l->wide_rule;
+    }
 }
 
 /* A host that does not fit loses its begin: what it ends with says whose it is. */
@@ -187,12 +219,7 @@ static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct co
     char when[32], host[300], count[24] = "", bytes[40], verdict[24];
     int x = 0;
     when_text(r->time_ms, when, sizeof when);
-    if (!r->host[0])
-        snprintf(host, sizeof host, "(%s)", r->kind);
-    else if (strcmp(r->proto, "tcp") != 0 && strncmp(r->proto, "http", 4) != 0)
-        snprintf(host, sizeof host, "%s %s", r->host, r->proto);
-    else
-        snprintf(host, sizeof host, strchr(r->host, ':') ? "[%s]:%d" : "%s:%d", r->host, r->port);
+    host_text(r, host, sizeof host);
     if (r->count > 1 || netlog_view_grouped(l->view))
         snprintf(count, sizeof count, "%s%lld", app_glyph("\xc3\x97", "x"), (long long)r->count);
     bytes_text(r, bytes, sizeof bytes);
@@ -235,9 +262,6 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     netlog_view_sync(l->view);
     size_t count = netlog_view_count(l->view), cursor = netlog_view_cursor(l->view);
     int rows = body_rows(l), y = p->rows >= 6;
-    lay_out(l, p->cols, &c);
-    if (y)
-        draw_head(l, w, &c);
     if (netlog_view_mode(l->view) == NETLOG_FOLLOW)
         l->top = count > (size_t)rows ? count - (size_t)rows : 0;
     if (cursor < l->top)
@@ -246,6 +270,10 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         l->top = cursor - (size_t)rows + 1;
     if (count <= (size_t)rows)
         l->top = 0;
+    measure(l, l->top, rows);
+    lay_out(l, p->cols, &c);
+    if (y)
+        draw_head(l, w, &c);
     for (int i = 0; i < rows; i++) {
         struct netlog_row r;
         if (!netlog_view_get(l->view, l->top + (size_t)i, &r))
@@ -600,6 +628,7 @@ static void box_chosen(struct pane *p, struct box *b)
     if (strcmp(l->box, name) == 0)
         return;
     snprintf(l->box, sizeof l->box, "%s", name);
+    l->wide_host = l->wide_rule = 0;
     learn_mode(l);
     if (!l->all)
         apply(l);
