@@ -595,7 +595,21 @@ class Machine(unittest.TestCase):
         t.wait("twin is a copy of origin", 60)
         twin, origin = self.h.ls()["twin"], self.h.ls()["origin"]
         self.assertEqual((twin["agent"], twin["workspace"]), (origin["agent"], origin["workspace"]))
+        self.h.sbx("rm", "--force", "twin")  # it was as empty as the other, which never ran
+        self.h.sbx("start", "origin")
+        self.h.sh("origin", "echo made here > /home/agent/mark; sync")
+        self.h.sbx("stop", "origin")
+        t.wait("twin", gone=True)
+        t.click("○ origin")
+        t.keys("Y")
+        t.wait("Name +origin-copy")
+        t.keys("C-u")
+        t.type("twin")
+        t.keys("C-s")
+        t.wait("○ twin", 90)
         self.assertIn("twin:disk", self.h.sbx("template", "ls"))
+        self.h.sbx("start", "twin")
+        self.assertEqual(self.h.sh("twin", "cat /home/agent/mark").stdout, b"made here\n")
         t.keys("c")
         t.wait("Starts from")
         t.keys("Up", "Up", "Up", "Right")  # past the buttons

@@ -8,6 +8,7 @@
 
 #include "core/config.h"
 #include "core/kit.h"
+#include "core/paths.h"
 #include "core/record.h"
 #include "ui/cli/backend.h"
 #include "ui/dash/app_int.h"
@@ -293,7 +294,14 @@ static bool copy_create(struct copying *c, struct err *e)
         return false;
     snprintf(cpus, sizeof cpus, "%u", r.cpus);
     snprintf(memory, sizeof memory, "%u", r.memory_mib);
-    for (const char *const *w = (const char *const[]){"create", "--template", c->template, "--name", c->to, "--cpus", cpus, "--memory", memory, r.agent, NULL}; *w; w++)
+    /* One that never ran has no disk yet: then what it would start from. */
+    const char *template = c->template[0] ? c->template : r.template && strncmp(r.template, "agent-", 6) != 0 ? r.template : NULL;
+    argv[n++] = "create";
+    if (template) {
+        argv[n++] = "--template";
+        argv[n++] = template;
+    }
+    for (const char *const *w = (const char *const[]){"--name", c->to, "--cpus", cpus, "--memory", memory, r.agent, NULL}; *w; w++)
         argv[n++] = *w;
     for (unsigned i = 0; i < r.nfolders; i++) {
         snprintf(folders[i], sizeof folders[i], "%s%s", r.folders[i].path, r.folders[i].read_only ? ":ro" : "");
@@ -340,6 +348,16 @@ static bool submit_copy(struct app *a, const char *const *v, char *why, size_t c
     c->app = a;
     snprintf(c->from, sizeof c->from, "%s", (char *)arg);
     snprintf(c->to, sizeof c->to, "%.*s", RECORD_NAME_MAX, v[1]);
+    char *disk = path_sandbox(c->from, "disk", NULL);
+    c->made = !disk || access(disk, F_OK) != 0;
+    free(disk);
+    if (c->made) {
+        if (copy_create(c, &e))
+            return true;
+        snprintf(why, cap, "%s", e.text);
+        free(c);
+        return false;
+    }
     snprintf(c->template, sizeof c->template, "%.40s:disk", c->to);
     const char *argv[] = {"template", "save", c->from, c->template, NULL};
     if (!task_run(a, argv, NULL, 0, &copy_ops, c, &e)) {
