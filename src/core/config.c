@@ -20,6 +20,7 @@ static const struct config_key keys[] = {
     {"limit.memory", CONFIG_INT, "0", "0..1048576", "memory of a whole sandbox with its helpers, MiB; 0: no limit"},
     {"limit.pids", CONFIG_INT, "0", "0..100000", "processes and threads of a whole sandbox on this host; 0: no limit"},
     {"limit.io", CONFIG_INT, "0", "0..1048576", "what a whole sandbox reads, and writes, of the disk, MiB a second; 0: no limit"},
+    {"limit.keep_free", CONFIG_INT, "512", "0..1048576", "room on this host's disks that no sandbox can fill, MiB: it is paused before"},
     {"workspace.protect_git", CONFIG_BOOL, "true", NULL, "are .git/config and .git/hooks of a shared repository read-only for sandboxes"},
     {"workspace.hide", CONFIG_LIST, "[]", NULL, "what sandboxes do not see of shared folders, like **/.env"},
     {"workspace.readonly", CONFIG_LIST, "[]", NULL, "what sandboxes cannot change of shared folders, like Makefile"},

@@ -358,7 +358,8 @@ static int start_serving(const json_t *msg, struct err *e)
         if (take_folder(f, e) < 0)
             return -1;
     config = (struct fs_config){.uid = (unsigned)json_integer_value(json_object_get(msg, "uid")),
-                                .gid = (unsigned)json_integer_value(json_object_get(msg, "gid"))};
+                                .gid = (unsigned)json_integer_value(json_object_get(msg, "gid")),
+                                .keep_free = (uint64_t)json_integer_value(json_object_get(msg, "keep_free"))};
     umask(0); /* the guest's kernel applied its own */
     if (nodes_init(fs.folders, fs.nfolders, raise_fds() / 2) < 0)
         return err_errno(e, errno, "cannot open the folders");

@@ -60,6 +60,8 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     struct node *p = node_get(parent);
     struct fuse_entry_param e;
     int why = p ? fs_may_change(p, name, S_IFREG) : parent == FUSE_ROOT_ID ? EPERM : ESTALE, file = -1, at;
+    if (!why)
+        why = fs_room(p, 0);
     if (!why && (at = node_fd(p)) < 0)
         why = -at;
     if (!why) {
@@ -171,6 +173,11 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         fuse_reply_err(req, EBADF);
         return;
     }
+    int full = fs_room(h->node, size);
+    if (full) {
+        fuse_reply_err(req, full);
+        return;
+    }
     fs_own_change(h->node);
     size_t done = 0;
     while (done < size) {
@@ -218,9 +225,10 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 {
     struct handle *h = handle_get(fi->fh, false);
     (void)ino;
-    if (h)
+    int full = h && !(mode & FALLOC_FL_PUNCH_HOLE) ? fs_room(h->node, len > 0 ? (size_t)len : 0) : 0;
+    if (h && !full)
         fs_own_change(h->node);
-    fuse_reply_err(req, !h ? EBADF : fallocate(h->fd, mode, off, len) < 0 ? errno : 0);
+    fuse_reply_err(req, !h ? EBADF : full ? full : fallocate(h->fd, mode, off, len) < 0 ? errno : 0);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
@@ -243,6 +251,11 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse
     (void)flags;
     if (!a || !b) {
         fuse_reply_err(req, EBADF);
+        return;
+    }
+    int full = fs_room(b->node, len < COPY_MAX ? len : COPY_MAX);
+    if (full) {
+        fuse_reply_err(req, full);
         return;
     }
     fs_own_change(b->node);

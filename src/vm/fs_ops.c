@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vm/fs_ops_int.h"
@@ -83,6 +84,33 @@ int fs_may_change(struct node *n, const char *name, mode_t makes)
     if (fs_rules_hidden(f->rules, &at))
         return makes ? EPERM : ENOENT;
     return makes && !S_ISDIR(makes) && fs_rules_leads(f->rules, &at) ? EPERM : 0;
+}
+
+#define ROOM_BYTES (16u << 20) /* so much, or so long, may go by before the disk is asked again */
+#define ROOM_MS 200
+
+int fs_room(const struct node *n, size_t more)
+{
+    static struct {
+        int64_t at_ms;
+        uint64_t written;
+        bool full;
+    } seen[FS_FOLDERS_MAX];
+    struct timespec now;
+    struct statvfs st;
+    if (!config->keep_free)
+        return 0;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    int64_t ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    uint64_t *written = &seen[n->folder].written;
+    *written += more;
+    if (!seen[n->folder].at_ms || ms - seen[n->folder].at_ms >= ROOM_MS || *written >= ROOM_BYTES) {
+        uint64_t room = fstatvfs(node_folder(n)->fd, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : UINT64_MAX;
+        seen[n->folder].full = room < config->keep_free || room - config->keep_free < more;
+        seen[n->folder].at_ms = ms;
+        *written = 0;
+    }
+    return seen[n->folder].full ? ENOSPC : 0;
 }
 
 /* A directory takes with it what rules say of the places beneath: they must say the same of them at the new place. */
@@ -167,6 +195,8 @@ static int change_in(fuse_ino_t ino, const char *name, mode_t makes, struct node
     if (!*p)
         return ino == FUSE_ROOT_ID ? EPERM : ESTALE;
     int why = fs_may_change(*p, name, makes);
+    if (!why && makes)
+        why = fs_room(*p, 0);
     if (why)
         return why;
     watch_own(*p, name);
@@ -524,8 +554,13 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
     struct statvfs st;
     if (fd < 0 || fstatvfs(fd, &st) < 0)
         fuse_reply_err(req, fd < 0 ? -fd : errno);
-    else
+    else {
+        /* What it cannot fill it does not have. */
+        uint64_t kept = st.f_frsize ? config->keep_free / st.f_frsize : 0;
+        st.f_bavail = st.f_bavail > kept ? st.f_bavail - kept : 0;
+        st.f_bfree = st.f_bfree > kept ? st.f_bfree - kept : 0;
         fuse_reply_statfs(req, &st);
+    }
 }
 
 const struct fuse_lowlevel_ops *fs_ops(const struct fs_config *c)

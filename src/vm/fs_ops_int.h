@@ -24,6 +24,8 @@ bool fs_root_entry(unsigned folder, struct fuse_entry_param *e);
 /* 0, or the errno with which a change of the node itself, or of that name in it, is refused.  makes: what would stand
  * there afterwards (S_IF…), 0 if the name goes or stays as it is. */
 int fs_may_change(struct node *n, const char *name, mode_t makes);
+/* 0, or ENOSPC where `more` bytes in n's folder would leave the host too little (fs_config.keep_free). */
+int fs_room(const struct node *n, size_t more);
 bool fs_hidden(struct node *parent, const char *name);
 
 /* The node's data or attributes are about to be changed by the guest. */

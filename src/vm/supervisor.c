@@ -10,12 +10,14 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/config.h"
 #include "core/log.h"
+#include "core/obeyed.h"
 #include "core/paths.h"
 #include "core/sanitize.h"
 #include "core/spawn.h"
@@ -113,6 +115,37 @@ static void send_clock(struct supervisor *s)
                  0, NULL, NULL);
 }
 
+static void go_on(struct supervisor *s)
+{
+    s->paused = false;
+    s->reason[0] = s->notice[0] = '\0';
+    qmp_command(s->qmp, "cont", NULL, -1, NULL, NULL);
+    send_clock(s);
+}
+
+/* A guest that fills this host's disk stops before it is full: the machine is paused, and goes on when there is room. */
+static void watch_room(struct supervisor *s)
+{
+    struct statvfs v;
+    if (s->life != LIFE_RUNNING || !s->state_dir || statvfs(s->state_dir, &v) < 0)
+        return;
+    if (s->paused) /* somebody may have changed his mind meanwhile */
+        s->keep_free = (int64_t)config_int("limit.keep_free", NULL) << 20;
+    int64_t room = (int64_t)v.f_bavail * (int64_t)v.f_frsize;
+    if (!s->paused && room < s->keep_free) {
+        s->paused = true;
+        qmp_command(s->qmp, "stop", NULL, -1, NULL, NULL);
+        snprintf(s->reason, sizeof s->reason,
+                 "paused, for the disk of this host has less than %lld MiB left; it goes on when there is room", (long long)(s->keep_free >> 20));
+        supervisor_notice(s, s->reason);
+        enter(s, LIFE_RUNNING);
+    } else if (s->paused && room >= s->keep_free + s->keep_free / 8) {
+        go_on(s);
+        log_line("there is room again: the machine goes on");
+        enter(s, LIFE_RUNNING);
+    }
+}
+
 /* Each second a look whether the host slept or its clock was set; each minute in any case. */
 static void on_clock(evutil_socket_t fd, short what, void *arg)
 {
@@ -122,6 +155,7 @@ static void on_clock(evutil_socket_t fd, short what, void *arg)
     static unsigned ticks;
     static struct timespec last_mono, last_boot;
     struct timespec mono, boot;
+    watch_room(s);
     clock_gettime(CLOCK_MONOTONIC, &mono);
     clock_gettime(CLOCK_BOOTTIME, &boot);
     int64_t slept = last_boot.tv_sec ? (int64_t)(boot.tv_sec - last_boot.tv_sec) - (mono.tv_sec - last_mono.tv_sec) : 0;
@@ -143,6 +177,8 @@ static void on_up(struct supervisor *s)
     if (json_object_get(s->record.extra, "clone"))
         sessions_set_cwd(s->sessions, "/home/agent/workspace");
     struct err e = {0};
+    s->state_dir = path_sandbox(s->name, NULL, NULL);
+    s->keep_free = (int64_t)config_int("limit.keep_free", NULL) << 20;
     if (s->record.publish && ports_apply(s->ports, s->record.publish, &e) < 0)
         supervisor_notice(s, e.text);
     s->clock_offset = clock_offset_ms();
@@ -188,6 +224,8 @@ static void begin_stop(struct supervisor *s, int timeout_s)
         leave(s); /* there is nothing to lose yet */
         return;
     }
+    if (s->paused)
+        go_on(s); /* it has to run to write what it holds; what is kept free is enough for that */
     link_send_ctrl(linkev_link(s->ctl), json_pack("{s:s}", "op", "poweroff"));
     s->stop_timer = evtimer_new(s->base, on_stop_step, s);
     if (!s->stop_timer)
@@ -417,6 +455,7 @@ static int start(struct supervisor *s, struct err *e)
     /* QEMU first: it takes longest, and the helpers come up while it does. */
     if (boot_start(s, e) < 0 || helpers_start(s, e) < 0)
         return -1;
+    obeyed_begin(&s->record); /* while QEMU starts; the guest writes nothing before it is configured, from the loop */
     return 0;
 }
 
@@ -424,6 +463,7 @@ static void clean_up(struct supervisor *s)
 {
     boot_close(s);
     helpers_end(s);
+    obeyed_end(&s->record);
     /* The frozen machine that it writes saves the next start a second and more. */
     if (s->keeper > 0)
         spawn_wait(s->keeper);
@@ -437,6 +477,7 @@ static void clean_up(struct supervisor *s)
         if (events[i])
             event_free(events[i]);
     limits_leave(s->group);
+    free(s->state_dir);
     bounded_log_close(s->log);
     bounded_log_close(s->console_log);
     if (s->base)

@@ -84,9 +84,11 @@ static void serve_folders(struct helper *h)
         json_object_set_new(f, "rules", folder_rules(config, s->record.folders[i].path, json_array_get(rules, i)));
         json_array_append_new(folders, f);
     }
+    json_int_t keep = json_integer_value(config_value(config, "limit.keep_free"));
     json_decref(config);
     /* The guest's account `agent`, as the base image has it. */
-    json_t *msg = json_pack("{s:s, s:o, s:i, s:i}", "op", "start", "folders", folders, "uid", 1000, "gid", 1000);
+    json_t *msg = json_pack("{s:s, s:o, s:i, s:i, s:I}", "op", "start", "folders", folders, "uid", 1000, "gid", 1000,
+                            "keep_free", keep << 20);
     ctl_send(h->ctl, linkev_link(h->link), msg, 10000, on_served, h);
 }
 

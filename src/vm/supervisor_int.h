@@ -95,6 +95,9 @@ struct supervisor {
     bool take_again;
     int mint_pipe[2];
     int64_t renew_tried;
+    char *state_dir;   /* what lies on the disk that it must not fill */
+    int64_t keep_free; /* bytes */
+    bool paused;
     struct limits_group *group; /* NULL: no limits, or none that this host enforces */
     unsigned stop_step;
     int64_t clock_offset; /* realtime - boottime at the last resync, ms */

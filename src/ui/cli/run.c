@@ -377,6 +377,8 @@ int cmd_run(const struct args *a, struct err *e)
         if (rc == 0 && req.detach)
             printf("%s\n", name);
         json_decref(req.argv);
+        if (rc == 0 && !req.detach)
+            sandbox_tell_changed(name);
     }
     json_decref(env);
     record_finish(&r);
@@ -435,7 +437,10 @@ int cmd_start(const struct args *a, struct err *e)
 
 static int stop_one(const char *name, void *arg, struct err *e)
 {
-    return record_check_name(name, e) < 0 ? -1 : sandbox_stop(name, (int)*(long *)arg, e);
+    if (record_check_name(name, e) < 0 || sandbox_stop(name, (int)*(long *)arg, e) < 0)
+        return -1;
+    sandbox_tell_changed(name);
+    return 0;
 }
 
 int cmd_stop(const struct args *a, struct err *e)
@@ -472,6 +477,9 @@ static int rm_one(const char *name, void *arg, struct err *e)
     } else if (!force && branch_is_clone(name)) {
         return err_set(e, STATUS_FAILED, "%s works on a clone of its own, which goes with it; fetch its work (git fetch sbx-%s), then use --force", name, name);
     }
+    if (sandbox_running(name) && force && sandbox_stop(name, 5, e) < 0)
+        return -1;
+    sandbox_tell_changed(name); /* it is the last that knows */
     return sandbox_remove(name, force, e);
 }
 

@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "core/kit.h"
+#include "core/sanitize.h"
+#include "core/obeyed.h"
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/spawn.h"
@@ -28,6 +30,8 @@ bool sandbox_running(const char *name)
 }
 
 /* One line of the supervisor's account. 1: it runs, -1: it failed, 0: go on. */
+#define CHANGED_SHOWN 20
+
 static int take_line(const char *line, struct err *e)
 {
     json_t *o = json_loads(line, 0, NULL);
@@ -159,6 +163,33 @@ int sandbox_remove(const char *name, bool force, struct err *e)
     return rc;
 }
 
+void sandbox_tell_changed(const char *name)
+{
+    struct record r;
+    json_t *list, *v;
+    size_t i;
+    if (record_load(&r, name, NULL) < 0)
+        return;
+    list = obeyed_changed(&r);
+    if (json_array_size(list)) {
+        out_notice("while %s could write there, files changed that programs of this host run or obey; look at them before you open the folder:", name);
+        json_array_foreach(list, i, v) {
+            char line[4200];
+            const char *text = json_string_value(v);
+            if (i == CHANGED_SHOWN) {
+                fprintf(stderr, "  ... and %zu more: sbx inspect %s, before the next stop\n", json_array_size(list) - i, name);
+                break;
+            }
+            sanitize_line(line, sizeof line, text, strlen(text));
+            fprintf(stderr, "  %s\n", line);
+        }
+        if (json_array_size(list) <= CHANGED_SHOWN)
+            obeyed_told(&r);
+    }
+    json_decref(list);
+    record_finish(&r);
+}
+
 json_t *sandbox_describe(const char *name, bool full, struct err *e)
 {
     struct record r;
@@ -180,10 +211,15 @@ json_t *sandbox_describe(const char *name, bool full, struct err *e)
             json_object_del(s, "id");
             json_object_del(s, "ok");
             json_object_set_new(o, "machine", s);
+            /* It runs, but is not well: paused, for one. */
+            const char *reason = json_string_value(json_object_get(s, "reason"));
+            if (reason && reason[0])
+                json_object_set(o, "reason", json_object_get(s, "reason"));
         }
         client_close(&c);
     }
-    (void)full;
+    if (full)
+        json_object_set_new(o, "changed_host_files", obeyed_changed(&r));
     record_finish(&r);
     return o;
 }

