@@ -39,6 +39,7 @@ struct fs_mount_folder {
     const char *rules; /* JSON array, or NULL */
 };
 
+static long long fs_mount_keep_free; /* bytes, for the next mount */
 static int fs_mount_dev = -1, fs_mount_port = -1;
 
 static void *fs_mount_up(void *arg)
@@ -198,8 +199,8 @@ static int fs_mount(struct fs_mount *m, const struct fs_mount_folder *folders, u
     close(super[1]);
     m->supervisor = super[0];
     m->link = link_new(&ops, m);
-    json_t *ok = fs_mount_ask(m, json_pack("{s:s, s:o, s:i, s:i}", "op", "start", "folders", list, "uid", 1000, "gid",
-                                           1000));
+    json_t *ok = fs_mount_ask(m, json_pack("{s:s, s:o, s:i, s:i, s:I}", "op", "start", "folders", list, "uid", 1000, "gid",
+                                           1000, "keep_free", (json_int_t)fs_mount_keep_free));
     for (unsigned i = 0; i < n; i++)
         close(fds[i]);
     int dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);

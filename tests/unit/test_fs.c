@@ -494,6 +494,46 @@ static int tear_down(void **state)
     return system(cmd) != 0 || status != 0 ? -1 : 0;
 }
 
+static void threat_94_a_guest_cannot_fill_the_disk(void **state)
+{
+    (void)state;
+    struct fs_mount small = {0};
+    char dir[] = "/tmp/sbx-small.XXXXXX", path[128];
+    static char block[1 << 20];
+    struct statvfs v;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "size=128m"), 0);
+    const struct fs_mount_folder f = {.path = dir};
+    fs_mount_keep_free = 64 << 20;
+    assert_int_equal(fs_mount(&small, &f, 1), 0);
+    fs_mount_keep_free = 0;
+    /* Written, or allocated at once. */
+    snprintf(path, sizeof path, "%s/0/big", small.at);
+    int fd = open(path, O_WRONLY | O_CREAT, 0644), bad = 0;
+    assert_true(fd >= 0);
+    for (int i = 0; i < 120 && !bad; i++)
+        bad = write(fd, block, sizeof block) < 0 || fsync(fd) < 0;
+    assert_true(bad);
+    assert_int_equal(errno, ENOSPC);
+    assert_int_equal(statvfs(dir, &v), 0);
+    assert_true(v.f_bavail * v.f_frsize >= 47u << 20);
+    assert_true(v.f_bavail * v.f_frsize < 81u << 20);
+    usleep(300000);
+    assert_true(fallocate(fd, 0, 0, 100 << 20) < 0);
+    close(fd);
+    /* It makes room, and goes on. */
+    assert_int_equal(unlink(path), 0);
+    usleep(300000);
+    fd = open(path, O_WRONLY | O_CREAT, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "x", 1), 1);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+    fs_unmount(&small);
+    umount2(dir, MNT_DETACH);
+    rmdir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,7 +542,7 @@ int main(void)
         cmocka_unit_test(open_files),     cmocka_unit_test(stays_in_place),
         cmocka_unit_test(read_only),      cmocka_unit_test(rules),
         cmocka_unit_test(random_steps),   cmocka_unit_test(swapped_for_a_link),
-        cmocka_unit_test(a_tree_of_many),
+        cmocka_unit_test(a_tree_of_many), cmocka_unit_test(threat_94_a_guest_cannot_fill_the_disk),
     };
     if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0 || unshare(CLONE_NEWNS) < 0 ||
         mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {

@@ -87,7 +87,7 @@ static int move(struct end *a, struct end *b, size_t piece, struct err *err)
     return 0;
 }
 
-static void any_split_gives_the_same(void **state)
+static void threat_90_any_split_gives_the_same(void **state)
 {
     (void)state;
     const size_t pieces[] = {1, 2, 3, 7, 8, 9, 13, 4096, 65535, 65536, 1 << 20};
@@ -177,7 +177,7 @@ static void floods_take_turns(void **state)
     end_free(a);
 }
 
-static void hostile_frames_end_the_link(void **state)
+static void threat_90_hostile_frames_end_the_link(void **state)
 {
     (void)state;
     const struct {
@@ -287,11 +287,11 @@ static void channels_are_bounded_and_ids_rotate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_split_gives_the_same),
+        cmocka_unit_test(threat_90_any_split_gives_the_same),
         cmocka_unit_test(a_stream_nobody_reads_stalls_alone),
         cmocka_unit_test(keystrokes_overtake_a_flood),
         cmocka_unit_test(floods_take_turns),
-        cmocka_unit_test(hostile_frames_end_the_link),
+        cmocka_unit_test(threat_90_hostile_frames_end_the_link),
         cmocka_unit_test(data_beyond_the_credit_ends_the_link),
         cmocka_unit_test(frames_for_closed_channels_are_dropped),
         cmocka_unit_test(a_peer_that_reads_nothing_is_dropped_in_time),

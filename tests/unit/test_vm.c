@@ -61,6 +61,59 @@ static void emulation_is_told_the_counters_frequency(void **state)
     qemu_argv_free(a);
 }
 
+static void kvm_without_tsc_deadlines_keeps_the_old_timers(void **state)
+{
+    (void)state;
+    struct qemu q = plain();
+    q.kvm = true;
+    q.tsc_deadline = false;
+    char **a = qemu_argv(&q);
+    assert_non_null(strstr(after(a, "-M", 0), "accel=kvm"));
+    static const char *const gone[] = {"pit=off", "pic=off", "rtc=off"};
+    for (size_t i = 0; i < 3; i++)
+        assert_null(strstr(after(a, "-M", 0), gone[i]));
+    assert_string_equal(after(a, "-cpu", 0), "host");
+    qemu_argv_free(a);
+    /* Emulation has no such timer, whatever the probe of the host said. */
+    q.kvm = false;
+    q.tsc_deadline = true;
+    a = qemu_argv(&q);
+    assert_null(strstr(after(a, "-M", 0), "off,pic"));
+    assert_string_equal(after(a, "-cpu", 0), "max");
+    qemu_argv_free(a);
+}
+
+static void what_is_frozen_under_one_accelerator_does_not_fit_the_other(void **state)
+{
+    (void)state;
+    struct qemu q = plain();
+    char *tcg = qemu_kind(&q);
+    q.kvm = true;
+    char *kvm = qemu_kind(&q);
+    q.tsc_deadline = true;
+    char *deadline = qemu_kind(&q);
+    assert_string_not_equal(tcg, kvm);
+    assert_string_not_equal(kvm, deadline);
+    free(tcg);
+    free(kvm);
+    free(deadline);
+}
+
+static void both_accelerators_are_confined_alike(void **state)
+{
+    (void)state;
+    for (int kvm = 0; kvm < 2; kvm++) {
+        struct qemu q = plain();
+        q.kvm = kvm;
+        char **a = qemu_argv(&q);
+        assert_true(has(a, "-nodefaults") && has(a, "-no-user-config") && has(a, "-no-reboot"));
+        assert_non_null(strstr(after(a, "-sandbox", 0), "spawn=deny"));
+        assert_true(has(a, "x-option-roms=off") && has(a, "isa-serial=off") && has(a, "virtio-mmio.force-legacy=off"));
+        assert_true(has(a, "panic=shutdown") && has(a, "werror=stop"));
+        qemu_argv_free(a);
+    }
+}
+
 static void qemu_is_confined_and_opens_nothing_by_path(void **state)
 {
     (void)state;
@@ -279,6 +332,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(emulation_is_told_the_counters_frequency),
+        cmocka_unit_test(kvm_without_tsc_deadlines_keeps_the_old_timers),
+        cmocka_unit_test(what_is_frozen_under_one_accelerator_does_not_fit_the_other),
+        cmocka_unit_test(both_accelerators_are_confined_alike),
         cmocka_unit_test(qemu_is_confined_and_opens_nothing_by_path),
         cmocka_unit_test(clones_have_the_devices_of_their_original),
         cmocka_unit_test(monitor_lines_survive_any_split),
