@@ -1,9 +1,12 @@
 """Real clients against real servers through `sbx net` and `sbx broker`: allowed, denied, and allowed on one path only,
 relayed untouched and intercepted."""
+import functools
 import hashlib
+import http.server
 import pathlib
 import subprocess
 import sys
+import threading
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -82,6 +85,33 @@ except urllib.error.HTTPError as e: print(e.code, e.read().decode().strip().spli
 """
 
 
+class Archive(http.server.ThreadingHTTPServer):
+    """A small archive of Debian packages, once under /open and once under /shut."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *a):
+            pass
+
+    def __init__(self, folder):
+        root = folder / "pkg"
+        (root / "DEBIAN").mkdir(parents=True)
+        (root / "etc").mkdir()
+        (root / "etc/sbx-probe").write_text("here\n")
+        control = "Package: sbx-probe\nVersion: 1.0\nArchitecture: all\nMaintainer: Test <t@t.test>\nDescription: a probe\n"
+        (root / "DEBIAN/control").write_text(control)
+        for name in ("open", "shut"):
+            at = folder / "www" / name
+            at.mkdir(parents=True)
+            subprocess.run(["dpkg-deb", "--build", "--root-owner-group", root, at / "p.deb"], check=True, capture_output=True)
+            deb = (at / "p.deb").read_bytes()
+            (at / "Packages").write_text(f"{control}Filename: {name}/p.deb\nSize: {len(deb)}\nSHA256: {hashlib.sha256(deb).hexdigest()}\n")
+        super().__init__(("127.0.0.1", 0), functools.partial(self.Handler, directory=str(folder / "www")))
+        self.port = self.server_address[1]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
 @needs_lab
 class Clients(unittest.TestCase):
     @classmethod
@@ -98,9 +128,11 @@ class Clients(unittest.TestCase):
             subprocess.run(["git", "-C", git / name / "repo.git", "config", "http.receivepack", "true"], check=True)
         cls.one, cls.two = Web(cert, str(git)), NodeH2(cert)
         cls.plain = Web()
+        cls.archive = Archive(cls.dir / "apt")
         cls.lab = Lab(map=[f"{k}.one.test:443=127.0.0.1:{cls.one.port}" for k in ("open", "part", "shut")] +
                       [f"{k}.two.test:443=127.0.0.1:{cls.two.port}" for k in ("open", "part", "shut")] +
-                      [f"{k}.one.test:80=127.0.0.1:{cls.plain.port}" for k in ("open", "part", "shut")], ca=[str(ca.cert)])
+                      [f"{k}.one.test:80=127.0.0.1:{cls.plain.port}" for k in ("open", "part", "shut")] +
+                      [f"{k}.apt.test:80=127.0.0.1:{cls.archive.port}" for k in ("open", "part", "shut")], ca=[str(ca.cert)])
         # Hosts that are allowed whole are relayed: their own certificate shows, so the clients have to know its authority.
         bundle = cls.lab.h.dir / "bundle.pem"
         bundle.write_bytes(bundle.read_bytes() + ca.cert.read_bytes())
@@ -108,11 +140,11 @@ class Clients(unittest.TestCase):
         extra.write_bytes(ca.cert.read_bytes() + (cls.lab.h.dir / "data/sbx/ca/cert.pem").read_bytes())
         cls.lab.guest_env["NODE_EXTRA_CA_CERTS"] = str(extra)
         cls.lab.allow("open.one.test", "open.two.test", "part.one.test/git/open", "part.one.test/npm/open", "part.one.test/simple/open",
-                      "part.one.test/open", "part.two.test/open")
+                      "part.one.test/open", "part.two.test/open", "open.apt.test", "GET part.apt.test/open")
 
     @classmethod
     def tearDownClass(cls):
-        for s in (cls.one, cls.two, cls.plain):
+        for s in (cls.one, cls.two, cls.plain, cls.archive):
             s.shutdown()
         try:
             cls.lab.close()
@@ -224,6 +256,20 @@ class Clients(unittest.TestCase):
             r = self.lab.run("/usr/bin/python3", "-m", "pip", "install", "-q", "--retries", "0", "--no-cache-dir", "--disable-pip-version-check", "--target", target,
                              "--index-url", f"https://{host}.one.test/simple/", name)
             self.assertEqual(r.returncode == 0 and (target / f"{name}.py").exists(), good, (host, name, r.stderr))
+
+    def test_apt(self):
+        for host, path, good in (("open", "open", True), ("part", "open", True), ("part", "shut", False), ("shut", "open", False)):
+            work = self.dir / f"apt-{host}-{path}"
+            for name in ("state/lists/partial", "cache/archives/partial", "got"):
+                (work / name).mkdir(parents=True)
+            (work / "sources.list").write_text(f"deb [trusted=yes] http://{host}.apt.test/ {path}/\n")
+            (work / "status").write_text("")
+            options = [f"-o{x}" for x in (f"Dir::State={work}/state", f"Dir::State::status={work}/status", f"Dir::Cache={work}/cache", f"Dir::Etc::sourcelist={work}/sources.list",
+                                          "Dir::Etc::sourceparts=/dev/null", "APT::Sandbox::User=root", "Acquire::Retries=0", "Acquire::http::Proxy=false", "Acquire::Languages=none")]
+            r = self.lab.run("apt-get", *options, "update")
+            self.assertEqual(b"403" in r.stdout + r.stderr and r.returncode != 0, not good, (host, path, r.stdout, r.stderr))
+            r = self.lab.run("apt-get", *options, "download", "sbx-probe", cwd=work / "got")
+            self.assertEqual(r.returncode == 0 and len(list((work / "got").glob("*.deb"))) == 1, good, (host, path, r.stdout, r.stderr))
 
     def test_the_log_tells_requests(self):
         self.lab.curl("https://part.one.test/shut/told?secret=1")

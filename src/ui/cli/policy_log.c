@@ -222,6 +222,29 @@ static int verify(char **names, int n, struct err *e)
     return bad ? STATUS_FAILED : 0;
 }
 
+/* Sandboxes that came and went while they are followed; `last` goes with the names. */
+static int again(char ***names, int *n, int64_t **last)
+{
+    char **now;
+    int count = record_list(&now, NULL);
+    int64_t *seqs = count < 0 ? NULL : calloc((size_t)count + 1, sizeof *seqs);
+    if (!seqs) {
+        if (count >= 0)
+            record_list_free(now, count);
+        return -1;
+    }
+    for (int i = 0; i < count; i++)
+        for (int k = 0; k < *n; k++)
+            if (strcmp(now[i], (*names)[k]) == 0)
+                seqs[i] = (*last)[k];
+    record_list_free(*names, *n);
+    free(*last);
+    *names = now;
+    *n = count;
+    *last = seqs;
+    return 0;
+}
+
 int cmd_policy_log(const struct args *a, struct err *e)
 {
     char **names = NULL;
@@ -254,7 +277,12 @@ int cmd_policy_log(const struct args *a, struct err *e)
         int64_t *last = calloc((size_t)n + 1, sizeof *last);
         json_t *list = json ? json_array() : NULL;
         bool raw = args_has(a, "raw") || follow;
+        bool first = true;
         do {
+            if (!first && !own && again(&names, &n, &last) < 0)
+                break;
+            /* The limit is of what there was; what comes then is shown whole. */
+            f.limit = first ? (int)limit : 0;
             struct table *t = json || follow ? NULL : log_table(raw);
             struct shelf shelf = {0};
             for (int i = 0; i < n && rc == 0; i++) {
@@ -265,7 +293,8 @@ int cmd_policy_log(const struct args *a, struct err *e)
             if (shelf.n)
                 qsort(shelf.rows, shelf.n, sizeof *shelf.rows, by_time);
             /* The newest so many of all together; groups begin with what was seen last. */
-            size_t skip = limit && shelf.n > (size_t)limit ? shelf.n - (size_t)limit : 0;
+            size_t skip = f.limit && shelf.n > (size_t)limit ? shelf.n - (size_t)limit : 0;
+            first = false;
             for (size_t i = 0; i < shelf.n; i++) {
                 struct kept *k = &shelf.rows[raw ? i : shelf.n - 1 - i];
                 struct show s = {.sandbox = k->sandbox, .table = t, .list = list, .raw = raw, .follow = follow};
