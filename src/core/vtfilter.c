@@ -272,7 +272,7 @@ static void sgr(struct vtfilter *f)
                 sgr_add(&o, "4", 1); /* libvterm knows single, double and curly */
             else {
                 snprintf(text, sizeof text, "4:%u", style);
-                sgr_add(&o, text, 1);
+                sgr_add(&o, text, 2); /* what follows a colon takes a place of its own among libvterm's sixteen */
             }
         } else if (f->profile == VT_LIBVTERM && font_attr(f, v)) {
             if (v == 22)

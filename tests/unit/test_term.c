@@ -512,6 +512,7 @@ static void what_breaks_libvterm_does_not_reach_it(void **state)
     feed(t, "\033[");
     feed(t, big);
     feed(t, "m");
+    feed(t, "\033[4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3;4:3mx");              /* 1: with colons */
     struct term_emu *fresh = term_emu_new(24, 80, 10, NULL, NULL);
     feed(fresh, "\033[b");                                                                       /* 2: REP of nothing */
     term_emu_free(fresh);

@@ -179,6 +179,8 @@ static void long_attributes_are_split(void **state)
     (void)state;
     GIVES(VT_LIBVTERM, "\033[1;3;4;5;7;9;1;3;4;5;7;9;1;3;4;5;7m", "\033[1;3;4;5;7;9;1;3;4;5;7;9;1;3;4m\033[5;7m");
     GIVES(VT_TERMINAL, "\033[1;38;2;1;2;3;48;2;4;5;6;58:2::7:8:9m", "\033[1;38;2;1;2;3;48;2;4;5;6m\033[58;2;7;8;9m");
+    /* libvterm counts what follows a colon, and has places for sixteen. */
+    GIVES(VT_LIBVTERM, "\033[4:3;;;4:3;;;;;;4:3;;;4:3m", "\033[4:3;0;0;4:3;0;0;0;0;0;4:3;0;0m\033[4:3m");
     char in[2000] = "\033[";
     for (int i = 0; i < 400; i++)
         strcat(in, "1;");
