@@ -16,6 +16,8 @@ import threading
 import time
 import zipfile
 
+from harness import wait_for
+
 WS_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -86,10 +88,16 @@ class Web(http.server.ThreadingHTTPServer):
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
-                for _ in range(10):
-                    self.chunk(f"data: {time.time()}\n\n".encode())
-                    time.sleep(0.05)
+                for i in range(10):
+                    self.chunk(f"data: {i} {time.time()}\n\n".encode())
+                    if not wait_for(lambda: i in self.server.heard, 5, 0.002):
+                        return  # it did not arrive: nothing more is sent
                 self.chunk(b"")
+            elif path.endswith("/heard"):
+                self.server.heard.add(int(self.path.split("?")[1]))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
             elif path.endswith("/ws"):
                 self.websocket()
             elif path.endswith("/big"):
@@ -203,7 +211,7 @@ class Web(http.server.ThreadingHTTPServer):
     def __init__(self, cert=None, git_root="/nonexistent", tls_max=None):
         super().__init__(("127.0.0.1", 0), self.Handler)
         self.port = self.server_address[1]
-        self.seen = []
+        self.seen, self.heard = [], set()
         self.accepted = 0
         self.git_root = git_root
         self.context = None
