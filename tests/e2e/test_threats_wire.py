@@ -817,5 +817,24 @@ class Net(unittest.TestCase):
             self.assertEqual(r.stdout.split()[0].decode(), hashlib.sha256(block * 1600).hexdigest(), family)
 
 
+@needs_lab
+class Own(unittest.TestCase):
+    def test_threat_17_the_hosts_own_addresses_are_not_outside(self):
+        """Not even where a setting counts their range as outside, and everything outside is allowed."""
+        own = [a for a in subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split() if "." in a]
+        if not own:
+            self.skipTest("this machine has no address but its loopback's")
+        with socket.create_server((own[0], 0)) as service:
+            lab = Lab(posture="open", settings=[("net.outside", own[0] + "/32")])
+            self.addCleanup(lab.close)
+            port = service.getsockname()[1]
+            with self.assertRaises(OSError):
+                lab.connect(own[0], port)
+            service.settimeout(0.3)
+            with self.assertRaises(TimeoutError):
+                service.accept()
+            self.assertIn("own address", lab.rows(host=own[0], port=port, verdict="deny")[0]["reason"])
+
+
 if __name__ == "__main__":
     unittest.main()
