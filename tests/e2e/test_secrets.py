@@ -160,6 +160,29 @@ print(sbx("secret", "ls", status=1))
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"keyring", r.stderr)
 
+    def test_threat_75_a_disk_with_a_secret_is_not_saved(self):
+        """Of a sandbox that does not run; class Saved does the same with a machine."""
+        h = self.h
+        h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
+        h.sbx("create", "--name", "t", "shell", h.ws)
+        disk = h.dir / "data/sbx/sandboxes/t/disk"
+        for text in (KEY, base64.b64encode(b"a" + KEY.encode()).decode(), urllib.parse.quote(KEY, safe="")):
+            with open(disk, "wb") as f:
+                f.truncate(1 << 30)
+                f.seek(300 << 20)
+                f.write(text.encode())
+            r = h.run("template", "save", "t", "leaks:v1")
+            self.assertEqual(r.returncode, 1, r.stderr)
+            self.assertIn(b"openai", r.stderr)
+            self.assertNotIn(KEY.encode(), r.stderr + r.stdout)
+            self.assertFalse((h.dir / "data/sbx/templates/leaks:v1").exists())
+        h.sbx("secret", "lock", "--passphrase", "--password-stdin", input=b"correct horse battery\n")
+        store = h.dir / "data/sbx/secrets/store.json"
+        store.write_text(store.read_text()[:100])
+        r = h.run("template", "save", "t", "leaks:v1")  # unseen, it is not saved either
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(b"--force", r.stderr)
+
     def test_own_service(self):
         h = self.h
         h.sbx("secret", "set", "-g", "acme", "--host", "api.acme.example", "--header", "X-Acme-Key", "-t", "acme-0123456789abcdef")
