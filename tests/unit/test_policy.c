@@ -381,13 +381,43 @@ static void export_and_import(void **state)
     json_decref(o);
 }
 
+/* What a preset or a wildcard allows may not lie on this host or in its private networks. */
+static void threat_16_presets_and_wildcards_open_nothing_inner(void **state)
+{
+    static const char *const own[] = {"+*.example.com:443", "+wide.example.net", "+one.example.net:443", NULL};
+    struct decision d;
+    size_t n, hosts = 0;
+    (void)state;
+    struct policy *p = from("balanced", own);
+    const struct rule *rules = policy_rules(p, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (rules[i].origin != RULE_PRESET || rules[i].deny)
+            continue;
+        char name[NAME_MAX_LEN + 4];
+        snprintf(name, sizeof name, "%s%.*s", rules[i].kind == RULE_HOST ? "" : "x.", NAME_MAX_LEN, rules[i].host);
+        assert_true(rules[i].kind == RULE_HOST || rules[i].kind == RULE_LABEL || rules[i].kind == RULE_DEPTH);
+        policy_decide_name(p, name, 443, NOW, &d);
+        assert_true(d.allow);
+        assert_false(d.exact);
+        hosts++;
+    }
+    assert_true(hosts > 100);
+    policy_decide_name(p, "a.example.com", 443, NOW, &d);
+    assert_true(d.allow && !d.exact);
+    policy_decide_name(p, "wide.example.net", 443, NOW, &d);
+    assert_true(d.allow && !d.exact);
+    policy_decide_name(p, "one.example.net", 443, NOW, &d);
+    assert_true(d.allow && d.exact);
+    policy_free(p);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh_home, remove_home)
     const struct CMUnitTest tests[] = {
         T(deny_wins), T(postures), T(threat_33_60_62_ports_of_presets), T(preset_is_narrow), T(threat_17_localhost_needs_its_own_rule), T(addresses), T(expiry),
         T(conditional_rules), T(names_denied_everywhere), T(threat_100_unreadable_denies), T(files_are_changed),
-        T(export_and_import),
+        T(export_and_import), T(threat_16_presets_and_wildcards_open_nothing_inner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
