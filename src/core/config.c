@@ -34,6 +34,7 @@ static const struct config_key keys[] = {
     {"net.log_rows", CONFIG_INT, "500000", "1000..100000000", "rows kept of each sandbox's network log; the oldest go first"},
     {"net.log_days", CONFIG_INT, "90", "0..3650", "days that rows of the network log are kept; 0: as long as there is room"},
     {"attach.prefix", CONFIG_STRING, "\"ctrl-]\"", NULL, "the key that precedes commands of an attached terminal"},
+    {"attach.clipboard", CONFIG_LIST, "[]", NULL, "sandboxes whose programs may copy to your clipboard (OSC 52); * for all; none can read it"},
     {"attach.scrollback", CONFIG_INT, "10000", "0..1000000", "lines of scrollback kept for each session"},
     {"ui.theme", CONFIG_STRING, "\"auto\"", NULL, "of the dashboard: auto, dark, light, contrast, monochrome, or one of your own"},
     {"ui.mouse", CONFIG_BOOL, "true", NULL, "does the dashboard take the mouse"},

@@ -15,6 +15,7 @@
 #include "core/config.h"
 #include "core/vtfilter.h"
 #include "ui/client.h"
+#include "ui/clip.h"
 
 /* Leaves every mode that a program may have set: said at each way out, also from a signal handler. */
 static const char restore_modes[] =
@@ -133,6 +134,13 @@ static void on_note(struct client *c, const json_t *msg, void *arg)
         json_t *sig = json_object_get(msg, "signal");
         s->over = true;
         s->status = sig ? 128 + (int)json_integer_value(sig) : (int)json_integer_value(json_object_get(msg, "status"));
+    }
+    if (strcmp(op, "clipboard") == 0 && raw && s->r->input && !s->r->read_only && clip_allowed(s->r->sandbox)) {
+        size_t n;
+        char *out = clip_sequence(json_string_value(json_object_get(msg, "base64")), &n);
+        if (out)
+            put_all(STDOUT_FILENO, out, strlen(out));
+        free(out);
     }
 }
 

@@ -17,6 +17,7 @@
 #include "core/paths.h"
 #include "core/sanitize.h"
 #include "core/spawn.h"
+#include "ui/clip.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/model.h"
 #include "ui/dash/paint.h"
@@ -25,6 +26,8 @@
 #include "ui/dash/theme.h"
 
 #define FRAME_MS 16
+#define TYPED_FRAME_MS 4
+#define TYPED_MS 150
 #define ESC_MS 25
 #define SAY_MS 6000
 #define MIN_ROWS 16
@@ -60,13 +63,15 @@ const struct keymap *app_keys(struct app *a)
 
 /* ---- frames ---- */
 
+/* The first change after a quiet time is shown at once; a stream of them 60 times a second, but while the user types as
+ * often as a key's echo can come. */
 static void want_frame(struct app *a)
 {
-    struct timeval tv = {0, FRAME_MS * 1000};
-    if (a->frame_ev && !evtimer_pending(a->frame_ev, NULL)) {
-        /* The first change after a quiet time is shown at once; a stream of them 60 times a second. */
-        if (app_now_ms() - a->drawn_ms > FRAME_MS)
-            tv.tv_usec = 1000;
+    int64_t now = app_now_ms(), frame = now - a->typed_ms < TYPED_MS ? TYPED_FRAME_MS : FRAME_MS, wait = a->drawn_ms + frame - now;
+    if (a->frame_ev && (!evtimer_pending(a->frame_ev, NULL) || now + wait < a->frame_due_ms)) {
+        wait = wait < 1 ? 1 : wait;
+        struct timeval tv = {0, (suseconds_t)wait * 1000};
+        a->frame_due_ms = now + wait;
         evtimer_add(a->frame_ev, &tv);
     }
 }
@@ -730,6 +735,23 @@ void app_copy(struct app *a, const char *text, size_t len)
     app_say(a, SAY_GOOD, "copied %zu byte%s", len, len == 1 ? "" : "s");
 }
 
+void app_copy_from(struct app *a, const char *sandbox, const char *base64, bool *said)
+{
+    size_t len = 0;
+    char *out = clip_sequence(base64, &len);
+    if (!out)
+        return;
+    if (clip_allowed(sandbox)) {
+        screen_write(out, strlen(out));
+        app_say(a, SAY_INFO, "%s copied %zu byte%s to your clipboard", sandbox, len, len == 1 ? "" : "s");
+    } else if (!*said) {
+        *said = true;
+        app_say(a, SAY_INFO, "%s wanted to copy %zu byte%s to your clipboard (sbx config set attach.clipboard %s allows it)", sandbox, len,
+                len == 1 ? "" : "s", sandbox);
+    }
+    free(out);
+}
+
 /* ---- actions ---- */
 
 void app_quit(struct app *a)
@@ -1004,6 +1026,9 @@ static void on_tty(evutil_socket_t fd, short what, void *arg)
     }
     if (n < 0)
         return;
+    a->typed_ms = app_now_ms();
+    if (evtimer_pending(a->frame_ev, NULL))
+        want_frame(a); /* the one that waits comes sooner */
     input_feed(a->input, buf, (size_t)n);
     if (input_pending(a->input)) {
         struct timeval tv = {0, ESC_MS * 1000};

@@ -66,6 +66,9 @@ int app_foreground(struct app *a, char *const *argv, struct err *e);
 /* To the user's own terminal: its bell or a notification (as the setting ui.notify says), and its clipboard. */
 void app_notify(struct app *a, const char *title, const char *text);
 void app_copy(struct app *a, const char *text, size_t len);
+/* What a program in a sandbox wants there, as base64: only if the user allowed that (ui/clip.h), and it is said;
+ * that it is not allowed is said once (*said). */
+void app_copy_from(struct app *a, const char *sandbox, const char *base64, bool *said);
 /* The shape of the cursor, DECSCUSR 0 to 6, for the frame that comes. */
 void app_cursor_shape(struct app *a, int shape);
 

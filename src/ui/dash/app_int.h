@@ -53,6 +53,7 @@ struct app {
     struct hot hot[HOT_MAX];
     unsigned nhot;
     int64_t said_ms, drawn_ms;
+    int64_t typed_ms, frame_due_ms;
     struct {
         double fraction; /* below 0: unknown */
         char text[200];  /* "": nothing is under way that no card shows */

@@ -54,6 +54,7 @@ struct term_pane {
     struct term_place clicked;
     struct edge edges[EDGES_MAX];
     int nedges, shape;
+    bool clip_said; /* that this sandbox may not copy */
 };
 
 static struct term_pane *self(struct pane *p)
@@ -184,7 +185,7 @@ static void box_changed(struct pane *p, struct box *b)
     const char *name = b ? b->name : "";
     if (strcmp(name, t->box) != 0) {
         detach_all(t);
-        t->split = false;
+        t->split = t->clip_said = false;
         t->on = 0;
         snprintf(t->box, sizeof t->box, "%s", name);
         if (p->class->resize)
@@ -243,7 +244,15 @@ static void on_begun(struct term_view *v, void *arg)
     (void)v;
 }
 
-static const struct term_view_ops view_ops = {.changed = on_changed, .ended = on_ended, .begun = on_begun};
+/* Of a session that nobody works in, nothing gets there. */
+static void on_clipboard(struct term_view *v, const char *base64, void *arg)
+{
+    struct term_pane *t = arg;
+    if (t->focus && v == current(t)->view)
+        app_copy_from(t->pane.app, t->box, base64, &t->clip_said);
+}
+
+static const struct term_view_ops view_ops = {.changed = on_changed, .ended = on_ended, .begun = on_begun, .clipboard = on_clipboard};
 
 /* ---- layout ---- */
 

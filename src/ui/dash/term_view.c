@@ -181,6 +181,8 @@ static void on_note(struct conn *c, uint16_t chan, const char *op, const json_t 
     if (strcmp(op, "size") == 0 && v->emu) {
         term_emu_resize(v->emu, (int)json_integer_value(json_object_get(msg, "rows")), (int)json_integer_value(json_object_get(msg, "cols")));
         changed(v);
+    } else if (strcmp(op, "clipboard") == 0) {
+        v->ops->clipboard(v, json_string_value(json_object_get(msg, "base64")), v->arg);
     } else if (strcmp(op, "exit") == 0) {
         json_t *sig = json_object_get(msg, "signal");
         int n = (int)json_integer_value(sig ? sig : json_object_get(msg, "status"));

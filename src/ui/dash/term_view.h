@@ -18,6 +18,7 @@ struct term_view_ops {
     void (*changed)(struct term_view *v, void *arg); /* something else is to be drawn */
     void (*ended)(struct term_view *v, const char *why, void *arg);
     void (*begun)(struct term_view *v, void *arg); /* the session's number is known */
+    void (*clipboard)(struct term_view *v, const char *base64, void *arg); /* a program wants to copy; not checked */
 };
 
 /* Scrollback lines to keep and to ask for. */
