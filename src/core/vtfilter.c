@@ -57,6 +57,7 @@ struct vtfilter {
         bool shifted;    /* G1 is in use */
     } pen, saved;        /* now, and at the last DECSC */
     uint32_t modes;                   /* bits of mode_table */
+    unsigned top, bottom;             /* the margins; 0: the whole screen */
     bool rang, coloured;              /* a BEL was the last that was passed on; an SGR other than reset was */
     char out[OUT_CAP];
     size_t out_len;
@@ -72,9 +73,8 @@ static void reset_modes(struct vtfilter *f, bool soft)
             continue;
         f->modes = mode_table[i].on ? f->modes | bit : f->modes & ~bit;
     }
-    f->pen = (struct pen){0};
-    if (!soft)
-        f->saved = f->pen;
+    f->pen = f->saved = (struct pen){0};
+    f->top = f->bottom = 0;
 }
 
 struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops, void *arg)
@@ -433,6 +433,8 @@ static void margins(struct vtfilter *f)
         return;
     bool whole = top == 1 && (bottom == 0 || bottom == (unsigned)rows);
     event(f, VT_MARGINS, whole ? 0 : (int)(top << 16 | bottom), true, NULL);
+    f->top = whole ? 0 : top;
+    f->bottom = whole ? 0 : bottom;
     if (whole)
         snprintf(text, sizeof text, "\033[r");
     else if (bottom)
@@ -474,6 +476,51 @@ static void rewrite(struct vtfilter *f, char final, unsigned max)
     put(f, text, n);
 }
 
+/* DECSTR, which libvterm 0.1.4 does not know: all that it resets, with the cursor left where it is. */
+static void soft_reset(struct vtfilter *f)
+{
+    static const char what[] = "\033[4l\033[?6l\033[r\033[?7h\033[?25h\033[?1l\033>\033[m\033[H";
+    char text[32];
+    int row = 1, col = 1;
+    flush(f);
+    if (f->ops->cursor)
+        f->ops->cursor(&row, &col, f->arg);
+    event(f, VT_MARGINS, 0, true, NULL);
+    event(f, VT_RESET, 1, true, NULL);
+    if (f->profile == VT_LIBVTERM) {
+        int n = snprintf(text, sizeof text, "\0337\033[%d;%dH", row, col);
+        put(f, what, sizeof what - 1);
+        event(f, VT_SAVE_CURSOR, 0, true, NULL);
+        put(f, text, (size_t)n);
+    } else {
+        put(f, "\033[!p", 4);
+    }
+    reset_modes(f, true);
+}
+
+/* CUU and CUD end at the margins for a cursor that is within; libvterm knows the screen's edges alone. */
+static void vertical(struct vtfilter *f, char final)
+{
+    int row = 1, col = 1;
+    bool up = final == 'A' || final == 'F';
+    if (f->profile == VT_LIBVTERM && f->top && f->bottom && f->ops->cursor) {
+        flush(f);
+        f->ops->cursor(&row, &col, f->arg);
+        unsigned at = (unsigned)row, room = up ? at - f->top : f->bottom - at;
+        if ((up ? at >= f->top : at <= f->bottom) && arg(f, 0, 1) > room) {
+            if (f->nparams == 0)
+                f->nparams = 1;
+            f->params[0] = (struct param){.value = (uint16_t)room, .given = true};
+            if (room == 0) { /* nowhere to go; to the first column all the same */
+                if (final == 'E' || final == 'F')
+                    put(f, "\r", 1);
+                return;
+            }
+        }
+    }
+    rewrite(f, final, 1);
+}
+
 static void csi(struct vtfilter *f, char final)
 {
     if (f->overflow && final != 'm')
@@ -498,12 +545,8 @@ static void csi(struct vtfilter *f, char final)
             report_mode(f);
         return;
     }
-    if (f->ninter == 1 && f->inter[0] == '!' && final == 'p' && !f->prefix) { /* DECSTR */
-        event(f, VT_RESET, 1, true, NULL);
-        put(f, "\033[!p", 4);
-        if (f->profile == VT_LIBVTERM) /* it forgets this one */
-            put(f, "\033[4l", 4);
-        reset_modes(f, true);
+    if (f->ninter == 1 && f->inter[0] == '!' && final == 'p' && !f->prefix) {
+        soft_reset(f);
         return;
     }
     if (f->ninter)
@@ -563,7 +606,10 @@ static void csi(struct vtfilter *f, char final)
     case 'J':
         erase_display(f);
         break;
-    case '@': case 'A': case 'B': case 'C': case 'D': case 'E': case 'F': case 'G': case 'I': case 'K':
+    case 'A': case 'B': case 'E': case 'F':
+        vertical(f, final);
+        break;
+    case '@': case 'C': case 'D': case 'G': case 'I': case 'K':
     case 'L': case 'M': case 'P': case 'S': case 'T': case 'X': case 'Z': case '`': case 'a': case 'd': case 'e':
         rewrite(f, final, 1);
         break;

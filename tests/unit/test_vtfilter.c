@@ -323,7 +323,7 @@ static void line_drawing_becomes_unicode(void **state)
     GIVES(VT_LIBVTERM, "\033(0lqk\033(Bq", "\u250c\u2500\u2510q");
     GIVES(VT_TERMINAL, "\033)0x\016xAx\017x", "x\u2502A\u2502x");
     GIVES(VT_LIBVTERM, "\033(0\0337\033(B\0338q\033[2b", "\0337\0338\u2500\u2500\u2500");
-    GIVES(VT_LIBVTERM, "\033(0\033[!pq", "\033[!p\033[4lq");
+    GIVES(VT_LIBVTERM, "\033(0\033[!pq", "\033[4l\033[?6l\033[r\033[?7h\033[?25h\033[?1l\033>\033[m\033[H\0337\033[7;9Hq");
 }
 
 /* Marks without end would grow libvterm's buffers, and are quadratic. */
