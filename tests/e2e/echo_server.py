@@ -140,7 +140,8 @@ class EchoServer:
         while (data := s.recv(65536)):
             for e in c.receive_data(data):
                 if isinstance(e, h2.events.DataReceived):
-                    bodies.setdefault(e.stream_id, bytearray()).extend(e.data)
+                    if e.stream_id in bodies:
+                        bodies[e.stream_id].extend(e.data)
                     c.acknowledge_received_data(e.flow_controlled_length, e.stream_id)
                 elif isinstance(e, h2.events.StreamEnded) and e.stream_id in bodies:
                     self.bodies.append(bytes(bodies.pop(e.stream_id)))
@@ -149,7 +150,8 @@ class EchoServer:
                     headers = {(k if isinstance(k, str) else k.decode()): (v if isinstance(v, str) else v.decode()) for k, v in e.headers}
                     self.seen.append((headers[":method"], headers[":path"], headers))
                     if headers[":path"].endswith("/invoke"):
-                        continue  # its content first
+                        bodies[e.stream_id] = bytearray()  # its content first; the others are answered at their head
+                        continue
                     secret = self.secret_of(headers)
                     text = spellings(secret).encode()
                     own = self.app(headers[":path"], headers, b"") if self.app else None
