@@ -1,6 +1,7 @@
 """`sbx net` and `sbx broker` without a machine: the guest's end of the cable is a tap device in a network namespace, and
 the guest's programs are processes there.  A Lab needs root and /dev/net/tun."""
 import ctypes
+import fcntl
 import os
 import pathlib
 import shutil
@@ -104,11 +105,9 @@ class Lab:
     def start(self, argv, fds):
         """fds: what it gets as 3, 4, ..."""
         def place():
-            for i, fd in enumerate(fds):
-                os.dup2(fd, 30 + i)
-            for i in range(len(fds)):
-                os.dup2(30 + i, 3 + i)
-                os.close(30 + i)
+            # Copied away first, above all that is open: a place may be another's descriptor.
+            for i, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]):
+                os.dup2(fd, 3 + i)
         env = dict(self.h.env, **self.environment, ASAN_OPTIONS="detect_leaks=0:abort_on_error=0", UBSAN_OPTIONS="print_stacktrace=1")
         p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=place, close_fds=False, env=env)
         self.procs.append(p)

@@ -31,7 +31,7 @@ def setUpModule():
         os.environ[var] = os.path.join(top.name, sub)
         os.makedirs(os.path.join(os.environ[var], "sbx"), mode=0o700)
     os.symlink(IMAGES, os.path.join(os.environ["XDG_DATA_HOME"], "sbx", "images"))
-    settings(**{"vm.accel": "tcg"} if os.environ.get("SBX_TEST_ACCEL", "tcg") == "tcg" else {})
+    settings()
 
 
 def tearDownModule():
@@ -39,6 +39,8 @@ def tearDownModule():
 
 
 def settings(**values):
+    if os.environ.get("SBX_TEST_ACCEL", "tcg") == "tcg":
+        values["vm.accel"] = "tcg"
     values["version"] = 1
     with open(os.path.join(os.environ["XDG_CONFIG_HOME"], "sbx", "config.json"), "w") as f:
         json.dump(values, f)
@@ -242,6 +244,8 @@ class Lifecycle(Case):
         os.makedirs(d, mode=0o700)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", d], check=True)
         self.addCleanup(subprocess.run, ["umount", "-l", d])
+        settings(**{"limit.keep_free": 0})  # else the machine is paused long before
+        self.addCleanup(settings)
         self.create("full")
         s = self.start("full")
         c = s.connect()
