@@ -37,19 +37,32 @@ static void patience(struct supervisor *s, int ms)
 
 /* ---- ends of the machine ---- */
 
-static void on_console(evutil_socket_t fd, short what, void *arg)
+static bool read_console(struct supervisor *s)
 {
-    (void)what;
-    struct supervisor *s = arg;
     char buf[CONSOLE_CHUNK];
-    ssize_t n = read((int)fd, buf, sizeof buf);
+    ssize_t n = read(s->vm.console, buf, sizeof buf);
     if (n > 0)
         bounded_log_write(s->console_log, buf, (size_t)n);
     else if (n == 0 || (errno != EAGAIN && errno != EINTR))
         event_del(s->console_ev);
+    return n > 0;
+}
+
+static void on_console(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    read_console(arg);
 }
 
 static void try_another_way(struct supervisor *s);
+
+/* A machine that never served: a clone falls back to a whole boot, KVM to emulation, and any boot is tried twice. */
+static bool may_start_again(const struct supervisor *s)
+{
+    return s->life == LIFE_STARTING && !s->configured && !s->freezing &&
+           (s->boot == BOOT_CLONE || (s->qemu.kvm && !s->tried_tcg) || !s->tried_again);
+}
 
 static void frozen_saved(struct supervisor *s)
 {
@@ -92,7 +105,9 @@ static void on_event(struct qmp *q, const char *name, json_t *data, void *arg)
         snprintf(s->shutdown, sizeof s->shutdown, "%s", reason ? reason : "");
         log_line("the machine goes off: %s", s->shutdown);
     } else if (strcmp(name, "GUEST_PANICKED") == 0) {
-        supervisor_fail(s, "the machine's kernel panicked; sbx logs %s has its last words", s->name);
+        s->panicked = true;
+        if (!may_start_again(s))
+            supervisor_fail(s, "the machine's kernel panicked; sbx logs %s has its last words", s->name);
     } else if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
         on_block_error(s, data);
     } else if (strcmp(name, "MIGRATION") == 0) {
@@ -126,7 +141,7 @@ static void check_gone(struct supervisor *s)
             supervisor_fail(s, "%s", e.text);
         return;
     }
-    if (s->life == LIFE_STARTING && !s->configured && (s->boot == BOOT_CLONE || (s->qemu.kvm && !s->tried_tcg))) {
+    if (may_start_again(s)) {
         log_line("QEMU ended while it started: %s", bounded_log_last_line(s->log));
         try_another_way(s);
         return;
@@ -450,6 +465,10 @@ static void try_another_way(struct supervisor *s)
         s->qemu.tsc_khz = s->accel.tsc_khz;
         s->key[0] = '\0'; /* what is frozen under KVM does not fit any more */
         s->boot = BOOT_COLD;
+    } else if (may_start_again(s)) {
+        log_line("the machine %s; once more", s->panicked ? "panicked" : s->vm_reaped ? "ended" : "gives no sign of life");
+        s->tried_again = true;
+        s->boot = BOOT_COLD;
     } else {
         supervisor_fail(s, "the machine gives no sign of life; sbx logs %s may tell why", s->name);
         return;
@@ -607,7 +626,7 @@ int boot_start(struct supervisor *s, struct err *e)
     if (choose(s) < 0 || (s->boot != BOOT_FREEZE && own_disk(s, e) < 0))
         return -1;
     struct qemu q = s->qemu;
-    s->answered = s->configuring = s->configured = s->vm_reaped = s->qmp_closed = false;
+    s->answered = s->configuring = s->configured = s->panicked = s->vm_reaped = s->qmp_closed = false;
     s->shutdown[0] = '\0';
     supervisor_phase(s, s->boot == BOOT_CLONE ? "cloning" : s->boot == BOOT_FREEZE ? "template" : "booting", NULL);
     if (s->boot == BOOT_FREEZE) {
@@ -671,7 +690,8 @@ void boot_end(struct supervisor *s)
     linkev_free(s->ctl);
     s->ctl = NULL;
     if (s->console_ev) {
-        on_console(s->vm.console, 0, s); /* its last words */
+        while (read_console(s)) /* its last words: QEMU is gone, so they end */
+            ;
         event_free(s->console_ev);
         s->console_ev = NULL;
     }

@@ -70,7 +70,7 @@ struct supervisor {
     struct ctl *guest_ctl;
     struct bounded_log *console_log, *log;
     struct event *console_ev, *patience, *clock_timer, *stop_timer, *screen_timer, *sigchld, *sigterm, *sigint, *log_ev;
-    bool vm_reaped, qmp_closed, answered, configuring, configured, tried_tcg;
+    bool vm_reaped, qmp_closed, answered, configuring, configured, panicked, tried_tcg, tried_again;
     int vm_status;
     char shutdown[48]; /* QEMU's word for why the guest went off */
     int log_pipe[2], net_pair[2], fs_pair[2];
