@@ -50,7 +50,7 @@ static void emulation_is_told_the_counters_frequency(void **state)
     struct qemu q = plain();
     char **a = qemu_argv(&q);
     assert_non_null(strstr(after(a, "-append", 0), "tsc_early_khz=2600123"));
-    assert_non_null(strstr(after(a, "-M", 0), "accel=tcg"));
+    assert_non_null(strstr(after(a, "-accel", 0), "tcg,thread=single"));
     assert_null(strstr(after(a, "-M", 0), "rtc=off"));
     qemu_argv_free(a);
     q.kvm = q.tsc_deadline = true;
@@ -68,7 +68,7 @@ static void kvm_without_tsc_deadlines_keeps_the_old_timers(void **state)
     q.kvm = true;
     q.tsc_deadline = false;
     char **a = qemu_argv(&q);
-    assert_non_null(strstr(after(a, "-M", 0), "accel=kvm"));
+    assert_non_null(strstr(after(a, "-accel", 0), "kvm"));
     static const char *const gone[] = {"pit=off", "pic=off", "rtc=off"};
     for (size_t i = 0; i < 3; i++)
         assert_null(strstr(after(a, "-M", 0), gone[i]));
