@@ -15,6 +15,7 @@
 #include <netdb.h>
 #include <poll.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -657,6 +658,46 @@ static void requests_are_judged_one_by_one(void **state)
     assert_string_equal(f.kind, "request");
 }
 
+/* From another process, as a full disk would: the next row fails, or none does any more. */
+static void break_log(const char *how)
+{
+    char *path = path_sandbox("box", "log.db", NULL);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    sqlite3_busy_timeout(db, 5000);
+    assert_int_equal(sqlite3_exec(db, how, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    free(path);
+}
+
+static void threat_99_what_cannot_be_logged_does_not_happen(void **state)
+{
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": ["
+               "{\"action\": \"allow\", \"target\": \"other.example.com\"},"
+               "{\"action\": \"allow\", \"target\": \"GET public.example.com\"}]}");
+    start_broker();
+    int inside;
+    struct ask a = target("public.example.com", 443);
+    tell(&a);
+    assert_true(hear(&inside).flags & ANSWER_INTERCEPT);
+    assert_int_equal(request(a.id, "GET", "/one", false), VERDICT_ALLOW);
+    int before = sh->connects;
+    break_log("CREATE TRIGGER full BEFORE INSERT ON rows BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END");
+    for (int i = 0; i < 3; i++)
+        assert_int_not_equal(ask("other.example.com", 443).verdict, VERDICT_ALLOW);
+    assert_int_equal(sh->connects, before);
+    assert_int_equal(request(a.id, "GET", "/two", false), VERDICT_DENY);
+    break_log("DROP TRIGGER full");
+    assert_int_equal(request(a.id, "GET", "/three", false), VERDICT_ALLOW);
+    expect("other.example.com", 443, VERDICT_ALLOW);
+    assert_int_equal(sh->connects, before + 1);
+    close(inside);
+    stop_broker();
+    assert_int_equal(logged("other.example.com", "allow").open, 1);
+    assert_int_equal(logged("public.example.com", "allow").rows, 3); /* opened, and the two requests */
+}
+
 static size_t leaf(uint32_t id)
 {
     struct ask_leaf l = {.id = id, .kind = ASK_LEAF};
@@ -1183,7 +1224,8 @@ int main(void)
         T(threat_55_certificates_only_for_what_was_asked),
         T(threat_03_requests_after_rebinding), T(threat_58_queries_carry_nothing_out), T(threat_18_loops_to_ourselves), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
-        T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection), T(mismatch_and_refused_packets),
+        T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection),
+        T(threat_99_what_cannot_be_logged_does_not_happen), T(mismatch_and_refused_packets),
         T(asked_and_answered), T(asked_and_ruled), T(unanswered_is_denied), T(questions_are_bounded), T(once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
