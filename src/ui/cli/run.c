@@ -526,6 +526,8 @@ int cmd_ls(const struct args *a, struct err *e)
         snprintf(status, sizeof status, "%s%s%s%.300s", state, strcmp(text_of(m, "accel"), "tcg") == 0 ? " (emulated)" : "",
                  reason[0] && strcmp(state, "stopped") != 0 ? ": " : "", strcmp(state, "stopped") != 0 ? reason : "");
         size_t nf = json_array_size(folders_), k;
+        if (nf > 1 && json_object_get(o, "branch")) /* its second folder is the repository's .git, which nobody gave */
+            nf--;
         if (nf)
             snprintf(workspace, sizeof workspace, nf > 1 ? "%s (+%zu)" : "%s", text_of(json_array_get(folders_, 0), "path"), nf - 1);
         json_array_foreach(json_object_get(o, "publish"), k, port)
@@ -542,8 +544,6 @@ int cmd_ls(const struct args *a, struct err *e)
         fprintf(stderr, "No sandboxes yet. Start one in this folder with: sbx run claude\n");
     else
         table_print(t);
-    if (json || n == 0 || quiet)
-        (void)0;
     json_decref(all);
     record_list_free(names, n);
     return 0;
