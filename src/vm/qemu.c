@@ -55,8 +55,10 @@ static void machine(struct words *w, const struct qemu *q)
      * "Oops: int3" at one start in thirty on a busy host. So the processors take turns in one thread. */
     add(w, "-accel");
     add(w, q->kvm ? "kvm" : "tcg,thread=single");
+    /* "Enhanced" string moves are the slow ones under emulation, which goes byte by byte: without them the guest copies
+     * eight at a time. */
     add(w, "-cpu");
-    add(w, "%s", q->kvm ? "host" : "max");
+    add(w, "%s", q->kvm ? "host" : "max,erms=off");
     add(w, "-smp");
     add(w, "%u", q->cpus);
     add(w, "-m");
