@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "guest/fsahead.h"
 #include "guest/guest.h"
 
 /* The largest write is 1 MiB of data behind its headers; replies to reads are bounded likewise. */
@@ -52,6 +53,7 @@ static void *requests(void *arg)
             give_up();
             break;
         }
+        fsahead_saw(buf, (size_t)n);
     }
     free(buf);
     return NULL;
@@ -180,7 +182,7 @@ static void *wait_and_run(void *arg)
 
 int fsrelay_mount(struct err *e)
 {
-    static struct part parts[] = {{requests, NULL}, {replies, NULL}, {notifier, NULL}};
+    static struct part parts[] = {{requests, NULL}, {replies, NULL}, {notifier, NULL}}, ahead = {fsahead_run, NULL};
     char options[128];
     pthread_t t;
     pthread_attr_t a;
@@ -199,6 +201,9 @@ int fsrelay_mount(struct err *e)
         return err_errno(e, errno, "cannot mount the workspace");
     pthread_attr_init(&a);
     pthread_attr_setstacksize(&a, 65536);
+    for (unsigned i = 0; i < FSAHEAD_THREADS; i++)
+        if (pthread_create(&t, &a, wait_and_run, &ahead))
+            return err_set(e, STATUS_FAILED, "cannot start the workspace relay");
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         parts[i].buf = i < 2 ? malloc(MESSAGE_MAX) : NULL;
         if ((i < 2 && !parts[i].buf) || pthread_create(&t, &a, wait_and_run, &parts[i]))

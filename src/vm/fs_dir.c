@@ -6,35 +6,16 @@
 #include <unistd.h>
 
 #include "vm/fs_ops_int.h"
+#include "vm/fs_stream.h"
 
+/* Directories have no handles.  "Not implemented", said once, and the guest's kernel opens and closes them without a
+ * message, and keeps what it read until it is told of a change, or its attributes say so (FUSE_NO_OPENDIR_SUPPORT in
+ * linux/fuse.h). */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    if (ino == FUSE_ROOT_ID) {
-        fi->fh = UINT64_MAX;
-        fuse_reply_open(req, fi);
-        return;
-    }
-    struct node *n = node_get(ino);
-    int fd = n ? node_fd(n) : -ESTALE;
-    if (fd < 0) {
-        fuse_reply_err(req, -fd);
-        return;
-    }
-    int dirfd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = dirfd < 0 ? NULL : fdopendir(dirfd);
-    int why = d ? handle_new(n, -1, d, &fi->fh) : errno;
-    if (why) {
-        if (d)
-            closedir(d);
-        else if (dirfd >= 0)
-            close(dirfd);
-        fuse_reply_err(req, why);
-        return;
-    }
-    fi->cache_readdir = watch_dir(n);
-    fi->keep_cache = fi->cache_readdir;
-    if (fuse_reply_open(req, fi) < 0)
-        handle_release(fi->fh);
+    (void)ino;
+    (void)fi;
+    fuse_reply_err(req, ENOSYS);
 }
 
 static void root_readdir(fuse_req_t req, size_t size, off_t off, bool plus)
@@ -58,34 +39,34 @@ static void root_readdir(fuse_req_t req, size_t size, off_t off, bool plus)
     fuse_reply_buf(req, buf, used);
 }
 
-static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
+static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 {
     static char buf[128 * 1024];
     if (ino == FUSE_ROOT_ID) {
         root_readdir(req, size, off, plus);
         return;
     }
-    struct handle *h = handle_get(fi->fh, true);
-    if (!h || off < 0) {
-        fuse_reply_err(req, EBADF);
+    struct node *n = node_get(ino);
+    if (!n || n->type != S_IFDIR || off < 0) {
+        fuse_reply_err(req, !n ? ESTALE : off < 0 ? EINVAL : ENOTDIR);
+        return;
+    }
+    watch_dir(n); /* before it is read: what changes after is told */
+    struct dir_stream *s = stream_at(n, off);
+    if (!s) {
+        fuse_reply_err(req, errno);
         return;
     }
     if (size > sizeof buf)
         size = sizeof buf;
-    if (off != h->at) {
-        if (off == 0)
-            rewinddir(h->dir);
-        else
-            seekdir(h->dir, off);
-        h->at = off;
-    }
     size_t used = 0;
     for (;;) {
         errno = 0;
-        struct dirent *d = readdir(h->dir);
+        struct dirent *d = readdir(s->dir);
         if (!d) {
             if (errno && used == 0) {
                 fuse_reply_err(req, errno);
+                stream_close(s);
                 return;
             }
             break;
@@ -93,61 +74,60 @@ static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
         off_t next = d->d_off;
         bool dots = strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0;
         struct fuse_entry_param e;
-        size_t n;
-        if (!dots && !plus && fs_hidden(h->node, d->d_name)) {
-            h->at = next;
+        size_t len;
+        if (!dots && !plus && fs_hidden(n, d->d_name)) {
+            s->at = next;
             continue;
         }
         if (!plus || dots) {
             memset(&e, 0, sizeof e);
             e.attr.st_ino = d->d_ino;
             e.attr.st_mode = (mode_t)d->d_type << 12;
-            n = plus ? fuse_add_direntry_plus(req, buf + used, size - used, d->d_name, &e, next)
-                     : fuse_add_direntry(req, buf + used, size - used, d->d_name, &e.attr, next);
+            len = plus ? fuse_add_direntry_plus(req, buf + used, size - used, d->d_name, &e, next)
+                       : fuse_add_direntry(req, buf + used, size - used, d->d_name, &e.attr, next);
         } else {
             if (used + fuse_add_direntry_plus(req, NULL, 0, d->d_name, NULL, 0) > size) {
-                seekdir(h->dir, h->at);
+                seekdir(s->dir, s->at);
                 break;
             }
-            if (fs_hidden(h->node, d->d_name) || fs_entry(h->node, d->d_name, &e) != 0) { /* or gone meanwhile */
-                h->at = next;
+            if (fs_hidden(n, d->d_name) || fs_entry(n, d->d_name, &e) != 0) { /* or gone meanwhile */
+                s->at = next;
                 continue;
             }
-            n = fuse_add_direntry_plus(req, buf + used, size - used, d->d_name, &e, next);
+            len = fuse_add_direntry_plus(req, buf + used, size - used, d->d_name, &e, next);
         }
-        if (n > size - used) {
-            seekdir(h->dir, h->at);
+        if (len > size - used) {
+            seekdir(s->dir, s->at);
             break;
         }
-        used += n;
-        h->at = next;
+        used += len;
+        s->at = next;
     }
     fuse_reply_buf(req, buf, used);
+    if (used == 0)
+        stream_close(s);
 }
 
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    read_dir(req, ino, size, off, fi, false);
+    (void)fi;
+    read_dir(req, ino, size, off, false);
 }
 
 void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    read_dir(req, ino, size, off, fi, true);
-}
-
-void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-    struct handle *h = handle_get(fi->fh, true);
-    if (h)
-        handle_release(fi->fh);
-    fuse_reply_err(req, h || ino == FUSE_ROOT_ID ? 0 : EBADF);
+    (void)fi;
+    read_dir(req, ino, size, off, true);
 }
 
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    struct handle *h = handle_get(fi->fh, true);
-    (void)ino;
+    struct node *n = ino == FUSE_ROOT_ID ? NULL : node_get(ino);
     (void)datasync;
-    fuse_reply_err(req, !h ? EBADF : fsync(dirfd(h->dir)) < 0 ? errno : 0);
+    (void)fi;
+    int at = n ? node_fd(n) : -EBADF;
+    int fd = at < 0 ? (errno = -at, -1) : openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fuse_reply_err(req, fd < 0 || fsync(fd) < 0 ? errno : 0);
+    if (fd >= 0)
+        close(fd);
 }
-

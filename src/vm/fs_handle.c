@@ -7,7 +7,7 @@
 static struct handle **handles;
 static uint32_t *free_handles, nhandles, cap_handles, nfree;
 
-int handle_new(struct node *n, int fd, DIR *dir, uint64_t *fh)
+int handle_new(struct node *n, int fd, uint64_t *fh)
 {
     if (nfree == 0) {
         if (nhandles == cap_handles) {
@@ -28,25 +28,21 @@ int handle_new(struct node *n, int fd, DIR *dir, uint64_t *fh)
     if (!h)
         return ENOMEM;
     uint32_t i = free_handles[--nfree];
-    *h = (struct handle){.node = n, .fd = fd, .dir = dir};
+    *h = (struct handle){.node = n, .fd = fd};
     handles[i] = h;
     node_pin(n);
     *fh = i;
     return 0;
 }
 
-struct handle *handle_get(uint64_t fh, bool dir)
+struct handle *handle_get(uint64_t fh)
 {
-    struct handle *h = fh < nhandles ? handles[fh] : NULL;
-    return h && (h->dir != NULL) == dir ? h : NULL;
+    return fh < nhandles ? handles[fh] : NULL;
 }
 
 static void finish(struct handle *h)
 {
-    if (h->dir)
-        closedir(h->dir);
-    else
-        close(h->fd);
+    close(h->fd);
     node_unpin(h->node);
     free(h);
 }

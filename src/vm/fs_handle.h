@@ -1,8 +1,9 @@
-/* What the guest has open: `fh` in its requests is an index here, never a number of its choice. */
+/* The files that the guest has open: `fh` in its requests is an index here, never a number of its choice. */
 #ifndef SBX_VM_FS_HANDLE_H
 #define SBX_VM_FS_HANDLE_H
 
-#include <dirent.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "vm/fs_node.h"
 
@@ -10,16 +11,14 @@
 
 struct handle {
     struct node *node; /* pinned */
-    int fd;            /* of a file, else -1 */
-    DIR *dir;          /* of a directory, else NULL */
-    off_t at;          /* where the directory stream stands */
+    int fd;
     unsigned jobs;     /* on other threads that use fd; it is closed after the last */
     bool released;
 };
 
-/* Takes fd or dir.  0 or an errno (then they stay the caller's). */
-int handle_new(struct node *n, int fd, DIR *dir, uint64_t *fh);
-struct handle *handle_get(uint64_t fh, bool dir);
+/* Takes fd.  0 or an errno (then it stays the caller's). */
+int handle_new(struct node *n, int fd, uint64_t *fh);
+struct handle *handle_get(uint64_t fh); /* NULL: made up, or closed */
 void handle_release(uint64_t fh);
 void handle_hold(struct handle *h);
 void handle_drop(struct handle *h);

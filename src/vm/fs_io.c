@@ -42,7 +42,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         file = open(path, open_flags(fi->flags) & ~O_EXCL);
         if (file < 0 && errno == EACCES && (fi->flags & O_ACCMODE) == O_WRONLY)
             file = open(path, (open_flags(fi->flags) & ~(O_EXCL | O_ACCMODE)) | O_WRONLY);
-        why = file < 0 ? errno : handle_new(n, file, NULL, &fi->fh);
+        why = file < 0 ? errno : handle_new(n, file, &fi->fh);
     }
     if (why) {
         if (file >= 0)
@@ -77,7 +77,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     if (!why) {
         /* The host may have put another file there since. */
         struct node *n = node_get(e.ino);
-        why = n->ino != st.st_ino || n->dev != st.st_dev ? ESTALE : handle_new(n, file, NULL, &fi->fh);
+        why = n->ino != st.st_ino || n->dev != st.st_dev ? ESTALE : handle_new(n, file, &fi->fh);
         if (why)
             node_forget(n, 1);
     }
@@ -148,7 +148,7 @@ static void later(fuse_req_t req, struct handle *h, int kind, size_t size, off_t
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     static char buf[READ_MAX];
-    struct handle *h = handle_get(fi->fh, false);
+    struct handle *h = handle_get(fi->fh);
     (void)ino;
     if (!h || off < 0) {
         fuse_reply_err(req, EBADF);
@@ -167,7 +167,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    struct handle *h = handle_get(fi->fh, false);
+    struct handle *h = handle_get(fi->fh);
     (void)ino;
     if (!h || off < 0) {
         fuse_reply_err(req, EBADF);
@@ -205,7 +205,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    bool known = handle_get(fi->fh, false) != NULL;
+    bool known = handle_get(fi->fh) != NULL;
     if (known)
         handle_release(fi->fh);
     fuse_reply_err(req, known ? 0 : EBADF);
@@ -213,7 +213,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    struct handle *h = handle_get(fi->fh, false);
+    struct handle *h = handle_get(fi->fh);
     (void)ino;
     if (h)
         later(req, h, datasync ? 'd' : 's', 0, 0);
@@ -223,7 +223,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
-    struct handle *h = handle_get(fi->fh, false);
+    struct handle *h = handle_get(fi->fh);
     (void)ino;
     int full = h && !(mode & FALLOC_FL_PUNCH_HOLE) ? fs_room(h->node, len > 0 ? (size_t)len : 0) : 0;
     if (h && !full)
@@ -233,7 +233,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
-    struct handle *h = handle_get(fi->fh, false);
+    struct handle *h = handle_get(fi->fh);
     (void)ino;
     off_t at = h ? lseek(h->fd, off, whence) : -1;
     if (at < 0)
@@ -245,7 +245,7 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t out,
                         off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
-    struct handle *a = handle_get(fi_in->fh, false), *b = handle_get(fi_out->fh, false);
+    struct handle *a = handle_get(fi_in->fh), *b = handle_get(fi_out->fh);
     (void)in;
     (void)out;
     (void)flags;

@@ -209,8 +209,10 @@ static int change_in(fuse_ino_t ino, const char *name, mode_t makes, struct node
 static void op_init(void *arg, struct fuse_conn_info *c)
 {
     (void)arg;
-    c->want |= c->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_READDIRPLUS |
-                             FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_WRITEBACK_CACHE |
+    /* Not READDIRPLUS_AUTO: who reads a directory whole before it looks at its files (find, ls) would pay a look-up
+     * for nearly each. */
+    c->want &= ~(unsigned)FUSE_CAP_READDIRPLUS_AUTO;
+    c->want |= c->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_READDIRPLUS | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_WRITEBACK_CACHE |
                              FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS |
                              FUSE_CAP_EXPORT_SUPPORT);
     c->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_AUTO_INVAL_DATA |
@@ -346,7 +348,7 @@ static int set_attr(struct node *n, const struct stat *attr, int what, const str
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int what, struct fuse_file_info *fi)
 {
     struct node *n = ino == FUSE_ROOT_ID ? NULL : node_get(ino);
-    int why = n ? set_attr(n, attr, what, fi ? handle_get(fi->fh, false) : NULL)
+    int why = n ? set_attr(n, attr, what, fi ? handle_get(fi->fh) : NULL)
                 : ino == FUSE_ROOT_ID ? EPERM : ESTALE;
     if (why)
         fuse_reply_err(req, why);
@@ -571,7 +573,7 @@ const struct fuse_lowlevel_ops *fs_ops(const struct fs_config *c)
         .symlink = op_symlink, .unlink = op_unlink, .rmdir = op_rmdir, .rename = op_rename, .link = op_link,
         .open = op_open, .create = op_create, .read = op_read, .write = op_write, .flush = op_flush,
         .release = op_release, .fsync = op_fsync, .opendir = op_opendir, .readdir = op_readdir,
-        .readdirplus = op_readdirplus, .releasedir = op_releasedir, .fsyncdir = op_fsyncdir, .statfs = op_statfs,
+        .readdirplus = op_readdirplus, .fsyncdir = op_fsyncdir, .statfs = op_statfs,
         .fallocate = op_fallocate, .lseek = op_lseek, .copy_file_range = op_copy_file_range,
     };
     config = c;

@@ -330,28 +330,13 @@ def pss(pid):
         return 0
 
 
-def family(h, name):
-    """The sandbox's processes: {role or "qemu": pid}."""
-    found = {}
-    for p in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            words = (p / "cmdline").read_bytes().split(b"\0")
-            if words[0] == b"sbx" and words[2:3] == [name.encode()] and str(h.dir).encode() in (p / "environ").read_bytes():
-                found[words[1].decode()] = int(p.name)
-            elif f"sbx-{name}".encode() in words:
-                found["qemu"] = int(p.name)
-        except OSError:
-            continue
-    return found
-
-
 def memory(h):
     names = [f"m{i}" for i in range(1, 7)]
     for name in names:
         h.sbx("create", "--name", name, "--cpus", CPUS, "--memory", MEMORY, "shell", h.ws)
         h.sbx("start", name)
     time.sleep(5)
-    members = family(h, "m2")
+    members = h.family("m2")
     each = {role: pss(pid) / 1024 for role, pid in members.items()}
     print("   " + "  ".join(f"{role} {mib:.1f}" for role, mib in sorted(each.items())))
     line("our own processes, idle", sum(v for k, v in each.items() if k != "qemu"), "MiB", goal="16")

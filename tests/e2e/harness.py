@@ -79,6 +79,22 @@ class Home:
     def sh(self, name, script, **more):
         return self.run("exec", name, "sh", "-c", script, **more)
 
+    def family(self, name):
+        """The sandbox's processes: {role ("supervise", "net", …) or "qemu": pid}."""
+        found, machines = {}, {}
+        for p in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                words = (p / "cmdline").read_bytes().split(b"\0")
+                if words[0] == b"sbx" and words[2:3] == [name.encode()] and str(self.dir).encode() in (p / "environ").read_bytes():
+                    found[words[1].decode()] = int(p.name)
+                elif f"sbx-{name}".encode() in words:
+                    machines[int(re.search(r"^PPid:\s+(\d+)", (p / "status").read_text(), re.M)[1])] = int(p.name)
+            except OSError:
+                continue
+        if found.get("supervise") in machines:
+            found["qemu"] = machines[found["supervise"]]
+        return found
+
     def look_for_reports(self):
         """What the sanitizers said in any process of a sandbox."""
         for log in self.dir.glob("data/sbx/sandboxes/*/sbx.log*"):

@@ -1,4 +1,4 @@
-// needs: src/vm/fs_check.c src/vm/fs_ops.c src/vm/fs_dir.c src/vm/fs_io.c src/vm/fs_node.c src/vm/fs_handle.c src/vm/fs_watch.c src/vm/fs_notify.c src/vm/fs_rules.c src/vm/fs_work.c src/core/err.c src/core/log.c src/core/sanitize.c
+// needs: src/vm/fs_check.c src/vm/fs_ops.c src/vm/fs_dir.c src/vm/fs_stream.c src/vm/fs_io.c src/vm/fs_node.c src/vm/fs_handle.c src/vm/fs_watch.c src/vm/fs_notify.c src/vm/fs_rules.c src/vm/fs_work.c src/core/err.c src/core/log.c src/core/sanitize.c
 /* A hostile guest on the fs port: FUSE messages of any kind, with names and numbers of its choice, against a temporary
  * folder.  Beside the sanitizers: what lies beside the folder is as it was, always.
  *
@@ -22,6 +22,7 @@
 #include "vm/fs_notify.h"
 #include "vm/fs_ops.h"
 #include "vm/fs_rules.h"
+#include "vm/fs_stream.h"
 #include "vm/fs_watch.h"
 
 #define SEEN 16
@@ -223,6 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             memcpy(body, op == FUSE_RENAME || op == FUSE_RENAME2 || op == FUSE_LINK ? &nodes[handle] : &handles[handle], 8);
         send(se, op, node < SEEN ? nodes[node] : node, body, len);
     }
+    streams_finish();
     handles_finish();
     fuse_session_destroy(se);
     nodes_finish();
