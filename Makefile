@@ -122,6 +122,7 @@ test:
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory unit SAN=1
+	@$(MAKE) --no-print-directory bench-build
 	@$(BUILD)/sbx image build --if-missing
 	@SBX_BUILD=$(BUILD) $(PYTHON) tests/e2e/run.py $(T)
 

@@ -69,7 +69,7 @@ int main(void)
         headers_add_text(&h, "user-agent", "codex");
         credentials_add(&c, a);
         credentials_scrub(c);
-        inject_write(c, true, "POST", "api.openai.com", &target, &h, &why);
+        inject_write(c, true, "POST", "api.openai.com", &target, &h, NULL, &why);
         credentials_free(c);
         headers_finish(&h);
         free(target);
