@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/config.h"
+#include "core/kit.h"
 #include "ui/cli/ports.h"
 #include "ui/cli/sandbox.h"
 #include "ui/cli/secret.h"
@@ -278,43 +280,130 @@ static void complete_words(const struct command *list)
             printf("%s ", list->name);
 }
 
+/* What stands where a command's words are expected: text for a shell's list, which may run sbx. */
+static void complete_operands(const struct command *c, const char *parent)
+{
+    if (strcmp(c->name, "run") == 0 || strcmp(c->name, "create") == 0) {
+        json_t *kits = kit_list(), *k;
+        size_t i;
+        json_array_foreach(kits, i, k)
+            printf("%s ", json_string_value(k));
+        json_decref(kits);
+    } else if (strcmp(c->name, "help") == 0) {
+        complete_words(cli_commands);
+    } else if (strcmp(c->name, "completion") == 0) {
+        printf("bash zsh fish");
+    } else if (strcmp(parent, "config") == 0) {
+        for (const struct config_key *k = config_keys(); k->name; k++)
+            printf("%s ", k->name);
+    } else if (strcmp(parent, "image") == 0) {
+        printf("$(sbx image ls --json 2>/dev/null | sed -n 's/.*\"id\": \"\\(.*\\)\".*/\\1/p')");
+    } else if (strcmp(parent, "template") == 0 && strcmp(c->name, "rm") == 0) {
+        printf("$(sbx template ls --json 2>/dev/null | sed -n 's/^    \"name\": \"\\(.*\\)\".*/\\1/p')");
+    } else if (strcmp(c->synopsis, c->name) != 0 && strstr(c->synopsis, "SANDBOX")) {
+        printf("$(sbx ls -q 2>/dev/null)");
+    }
+}
+
+/* One arm of a case: list="..." for the word at hand. */
+static void complete_arm(const struct command *c, const char *parent, const char *cur)
+{
+    printf("case \"%s\" in -*) list=\"", cur);
+    for (const struct option *o = c->options; o && o->name; o++)
+        printf("--%s ", o->name);
+    printf("\" ;; *) list=\"");
+    complete_operands(c, parent);
+    printf("\" ;; esac ;;\n");
+}
+
+/* bash and zsh read the same: COUNT is the number of the word at hand, the command being 0. */
+static void complete_case(const char *count, const char *cur, const char *first, const char *second)
+{
+    printf("  if [ %s -eq 1 ]; then list=\"", count);
+    complete_words(cli_commands);
+    printf("\"\n  else case \"%s\" in\n", first);
+    for (const struct command *c = cli_commands; c->name; c++) {
+        if (c->hidden)
+            continue;
+        printf("    %s) ", c->name);
+        if (!c->sub) {
+            complete_arm(c, "", cur);
+            continue;
+        }
+        printf("if [ %s -eq 2 ]; then list=\"", count);
+        complete_words(c->sub);
+        printf("\"; else case \"%s\" in\n", second);
+        for (const struct command *s = c->sub; s->name; s++) {
+            if (s->hidden)
+                continue;
+            printf("      %s) ", s->name);
+            complete_arm(s, c->name, cur);
+        }
+        printf("      esac; fi ;;\n");
+    }
+    puts("  esac; fi");
+}
+
+/* For fish, in single quotes. */
+static void fish_text(const char *text)
+{
+    putchar('\'');
+    for (; *text; text++)
+        printf("%s%c", *text == '\'' || *text == '\\' ? "\\" : "", *text);
+    putchar('\'');
+}
+
+static void fish_line(const char *when, const char *command, const char *what, const char *word, const char *text)
+{
+    printf("complete -c sbx -n '%s%s%s' %s %s -d ", when, command[0] ? " " : "", command, what, word);
+    fish_text(text);
+    putchar('\n');
+}
+
+static void fish_command(const struct command *c, const char *parent)
+{
+    for (const struct option *o = c->options; o && o->name; o++) {
+        char when[128];
+        snprintf(when, sizeof when, "__fish_seen_subcommand_from %s%s%s", parent[0] ? parent : c->name, parent[0] ? "; and __fish_seen_subcommand_from " : "",
+                 parent[0] ? c->name : "");
+        fish_line(when, "", "-l", o->name, o->help);
+    }
+    if (!parent[0] && (strcmp(c->name, "run") == 0 || strcmp(c->name, "create") == 0)) {
+        printf("complete -c sbx -n '__fish_seen_subcommand_from %s' -a '", c->name);
+        complete_operands(c, parent);
+        puts("'");
+    } else if (strstr(c->synopsis, "SANDBOX")) {
+        printf("complete -c sbx -n '__fish_seen_subcommand_from %s' -a '(sbx ls -q 2>/dev/null)'\n", c->name);
+    }
+}
+
 int cmd_completion(const struct args *a, struct err *e)
 {
     const char *shell = a->words[0];
-    if (strcmp(shell, "bash") == 0 || strcmp(shell, "zsh") == 0) {
-        if (shell[0] == 'z')
-            puts("#compdef sbx\nautoload -Uz bashcompinit && bashcompinit");
-        puts("_sbx() {\n  local cur=${COMP_WORDS[COMP_CWORD]} cmd=${COMP_WORDS[1]} words=");
-        printf("  if [ $COMP_CWORD -eq 1 ]; then words='");
-        complete_words(cli_commands);
-        puts("'\n  else case $cmd in");
-        for (const struct command *c = cli_commands; c->name; c++) {
-            printf("    %s) ", c->name);
-            if (c->sub) {
-                printf("[ $COMP_CWORD -eq 2 ] && words='");
-                complete_words(c->sub);
-                puts("' || words=$(sbx ls -q 2>/dev/null) ;;");
-            } else if (c->options) {
-                printf("words='");
-                for (const struct option *o = c->options; o->name; o++)
-                    printf("--%s ", o->name);
-                puts("'; [ \"${cur#-}\" = \"$cur\" ] && words=$(sbx ls -q 2>/dev/null) ;;");
-            } else {
-                puts(";;");
-            }
-        }
-        puts("  esac; fi\n  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -o default -F _sbx sbx");
+    if (strcmp(shell, "bash") == 0) {
+        puts("_sbx() {\n  local cur=${COMP_WORDS[COMP_CWORD]} list=");
+        complete_case("$COMP_CWORD", "$cur", "${COMP_WORDS[1]}", "${COMP_WORDS[2]}");
+        puts("  COMPREPLY=($(compgen -W \"$list\" -- \"$cur\"))\n}\ncomplete -o default -F _sbx sbx");
+        return 0;
+    }
+    if (strcmp(shell, "zsh") == 0) {
+        puts("#compdef sbx\n_sbx() {\n  local count=$((CURRENT - 1)) list=");
+        complete_case("$count", "$PREFIX", "${words[2]}", "${words[3]}");
+        puts("  local -a all=(${=list})\n  (( $#all )) && compadd -a all && return 0\n  _files\n}\n"
+             "if [ \"$funcstack[1]\" = _sbx ]; then _sbx \"$@\"; else compdef _sbx sbx; fi");
         return 0;
     }
     if (strcmp(shell, "fish") == 0) {
         for (const struct command *c = cli_commands; c->name; c++) {
             if (c->hidden)
                 continue;
-            printf("complete -c sbx -n __fish_use_subcommand -a %s -d '%s'\n", c->name, c->summary);
+            fish_line("__fish_use_subcommand", "", "-a", c->name, c->summary);
+            fish_command(c, "");
             for (const struct command *s = c->sub; s && s->name; s++)
-                printf("complete -c sbx -n '__fish_seen_subcommand_from %s' -a %s -d '%s'\n", c->name, s->name, s->summary);
-            for (const struct option *o = c->options; o && o->name; o++)
-                printf("complete -c sbx -n '__fish_seen_subcommand_from %s' -l %s -d '%s'\n", c->name, o->name, o->help);
+                if (!s->hidden) {
+                    fish_line("__fish_seen_subcommand_from", c->name, "-a", s->name, s->summary);
+                    fish_command(s, c->name);
+                }
         }
         return 0;
     }
@@ -337,7 +426,8 @@ static void man_command(const struct command *c)
         puts(".El");
     }
     for (const struct command *s = c->sub; s && s->name; s++)
-        man_command(s);
+        if (!s->hidden)
+            man_command(s);
 }
 
 int cmd_man(const struct args *a, struct err *e)
