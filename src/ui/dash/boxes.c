@@ -170,7 +170,7 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
     int cols = p->pane.cols, x = 1;
     char state[160], text[256], figure[64], span[32];
     enum style name_style = b->marked ? ST_MARKED : on ? ST_STRONG : ST_TEXT;
-    if (b->emulated && b->life == LIFE_RUNNING && cols >= 34)
+    if (b->emulated && b->life == LIFE_RUNNING)
         snprintf(state, sizeof state, "%s %s", box_state_word(b), app_glyph("⚠", "emu"));
     else
         snprintf(state, sizeof state, "%s", b->task && b->doing[0] ? b->doing : box_state_word(b));
