@@ -1,9 +1,10 @@
-"""Runs the end-to-end tests: python3 tests/e2e/run.py [PATTERN]. Ends with one line of counts."""
+"""Runs the end-to-end tests: python3 tests/e2e/run.py [--slowest N] [PATTERN]. Ends with one line of counts."""
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -20,8 +21,33 @@ def standalone(path):
     return passed, failed or (1 if r.returncode else 0), skipped
 
 
+class Timed(unittest.TextTestResult):
+    """Notes what each test took, and what went by between two: their classes' beginnings and ends."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.times, self.last, self.last_class = [], time.monotonic(), ""
+
+    def startTest(self, test):
+        self.begun = time.monotonic()
+        kind = test.id().rsplit(".", 1)[0]
+        if kind != self.last_class:
+            self.times.append((self.begun - self.last, f"(before {kind})"))
+        self.last_class = kind
+        super().startTest(test)
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.last = time.monotonic()
+        self.times.append((self.last - self.begun, test.id()))
+
+
 def main():
-    pattern = sys.argv[1] if len(sys.argv) > 1 else ""
+    args = sys.argv[1:]
+    slowest = 0
+    if args[:1] == ["--slowest"]:
+        slowest, args = int(args[1]), args[2:]
+    pattern = args[0] if args else ""
     suite, scripts = unittest.TestSuite(), []
     for path in sorted(HERE.glob("test_*.py")):
         if "unittest.TestCase" not in path.read_text():
@@ -37,8 +63,11 @@ def main():
     for path in scripts:
         p, f, s = standalone(path)
         passed, failed, skipped = passed + p, failed + f, skipped + s
-    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
-    bad = len(r.failures) + len(r.errors)
+    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(suite)
+    for seconds, name in sorted(r.times, reverse=True)[:slowest]:
+        print(f"{seconds:7.1f} s  {name}")
+    # A test with sub-tests counts once.
+    bad = len({getattr(t, "test_case", t).id() for t, _ in r.failures + r.errors})
     failed += bad
     skipped += len(r.skipped)
     passed += r.testsRun - bad - len(r.skipped)
