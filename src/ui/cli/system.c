@@ -1,4 +1,7 @@
 /* image, template, config, doctor, login, version. */
+#include <fcntl.h>
+#include <pwd.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +14,7 @@
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/proxyurl.h"
+#include "core/spawn.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
 #include "ui/cli/policy.h"
@@ -261,6 +265,66 @@ static bool have_program(const char *name)
     return ok || access(full, X_OK) == 0;
 }
 
+static bool setting_is(const char *path, const char *value)
+{
+    char text[32] = "";
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f)
+        fclose(f);
+    text[n] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    return n > 0 && strcmp(text, value) == 0;
+}
+
+/* A child makes one, and uses what it should give it. */
+static bool user_namespaces_work(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        char map[64];
+        int n = snprintf(map, sizeof map, "0 %u 1", (unsigned)geteuid());
+        int fd = unshare(CLONE_NEWUSER | CLONE_NEWUTS) == 0 ? open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC) : -1;
+        _exit(fd >= 0 && write(fd, map, (size_t)n) == n && sethostname("trial", 5) == 0 ? 0 : 1);
+    }
+    return pid > 0 && spawn_wait(pid) == 0;
+}
+
+/* Image builds of an ordinary user need all of these, and each process of a sandbox is confined better with the first. */
+static void doctor_namespaces(struct doctor *d)
+{
+    bool works = user_namespaces_work(), root = geteuid() == 0;
+    const char *remedy = setting_is("/proc/sys/user/max_user_namespaces", "0")                       ? "sudo sysctl user.max_user_namespaces=15000"
+                         : setting_is("/proc/sys/kernel/unprivileged_userns_clone", "0")             ? "sudo sysctl kernel.unprivileged_userns_clone=1"
+                         : setting_is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") ? "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+                                                                                                     : "";
+    found(d, works ? FINE : WARN, "user namespaces", works ? "work" : root ? "this host forbids them: machines are confined without them"
+          : "this host forbids them: machines are confined without them, and base images can be built by root alone", remedy);
+    if (root)
+        return;
+    struct passwd *me = getpwuid(geteuid());
+    const char *user = me ? me->pw_name : "";
+    char line[256], number[32], remedy_ids[160];
+    bool ids[2] = {false, false};
+    static const char *const files[] = {"/etc/subuid", "/etc/subgid"};
+    snprintf(number, sizeof number, "%u", (unsigned)geteuid());
+    for (size_t i = 0; i < 2; i++) {
+        FILE *f = fopen(files[i], "re");
+        while (f && fgets(line, sizeof line, f)) {
+            size_t n = strcspn(line, ":");
+            line[n] = '\0';
+            ids[i] |= n > 0 && (strcmp(line, user) == 0 || strcmp(line, number) == 0);
+        }
+        if (f)
+            fclose(f);
+    }
+    bool given = ids[0] && ids[1], helper = have_program("newuidmap");
+    snprintf(remedy_ids, sizeof remedy_ids, given ? "sudo apt-get install uidmap" :
+             "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %.60s", user[0] ? user : "$USER");
+    found(d, given && helper ? FINE : WARN, "subordinate ids (to build images without root)",
+          !given ? "this user has none in /etc/subuid and /etc/subgid" : helper ? "given" : "newuidmap, which gives them, is not installed", remedy_ids);
+}
+
 int cmd_doctor(const struct args *a, struct err *e)
 {
     struct doctor d = {.list = json_array(), .json = args_has(a, "json")};
@@ -291,18 +355,7 @@ int cmd_doctor(const struct args *a, struct err *e)
     found(&d, json_array_size(images) ? FINE : WARN, "base image", json_array_size(images) ? "built" : "not built yet",
           "sbx image build (it is also built by itself when first needed)");
     json_decref(images);
-    if (geteuid() != 0) {
-        FILE *f = fopen("/etc/subuid", "re");
-        char line[256];
-        const char *user = getenv("USER");
-        bool ok = false;
-        while (f && user && fgets(line, sizeof line, f))
-            ok |= strncmp(line, user, strlen(user)) == 0 && line[strlen(user)] == ':';
-        if (f)
-            fclose(f);
-        found(&d, ok ? FINE : WARN, "subordinate ids (to build images without root)", ok ? "given" : "this user has none in /etc/subuid",
-              "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER");
-    }
+    doctor_namespaces(&d);
     char *data = path_in(PATH_DATA, &why, "%s", "");
     struct statvfs vfs;
     if (data && statvfs(data, &vfs) == 0) {
