@@ -141,7 +141,10 @@ static json_t *load_file(const char *path, struct err *e)
     json_object_foreach(o, name, v) {
         const struct config_key *k = config_find(name);
         int bad = 0;
-        if (!k && strcmp(name, "version") != 0)
+        if (strcmp(name, "version") == 0)
+            bad = json_integer_value(v) > 1 ? err_set(e, STATUS_FAILED, "it was written by a newer sbx (version %lld); update sbx",
+                                                      (long long)json_integer_value(v)) : 0;
+        else if (!k)
             bad = err_set(e, STATUS_FAILED, "unknown setting \"%s\"; sbx config ls lists them", name);
         else if (k && check(k, v, e) < 0)
             bad = -1;

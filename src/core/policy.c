@@ -398,7 +398,7 @@ static void conclude(const struct search *s, struct decision *d)
     static const char *const origins[] = {"sandbox", "global", "preset"};
     memset(d, 0, sizeof *d);
     if (s->p->error[0]) {
-        snprintf(d->text, sizeof d->text, "policy cannot be read");
+        snprintf(d->text, sizeof d->text, "the policy file, which cannot be read");
         return;
     }
     const struct rule *allow = s->exact ? s->exact : s->allow;

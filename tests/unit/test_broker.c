@@ -603,7 +603,7 @@ static void threat_100_broken_policy_denies(void **state)
     usleep(400000);
     struct answer a = ask("public.example.com", 443);
     assert_int_equal(a.verdict, VERDICT_DENY);
-    assert_string_equal(a.rule, "policy cannot be read");
+    assert_string_equal(a.rule, "the policy file, which cannot be read");
     char note[2048];
     ssize_t n = recv(sup, note, sizeof note - 1, MSG_DONTWAIT);
     assert_true(n > 0);
