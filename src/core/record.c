@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/jsonfile.h"
 #include "core/paths.h"
@@ -194,11 +195,15 @@ int record_load(struct record *r, const char *name, struct err *e)
     json_t *o = jsonfile_read(path, &why);
     free(path);
     if (!o) {
-        if (why.status == STATUS_NOT_FOUND)
+        char *dir = path_sandbox(name, NULL, NULL);
+        bool there = dir && access(dir, F_OK) == 0;
+        free(dir);
+        if (why.status == STATUS_NOT_FOUND && !there)
             return err_set(e, STATUS_NOT_FOUND, "there is no sandbox named %s; sbx ls lists them", name);
-        if (e)
-            *e = why;
-        return -1;
+        if (why.status == STATUS_NOT_FOUND)
+            snprintf(why.text, sizeof why.text, "sandbox.json is missing");
+        return err_set(e, STATUS_FAILED, "the record of sandbox %s is damaged (%.300s); remove it with: sbx rm --force %s", name,
+                       why.text, name);
     }
     int rc = from_json(r, o, name, e);
     json_decref(o);
@@ -221,22 +226,37 @@ int record_save(const struct record *r, struct err *e)
     return rc;
 }
 
+/* Made beside and renamed: who lists sandboxes sees it whole or not at all. */
 int record_create(const struct record *r, struct err *e)
 {
     if (record_check_name(r->name, e) < 0)
         return -1;
     int rc = -1;
+    char hidden[RECORD_NAME_MAX + 40];
+    snprintf(hidden, sizeof hidden, ".%s.new-%ld", r->name, (long)getpid());
     char *parent = path_in(PATH_DATA, e, "sandboxes");
-    char *dir = parent ? path_sandbox(r->name, NULL, e) : NULL;
-    if (dir && path_mkdirs(parent, 0700, e) == 0) {
-        if (mkdir(dir, 0700) == 0)
-            rc = record_save(r, e);
-        else if (errno == EEXIST)
-            err_set(e, STATUS_USAGE, "there is already a sandbox named %s; choose another with --name",
-                    r->name);
-        else
-            err_errno(e, errno, "cannot make folder %s", dir);
+    char *dir = parent ? path_sandbox(r->name, NULL, e) : NULL, *tmp = dir ? path_sandbox(hidden, NULL, e) : NULL;
+    char *file = tmp ? path_sandbox(hidden, "sandbox.json", e) : NULL;
+    json_t *o = file ? record_to_json(r) : NULL;
+    if (!o || path_mkdirs(parent, 0700, e) < 0)
+        goto out;
+    path_remove_tree(tmp, NULL);
+    if (mkdir(tmp, 0700) < 0) {
+        err_errno(e, errno, "cannot make folder %s", tmp);
+        goto out;
     }
+    rc = jsonfile_write(file, o, 0600, e);
+    if (rc == 0 && rename(tmp, dir) < 0) { /* an empty folder is no sandbox, and is replaced */
+        rc = errno == EEXIST || errno == ENOTEMPTY
+                 ? err_set(e, STATUS_USAGE, "there is already a sandbox named %s; choose another with --name", r->name)
+                 : err_errno(e, errno, "cannot make folder %s", dir);
+    }
+    if (rc < 0)
+        path_remove_tree(tmp, NULL);
+out:
+    json_decref(o);
+    free(file);
+    free(tmp);
     free(dir);
     free(parent);
     return rc;
