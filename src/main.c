@@ -26,14 +26,14 @@ static bool image_exists(void)
 static bool kvm_works(char *text, size_t cap)
 {
     struct accel_probe p;
-    accel_probe(&p);
+    accel_probe_again(&p);
     snprintf(text, cap, "%s%s%s", p.reason, p.remedy[0] ? "; " : "", p.remedy);
     return p.reason[0] == '\0';
 }
 
 struct backend backend = {
     .image_build = image_build, .image_pack = image_pack, .seed_make = seed_make, .image_list = image_list, .image_remove = image_remove, .image_exists = image_exists,
-    .template_load = template_load, .template_list = template_list, .template_remove = template_remove,
+    .template_load = template_load, .template_list = template_list, .template_remove = template_remove, .template_sweep = template_sweep,
     .template_save = template_save, .template_freeze = template_freeze, .template_check_name = template_check_name, .disk_holds = diskscan,
     .kvm_works = kvm_works,
     .limits_available = limits_available,

@@ -1,12 +1,16 @@
 #include "vm/accel.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <jansson.h>
+#include <pwd.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
@@ -16,6 +20,8 @@
 #include "core/log.h"
 #include "core/paths.h"
 #include "vm/accel_kvm.h"
+
+#define STALLED "/dev/kvm opens, but a machine under it %.120s"
 
 static const char *const verdicts[] = {
     [ACCEL_WORKS] = "works",     [ACCEL_MISSING] = "missing", [ACCEL_FORBIDDEN] = "forbidden",
@@ -73,6 +79,60 @@ static void remember(const char *boot, const struct accel_probe *p)
     free(path);
 }
 
+/* The kernel module that this processor needs: NULL if it offers no virtualisation. */
+static const char *module_needed(void)
+{
+    char line[8192];
+    const char *module = NULL;
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && !module && fgets(line, sizeof line, f))
+        if (strncmp(line, "flags", 5) == 0)
+            module = strstr(line, " vmx") ? "kvm_intel" : strstr(line, " svm") ? "kvm_amd" : NULL;
+    if (f)
+        fclose(f);
+    return module;
+}
+
+static bool in_group(gid_t gid, bool in_database)
+{
+    gid_t list[1024];
+    int n = 1024;
+    struct passwd *me = in_database ? getpwuid(geteuid()) : NULL;
+    if (in_database && (!me || getgrouplist(me->pw_name, me->pw_gid, list, &n) < 0))
+        return false;
+    if (!in_database && (n = getgroups(n, list)) < 0)
+        return false;
+    for (int i = 0; i < n; i++)
+        if (list[i] == gid)
+            return true;
+    return !in_database && getegid() == gid;
+}
+
+/* It is there, and we may not: which of the reasons is it? */
+static void forbidden(struct accel_probe *p)
+{
+    struct stat st;
+    struct group *g = stat("/dev/kvm", &st) == 0 ? getgrgid(st.st_gid) : NULL;
+    char group[41];
+    snprintf(group, sizeof group, "%s", g ? g->gr_name : "kvm"); /* the next look-up of names takes the place of this one */
+    struct passwd *me = getpwuid(geteuid());
+    p->verdict = ACCEL_FORBIDDEN;
+    if (g && (st.st_mode & 060) != 060) {
+        snprintf(p->reason, sizeof p->reason, "/dev/kvm may be used by its owner alone, not by a group");
+        snprintf(p->remedy, sizeof p->remedy, "sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm");
+    } else if (!g || st.st_gid == 65534 || in_group(st.st_gid, false)) { /* 65534: a user namespace does not know it */
+        snprintf(p->reason, sizeof p->reason, "/dev/kvm exists, but this container or service may not open it");
+        snprintf(p->remedy, sizeof p->remedy, "give it the device, for containers with --device /dev/kvm");
+    } else if (in_group(st.st_gid, true)) {
+        snprintf(p->reason, sizeof p->reason, "you are in the group %s, but this login is older than that", group);
+        snprintf(p->remedy, sizeof p->remedy, "log out and in again");
+    } else {
+        snprintf(p->reason, sizeof p->reason, "you may not use /dev/kvm: you are not in the group %s", group);
+        snprintf(p->remedy, sizeof p->remedy, "sudo usermod -aG %s %.40s, then log out and in again", group,
+                 me ? me->pw_name : "$USER");
+    }
+}
+
 /* What a look at the device tells; it is cheap, and what the user mends must show at once: not cached. */
 static bool look(struct accel_probe *p)
 {
@@ -81,21 +141,22 @@ static bool look(struct accel_probe *p)
         close(fd);
         return true;
     }
+    const char *module = module_needed();
     if (errno == EACCES || errno == EPERM) {
-        p->verdict = ACCEL_FORBIDDEN;
-        snprintf(p->reason, sizeof p->reason, "you may not use /dev/kvm");
-        snprintf(p->remedy, sizeof p->remedy, "sudo usermod -aG kvm $USER, then log in again");
-    } else {
-        p->verdict = ACCEL_MISSING;
-        snprintf(p->reason, sizeof p->reason, "this machine has no /dev/kvm");
-        snprintf(p->remedy, sizeof p->remedy,
-                 "turn on virtualisation in the firmware (or nested virtualisation in the host of this "
-                 "machine), then sudo modprobe kvm_intel or kvm_amd");
+        forbidden(p);
+        return false;
     }
+    p->verdict = ACCEL_MISSING;
+    snprintf(p->reason, sizeof p->reason, errno == ENOENT ? "this machine has no /dev/kvm" : "/dev/kvm has no driver behind it");
+    if (module)
+        snprintf(p->remedy, sizeof p->remedy, "sudo modprobe %s (in a container: give it the device /dev/kvm)", module);
+    else
+        snprintf(p->remedy, sizeof p->remedy,
+                 "turn on virtualisation in the firmware (VT-x, AMD-V), or nested virtualisation in the host of this machine");
     return false;
 }
 
-void accel_probe(struct accel_probe *p)
+static void probe(struct accel_probe *p, bool again)
 {
     memset(p, 0, sizeof *p);
     char boot[64];
@@ -117,31 +178,65 @@ void accel_probe(struct accel_probe *p)
     }
     const char *verdict = json_string_value(json_object_get(was, "verdict"));
     for (size_t i = 0; verdict && i < sizeof verdicts / sizeof *verdicts; i++)
-        if (strcmp(verdict, verdicts[i]) == 0 && i != ACCEL_MISSING && i != ACCEL_FORBIDDEN) {
+        if (strcmp(verdict, verdicts[i]) == 0 && (i == ACCEL_WORKS || i == ACCEL_STALLS || (i == ACCEL_USELESS && !again))) {
             const char *reason = json_string_value(json_object_get(was, "reason"));
             p->verdict = (enum accel_verdict)i;
             p->tsc_deadline = json_is_true(json_object_get(was, "tsc_deadline"));
             snprintf(p->reason, sizeof p->reason, "%s", reason ? reason : "");
+            if (i == ACCEL_STALLS)
+                snprintf(p->remedy, sizeof p->remedy, "sbx config set vm.accel kvm (the next start tries it again)");
             json_decref(was);
             return;
         }
     json_decref(was);
-    p->verdict = accel_kvm_try(&p->tsc_deadline, p->reason, sizeof p->reason) ? ACCEL_WORKS : ACCEL_USELESS;
-    remember(boot, p);
+    bool lasting = true;
+    p->verdict = accel_kvm_try(&p->tsc_deadline, &lasting, p->reason, sizeof p->reason) ? ACCEL_WORKS : ACCEL_USELESS;
+    if (lasting)
+        remember(boot, p);
+    else if (!had_tsc)
+        remember(boot, &(struct accel_probe){.verdict = ACCEL_MISSING, .tsc_khz = p->tsc_khz});
 }
 
-void accel_report_stall(const char *what)
+void accel_probe(struct accel_probe *p)
+{
+    probe(p, false);
+}
+
+void accel_probe_again(struct accel_probe *p)
+{
+    probe(p, true);
+}
+
+static void report(enum accel_verdict verdict, const char *what)
 {
     struct accel_probe p;
     char boot[64];
     boot_id(boot);
-    accel_probe(&p);
-    p.verdict = ACCEL_STALLS;
-    snprintf(p.reason, sizeof p.reason, "/dev/kvm opens, but a machine under it %.120s", what);
+    probe(&p, false);
+    p.verdict = verdict;
+    p.reason[0] = '\0';
+    if (what)
+        snprintf(p.reason, sizeof p.reason, STALLED, what);
     remember(boot, &p);
 }
 
-int accel_choose(struct accel *out, struct err *e)
+void accel_report_stall(const char *what)
+{
+    report(ACCEL_STALLS, what);
+}
+
+void accel_report_works(void)
+{
+    report(ACCEL_WORKS, NULL);
+}
+
+static bool is_amd(void)
+{
+    unsigned a, b = 0, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && (b == signature_AMD_ebx || b == 0x6f677948 /* "Hygo" */);
+}
+
+static int choose(struct accel *out, const char *stalled, struct err *e)
 {
     memset(out, 0, sizeof *out);
     struct err bad = {0};
@@ -152,24 +247,42 @@ int accel_choose(struct accel *out, struct err *e)
             *e = bad;
         return -1;
     }
-    struct accel_probe p;
-    accel_probe(&p);
-    out->tsc_khz = p.tsc_khz;
-    out->tsc_deadline = p.tsc_deadline;
     bool only_kvm = strcmp(want, "kvm") == 0, only_tcg = strcmp(want, "tcg") == 0;
     free(want);
-    out->kvm = p.verdict == ACCEL_WORKS && !only_tcg;
+    struct accel_probe p;
+    probe(&p, only_kvm && !stalled);
+    out->tsc_khz = p.tsc_khz;
+    out->tsc_deadline = p.tsc_deadline;
+    out->amd = is_amd();
+    if (stalled) {
+        p.verdict = ACCEL_STALLS;
+        p.remedy[0] = '\0';
+        snprintf(p.reason, sizeof p.reason, STALLED, stalled);
+    }
+    /* Who asks for KVM and nothing else gets another try of it. */
+    out->once_more = only_kvm && !stalled && p.verdict == ACCEL_STALLS;
+    out->kvm = (p.verdict == ACCEL_WORKS && !only_tcg) || out->once_more;
     if (out->kvm)
         return 0;
     const char *cause = only_tcg ? "the setting vm.accel asks for it" : p.reason;
     if (only_kvm || !config_bool("vm.allow_emulation", NULL))
         return err_set(e, STATUS_FAILED, "%s, and the settings do not allow emulation%s%s",
-                       only_tcg ? "vm.accel asks for emulation" : p.reason, p.remedy[0] ? "; to mend it: " : "",
-                       p.remedy);
+                       only_tcg ? "vm.accel asks for emulation" : p.reason, p.remedy[0] && !only_tcg ? "; to mend it: " : "",
+                       only_tcg ? "" : p.remedy);
     snprintf(out->notice, sizeof out->notice,
              "running under emulation, which is slow and no security boundary: %s%s%s", cause,
              p.remedy[0] && !only_tcg ? "; to mend it: " : "", only_tcg ? "" : p.remedy);
     return 0;
+}
+
+int accel_choose(struct accel *out, struct err *e)
+{
+    return choose(out, NULL, e);
+}
+
+int accel_choose_without(struct accel *out, const char *what, struct err *e)
+{
+    return choose(out, what, e);
 }
 
 int accel_main(int argc, char **argv)

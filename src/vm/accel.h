@@ -29,12 +29,20 @@ struct accel_probe {
 /* Looks, or recalls what was found in this boot of the host.  May take up to two seconds the first time. */
 void accel_probe(struct accel_probe *out);
 
-/* A machine did not come up under KVM (what: "gives no sign of life", ...): emulation is used until the host
- * boots again. */
+/* The same, but where the trial failed earlier it is made again: something may have been mended since. */
+void accel_probe_again(struct accel_probe *out);
+
+/* A machine did not come up under KVM (what: "gives no sign of life", ...) and did under emulation, so it was not the
+ * machine: emulation is used until the host boots again, or the setting vm.accel asks for KVM. */
 void accel_report_stall(const char *what);
+
+/* A machine came up under KVM although an earlier one had stalled. */
+void accel_report_works(void);
 
 struct accel {
     bool kvm;
+    bool once_more; /* an earlier machine stalled under it */
+    bool amd;       /* the processor is AMD's or Hygon's */
     bool tsc_deadline;
     unsigned tsc_khz;
     char notice[1024]; /* why it is emulation, for the user; "" under KVM */
@@ -42,6 +50,9 @@ struct accel {
 
 /* Applies the settings vm.accel and vm.allow_emulation.  -1 if what they ask for is not to be had. */
 int accel_choose(struct accel *out, struct err *e);
+
+/* The same after a machine did not come up under KVM; nothing is remembered of that. */
+int accel_choose_without(struct accel *out, const char *what, struct err *e);
 
 /* `sbx accel`: the probe as one JSON object on standard output (for doctor). */
 int accel_main(int argc, char **argv);

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LIMIT_MS 2000
@@ -30,12 +31,14 @@ static const uint8_t code[] = {
 };
 
 struct answer {
-    bool works, tsc_deadline;
+    bool works, tsc_deadline, passing;
     char why[128];
 };
 
 static bool fail(struct answer *a, const char *what)
 {
+    /* Another hypervisor holds the processor, or there is no memory just now: that may be over at the next start. */
+    a->passing = errno == EBUSY || errno == ENOMEM || errno == EMFILE || errno == ENFILE || errno == EAGAIN || errno == EINTR;
     snprintf(a->why, sizeof a->why, "/dev/kvm opens, but %s (%s)", what, strerror(errno));
     return false;
 }
@@ -59,6 +62,7 @@ static bool run(struct answer *a)
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (kvm < 0)
         return fail(a, "not twice");
+    errno = 0;
     if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
         return fail(a, "it speaks another version");
     a->tsc_deadline = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
@@ -105,37 +109,54 @@ static bool run(struct answer *a)
     return true;
 }
 
-bool accel_kvm_try(bool *tsc_deadline, char *why, size_t cap)
+/* A child that hangs in the kernel dies when that lets it: it is not waited for, and becomes init's in the end. */
+static void end_trial(pid_t pid)
+{
+    struct timespec nap = {0, 10 * 1000 * 1000};
+    kill(pid, SIGKILL);
+    for (int i = 0; i < 50; i++) {
+        pid_t got = waitpid(pid, NULL, WNOHANG);
+        if (got == pid || (got < 0 && errno != EINTR))
+            return;
+        nanosleep(&nap, NULL);
+    }
+}
+
+bool accel_kvm_try(bool *tsc_deadline, bool *lasting, char *why, size_t cap)
 {
     int p[2];
     struct answer a = {0};
     snprintf(a.why, sizeof a.why, "/dev/kvm opens, but a trial in it does not end");
-    if (pipe2(p, O_CLOEXEC) < 0)
+    *tsc_deadline = *lasting = false;
+    pid_t pid = -1;
+    if (pipe2(p, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
+        snprintf(why, cap, "/dev/kvm cannot be tried: %s", strerror(errno));
         return false;
-    pid_t pid = fork();
+    }
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* Not the caller's locks and sockets, which end with it. */
+        if (dup2(p[1], 3) < 0)
+            _exit(1);
+        close_range(4, ~0u, 0);
         struct answer mine = {0};
         mine.works = run(&mine);
-        if (write(p[1], &mine, sizeof mine) < 0)
+        if (write(3, &mine, sizeof mine) < 0)
             _exit(1);
         _exit(0);
     }
     close(p[1]);
     struct pollfd w = {.fd = p[0], .events = POLLIN};
-    if (pid > 0 && poll(&w, 1, LIMIT_MS) > 0) {
+    if (poll(&w, 1, LIMIT_MS) > 0) {
         struct answer got;
         if (read(p[0], &got, sizeof got) == (ssize_t)sizeof got)
             a = got;
     }
     close(p[0]);
-    if (pid > 0) {
-        kill(pid, SIGKILL);
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-            ;
-    }
+    end_trial(pid);
     a.why[sizeof a.why - 1] = '\0';
     *tsc_deadline = a.tsc_deadline;
+    *lasting = !a.passing;
     snprintf(why, cap, "%s", a.works ? "" : a.why);
     return a.works;
 }

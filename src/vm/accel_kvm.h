@@ -5,7 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* True if /dev/kvm ran our few instructions in 64-bit mode within two seconds; else why says what happened. */
-bool accel_kvm_try(bool *tsc_deadline, char *why, size_t cap);
+/* True if /dev/kvm ran our few instructions in 64-bit mode within two seconds; else why says what happened.  lasting: the
+ * answer holds for this boot of the host. */
+bool accel_kvm_try(bool *tsc_deadline, bool *lasting, char *why, size_t cap);
 
 #endif

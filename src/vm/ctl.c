@@ -114,6 +114,8 @@ bool ctl_take(struct ctl *c, const json_t *msg)
 
 void ctl_forget(struct ctl *c, void *arg)
 {
+    if (!c)
+        return;
     for (struct pending **at = &c->list; *at;) {
         struct pending *p = *at;
         if (p->arg != arg) {

@@ -64,4 +64,7 @@ json_t *template_list(struct err *e);
 /* Refuses (STATUS_USAGE) while a sandbox or another template is a child of it. */
 int template_remove(const char *name, struct err *e);
 
+/* Takes away what a save or a removal that was killed left behind. */
+void template_sweep(void);
+
 #endif

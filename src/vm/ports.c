@@ -212,6 +212,8 @@ static void listener_close(struct listener *l)
 
 void ports_set_guest(struct ports *p, struct link *guest, struct ctl *requests)
 {
+    if (!p)
+        return;
     if (!guest)
         while (p->list)
             joined_free(p->list, false);

@@ -56,9 +56,11 @@ static void machine(struct words *w, const struct qemu *q)
     add(w, "-accel");
     add(w, q->kvm ? "kvm" : "tcg,thread=single");
     /* "Enhanced" string moves are the slow ones under emulation, which goes byte by byte: without them the guest copies
-     * eight at a time. */
+     * eight at a time.
+     * KVM offers Intel's register of capabilities on other processors as well; QEMU before 10.1 takes the offer, and dies
+     * where the register cannot be set after all (nested virtualisation). */
     add(w, "-cpu");
-    add(w, "%s", q->kvm ? "host" : "max,erms=off");
+    add(w, "%s", q->kvm && q->amd ? "host,arch-capabilities=off" : q->kvm ? "host" : "max,erms=off");
     add(w, "-smp");
     add(w, "%u", q->cpus);
     add(w, "-m");

@@ -44,7 +44,7 @@ struct qemu_disk {
 
 struct qemu {
     const char *name;
-    bool kvm, tsc_deadline;
+    bool kvm, tsc_deadline, amd;
     unsigned tsc_khz;
     unsigned cpus, memory_mib, disk_mib;
     enum qemu_ram ram;

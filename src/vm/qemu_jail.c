@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/confine.h"
@@ -21,10 +22,23 @@ void qemu_jail_prepare(struct qemu_jail *j, bool kvm)
     memset(j, 0, sizeof *j);
     j->parent = getpid();
     j->kvm = kvm;
+    j->uid = geteuid();
+    j->gid = getegid();
+    j->drop = j->uid == 0;
+    if (j->drop) {
+        j->uid = NOBODY;
+        j->gid = NOBODY;
+    }
+    /* All that QEMU needs it has by descriptor, but for /dev/kvm, which it opens: nobody may by its group. */
+    struct stat st;
+    if (j->drop && kvm && stat("/dev/kvm", &st) == 0 && (st.st_mode & 06) != 06) {
+        j->drop = (st.st_mode & 060) == 060 && st.st_gid != 0;
+        j->uid = j->drop ? NOBODY : 0;
+        j->gid = j->drop ? st.st_gid : 0;
+    }
     /* Nobody inside; outside it stays who we are, or nobody if we are root. */
-    bool root = geteuid() == 0 && !kvm;
-    snprintf(j->uid_map, sizeof j->uid_map, "%u %u 1", NOBODY, root ? NOBODY : (unsigned)geteuid());
-    snprintf(j->gid_map, sizeof j->gid_map, "%u %u 1", NOBODY, root ? NOBODY : (unsigned)getegid());
+    snprintf(j->uid_map, sizeof j->uid_map, "%u %u 1", NOBODY, (unsigned)j->uid);
+    snprintf(j->gid_map, sizeof j->gid_map, "%u %u 1", NOBODY, (unsigned)j->gid);
 }
 
 static int put(const char *path, const char *text)
@@ -62,9 +76,7 @@ int qemu_jail_enter(void *arg)
         prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     limit(RLIMIT_NOFILE, 512);
     limit(RLIMIT_MEMLOCK, 64u << 20);
-    /* Root becomes nobody: all that QEMU needs it has by descriptor, but for /dev/kvm. */
-    if (geteuid() == 0 && !j->kvm &&
-        (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0))
+    if (j->drop && (setgroups(0, NULL) < 0 || setresgid(j->gid, j->gid, j->gid) < 0 || setresuid(j->uid, j->uid, j->uid) < 0))
         return errno;
     /* /proc/self belongs to root until exec if the process is not dumpable, and the maps lie there. */
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);

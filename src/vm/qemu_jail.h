@@ -8,6 +8,9 @@
 struct qemu_jail {
     pid_t parent;
     bool kvm;
+    bool drop; /* root becomes uid and gid */
+    uid_t uid;
+    gid_t gid;
     char uid_map[64], gid_map[64];
 };
 

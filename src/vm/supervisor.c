@@ -64,12 +64,22 @@ void supervisor_phase(struct supervisor *s, const char *phase, const char *text)
     clients_changed(s->clients);
 }
 
-void supervisor_notice(struct supervisor *s, const char *text)
+static void notice(struct supervisor *s, const char *kind, const char *text)
 {
     sanitize_line(s->notice, sizeof s->notice, text, strlen(text));
     log_line("notice: %s", s->notice);
-    tell_starter(s, json_pack("{s:s, s:s}", "op", "notice", "text", s->notice));
+    tell_starter(s, json_pack("{s:s, s:s, s:s}", "op", "notice", "kind", kind, "text", s->notice));
     clients_changed(s->clients);
+}
+
+void supervisor_notice(struct supervisor *s, const char *text)
+{
+    notice(s, "sandbox", text);
+}
+
+void supervisor_notice_emulation(struct supervisor *s)
+{
+    notice(s, "emulation", s->accel.notice);
 }
 
 json_t *supervisor_status(struct supervisor *s)
@@ -318,10 +328,19 @@ static void on_child(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct supervisor *s = arg;
-    int status;
-    pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    struct {
+        pid_t pid;
+        int code;
+    } gone[16];
+    int n = 0, status;
+    /* One that was killed before those that ended because of that: the first is the cause to tell. */
+    while (n < 16 && (gone[n].pid = waitpid(-1, &status, WNOHANG)) > 0)
+        gone[n++].code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    for (int i = 0; i < 2 * n; i++) {
+        pid_t pid = gone[i % n].pid;
+        int code = gone[i % n].code;
+        if ((code >= 128) != (i < n))
+            continue;
         if (pid == s->vm.pid)
             boot_vm_reaped(s, code);
         else if (pid == s->keeper)
@@ -449,7 +468,7 @@ static int start(struct supervisor *s, struct err *e)
     if (accel_choose(&s->accel, e) < 0)
         return -1;
     if (s->accel.notice[0])
-        supervisor_notice(s, s->accel.notice);
+        supervisor_notice_emulation(s);
     if (boot_prepare(s, e) < 0)
         return -1;
     /* QEMU first: it takes longest, and the helpers come up while it does. */

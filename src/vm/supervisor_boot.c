@@ -20,7 +20,7 @@
 #include "vm/supervisor_int.h"
 
 /* How long a machine may be silent before it says hello. */
-#define HELLO_KVM_MS 15000
+#define HELLO_KVM_MS 30000
 #define HELLO_TCG_MS 90000
 #define CLONE_MS 15000
 #define CONFIGURE_MS 60000
@@ -29,9 +29,9 @@
 static void patience(struct supervisor *s, int ms)
 {
     struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-    if (ms)
+    if (ms && s->patience)
         evtimer_add(s->patience, &tv);
-    else
+    else if (s->patience)
         evtimer_del(s->patience);
 }
 
@@ -295,6 +295,17 @@ static json_t *configuration(struct supervisor *s)
                      1000, "env", env, "files", write, "folders", folders(s), "resize_disk", 0);
 }
 
+/* A machine came up: what is known of KVM is kept for the next ones. */
+static void accelerator_proved(struct supervisor *s)
+{
+    if (s->kvm_failed)
+        accel_report_stall(s->kvm_failed);
+    else if (s->qemu.kvm && s->accel.once_more)
+        accel_report_works();
+    s->kvm_failed = NULL;
+    s->accel.once_more = false;
+}
+
 static void on_configured(void *arg, const json_t *reply, const char *error)
 {
     struct supervisor *s = arg;
@@ -307,6 +318,7 @@ static void on_configured(void *arg, const json_t *reply, const char *error)
         return;
     }
     s->configured = true;
+    accelerator_proved(s); /* a clone says no hello */
     remember_seed(s);
     log_line("configured in %.0f ms", json_number_value(json_object_get(reply, "ms")));
     boot_helper_ready(s);
@@ -367,6 +379,7 @@ static void on_guest_hello(struct supervisor *s, const json_t *msg)
     }
     patience(s, 0);
     s->answered = true;
+    accelerator_proved(s);
     log_line("hello after %lld ms of the guest's time",
              (long long)json_integer_value(json_object_get(msg, "boot_ms")));
     if (s->boot == BOOT_FREEZE && s->fresh)
@@ -454,13 +467,14 @@ static void try_another_way(struct supervisor *s)
         frozen_finish(&s->frozen);
         s->boot = BOOT_COLD;
     } else if (s->qemu.kvm && !s->tried_tcg) {
-        accel_report_stall(s->vm_reaped ? "ends at once" : "gives no sign of life");
+        /* QEMU may have ended for a reason of this sandbox's own: KVM is to blame if emulation gets further. */
+        s->kvm_failed = s->vm_reaped ? "ends at once" : "gives no sign of life";
         s->tried_tcg = true;
-        if (accel_choose(&s->accel, &e) < 0) {
+        if (accel_choose_without(&s->accel, s->kvm_failed, &e) < 0) {
             supervisor_fail(s, "%s", e.text);
             return;
         }
-        supervisor_notice(s, s->accel.notice);
+        supervisor_notice_emulation(s);
         s->qemu.kvm = s->accel.kvm;
         s->qemu.tsc_khz = s->accel.tsc_khz;
         s->key[0] = '\0'; /* what is frozen under KVM does not fit any more */
@@ -493,6 +507,7 @@ int boot_prepare(struct supervisor *s, struct err *e)
     s->qemu = (struct qemu){.name = s->name,
                             .kvm = s->accel.kvm,
                             .tsc_deadline = s->accel.tsc_deadline,
+                            .amd = s->accel.amd,
                             .tsc_khz = s->accel.tsc_khz,
                             .cpus = s->record.cpus,
                             .memory_mib = s->record.memory_mib,

@@ -71,6 +71,7 @@ struct supervisor {
     struct bounded_log *console_log, *log;
     struct event *console_ev, *patience, *clock_timer, *stop_timer, *screen_timer, *sigchld, *sigterm, *sigint, *log_ev;
     bool vm_reaped, qmp_closed, answered, configuring, configured, panicked, tried_tcg, tried_again;
+    const char *kvm_failed; /* how a machine under KVM ended, until emulation has shown that it was KVM */
     int vm_status;
     char shutdown[48]; /* QEMU's word for why the guest went off */
     int log_pipe[2], net_pair[2], fs_pair[2];
@@ -113,6 +114,8 @@ void supervisor_happened(struct supervisor *s, enum happening what);
 void supervisor_fail(struct supervisor *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void supervisor_phase(struct supervisor *s, const char *phase, const char *text);
 void supervisor_notice(struct supervisor *s, const char *text);
+/* The same, that the machine is emulated, and why: of the host, not of this sandbox. */
+void supervisor_notice_emulation(struct supervisor *s);
 json_t *supervisor_status(struct supervisor *s);
 void supervisor_stop(struct supervisor *s, int timeout_s);
 

@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -104,6 +105,12 @@ int template_key(const struct qemu *q, const char *prepared, char key[TEMPLATE_K
     hash_text(&h, kind);
     hash_stat(&h, &st);
     hash_cpu(&h);
+    /* What KVM offers of that is the host kernel's doing. */
+    struct utsname u;
+    if (q->kvm && uname(&u) == 0) {
+        hash_text(&h, u.release);
+        hash_text(&h, u.version);
+    }
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
         if (fstat(fds[i], &st) < 0)
             goto out;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,6 +103,25 @@ out:
     return rc;
 }
 
+/* What is being made, or removed, is named NAME.new-PID: left over if that process is gone. */
+void template_sweep(void)
+{
+    char *dir = path_in(PATH_DATA, NULL, "templates");
+    DIR *d = dir ? opendir(dir) : NULL;
+    struct dirent *ent;
+    while (d && (ent = readdir(d))) {
+        const char *mark = strstr(ent->d_name, ".new-");
+        char path[4096];
+        long pid = mark ? atol(mark + 5) : 0;
+        if (pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH &&
+            (size_t)snprintf(path, sizeof path, "%s/%s", dir, ent->d_name) < sizeof path)
+            path_remove_tree(path, NULL);
+    }
+    if (d)
+        closedir(d);
+    free(dir);
+}
+
 /* Made beside and renamed: a template is there whole or not at all. */
 static int keep(const char *sandbox, const char *to, const json_t *note, bool move, struct err *e)
 {
@@ -118,6 +138,7 @@ static int keep(const char *sandbox, const char *to, const json_t *note, bool mo
     disk = path_sandbox(sandbox, "disk", e);
     if (!dir || !disk)
         goto out;
+    template_sweep();
     if (access(dir, F_OK) == 0) {
         err_set(e, STATUS_USAGE, "there is a template named %s already; sbx template rm %s removes it", to, to);
         goto out;
@@ -244,11 +265,15 @@ int template_remove(const char *name, struct err *e)
     json_t *used = json_array();
     int rc = -1;
     if (all && dir && used) {
+        char *gone = NULL;
         add_users(used, name, all);
         const char *who = json_string_value(json_array_get(used, 0));
         rc = who ? err_set(e, STATUS_USAGE, "%s is in use by %s%s; remove that first", name, who,
                            json_array_size(used) > 1 ? " and others" : "")
-                 : path_remove_tree(dir, e);
+             : asprintf(&gone, "%s.new-%ld", dir, (long)getpid()) < 0 ? err_set(e, STATUS_FAILED, "out of memory")
+             : rename(dir, gone) < 0 ? err_errno(e, errno, "cannot remove %s", dir)
+                                     : path_remove_tree(gone, e);
+        free(gone);
     }
     for (char **p = all; p && *p; p++)
         free(*p);

@@ -59,6 +59,10 @@ static void emulation_is_told_the_counters_frequency(void **state)
     assert_non_null(strstr(after(a, "-M", 0), "pit=off,pic=off,rtc=off"));
     assert_string_equal(after(a, "-cpu", 0), "host");
     qemu_argv_free(a);
+    q.amd = true;
+    a = qemu_argv(&q);
+    assert_string_equal(after(a, "-cpu", 0), "host,arch-capabilities=off");
+    qemu_argv_free(a);
 }
 
 static void kvm_without_tsc_deadlines_keeps_the_old_timers(void **state)

@@ -18,6 +18,7 @@ struct backend {
     json_t *(*template_load)(const char *name, struct err *e);
     json_t *(*template_list)(struct err *e);
     int (*template_remove)(const char *name, struct err *e);
+    void (*template_sweep)(void);
     int (*template_save)(const char *sandbox, const char *to, const json_t *note, struct err *e);
     int (*template_freeze)(const char *sandbox, const char *to, const json_t *note, struct err *e);
     int (*template_check_name)(const char *name, struct err *e);

@@ -1,6 +1,7 @@
 /* sbx rename, sbx prune. */
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -9,6 +10,7 @@
 #include "core/paths.h"
 #include "core/secretstore.h"
 #include "core/state.h"
+#include "ui/cli/backend.h"
 #include "ui/cli/branch.h"
 #include "ui/cli/sandbox.h"
 #include "ui/cli/secret.h"
@@ -88,14 +90,22 @@ static int read_filter(const char *text, long long *seconds, struct err *e)
     return 0;
 }
 
-/* What a removal that was killed left behind. */
+/* Named for the process that makes or removes it. */
+static bool left_over(const char *name)
+{
+    const char *mark = strstr(name, ".removed-"), *made = strstr(name, ".new-");
+    long pid = mark ? atol(mark + 9) : made ? atol(made + 5) : 0;
+    return pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
+/* What a creation or a removal that was killed left behind. */
 static void sweep(bool dry)
 {
     char *dir = path_in(PATH_DATA, NULL, "sandboxes");
     DIR *d = dir ? opendir(dir) : NULL;
     struct dirent *ent;
     while (d && (ent = readdir(d)))
-        if (ent->d_name[0] == '.' && strstr(ent->d_name, ".removed-") && !dry) {
+        if (ent->d_name[0] == '.' && left_over(ent->d_name) && !dry) {
             char path[4096];
             if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, ent->d_name) < sizeof path)
                 path_remove_tree(path, NULL);
@@ -103,6 +113,8 @@ static void sweep(bool dry)
     if (d)
         closedir(d);
     free(dir);
+    if (!dry)
+        backend.template_sweep();
 }
 
 int cmd_prune(const struct args *a, struct err *e)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/config.h"
+#include "core/jsonfile.h"
 #include "core/kit.h"
 #include "core/paths.h"
 #include "core/policy.h"
@@ -202,8 +203,46 @@ static void say_posture(void)
     policy_free(p);
 }
 
-/* Creates the sandbox that the command line describes; its name goes to `name`. */
-static int create(const struct args *a, const char *agent, struct record *r, char name[RECORD_NAME_MAX + 1], struct err *e)
+/* Takes a name and writes the record; what others create in the same moment has its own name, or is joined. */
+static int claim(const struct args *a, const char *agent, struct record *r, bool join, char name[RECORD_NAME_MAX + 1], struct err *e)
+{
+    const char *wanted = args_value(a, "name"), *branch = args_value(a, "branch");
+    char *path = path_in(PATH_DATA, e, "sandboxes");
+    int lock = path ? jsonfile_lock(path, e) : -1, rc = -1;
+    free(path);
+    if (lock < 0)
+        return -1;
+    if (join && !wanted && find_same(agent, r, a, name)) {
+        close(lock);
+        return 0;
+    }
+    if (!wanted)
+        unique_name(r, agent);
+    if (exists(r->name)) {
+        struct record other;
+        bool same = join && record_load(&other, r->name, NULL) == 0;
+        if (same) {
+            same = strcmp(other.agent, agent) == 0;
+            record_finish(&other);
+        }
+        if (same) {
+            strcpy(name, r->name);
+            rc = 0;
+        } else {
+            err_set(e, STATUS_USAGE, "there is already a sandbox named %s; choose another with --name", r->name);
+        }
+    } else if ((!branch || branch_prepare(r, branch, e) == 0) && (!args_has(a, "clone") || clone_prepare(r, e) == 0)) {
+        rc = record_create(r, e);
+        if (rc == 0)
+            strcpy(name, r->name);
+    }
+    close(lock);
+    return rc;
+}
+
+/* Creates the sandbox that the command line describes; its name goes to `name`.  join: one that somebody else made
+ * meanwhile will do. */
+static int create(const struct args *a, const char *agent, struct record *r, bool join, char name[RECORD_NAME_MAX + 1], struct err *e)
 {
     const char *wanted = args_value(a, "name"), *template = args_value(a, "template");
     json_t *kit = kit_load(agent, e);
@@ -221,11 +260,13 @@ static int create(const struct args *a, const char *agent, struct record *r, cha
         if (record_check_name(wanted, e) < 0)
             goto out;
         snprintf(r->name, sizeof r->name, "%s", wanted);
-    } else {
-        unique_name(r, agent);
+        if (exists(wanted)) {
+            err_set(e, STATUS_USAGE, "there is already a sandbox named %s; choose another with --name", wanted);
+            goto out;
+        }
     }
-    if (exists(r->name)) {
-        err_set(e, STATUS_USAGE, "there is already a sandbox named %s; choose another with --name", r->name);
+    if (args_value(a, "branch") && args_has(a, "clone")) {
+        err_set(e, STATUS_USAGE, "--branch and --clone exclude each other");
         goto out;
     }
     r->agent = strdup(agent);
@@ -245,18 +286,9 @@ static int create(const struct args *a, const char *agent, struct record *r, cha
         r->template = own;
         own = NULL;
     }
-    const char *branch = args_value(a, "branch");
-    if (branch && args_has(a, "clone")) {
-        err_set(e, STATUS_USAGE, "--branch and --clone exclude each other");
-        goto out;
-    }
-    if ((branch && branch_prepare(r, branch, e) < 0) || (args_has(a, "clone") && clone_prepare(r, e) < 0))
-        goto out;
-    rc = record_create(r, e);
-    if (rc == 0)
-        strcpy(name, r->name);
-    if (rc == 0 && posture && (rc = policy_set_posture(r->name, posture, e)) < 0)
-        sandbox_remove(r->name, true, NULL);
+    rc = claim(a, agent, r, join, name, e);
+    if (rc == 0 && posture && (rc = policy_set_posture(name, posture, e)) < 0)
+        sandbox_remove(name, true, NULL);
 out:
     free(own);
     json_decref(kit);
@@ -345,7 +377,7 @@ int cmd_run(const struct args *a, struct err *e)
             return -1;
         json_decref(kit);
         if (folders(&r, a, 1, true, e) < 0 ||
-            (!(!wanted && find_same(agent, &r, a, name)) && create(a, agent, &r, name, e) < 0)) {
+            (!(!wanted && find_same(agent, &r, a, name)) && create(a, agent, &r, true, name, e) < 0)) {
             record_finish(&r);
             return -1;
         }
@@ -392,7 +424,7 @@ int cmd_create(const struct args *a, struct err *e)
     record_init(&r);
     int rc = folders(&r, a, 1, false, e);
     if (rc == 0)
-        rc = create(a, a->words[0], &r, name, e);
+        rc = create(a, a->words[0], &r, false, name, e);
     record_finish(&r);
     if (rc == 0)
         printf("%s\n", name);

@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/jsonfile.h"
 #include "core/kit.h"
 #include "core/sanitize.h"
 #include "core/obeyed.h"
@@ -23,6 +25,9 @@
 #include "ui/client.h"
 #include "ui/session.h"
 
+/* A signal came in a while that has something to clear up behind it. */
+static volatile sig_atomic_t sandbox_interrupted;
+
 bool sandbox_running(const char *name)
 {
     struct sandbox_status st;
@@ -31,6 +36,31 @@ bool sandbox_running(const char *name)
 
 /* One line of the supervisor's account. 1: it runs, -1: it failed, 0: go on. */
 #define CHANGED_SHOWN 20
+/* How long another command may have a sandbox that is wanted: a machine's first boot, under emulation, on a busy host. */
+#define OTHER_S 180
+
+/* What holds for every sandbox of this host is said once until it boots again, or the reason changes; the badge stays. */
+static bool told_before(const char *text)
+{
+    char boot[64] = "", had[2048] = "", now[2048];
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    size_t n = f ? fread(boot, 1, sizeof boot - 1, f) : 0;
+    boot[n] = '\0';
+    if (f)
+        fclose(f);
+    int len = snprintf(now, sizeof now, "%s%s\n", boot, text);
+    char *path = path_in(PATH_RUNTIME, NULL, "emulation.told");
+    f = path ? fopen(path, "re") : NULL;
+    n = f ? fread(had, 1, sizeof had - 1, f) : 0;
+    had[n] = '\0';
+    if (f)
+        fclose(f);
+    bool same = n > 0 && strcmp(had, now) == 0;
+    if (path && !same && len > 0 && (size_t)len < sizeof now)
+        file_replace(path, now, (size_t)len, 0600, NULL);
+    free(path);
+    return same;
+}
 
 static int take_line(const char *line, struct err *e)
 {
@@ -44,7 +74,9 @@ static int take_line(const char *line, struct err *e)
         snprintf(shown, sizeof shown, "%s ...", text);
         progress_show(json_is_number(f) ? json_number_value(f) : -1, shown);
     } else if (op && strcmp(op, "notice") == 0 && text) {
-        out_notice("%s", text);
+        const char *kind = json_string_value(json_object_get(o, "kind"));
+        if (!kind || strcmp(kind, "emulation") != 0 || !told_before(text))
+            out_notice("%s", text);
     } else if (op && strcmp(op, "running") == 0) {
         rc = 1;
     } else if (op && strcmp(op, "failed") == 0) {
@@ -57,15 +89,10 @@ static int take_line(const char *line, struct err *e)
     return rc;
 }
 
-int sandbox_start(const char *name, struct err *e)
+/* Starts a supervisor and listens to it. 1: it runs; -1: it does not. */
+static int start_once(const char *name, struct err *e)
 {
-    struct record r;
     int pair[2], rc = 0;
-    if (record_load(&r, name, e) < 0)
-        return -1;
-    record_finish(&r);
-    if (sandbox_running(name))
-        return 0;
     char *self = path_role("supervise", e);
     if (!self || pipe2(pair, O_CLOEXEC) < 0) {
         free(self);
@@ -90,16 +117,76 @@ int sandbox_start(const char *name, struct err *e)
         rc = take_line(line, e);
     progress_done();
     if (rc == 0)
-        err_set(e, STATUS_FAILED, "the supervisor of %s ended without a word; see: sbx logs --sbx %s", name, name);
+        err_set(e, STATUS_FAILED, sandbox_interrupted ? "starting %s was interrupted" :
+                "the supervisor of %s ended without a word; see: sbx logs --sbx %s", name, name);
     free(line);
     if (f)
         fclose(f);
     else
         close(pair[0]);
-    /* Somebody else may have started it in the same moment. */
-    if (rc < 0 && sandbox_running(name))
-        rc = 1;
-    return rc == 1 ? branch_finish(name, e) : -1;
+    return rc == 1 ? 1 : -1;
+}
+
+/* Somebody else has the sandbox: waits until it runs (1) or is nobody's (0). -1: too long, or it is gone. */
+static int await_other(const char *name, struct err *e)
+{
+    for (int i = 0; i < OTHER_S * 20 && !sandbox_interrupted; i++) {
+        struct sandbox_status st;
+        if (sandbox_state(name, &st, e) < 0)
+            return -1;
+        if (st.pid == 0 || st.life == LIFE_RUNNING) {
+            progress_done();
+            return st.life == LIFE_RUNNING;
+        }
+        if (i == 20 && isatty(2)) {
+            char shown[160];
+            snprintf(shown, sizeof shown, "%s is %s; waiting ...", name, st.life == LIFE_STOPPING ? "stopping" : "in use by another command");
+            progress_show(-1, shown);
+        }
+        usleep(50000);
+    }
+    progress_done();
+    return err_set(e, STATUS_TIMEOUT, "%s is in use by another command for more than %d seconds", name, OTHER_S);
+}
+
+int sandbox_start(const char *name, struct err *e)
+{
+    struct record r;
+    if (record_load(&r, name, e) < 0)
+        return -1;
+    record_finish(&r);
+    if (sandbox_running(name))
+        return 0;
+    for (int tries = 0;; tries++) {
+        struct err why = {0};
+        int rc = await_other(name, &why);
+        if (rc == 0)
+            rc = start_once(name, &why);
+        if (rc == 1)
+            return branch_finish(name, e);
+        /* Somebody else may have taken it in the same moment. */
+        struct sandbox_status st;
+        bool taken = why.status == STATUS_USAGE && strstr(why.text, "is in use") && sandbox_state(name, &st, NULL) == 0;
+        if (!taken || tries == 5 || sandbox_interrupted) {
+            if (e)
+                *e = why;
+            return -1;
+        }
+    }
+}
+
+/* Commands hold the same lock, and are not to be killed. */
+static bool is_supervisor(pid_t pid, const char *name)
+{
+    char path[64], text[64 + RECORD_NAME_MAX];
+    snprintf(path, sizeof path, "/proc/%ld/cmdline", (long)pid);
+    FILE *f = pid > 0 ? fopen(path, "re") : NULL;
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f)
+        fclose(f);
+    text[n] = '\0';
+    static const char start[] = "sbx\0supervise";
+    return n > sizeof start && memcmp(text, start, sizeof start) == 0 && strcmp(text + sizeof start, name) == 0;
 }
 
 int sandbox_stop(const char *name, int timeout_s, struct err *e)
@@ -110,18 +197,27 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
         return -1;
     if (st.life == LIFE_STOPPED || st.life == LIFE_FAILED || st.pid == 0)
         return 0;
-    struct err why = {0};
-    if (client_open(&c, name, &why) == 0) {
-        json_t *r = client_request(&c, "stop", json_pack("{s:i}", "timeout_s", timeout_s), 5000, &why);
-        json_decref(r);
-        client_close(&c);
-    }
-    /* The lock tells when it is over. */
+    /* The lock tells when it is over.  Who is just starting may not listen yet. */
+    bool told = false;
     for (int i = 0; i < (timeout_s + 15) * 50; i++) {
-        if (sandbox_state(name, &st, NULL) == 0 && (st.life == LIFE_STOPPED || st.life == LIFE_FAILED))
+        struct err why = {0};
+        if (!told && client_open(&c, name, &why) == 0) {
+            json_t *r = client_request(&c, "stop", json_pack("{s:i}", "timeout_s", timeout_s), 5000, &why);
+            told = r != NULL;
+            json_decref(r);
+            client_close(&c);
+        }
+        if (sandbox_state(name, &st, NULL) < 0 || st.life == LIFE_STOPPED || st.life == LIFE_FAILED)
             return 0;
         usleep(20000);
     }
+    /* It hangs.  What it started ends with it. */
+    if (is_supervisor(st.pid, name) && kill(st.pid, SIGKILL) == 0)
+        for (int i = 0; i < 250; i++) {
+            if (sandbox_state(name, &st, NULL) < 0 || st.pid == 0)
+                return 0;
+            usleep(20000);
+        }
     return err_set(e, STATUS_TIMEOUT, "%s did not stop within %d seconds", name, timeout_s + 15);
 }
 
@@ -157,6 +253,14 @@ int sandbox_remove(const char *name, bool force, struct err *e)
     }
     free(gone);
     free(dir);
+    /* A supervisor that was killed left its sockets. */
+    char *sock = rc == 0 ? path_socket(name, NULL) : NULL, *frozen = rc == 0 ? path_in(PATH_RUNTIME, NULL, "%s.tmpl", name) : NULL;
+    if (sock)
+        unlink(sock);
+    if (frozen)
+        unlink(frozen);
+    free(sock);
+    free(frozen);
     close(lock);
     if (rc == 0)
         secret_forget_sandbox(name);
@@ -242,6 +346,31 @@ int sandbox_need_image(struct err *e)
     return rc;
 }
 
+/* Is `path` `dir`, or in it? */
+static bool within(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+/* A sandbox that reads or writes what sbx keeps for itself (rules, secrets, the disks of others) is none. */
+static int check_own(const char *real, struct err *e)
+{
+    char own[PATH_MAX], home[PATH_MAX];
+    static const enum path_root roots[] = {PATH_CONFIG, PATH_DATA, PATH_CACHE, PATH_RUNTIME};
+    const char *h = getenv("HOME");
+    if (h && realpath(h, home) && within(home, real))
+        return err_set(e, STATUS_USAGE, "%s cannot be shared: your whole home folder %s, and the keys in it, would be; choose a project folder", real, home);
+    for (size_t i = 0; i < sizeof roots / sizeof *roots; i++) {
+        char *path = path_in(roots[i], NULL, "%s", "");
+        bool bad = path && realpath(path, own) && (within(real, own) || within(own, real));
+        free(path);
+        if (bad)
+            return err_set(e, STATUS_USAGE, "%s cannot be shared: sbx keeps its own state in %s, and with it the rules and secrets; choose another folder", real, own);
+    }
+    return 0;
+}
+
 int sandbox_folder(struct record *r, const char *text, struct err *e)
 {
     char path[PATH_MAX], real[PATH_MAX];
@@ -254,16 +383,15 @@ int sandbox_folder(struct record *r, const char *text, struct err *e)
         path[n - 3] = '\0';
     struct stat st;
     if (!realpath(path, real) || stat(real, &st) < 0)
-        return err_set(e, STATUS_USAGE, "the folder %s does not exist", path);
+        return err_set(e, STATUS_USAGE, path[0] ? "the folder %s does not exist" : "a folder's name must not be empty%s", path);
     if (!S_ISDIR(st.st_mode))
         return err_set(e, STATUS_USAGE, "%s is not a folder", path);
     static const char *const refused[] = {"/", "/proc", "/sys", "/dev", "/run", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/home", "/root", "/var", "/tmp"};
-    const char *home = getenv("HOME");
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         if (strcmp(real, refused[i]) == 0)
             return err_set(e, STATUS_USAGE, "%s as a whole cannot be shared with a sandbox; choose a folder in it", real);
-    if (home && strcmp(real, home) == 0)
-        return err_set(e, STATUS_USAGE, "your whole home folder %s cannot be shared: it holds your keys; choose a project folder in it", real);
+    if (check_own(real, e) < 0)
+        return -1;
     for (unsigned i = 0; i < r->nfolders; i++)
         if (strcmp(r->folders[i].path, real) == 0)
             return err_set(e, STATUS_USAGE, "the folder %s was given twice", real);
@@ -335,13 +463,51 @@ int sandbox_step(const char *sandbox, const char *step, struct err *e)
     return rc;
 }
 
+/* What an installation that was killed left behind; its lock is ours. */
+static void sweep_installs(const char *template)
+{
+    char **names;
+    int n = record_list(&names, NULL);
+    for (int i = 0; i < n; i++) {
+        struct record r;
+        if (record_load(&r, names[i], NULL) < 0)
+            continue;
+        const char *of = json_string_value(json_object_get(r.extra, "installs"));
+        if (of && strcmp(of, template) == 0)
+            sandbox_remove(names[i], true, NULL);
+        record_finish(&r);
+    }
+    if (n >= 0)
+        record_list_free(names, n);
+}
+
+static void on_interrupt(int sig)
+{
+    sandbox_interrupted = sig;
+}
+
+/* Signals that would end us end the step at hand instead, while what it made is still to be taken away. */
+static void hold_signals(bool on, struct sigaction old[3])
+{
+    static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction ours = {.sa_handler = on_interrupt}; /* not restarting: waits end */
+    for (size_t i = 0; i < 3; i++) {
+        struct sigaction was;
+        sigaction(sigs[i], NULL, &was);
+        if (!on)
+            sigaction(sigs[i], &old[i], NULL);
+        else if ((old[i] = was, was.sa_handler != SIG_IGN))
+            sigaction(sigs[i], &ours, NULL);
+    }
+}
+
+static int install_agent(const json_t *kit, const char *template, struct err *e);
+
 int sandbox_need_agent(const json_t *kit, char **template, struct err *e)
 {
     const char *agent = json_string_value(json_object_get(kit, "name"));
     const json_t *install = json_object_get(kit, "install");
-    char hash[17], sandbox[RECORD_NAME_MAX + 1];
-    size_t i;
-    json_t *step;
+    char hash[17];
     *template = NULL;
     if (json_array_size(install) == 0)
         return 0;
@@ -349,10 +515,44 @@ int sandbox_need_agent(const json_t *kit, char **template, struct err *e)
     if (asprintf(template, "agent-%s-%.8s", agent, hash) < 0)
         return err_set(e, STATUS_FAILED, "out of memory");
     json_t *have = backend.template_load(*template, NULL);
-    if (have) {
-        json_decref(have);
-        return 0;
+    int rc = 0, lock = -1;
+    if (!have) {
+        /* One installs it, who comes meanwhile waits for that. */
+        char *path = path_in(PATH_CACHE, e, "%s", *template);
+        lock = path ? jsonfile_lock(path, e) : -1;
+        free(path);
+        rc = lock < 0 ? -1 : 0;
+        have = rc == 0 ? backend.template_load(*template, NULL) : NULL;
     }
+    if (rc == 0 && !have) {
+        struct sigaction old[3];
+        sweep_installs(*template);
+        hold_signals(true, old);
+        rc = install_agent(kit, *template, e);
+        hold_signals(false, old);
+        if (sandbox_interrupted) {
+            raise(sandbox_interrupted); /* its default ends us, now that nothing is left behind */
+            sandbox_interrupted = 0;
+        }
+    }
+    if (lock >= 0)
+        close(lock);
+    json_decref(have);
+    if (rc < 0) {
+        err_wrap(e, "%s could not be installed", agent);
+        free(*template);
+        *template = NULL;
+    }
+    return rc;
+}
+
+static int install_agent(const json_t *kit, const char *template, struct err *e)
+{
+    const char *agent = json_string_value(json_object_get(kit, "name"));
+    const json_t *steps_ = json_object_get(kit, "install");
+    char sandbox[RECORD_NAME_MAX + 1];
+    size_t i;
+    json_t *step;
     out_notice("%s is installed now, once, in a sandbox of its own", json_string_value(json_object_get(kit, "title")));
     snprintf(sandbox, sizeof sandbox, "install-%.20s-%d", agent, (int)getpid());
     struct record r;
@@ -363,38 +563,38 @@ int sandbox_need_agent(const json_t *kit, char **template, struct err *e)
     r.memory_mib = 2048;
     r.disk_mib = 20480;
     r.created = time(NULL);
+    r.extra = json_pack("{s:s}", "installs", template);
     int rc = record_create(&r, e);
     record_finish(&r);
     if (rc == 0)
         rc = build_policy(sandbox, kit, e);
     if (rc == 0)
         rc = sandbox_start(sandbox, e);
-    size_t steps = json_array_size(install) + (json_object_get(kit, "check") ? 1 : 0);
-    json_array_foreach((json_t *)install, i, step) {
+    size_t steps = json_array_size(steps_) + (json_object_get(kit, "check") ? 1 : 0);
+    json_array_foreach((json_t *)steps_, i, step) {
         char shown[200];
+        if (rc == 0 && sandbox_interrupted)
+            rc = err_set(e, STATUS_FAILED, "it was interrupted");
         if (rc < 0)
             break;
         snprintf(shown, sizeof shown, "%s: %s", agent, json_string_value(step));
         progress_show((double)i / (double)(steps ? steps : 1), shown);
         rc = sandbox_step(sandbox, json_string_value(step), e);
     }
-    if (rc == 0 && json_object_get(kit, "check"))
+    if (rc == 0 && !sandbox_interrupted && json_object_get(kit, "check"))
         rc = sandbox_step(sandbox, json_string_value(json_object_get(kit, "check")), e);
     progress_done();
     struct err ignored = {0};
+    if (rc == 0 && sandbox_interrupted)
+        rc = err_set(e, STATUS_FAILED, "it was interrupted");
     if (rc == 0)
         rc = sandbox_stop(sandbox, 20, e);
     if (rc == 0) {
         int lock = state_lock(sandbox, e);
-        rc = lock < 0 ? -1 : backend.template_freeze(sandbox, *template, kit, e);
+        rc = lock < 0 ? -1 : backend.template_freeze(sandbox, template, kit, e);
         if (lock >= 0)
             close(lock);
     }
     sandbox_remove(sandbox, true, &ignored);
-    if (rc < 0) {
-        err_wrap(e, "%s could not be installed", agent);
-        free(*template);
-        *template = NULL;
-    }
     return rc;
 }
