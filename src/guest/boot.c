@@ -89,21 +89,24 @@ static bool booted_once(void)
     return strstr(line, " sbx.once") != NULL;
 }
 
+static int warm_child(void *arg)
+{
+    int null = open("/dev/null", O_RDWR);
+    (void)arg;
+    dup2(null, 0);
+    dup2(null, 1);
+    dup2(null, 2);
+    if (chroot("/base") == 0 && chdir("/") == 0)
+        execle("/bin/bash", "bash", "-c", "/bin/true; /usr/bin/env true; :", NULL,
+               (char *[]){(char *)"PATH=/usr/bin:/bin", (char *)"LANG=C.UTF-8", NULL});
+    _exit(127);
+}
+
 /* Runs a shell of the base image once, so that what every session needs first (shell, C library,
  * locale) lies in the page cache of the frozen machine. */
 static void warm(void)
 {
-    pid_t pid = fork();
-    if (pid == 0) {
-        int null = open("/dev/null", O_RDWR);
-        dup2(null, 0);
-        dup2(null, 1);
-        dup2(null, 2);
-        if (chroot("/base") == 0 && chdir("/") == 0)
-            execle("/bin/bash", "bash", "-c", "/bin/true; /usr/bin/env true; :", NULL,
-                   (char *[]){(char *)"PATH=/usr/bin:/bin", (char *)"LANG=C.UTF-8", NULL});
-        _exit(127);
-    }
+    pid_t pid = child_start(warm_child, NULL);
     if (pid > 0)
         waitpid(pid, NULL, 0);
 }

@@ -1,17 +1,16 @@
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/random.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +21,9 @@
 #define DISK "/dev/vdb"
 /* What names this machine lies in memory, behind links from /etc: a clone says who it is without writing to its disk. */
 #define NAMES "/run/sbx/names"
+/* Below base and disk lies an empty tree in memory, for the places where folders are mounted: made on the disk they would
+ * cost a clone a third of its start, and leave folders behind. */
+#define PLACES "/run/sbx/places"
 
 static bool prepared, configured;
 static struct user agent;
@@ -89,6 +91,25 @@ static int move_mount_to(const char *from, const char *root, struct err *e)
     return mount(from, to, NULL, MS_MOVE, NULL) < 0 ? err_errno(e, errno, "cannot move %s", from) : 0;
 }
 
+/* A folder of the root is joined with that of the places only if both were there when it was first looked at; those at the
+ * top are. */
+static void make_places(void)
+{
+    DIR *d = opendir("/base");
+    struct dirent *ent;
+    mkdir("/places", 0755);
+    if (mount("tmpfs", "/places", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
+        printf("sbx-guest: /places: %s\n", strerror(errno));
+    while (d && (ent = readdir(d)))
+        if (ent->d_type == DT_DIR && ent->d_name[0] != '.') {
+            char path[300];
+            snprintf(path, sizeof path, "/places/%s", ent->d_name);
+            mkdir(path, 0755);
+        }
+    if (d)
+        closedir(d);
+}
+
 /* base (read-only) + the sandbox's disk = the new root; then PID 1 moves into it. */
 static int enter_root(struct err *e)
 {
@@ -98,12 +119,13 @@ static int enter_root(struct err *e)
     /* A clone remembers the blank disk of its template. */
     ioctl(fd, BLKFLSBUF);
     close(fd);
-    if (mount(DISK, "/disk", "ext4", MS_NOATIME, "discard") < 0)
+    if (mount(DISK, "/disk", "ext4", MS_NOATIME, "discard,no_prefetch_block_bitmaps") < 0)
         return err_errno(e, errno, "cannot mount the disk");
     mkdir("/disk/upper", 0755);
     mkdir("/disk/work", 0755);
+    make_places();
     if (mount("overlay", "/newroot", "overlay", 0,
-              "lowerdir=/base,upperdir=/disk/upper,workdir=/disk/work") < 0)
+              "lowerdir=/base:/places,upperdir=/disk/upper,workdir=/disk/work") < 0)
         return err_errno(e, errno, "cannot mount the root");
     if (move_mount_to("/proc", "/newroot", e) < 0 || move_mount_to("/sys", "/newroot", e) < 0 ||
         move_mount_to("/dev", "/newroot", e) < 0)
@@ -116,7 +138,9 @@ static int enter_root(struct err *e)
     mkdir("/newroot/run/sbx/fs", 0755);
     mkdir("/newroot/run/sbx/disk", 0700);
     mkdir("/newroot" NAMES, 0755);
-    if (mount("/disk", "/newroot/run/sbx/disk", NULL, MS_MOVE, NULL) < 0)
+    mkdir("/newroot" PLACES, 0700);
+    if (mount("/disk", "/newroot/run/sbx/disk", NULL, MS_MOVE, NULL) < 0 ||
+        mount("/places", "/newroot" PLACES, NULL, MS_MOVE, NULL) < 0)
         return err_errno(e, errno, "cannot move the disk");
     if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
         chdir("/") < 0)
@@ -331,6 +355,17 @@ static bool may_mount_at(const char *path)
     return true;
 }
 
+/* On the disk only below what was looked at before (make_places). */
+static int make_place(const char *path)
+{
+    char in_memory[PATH_MAX + sizeof PLACES];
+    struct stat st;
+    snprintf(in_memory, sizeof in_memory, PLACES "%s", path);
+    if (mkdirs(in_memory) == 0 && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return 0;
+    return mkdirs(path);
+}
+
 static int mount_folder(const json_t *f, struct err *e)
 {
     const char *path = json_string_value(json_object_get(f, "path"));
@@ -341,7 +376,7 @@ static int mount_folder(const json_t *f, struct err *e)
                        path ? path : "(none)");
     snprintf(from, sizeof from, GUEST_FS "/%lld",
              (long long)json_integer_value(json_object_get(f, "index")));
-    if (mkdirs(path) < 0)
+    if (make_place(path) < 0)
         return err_errno(e, errno, "cannot make %s in the machine", path);
     if (mount(from, path, NULL, MS_BIND, NULL) < 0)
         return err_errno(e, errno, "cannot mount %s in the machine", path);
@@ -395,68 +430,6 @@ int configure_resize(struct err *e)
     return 0;
 }
 
-/* What the first orders of a clone will need: programs and libraries in memory, the disk's tables read.  Each block that
- * it has not to fetch saves it a millisecond under emulation. */
-static void rehearse(void)
-{
-    char path[] = "/tmp/.sbx-a/b/c";
-    session_rehearse(&agent);
-    if (mkdirs(path) == 0)
-        for (char *slash; strcmp(path, "/tmp") != 0 && (slash = strrchr(path, '/')); *slash = '\0')
-            rmdir(path);
-}
-
-/* A second pair of hands: made before the machine is frozen, it does beside configure() what does not concern mounts. */
-static pthread_mutex_t hands_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t hands_signal = PTHREAD_COND_INITIALIZER;
-static const json_t *hands_msg;
-static bool hands_done;
-
-static void *hands(void *arg)
-{
-    (void)arg;
-    pthread_mutex_lock(&hands_lock);
-    while (!hands_msg)
-        pthread_cond_wait(&hands_signal, &hands_lock);
-    const json_t *msg = hands_msg;
-    pthread_mutex_unlock(&hands_lock);
-    seed_entropy(json_string_value(json_object_get(msg, "seed")));
-    name_host(msg);
-    pthread_mutex_lock(&hands_lock);
-    hands_done = true;
-    pthread_cond_broadcast(&hands_signal);
-    pthread_mutex_unlock(&hands_lock);
-    if (get_nprocs() > 1)
-        session_rehearse(&agent);
-    return NULL;
-}
-
-static int hands_start(struct err *e)
-{
-    pthread_t t;
-    pthread_attr_t a;
-    pthread_attr_init(&a);
-    pthread_attr_setstacksize(&a, 65536);
-    return pthread_create(&t, &a, hands, NULL) ? err_set(e, STATUS_FAILED, "cannot start a thread") : 0;
-}
-
-static void hands_give(const json_t *msg)
-{
-    pthread_mutex_lock(&hands_lock);
-    hands_msg = msg;
-    pthread_cond_broadcast(&hands_signal);
-    pthread_mutex_unlock(&hands_lock);
-}
-
-/* Nothing runs in the machine before it has its own entropy and name. */
-static void hands_wait(void)
-{
-    pthread_mutex_lock(&hands_lock);
-    while (!hands_done)
-        pthread_cond_wait(&hands_signal, &hands_lock);
-    pthread_mutex_unlock(&hands_lock);
-}
-
 int prepare(const json_t *msg, struct err *e)
 {
     static const char *const names[] = {"hostname", "hosts", "machine-id"};
@@ -470,12 +443,13 @@ int prepare(const json_t *msg, struct err *e)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         link_name(names[i]);
     write_text("/etc/resolv.conf", "nameserver " NETPLAN_GATEWAY4 "\noptions timeout:3 attempts:2\n");
-    if (fsrelay_mount(e) < 0 || hands_start(e) < 0)
+    if (fsrelay_mount(e) < 0)
         return -1;
     write_files(json_object_get(msg, "files"));
     oom_watch();
     docker_listen();
-    rehearse();
+    if (msg) /* what goes on at once gains nothing by a rehearsal */
+        session_rehearse(&agent);
     return 0;
 }
 
@@ -487,14 +461,15 @@ int configure(const json_t *msg, struct err *e)
     configure_clock(json_object_get(msg, "clock"));
     if (!prepared && prepare(NULL, e) < 0)
         return -1;
-    hands_give(msg);
+    /* Nothing runs in the machine before it has its own entropy and name. */
+    seed_entropy(json_string_value(json_object_get(msg, "seed")));
+    name_host(msg);
     base_env = json_deep_copy(json_object_get(msg, "env"));
     if (json_is_true(json_object_get(msg, "resize_disk")))
         configure_resize(NULL);
     int rc = mount_folders(json_object_get(msg, "folders"), e);
     if (rc == 0)
         write_files(json_object_get(msg, "files"));
-    hands_wait();
     return rc;
 }
 

@@ -74,6 +74,11 @@ struct user {
 };
 int user_find(const char *name_or_uid, struct user *u);
 
+/* child.c: fn in a process of its own, which has our memory while we wait until it becomes a program or ends.  A fork
+ * would copy the tables of our memory, and later each page that is written to, which is dear under emulation.  The PID, or
+ * -1 with errno. */
+pid_t child_start(int (*fn)(void *arg), void *arg);
+
 /* session.c */
 struct session;
 int session_open(const json_t *msg, pid_t *pid, struct err *e);
@@ -90,8 +95,7 @@ unsigned session_count(void);
 void session_signal_all(int sig);
 void session_end_all(void); /* kills and forgets: the link that carried them is gone */
 
-/* Runs a shell of the agent's as a session would be, and forgets it: under emulation the code of a clone is translated
- * anew, and so some of that is done beside configure(), on another processor. */
+/* Runs a shell of the agent's as a session would be, and forgets it: what that reads stays in memory. */
 void session_rehearse(const struct user *u);
 
 /* oom.c: tells the host whom the kernel killed when memory ran out. */

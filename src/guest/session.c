@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -391,6 +392,12 @@ static void environment(struct environment *env, const struct user *u, const jso
     env_merge(env, json_object_get(msg, "env"));
 }
 
+/* What the child could not do; it stays empty when it became the program. */
+struct failure {
+    int error;
+    bool cwd;
+};
+
 struct start {
     struct session *s;
     const struct user *u;
@@ -399,33 +406,27 @@ struct start {
     bool cwd_given;
     int fd[3]; /* what becomes 0, 1, 2 */
     struct winsize ws;
-    int report;
+    struct failure failed; /* the child writes it, in the memory that is ours as well */
 };
 
-/* What the child could not do; nothing is written when it became the program. */
-struct failure {
-    int error;
-    bool cwd;
-};
-
-static _Noreturn void child(const struct start *st)
+/* In our memory (child_start): it allocates nothing, and changes ids by bare system calls, for the C library would change
+ * those of our other threads as well. */
+static int child(void *arg)
 {
+    struct start *st = arg;
     int why = 0;
-    struct failure f = {0};
     cgroup_write(st->s, "cgroup.procs", "0");
     setsid();
-    FILE *score = fopen("/proc/self/oom_score_adj", "we");
-    if (score) {
-        fputs("0", score);
-        fclose(score);
-    }
+    int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    ssize_t ignored = write(score, "0", 1);
+    (void)ignored;
+    close(score);
     for (int i = 0; i < 3; i++)
         if (dup2(st->fd[i], i) < 0)
             why = errno;
     if (st->s->tty && ioctl(0, TIOCSCTTY, 0) < 0)
         why = errno;
-    for (int sig = 1; sig < NSIG; sig++)
-        signal(sig, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL); /* PID 1 ignores or handles no other */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -435,22 +436,30 @@ static _Noreturn void child(const struct start *st)
     umask(022);
     if (st->s->tty && fchown(0, st->u->uid, (gid_t)-1) < 0)
         why = errno;
-    if (setgroups((size_t)st->u->ngroups, st->u->groups) < 0 || setgid(st->u->gid) < 0 || setuid(st->u->uid) < 0)
+    if (syscall(SYS_setgroups, (size_t)st->u->ngroups, st->u->groups) < 0 || syscall(SYS_setgid, st->u->gid) < 0 ||
+        syscall(SYS_setuid, st->u->uid) < 0)
         why = errno;
     if (!why && chdir(st->cwd) < 0) {
-        f.cwd = st->cwd_given;
+        st->failed.cwd = st->cwd_given;
         if (st->cwd_given || (chdir(st->u->home) < 0 && chdir("/") < 0))
             why = errno;
     }
     if (!why) {
-        environ = st->envp;
         execvpe(st->program, st->argv, st->envp);
         why = errno;
     }
-    f.error = why;
-    ssize_t ignored = write(st->report, &f, sizeof f);
-    (void)ignored;
+    st->failed.error = why;
     _exit(127);
+}
+
+/* -1 with errno. */
+static pid_t start_child(struct start *st)
+{
+    char **old = environ;
+    environ = st->envp; /* PATH of the new environment decides where a bare name is found */
+    pid_t pid = child_start(child, st);
+    environ = old;
+    return pid;
 }
 
 void session_rehearse(const struct user *u)
@@ -462,11 +471,8 @@ void session_rehearse(const struct user *u)
     cgroup_path(path, sizeof path, &none, NULL);
     mkdir(path, 0755);
     if (null >= 0 && pipe2(p, O_CLOEXEC) == 0) {
-        struct start st = {.s = &none, .u = u, .argv = argv, .envp = envp, .cwd = "/", .program = "sh",
-                           .fd = {null, p[1], null}, .report = p[1]};
-        pid_t pid = fork();
-        if (pid == 0)
-            child(&st);
+        struct start st = {.s = &none, .u = u, .argv = argv, .envp = envp, .cwd = "/", .program = "sh", .fd = {null, p[1], null}};
+        start_child(&st);
         close(p[1]);
         char c;
         while (read(p[0], &c, 1) > 0) /* until it is gone: PID 1 reaps it as any orphan */
@@ -547,7 +553,6 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
     }
     struct environment env = {0};
     environment(&env, &u, msg, tty);
-    int report[2] = {-1, -1};
     struct start st = {.s = s, .u = &u, .argv = argv, .envp = env.v, .program = argv[0], .fd = {-1, -1, -1}};
     st.cwd_given = cwd && cwd[0];
     st.cwd = st.cwd_given ? cwd : configure_cwd()[0] ? configure_cwd() : u.home;
@@ -559,34 +564,22 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
     }
     char path[128];
     int rc = -1, why = 0;
-    struct failure failed = {0};
     cgroup_path(path, sizeof path, s, NULL);
     mkdir(path, 0755);
-    if (plumb(s, &st, msg) < 0 || pipe2(report, O_CLOEXEC) < 0) {
+    if (plumb(s, &st, msg) < 0)
         why = errno;
-    } else {
-        st.report = report[1];
-        /* PATH of the new environment decides where a bare name is found. */
-        char **old = environ;
-        environ = env.v;
-        s->pid = fork();
-        if (s->pid == 0)
-            child(&st);
-        why = s->pid < 0 ? errno : 0;
-        environ = old;
-        close(report[1]);
-        if (s->pid > 0 && read(report[0], &failed, sizeof failed) == (ssize_t)sizeof failed)
-            why = failed.error;
-        close(report[0]);
-    }
+    else if ((s->pid = start_child(&st)) < 0)
+        why = errno;
+    else
+        why = st.failed.error;
     close_child_side(&st);
     if (why) {
-        if (failed.cwd)
+        if (st.failed.cwd)
             err_errno(e, why, "cannot enter %s", st.cwd);
         else
             err_errno(e, why, "cannot run %s", st.program);
         if (e)
-            e->status = why == ENOENT && !failed.cwd ? 127 : 126;
+            e->status = why == ENOENT && !st.failed.cwd ? 127 : 126;
         link_close(control_link(), chan);
         destroy(s);
     } else {

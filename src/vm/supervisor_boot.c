@@ -24,6 +24,8 @@
 #define HELLO_TCG_MS 90000
 #define CLONE_MS 15000
 #define CONFIGURE_MS 60000
+/* What a machine has put off while it started it does before it is frozen: else each of its clones does it. */
+#define SETTLE_MS 700
 #define CONSOLE_CHUNK 16384
 
 static void patience(struct supervisor *s, int ms)
@@ -188,6 +190,22 @@ static void freeze(struct supervisor *s)
         supervisor_fail(s, "the machine could not be frozen: %s", e.status ? e.text : "QEMU does not listen");
 }
 
+static void on_settled(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct supervisor *s = arg;
+    if (s->life == LIFE_STARTING && s->boot == BOOT_FREEZE)
+        freeze(s);
+}
+
+static void freeze_when_settled(struct supervisor *s)
+{
+    struct timeval tv = {SETTLE_MS / 1000, SETTLE_MS % 1000 * 1000};
+    if (evtimer_add(s->settled, &tv) < 0)
+        supervisor_fail(s, "out of memory");
+}
+
 /* ---- configuring ---- */
 
 static json_t *clock_now(void)
@@ -341,7 +359,7 @@ static void on_prepared(void *arg, const json_t *reply, const char *error)
     if (error)
         supervisor_fail(s, "the machine could not be prepared: %s", error);
     else
-        freeze(s);
+        freeze_when_settled(s);
 }
 
 static void prepare(struct supervisor *s)
@@ -385,7 +403,7 @@ static void on_guest_hello(struct supervisor *s, const json_t *msg)
     if (s->boot == BOOT_FREEZE && s->fresh)
         prepare(s);
     else if (s->boot == BOOT_FREEZE)
-        freeze(s);
+        freeze_when_settled(s);
     else
         boot_helper_ready(s);
 }
@@ -521,8 +539,9 @@ int boot_prepare(struct supervisor *s, struct err *e)
                             .fs = -1,
                             .log = s->log_pipe[1]};
     s->patience = evtimer_new(s->base, on_impatient, s);
+    s->settled = evtimer_new(s->base, on_settled, s);
     s->guest_ctl = ctl_new(s->base);
-    if (!s->patience || !s->guest_ctl)
+    if (!s->patience || !s->settled || !s->guest_ctl)
         return err_set(e, STATUS_FAILED, "out of memory");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s->net_pair) < 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s->fs_pair) < 0)
@@ -593,7 +612,9 @@ static void await_clone(struct supervisor *s)
 {
     char uri[32];
     snprintf(uri, sizeof uri, "fd:%d", QEMU_FD_STATE);
+    /* A machine that arrives announces its card to switches; on this cable nobody learns from it. */
     if (qmp_command(s->qmp, "migrate-set-capabilities", capabilities(), -1, NULL, NULL) < 0 ||
+        qmp_command(s->qmp, "migrate-set-parameters", json_pack("{s:i}", "announce-rounds", 0), -1, NULL, NULL) < 0 ||
         qmp_command(s->qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), -1, NULL, NULL) < 0)
         log_line("QEMU does not listen");
     /* The hello was read when the machine was frozen: it waits for its orders. */
@@ -689,6 +710,8 @@ int boot_start(struct supervisor *s, struct err *e)
 void boot_end(struct supervisor *s)
 {
     patience(s, 0);
+    if (s->settled)
+        evtimer_del(s->settled);
     if (s->copied)
         event_free(s->copied);
     s->copied = NULL;
@@ -736,4 +759,6 @@ void boot_close(struct supervisor *s)
     sessions_set_guest(s->sessions, NULL, NULL);
     if (s->patience)
         event_free(s->patience);
+    if (s->settled)
+        event_free(s->settled);
 }

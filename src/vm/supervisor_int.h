@@ -69,7 +69,7 @@ struct supervisor {
     struct linkev *ctl;
     struct ctl *guest_ctl;
     struct bounded_log *console_log, *log;
-    struct event *console_ev, *patience, *clock_timer, *stop_timer, *screen_timer, *sigchld, *sigterm, *sigint, *log_ev;
+    struct event *console_ev, *settled, *patience, *clock_timer, *stop_timer, *screen_timer, *sigchld, *sigterm, *sigint, *log_ev;
     bool vm_reaped, qmp_closed, answered, configuring, configured, panicked, tried_tcg, tried_again;
     const char *kvm_failed; /* how a machine under KVM ended, until emulation has shown that it was KVM */
     int vm_status;
