@@ -28,6 +28,17 @@ def spellings(secret):
         json.dumps({"key": secret}), "".join(f"\\u{b:04x}" for b in secret.encode()), "the end"])
 
 
+def halves(secret):
+    """Each spelling cut at each byte, as two pieces that are sent one after the other."""
+    for form in spellings(secret).encode().split(b"\n")[:-1]:
+        for i in range(1, len(form)):
+            yield b"<" + form[:i], form[i:] + b">\n"
+
+
+def frame(op, data):
+    return bytes([op, len(data)]) + data if len(data) < 126 else bytes([op, 126]) + len(data).to_bytes(2, "big") + data
+
+
 class EchoServer:
     def __init__(self, certificate=None, alpn=("http/1.1",), app=None):
         self.seen, self.bodies = [], []  # (method, path, headers) of each request; contents over HTTP/1.1
@@ -99,6 +110,19 @@ class EchoServer:
                 for i in range(len(text)):
                     s.sendall(b"1\r\n" + text[i:i + 1] + b"\r\n")
                 s.sendall(b"0\r\nX-Trailer: " + secret.encode() + b"\r\n\r\n")
+            elif path == "/halves":
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                s.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n")
+                for piece in (p for pair in halves(secret) for p in pair):
+                    s.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+                s.sendall(b"0\r\n\r\n")
+            elif path == "/halves-of-events":
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+                for one, two in halves(secret):
+                    s.sendall(b"data: " + one)
+                    s.sendall(two + b"\n")
+                return
             elif path == "/events":
                 s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
                 for i in range(3):
@@ -117,12 +141,21 @@ class EchoServer:
             elif path == "/gzip":
                 data = gzip.compress(text)
                 s.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
-            elif path == "/ws":
+            elif path.startswith("/ws"):
                 accept = base64.b64encode(hashlib.sha1((headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest())
                 s.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+                if path == "/ws-halves":
+                    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    for one, two in halves(secret):
+                        whole = frame(0x81, one + two)  # one frame in two pieces, then two fragments
+                        s.sendall(whole[:-len(two)])
+                        s.sendall(two)
+                        s.sendall(frame(0x01, one))
+                        s.sendall(frame(0x80, two))
+                    s.sendall(frame(0x88, b""))
+                    return
                 half = len(secret) // 2
                 first, second = secret[:half].encode(), secret[half:].encode()
-                frame = lambda op, data: bytes([op, len(data)]) + data
                 # A message in one frame, then one in two fragments with a ping between.
                 s.sendall(frame(0x81, secret.encode()) + frame(0x01, b"<" + first) + frame(0x89, b"ping") + frame(0x80, second + b">") + frame(0x88, b""))
                 return
@@ -136,7 +169,8 @@ class EchoServer:
         c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         c.initiate_connection()
         s.sendall(c.data_to_send())
-        bodies = {}
+        bodies, waiting = {}, {}
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while (data := s.recv(65536)):
             for e in c.receive_data(data):
                 if isinstance(e, h2.events.DataReceived):
@@ -161,7 +195,17 @@ class EchoServer:
                         c.send_data(e.stream_id, own[1][20:], end_stream=True)
                         continue
                     c.send_headers(e.stream_id, [(":status", "200"), ("x-echo", secret)])
+                    if headers[":path"] == "/halves":
+                        waiting[e.stream_id] = [p for pair in halves(secret) for p in pair]
+                        continue
                     for i in range(0, len(text), 7):
                         c.send_data(e.stream_id, text[i:i + 7])
                     c.send_headers(e.stream_id, [("x-trailer", secret)], end_stream=True)
+            for stream, pieces in list(waiting.items()):  # each a frame and a record of its own, as far as there is room
+                while pieces and c.local_flow_control_window(stream) >= len(pieces[0]):
+                    c.send_data(stream, pieces.pop(0))
+                    s.sendall(c.data_to_send())
+                if not pieces:
+                    c.send_headers(stream, [("x-trailer", "the end")], end_stream=True)
+                    del waiting[stream]
             s.sendall(c.data_to_send())

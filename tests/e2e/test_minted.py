@@ -153,6 +153,51 @@ class Minted(unittest.TestCase):
             self.lab.h.sbx("secret", "rotate", "-g", "docker", "--password-stdin", input=DOCKER.encode())
         self.assertTrue(wait_for(lambda: self.get("https://auth.docker.io/token", "--http1.1")[0] == 200, 5))
 
+    def check_halves(self, got, times=1):
+        """What comes back says the sentinel in every spelling, as if each had come in one piece."""
+        whole = self.get("https://api.openai.com/echo", "--http1.1")[1].split("\n")[:-1]
+        for line, real, held in zip(whole, echo_server.spellings(OPENAI).split("\n"), echo_server.spellings(whole[0]).split("\n")):
+            # In Base64 a character at either edge is a neighbour's as well: it stays as it was.
+            self.assertLessEqual(sum(a != b for a, b in zip(line, held)), 2, (line, held))
+            self.assertGreaterEqual(sum(a != b for a, b in zip(line, real)), 20, (line, real))
+        wanted = [f"<{line}>" for line in whole for _ in range((len(line) - 1) * times)]
+        self.assertGreater(len(wanted), 800)
+        self.assertEqual(len(got), len(wanted))
+        for a, b in zip(got, wanted):
+            self.assertEqual(a, b)
+
+    def test_threat_65_every_spelling_cut_at_every_byte(self):
+        for how in ("--http1.1", "--http2") if echo_server.h2 else ("--http1.1",):
+            code, body = self.get("https://api.openai.com/halves", how)
+            self.assertEqual(code, 200)
+            self.check_halves(body.strip().split("\n"))
+
+    def test_threat_65_every_spelling_cut_at_every_byte_of_events(self):
+        code, body = self.get("https://api.openai.com/halves-of-events", "--http1.1", "-N")
+        self.assertEqual(code, 200)
+        events = body.strip().split("\n\n")
+        self.assertEqual({e[:6] for e in events}, {"data: "})
+        self.check_halves([e[6:] for e in events])
+
+    def test_threat_38_every_spelling_cut_at_every_byte_of_a_websocket(self):
+        head = (b"GET /ws-halves HTTP/1.1\r\nHost: api.openai.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        data = self.lab.say(head, "api.openai.com", timeout=5)
+        start, _, data = data.partition(b"\r\n\r\n")
+        self.assertIn(b"101", start.split(b"\r\n")[0])
+        messages, part = [], b""
+        while data:
+            first, n, skip = data[0], data[1], 2
+            if n == 126:
+                n, skip = int.from_bytes(data[2:4], "big"), 4
+            part += data[skip:skip + n]
+            if first & 0x80:
+                messages.append(part.decode().rstrip("\n"))
+                part = b""
+            data = data[skip + n:]
+        self.assertEqual(messages.pop(), "")  # the close
+        self.check_halves(messages, 2)
+
     def test_threat_67_neither_lengths_nor_guesses_tell_a_secret(self):
         """What replaces a secret has its length, in every spelling; a guess that is nearly right comes back as it was sent."""
         code, body = self.get("https://api.openai.com/echo", "--http1.1")
