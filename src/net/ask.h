@@ -76,7 +76,7 @@ struct ask_request {
     uint16_t path_len;
     uint32_t request; /* comes back in the answer */
     uint8_t ambiguous; /* the path cannot be told from others: no rule that speaks of paths may allow it */
-    uint8_t override;  /* a field asks for another method */
+    uint8_t override;  /* a field asks for another method or path */
     uint8_t tls;       /* the connection is encrypted on both sides */
     uint8_t reserved;
     uint64_t sentinels; /* which of the sentinels that ANSWER_SENTINEL told stand in its head, as bits by index */

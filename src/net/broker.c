@@ -969,7 +969,7 @@ static void judge_request(struct broker *b, const struct ask_request *ask)
         /* A rule that speaks of methods or paths allows nothing that servers read in more than one way. */
         d.allow = false;
         snprintf(reason, sizeof reason, "%s", ask->ambiguous ? "servers may read its path in more than one way"
-                                                             : "it asks the server to take another method for it");
+                                                             : "it asks the server to take another method or path for it");
     }
     const char *misplaced = broker_secrets_misplaced(b->secrets, ask->sentinels, f->host, f->port, ask->tls);
     if (misplaced) {

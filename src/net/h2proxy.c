@@ -40,7 +40,7 @@ struct stream {
     char status[4];
     bool spooling;           /* judged; q[GUEST] is gathered whole, because the credential depends on it */
     bool mint, minting;      /* the answer gives out tokens; it is being gathered in q[UP] */
-    bool bad, asked, opened, answered, closed[2], judged;
+    bool bad, override, asked, opened, answered, closed[2], judged;
     struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
     size_t spool_room;       /* what proxy_spool() gave for q[GUEST] */
     size_t credited;         /* of its bytes: the guest may send as many more, before they were passed on */
@@ -391,8 +391,13 @@ static void judge(struct stream *s)
         answer_failed(s, 400, "its header section is malformed");
         return;
     }
-    if (strcmp(s->method, "CONNECT") == 0 || strcmp(s->method, "TRACE") == 0) {
-        answer_failed(s, 405, "this method is not passed on");
+    int refused = http1_method_refused(s->method, strlen(s->method));
+    if (refused) {
+        answer_failed(s, refused, refused == 405 ? "this method is not passed on" : "its method is unknown");
+        return;
+    }
+    if (!http1_target_is_plain(s->path, strlen(s->path))) {
+        answer_failed(s, 400, "its path holds a byte that it may not");
         return;
     }
     if (strcmp(s->scheme, p->owner->tls ? "https" : "http") != 0 || (s->path[0] != '/' && strcmp(s->path, "*") != 0)) {
@@ -409,10 +414,8 @@ static void judge(struct stream *s)
         answer_denied(s, p->owner->rule, p->owner->hint);
         return;
     }
-    bool override = headers_could_have(&s->fields, "x-http-method-override") || headers_could_have(&s->fields, "x-http-method") ||
-                    headers_could_have(&s->fields, "x-method-override");
     struct proxy_request r = {.id = s->request = ++p->last_request, .version = 2, .method = s->method,
-                              .target = s->path, .fields = &s->fields, .override = override};
+                              .target = s->path, .fields = &s->fields, .override = s->override};
     s->asked = true;
     p->owner->request(p->owner->arg, &r);
 }
@@ -504,6 +507,9 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     }
     /* "te: trailers" is the one value that may travel, and gRPC needs it. */
     bool te = is(name, nlen, "te") && is(value, vlen, "trailers");
+    enum http1_field kind = side == GUEST ? http1_field_kind((const char *)name, nlen) : HTTP1_FIELD_OTHER;
+    s->override |= kind == HTTP1_FIELD_OVERRIDE;
+    s->bad |= kind == HTTP1_FIELD_FRAMING;
     if (!te && is_dropped(name, nlen))
         return 0;
     if (!headers_add(&s->fields, (const char *)name, nlen, (const char *)value, vlen))

@@ -191,6 +191,7 @@ static const struct known_field {
     FIELD("host", F_HOST), FIELD("content-length", F_LENGTH), FIELD("transfer-encoding", F_CODING),
     FIELD("connection", F_CONNECTION), FIELD("upgrade", F_UPGRADE), FIELD("expect", F_EXPECT),
     FIELD("x-http-method-override", F_OVERRIDE), FIELD("x-http-method", F_OVERRIDE), FIELD("x-method-override", F_OVERRIDE),
+    FIELD("x-original-url", F_OVERRIDE), FIELD("x-rewrite-url", F_OVERRIDE), FIELD("x-override-url", F_OVERRIDE),
     FIELD("keep-alive", F_HOP), FIELD("proxy-connection", F_HOP), FIELD("te", F_HOP), FIELD("http2-settings", F_HOP),
     FIELD("proxy-authorization", F_HOP), FIELD("proxy-authenticate", F_HOP), FIELD("trailer", F_HOP),
     FIELD("alt-svc", F_HOP),
@@ -229,6 +230,15 @@ static enum known known_field(const char *p, size_t n, bool *folded)
         }
     }
     return F_NONE;
+}
+
+enum http1_field http1_field_kind(const char *name, size_t n)
+{
+    bool folded;
+    enum known kind = n ? known_field(name, n, &folded) : F_NONE;
+    if (kind == F_OVERRIDE)
+        return HTTP1_FIELD_OVERRIDE;
+    return (kind == F_LENGTH || kind == F_CODING) && folded ? HTTP1_FIELD_FRAMING : HTTP1_FIELD_OTHER;
 }
 
 struct seen {
@@ -301,7 +311,7 @@ static bool take_field(struct http1_head *h, struct seen *s, const char *name, s
 {
     bool folded;
     enum known kind = known_field(name, nlen, &folded);
-    if (folded && !s->response && (kind == F_LENGTH || kind == F_CODING))
+    if (!s->response && http1_field_kind(name, nlen) == HTTP1_FIELD_FRAMING)
         return bad(e, 400, "the name of a field has an underscore where a hyphen belongs");
     if (folded && kind != F_OVERRIDE && kind != F_HOP)
         kind = F_NONE; /* who sets such a field removes the other first: headers_set */
@@ -381,11 +391,18 @@ static bool read_fields(struct http1_head *h, struct seen *s, const char *p, con
 
 /* ---- requests ---- */
 
-static bool read_target(struct http1_head *h, struct seen *s, const char *t, size_t n, struct http1_error *e)
+bool http1_target_is_plain(const char *t, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)t[i] <= 0x20 || (unsigned char)t[i] >= 0x7f || t[i] == '#')
-            return bad(e, 400, "its target holds a byte that it may not");
+            return false;
+    return true;
+}
+
+static bool read_target(struct http1_head *h, struct seen *s, const char *t, size_t n, struct http1_error *e)
+{
+    if (!http1_target_is_plain(t, n))
+        return bad(e, 400, "its target holds a byte that it may not");
     if (n == 1 && t[0] == '*') {
         if (strcmp(h->method, "OPTIONS") != 0)
             return bad(e, 400, "its target is an asterisk");
@@ -416,12 +433,17 @@ static bool read_target(struct http1_head *h, struct seen *s, const char *t, siz
     return h->target ? true : bad(e, 503, "there is no memory for it");
 }
 
-static bool is_method(const char *p, size_t n)
+/* Methods are case-sensitive for us and for the RFC, not for every server: "post" could pass a rule on POST. */
+int http1_method_refused(const char *p, size_t n)
 {
+    static const char *const kept[] = {"CONNECT", "TRACE", "TRACK", "PRI"};
     for (size_t i = 0; i < n; i++)
         if (!(p[i] >= 'A' && p[i] <= 'Z') && !(i && ((p[i] >= '0' && p[i] <= '9') || p[i] == '-' || p[i] == '_')))
-            return false;
-    return true;
+            return 501;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (n == strlen(kept[i]) && memcmp(p, kept[i], n) == 0)
+            return 405;
+    return n == 0 || n > HTTP1_METHOD_MAX ? 501 : 0;
 }
 
 static bool version(const char *p, size_t n, unsigned *minor)
@@ -446,16 +468,16 @@ static bool parse_request(struct http1_head *h, const char *p, size_t len, struc
     const char *sp2 = sp1 ? memchr(sp1 + 1, ' ', (size_t)(eol - sp1 - 1)) : NULL;
     if (!sp2 || !is_token(p, (size_t)(sp1 - p)))
         return bad(e, 400, "its first line is malformed");
-    /* Methods are case-sensitive for us and for the RFC, not for every server: "post" could pass a rule on POST. */
-    if ((size_t)(sp1 - p) > HTTP1_METHOD_MAX || !is_method(p, (size_t)(sp1 - p)))
+    int refused = http1_method_refused(p, (size_t)(sp1 - p));
+    if (refused == 501)
         return bad(e, 501, "its method is unknown");
     memcpy(h->method, p, (size_t)(sp1 - p));
     h->method[sp1 - p] = '\0';
     if (!version(sp2 + 1, (size_t)(eol - sp2 - 1), &h->minor))
         return bad(e, eol - sp2 - 1 == 8 && memcmp(sp2 + 1, "HTTP/", 5) == 0 ? 505 : 400,
                    "it is not HTTP/1.1");
-    if (strcmp(h->method, "CONNECT") == 0 || strcmp(h->method, "TRACE") == 0 || strcmp(h->method, "TRACK") == 0 || strcmp(h->method, "PRI") == 0)
-        return bad(e, 405, "this method is not passed on");
+    if (refused)
+        return bad(e, refused, "this method is not passed on");
     if (!read_fields(h, &s, eol + 2, end, e) || !read_target(h, &s, sp1 + 1, (size_t)(sp2 - sp1 - 1), e))
         return false;
     if (s.host != 1)

@@ -5,7 +5,8 @@
  * Refused beside what the RFC calls malformed: any line end but CRLF, folded lines, control bytes, more than one Host, a
  * Host that is no canonical authority, both Content-Length and Transfer-Encoding, either of them twice, a transfer coding
  * other than "chunked", an absolute target that differs from Host, userinfo, CONNECT and TRACE, methods that are not in
- * upper case, a Connection field that nominates one that matters, Content_Length and the like (CGI reads "_" as "-").  (threats.md 22 to 30, 36, 39, 40, 42.) */
+ * upper case, a Connection field that nominates one that matters, Content_Length and the like (CGI reads "_" as "-").  (threats.md 22 to 30, 36, 39, 40, 42.)
+ * What it says of methods, targets and names of fields holds for HTTP/2 as well (net/h2proxy.c asks here). */
 #ifndef SBX_NET_HTTP1_H
 #define SBX_NET_HTTP1_H
 
@@ -43,7 +44,7 @@ struct http1_head {
     uint16_t port;                 /* 0: none was written */
     bool absolute, absolute_tls;   /* the target was http://… or https://… */
     bool expect_continue;
-    bool override;                 /* a field asks the server to take another method for it (threat 40) */
+    bool override;                 /* a field asks the server to take another method or path for it (threat 40) */
     /* responses */
     int status;
     char reason[128];
@@ -82,6 +83,14 @@ char *http1_write_response(const struct http1_head *h, bool keep_alive, size_t *
 
 /* The Sec-WebSocket-Accept that answers a key (RFC 6455 4.2.2); out has room for 29 bytes.  False if the key is none. */
 bool http1_websocket_accept(const char *key, char out[29]);
+
+/* Whether a request with that method may go on: 0, or the status that refuses it (501: none that all read the same; 405). */
+int http1_method_refused(const char *method, size_t n);
+/* Whether a target holds nothing but bytes that it may: printable ASCII without "#". */
+bool http1_target_is_plain(const char *target, size_t n);
+/* What the name of a request's field means for its framing and for its method and path. */
+enum http1_field { HTTP1_FIELD_OTHER, HTTP1_FIELD_OVERRIDE /* see `override` */, HTTP1_FIELD_FRAMING /* Content_Length, ... */ };
+enum http1_field http1_field_kind(const char *name, size_t n);
 
 /* RFC 9110 5.6.2: what names of fields and methods consist of. */
 bool http1_token_char(unsigned char c);

@@ -348,6 +348,26 @@ class Net(unittest.TestCase):
         for field in (b"X-HTTP-Method-Override: DELETE", b"X-HTTP-Method: PUT", b"X-Method-Override: POST", b"x_http_method_override: DELETE"):
             self.refused(b"GET /ok HTTP/1.1\r\nHost: get.test\r\n" + field + END, (403,), name="get.test")
         self.refused(b"get /ok HTTP/1.1\r\nHost: get.test" + END, (400, 403, 501), name="get.test")
+        # The same for paths: what IIS and some frameworks take instead of the one that was judged.
+        for field in (b"X-Original-URL: /no", b"X-Rewrite-Url: /no", b"x_original_url: /no"):
+            self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\n" + field + END, (403,))
+
+    def test_threat_40_44_methods_and_fields_of_http2_are_read_as_strictly(self):
+        self.lab.h.sbx("policy", "deny", "network", "-g", "POST two.test")
+        try:
+            time.sleep(1)
+            for method, want in (("GET", 200), ("POST", 403), ("post", 501), ("Post", 501), ("TRACE", 405), ("TRACK", 405), ("PRI", 405), ("G3T", 200)):
+                with H2(self.lab) as c:
+                    self.assertEqual(c.ask(c.fields(method=method)), want, method)
+            for field in ("x-http-method-override", "x_method_override", "x-original-url", "x-rewrite-url"):
+                with H2(self.lab) as c:
+                    self.assertEqual(c.ask(c.fields((field, "POST"))), 403, field)
+            for more, path in ((("transfer_encoding", "chunked"), "/ok"), (("content_length", "5"), "/ok"), (("x", "y"), "/ok?#/../no"), (("x", "y"), "/ok?\x80")):
+                with H2(self.lab) as c:
+                    self.assertEqual(c.ask(c.fields(more, path=path)), 400, (more, path))
+        finally:
+            self.lab.h.sbx("policy", "rm", "-g", "POST two.test")
+            time.sleep(1)
 
     def test_threat_41_paths(self):
         for path in ("/ok/../no", "/ok/%2e%2e/no", "/ok/%2E./no", "/ok//../no", "//no", "/ok;/../no", "/ok\\..\\no", "/ok%5c..%5cno", "/ok%2f..%2fno", "/ok/%252e%252e/no", "/ok%00/no", "/ok%",
