@@ -13,6 +13,7 @@
 #include "net/clienthello.h"
 #include "net/intercept.h"
 #include "net/names.h"
+#include "net/plainhello.h"
 
 /* One turn of one flow: large enough for the throughput, small enough for the neighbours. */
 #define TURN (256u * 1024u)
@@ -300,7 +301,8 @@ static size_t relay_data(struct flow *f, const uint8_t *buf, size_t len)
 }
 
 /* The first bytes of a relayed connection: where it is TLS, it has to be for the name that was asked for (threats 21,
- * 35, 49, 51).  On 443 nothing else passes, unless a rule names this very host and port. */
+ * 35, 49, 51); where it is HTTP, each of its requests has to, as on port 80.  On 443 nothing but TLS passes.  What is no
+ * TLS is anybody's affair where a rule names this very host and port. */
 static void sniff_refuse(struct flow *f, const char *seen)
 {
     struct ask ask = {.id = f->id, .kind = ASK_MISMATCH};
@@ -309,20 +311,47 @@ static void sniff_refuse(struct flow *f, const char *seen)
     tcp_abort(f->conn);
 }
 
+static bool intercept_start(struct flow *f, const struct answer *a, int fd);
+
+/* It is HTTP in plain text: from here on it is judged request by request. */
+static size_t sniff_http(struct flow *f, const uint8_t *buf, size_t len)
+{
+    static const struct answer none;
+    int fd = f->fd;
+    f->fd = -1;
+    close_upstream(f);
+    if (!intercept_start(f, &none, fd)) {
+        tcp_abort(f->conn);
+        return len;
+    }
+    if (f->held)
+        intercept_begin(f->intercept, f->held, f->held_len);
+    f->held = NULL;
+    return intercept_data(f->intercept, buf, len);
+}
+
 static size_t sniff_data(struct flow *f, const uint8_t *buf, size_t len)
 {
     struct clienthello hello;
     const uint8_t *all = buf;
-    size_t n = len;
+    size_t n = len, kept = 0; /* of buf, in f->held */
     if (f->held) {
         size_t room = CLIENTHELLO_MAX - f->held_len;
-        n = len < room ? len : room;
-        memcpy(f->held + f->held_len, buf, n);
-        f->held_len += n;
+        kept = len < room ? len : room;
+        memcpy(f->held + f->held_len, buf, kept);
+        f->held_len += kept;
         all = f->held;
         n = f->held_len;
     }
-    switch (clienthello_read(&hello, all, n)) {
+    enum clienthello_result first = clienthello_read(&hello, all, n);
+    if (first == CLIENTHELLO_NOT_TLS && f->port != 443 && !f->raw) {
+        enum plainhello plain = plainhello_read(all, n, false);
+        if (plain == PLAINHELLO_HTTP)
+            return kept + sniff_http(f, buf + kept, len - kept);
+        if (plain == PLAINHELLO_MORE)
+            first = CLIENTHELLO_MORE;
+    }
+    switch (first) {
     case CLIENTHELLO_MORE:
         if (!f->held) {
             if (!(f->held = malloc(CLIENTHELLO_MAX))) {
@@ -349,12 +378,8 @@ static size_t sniff_data(struct flow *f, const uint8_t *buf, size_t len)
             return len;
         }
     }
-    bool was_held = f->held != NULL;
     f->kind = RELAY;
-    if (!was_held)
-        return relay_data(f, buf, len);
-    send_held(f);
-    return len;
+    return kept + relay_data(f, buf + kept, len - kept); /* which sends what is held first */
 }
 
 /* ---- DNS over TCP (RFC 7766): two bytes of length before each message ---- */
@@ -415,6 +440,11 @@ void flows_fin(struct tcp_conn *c, void *arg)
     struct flow *f = tcp_owner(c);
     (void)arg;
     f->down_eof = true;
+    if (f->kind == SNIFF && f->held && f->held[0] != 22 && plainhello_read(f->held, f->held_len, true) == PLAINHELLO_OTHER) {
+        f->kind = RELAY; /* a line without an end, and no TLS */
+        if (!send_held(f))
+            return;
+    }
     if (f->kind == INTERCEPT)
         intercept_fin(f->intercept);
     else if ((f->kind == RELAY || f->kind == SNIFF) && !f->held)

@@ -484,6 +484,12 @@ static bool step_with_offer(struct intercept *i)
     return false;
 }
 
+void intercept_begin(struct intercept *i, uint8_t *bytes, size_t n)
+{
+    i->hello = bytes;
+    i->hello_len = i->hello_cap = n;
+}
+
 size_t intercept_data(struct intercept *i, const uint8_t *buf, size_t len)
 {
     if (i->stepping)

@@ -49,6 +49,8 @@ struct intercept_target {
 struct intercept *intercept_new(struct intercepts *all, struct tcp_conn *conn, int fd, const struct intercept_target *t);
 void intercept_free(struct intercept *i, bool reset);
 
+/* The first bytes of the guest, which flow has read already; malloc'ed, taken.  Before the first intercept_data. */
+void intercept_begin(struct intercept *i, uint8_t *bytes, size_t n);
 /* What flow hands on. */
 size_t intercept_data(struct intercept *i, const uint8_t *buf, size_t len);
 void intercept_fin(struct intercept *i);

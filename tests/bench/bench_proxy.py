@@ -126,7 +126,7 @@ backend bulktls
         self.lab = Lab(map=[f"{k}=127.0.0.1:{v}" for k, v in names.items()], ca=[str(self.ca.cert)])
         self.lab.h.sbx("secret", "set", "-g", "bulk", "--host", "bulksecret.test", "--header", "X-Api-Key", "--password-stdin",
                        input=b"sk-ant-api03-secretSECRET0123456789-abcdefghijklmnop")
-        self.lab.allow("fast.test", "bulk.test", "looked.test/ok", "bulklooked.test/ok", "bulklooked.test/text", "bulksecret.test")
+        self.lab.allow("fast.test", "fast.test:8080", "bulk.test", "bulk.test:8080", "looked.test/ok", "bulklooked.test/ok", "bulklooked.test/text", "bulksecret.test")
         for p in ports.values():
             wait_for(lambda: self.listens(p), 5)
 

@@ -151,9 +151,10 @@ class Net(unittest.TestCase):
         ports = {"relay.test": cls.web, "get.test": cls.web, "two.test": cls.two, "odd.test": cls.odd.raw, "expired.test": cls.expired,
                  "wrong.test": cls.wrong, "selfmade.test": cls.selfmade, **{n: cls.web for n in NAMES}}
         cls.lab = Lab(map=[f"{n}:443=127.0.0.1:{s.port}" for n, s in ports.items()] + [f"{n}:80=127.0.0.1:{cls.plain.port}" for n in NAMES] +
-                      [f"relay.test:{p}=127.0.0.1:{cls.web.port}" for p in (8443,)] +
+                      [f"relay.test:8443=127.0.0.1:{cls.web.port}", f"relay.test:8080=127.0.0.1:{cls.plain.port}", f"relay.test:2222=127.0.0.1:{cls.plain.port}",
+                       f"exact.test:8080=127.0.0.1:{cls.plain.port}"] +
                       [f"tell.test:443=127.0.0.1:{cls.plain.port}"], ca=[str(ca.cert)])
-        cls.lab.allow("relay.test", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
+        cls.lab.allow("relay.test", "exact.test:8080", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
         cls.say = cls.lab.say
 
     @classmethod
@@ -205,6 +206,41 @@ class Net(unittest.TestCase):
             self.lab.tls("relay.test", sni="a.test", cafile=self.ca.cert)
         self.lab.tls("relay.test", cafile=self.ca.cert).close()
         self.assertTrue(self.lab.rows(verdict="deny", host="relay.test"))
+
+    def test_threat_21_36_plain_http_on_another_port_is_judged_as_well(self):
+        """A front-end that serves many hosts does so on 8080 too; what is relayed there must not choose among them."""
+        def say(pieces, name="relay.test", port=8080):
+            got = b""
+            with self.lab.connect(name, port) as s:
+                s.settimeout(1)
+                try:
+                    for p in pieces:
+                        s.sendall(p)
+                        time.sleep(0.01)
+                    while more := s.recv(65536):
+                        got += more
+                except OSError:
+                    pass
+            return got
+        good = b"GET /x HTTP/1.1\r\nHost: relay.test:8080" + END
+        self.assertEqual(status(say([good])), 200)
+        self.assertEqual(status(say([good[:1], good[1:9], good[9:20], good[20:]])), 200)
+        self.assertEqual([r["path"] for r in self.lab.rows(host="relay.test", port=8080, kind="request")], ["/x", "/x"])
+        at = len(self.plain.seen)
+        evil = b"GET /evil HTTP/1.1\r\nHost: evil.test\r\n\r\n"
+        for first in (evil, evil.replace(b"evil.test", b"relay.test"), b"\r\n" + evil, b"get /evil http/1.1\nHost: evil.test\n\n", b"FOO  /evil\tHTTP/1.1\r\nHost: evil.test\r\n\r\n",
+                      b"GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /" + b"x" * 20000 + evil[9:]):
+            self.assertNotEqual(status(say([first])), 200, first[:40])
+            self.assertNotEqual(status(say([first[i:i + 7] for i in range(0, min(len(first), 70), 7)] + [first[70:]])), 200, first[:40])
+        self.assertNotIn(b"HTTP/1.1 200", say([good.replace(b"close", b"keep-alive") + evil])[20:])
+        self.assertEqual([r for r in self.plain.seen[at:] if "evil" in str(r)], [])
+        self.assertTrue(self.lab.rows(host="relay.test", port=8080, kind="mismatch"))
+        # A rule that names this very host and port is for whatever is spoken there.
+        self.assertEqual(status(say([b"GET /x HTTP/1.1\r\nHost: any.test" + END], "exact.test")), 200)
+        self.assertFalse(self.lab.rows(host="exact.test", kind="request"))
+        # What is no HTTP goes through at once: the server has it to answer.
+        for what in (b"SSH-2.0-OpenSSH_9.2 x\r\n", b"PING\r\n", b"\0\1\2"):
+            self.assertNotEqual(say([what + b"\r\n\r\n"], port=2222), b"", what)
 
     def test_threat_22_absolute_form_and_host(self):
         self.assertEqual(status(self.lab.say(b"GET https://a.test/ok HTTP/1.1\r\nHost: a.test" + END)), 200)

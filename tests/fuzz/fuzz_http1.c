@@ -1,11 +1,12 @@
-// needs: src/net/http1.c src/net/headers.c src/core/name.c src/core/wipe.c src/core/err.c src/core/rule.c
+// needs: src/net/http1.c src/net/headers.c src/core/name.c src/core/wipe.c src/core/err.c src/core/rule.c src/net/plainhello.c
 /* A head of any bytes, as a request and as a response: it is refused, or what is written anew reads as the same message,
- * and every split reads the same. */
+ * and every split reads the same.  What is a request is known as HTTP by its first bytes, and none of them says otherwise. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "net/http1.h"
+#include "net/plainhello.h"
 
 static bool read_in(const uint8_t *p, size_t n, size_t piece, bool response, struct http1_head *h, size_t *took)
 {
@@ -38,6 +39,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (read_in(data, size, 3, response, &other, &took2) != good || (good && took != took2))
             abort();
         http1_head_finish(&other);
+        for (size_t n = 0; !response && good && n <= took && n < 600; n++)
+            if (plainhello_read(data, n, false) == PLAINHELLO_OTHER || (n == took && plainhello_read(data, n, false) != PLAINHELLO_HTTP))
+                abort();
         if (good) {
             char *text = response ? http1_write_response(&h, true, &len) : http1_write_request(&h, 443, true, &len);
             if (text) {

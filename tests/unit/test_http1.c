@@ -10,6 +10,7 @@
 
 #include "net/http1.h"
 #include "net/httpbody.h"
+#include "net/plainhello.h"
 #include "net/urlpath.h"
 
 /* Feeds it in pieces; the status of the refusal, or 0. */
@@ -129,7 +130,8 @@ static void threat_24_transfer_codings_but_chunked(void **state)
 static void threat_25_line_ends_folds_and_control_bytes(void **state)
 {
     (void)state;
-    REFUSED("GET / HTTP/1.1\n" H "\n", "GET / HTTP/1.1\r\n" H "A: b\rC: d\r\n\r\n", "GET / HTTP/1.1\r\n" H "A: b\r\n c\r\n\r\n",
+    REFUSED("GET / HTTP/1.1\n" H "\n", "GET / HTTP/1.1\r\n" H "A: b\rC: d\r\n\r\n",
+            "GET / HTTP/1.1\r\n" H "A: b\rXC: d\r\n\r\n", "GET / HTTP/1.1\r\n" H "A: b\r\rC: d\r\n\r\n", "GET / HTTP/1.1\r\n" H "A: b\r\n c\r\n\r\n",
             "GET / HTTP/1.1\r\n" H "A: \x01\r\n\r\n", "GET / HTTP/1.1\r\n" H "A : b\r\n\r\n", "GET / HTTP/1.1\r\n" H ": b\r\n\r\n",
             "GET / HTTP/1.1\r\n" H "A\r\n\r\n", "GET / HTTP/1.1\r\n" H "A(b): c\r\n\r\n", "GET  / HTTP/1.1\r\n" H "\r\n", "GET /\t HTTP/1.1\r\n" H "\r\n",
             " GET / HTTP/1.1\r\n" H "\r\n", "GET / HTTP/1.1 \r\n" H "\r\n", "GET / HTTP/2.0\r\n" H "\r\n", "GET / http/1.1\r\n" H "\r\n",
@@ -177,7 +179,8 @@ static void threat_39_connection_names_what_must_stay(void **state)
 static void threat_36_methods_that_are_not_passed_on(void **state)
 {
     (void)state;
-    REFUSED("CONNECT a.example:443 HTTP/1.1\r\n" H "\r\n", "TRACE / HTTP/1.1\r\n" H "\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    REFUSED("CONNECT a.example:443 HTTP/1.1\r\n" H "\r\n", "CONNECT / HTTP/1.1\r\n" H "\r\n", "TRACK / HTTP/1.1\r\n" H "\r\n",
+            "PRI / HTTP/1.1\r\n" H "\r\n", "TRACE / HTTP/1.1\r\n" H "\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             "G(T / HTTP/1.1\r\n" H "\r\n", "\r\n\r\nGET / HTTP/1.1\r\n" H "\r\n");
 }
 
@@ -246,6 +249,7 @@ static bool body(const char *coded, size_t piece, char *out)
 static void threat_26_chunks(void **state)
 {
     (void)state;
+    static char long_extension[5000];
     static const struct {
         const char *coded, *content;
     } cases[] = {
@@ -255,8 +259,13 @@ static void threat_26_chunks(void **state)
         {"5\r\nhelloX\r\n0\r\n\r\n", NULL}, {"5\r\nhello\n0\r\n\r\n", NULL}, {"\r\n5\r\nhello\r\n0\r\n\r\n", NULL}, {"g\r\n\r\n", NULL},
         {"fffffffffffffffff\r\nx", NULL}, {"5;\x01\r\nhello\r\n0\r\n\r\n", NULL}, {"0\r\nX\r\n\r\n", NULL}, {"0\r\n X: y\r\n\r\n", NULL},
         {"5\r\nhello\r\n0\r\n: y\r\n\r\n", NULL}, {"5;a\nb\r\nhello\r\n0\r\n\r\n", NULL},
+        {"10000000000000005\r\nhello\r\n0\r\n\r\n", NULL}, {"0000000000000005\r\nhello\r\n0\r\n\r\n", NULL}, {"5\r\nhelloX\n0\r\n\r\n", NULL},
+        {long_extension, NULL},
     };
     char out[256];
+    memset(long_extension, 'x', sizeof long_extension);
+    memcpy(long_extension, "5;", 2);
+    strcpy(long_extension + sizeof long_extension - 20, "\r\nhello\r\n0\r\n\r\n");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t piece = 1; piece < 40; piece++) {
             bool good = body(cases[i].coded, piece, out);
@@ -265,6 +274,41 @@ static void threat_26_chunks(void **state)
             if (good)
                 assert_string_equal(out, cases[i].content);
         }
+}
+
+/* ---- what is said first ---- */
+
+static void threat_21_36_http_is_known_on_any_port(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *said;
+        enum plainhello what, at_end;
+    } cases[] = {
+        {"", PLAINHELLO_MORE, PLAINHELLO_OTHER}, {"GET", PLAINHELLO_MORE, PLAINHELLO_OTHER}, {"GET / HT", PLAINHELLO_MORE, PLAINHELLO_OTHER},
+        {"GET / HTTP/1.1", PLAINHELLO_MORE, PLAINHELLO_HTTP}, {"GET / HTTP/1.1\r", PLAINHELLO_MORE, PLAINHELLO_HTTP},
+        {"GET / HTTP/1.1\r\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP}, {"\r\n\nfoo\t/ http/1.0\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP},
+        {"PRI * HTTP/2.0\r\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP}, {"GET  /x  HTTP/9\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP},
+        {"GET /\xc3\xa4 HTTP/1.1\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP},
+        {"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", PLAINHELLO_OTHER, PLAINHELLO_OTHER}, {"EHLO x\r\n", PLAINHELLO_OTHER, PLAINHELLO_OTHER},
+        {"PING\r\n", PLAINHELLO_OTHER, PLAINHELLO_OTHER}, {"*1\r\n$4\r\n", PLAINHELLO_OTHER, PLAINHELLO_OTHER},
+        {"\1\2", PLAINHELLO_OTHER, PLAINHELLO_OTHER},
+        {"\xff\xfd\x18", PLAINHELLO_OTHER, PLAINHELLO_OTHER}, {" GET / HTTP/1.1\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP},
+        {"GET\v/\1\fHTTP/1.1\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP}, {"GET\r/ HTTP/1.1\n", PLAINHELLO_HTTP, PLAINHELLO_HTTP},
+    };
+    static uint8_t endless[HTTP1_LINE_MAX] = "GET /";
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const uint8_t *p = (const uint8_t *)cases[i].said;
+        size_t n = strlen(cases[i].said);
+        assert_int_equal(plainhello_read(p, n, false), cases[i].what);
+        assert_int_equal(plainhello_read(p, n, true), cases[i].at_end);
+        for (size_t k = 0; k < n; k++) /* what was said of a beginning is not taken back */
+            assert_true(plainhello_read(p, k, false) == PLAINHELLO_MORE || plainhello_read(p, k, false) == cases[i].what);
+    }
+    assert_int_equal(plainhello_read((const uint8_t *)"0032git-upload-pack /x\0host=HTTP/\0", 35, false), PLAINHELLO_OTHER);
+    memset(endless + 5, 'x', sizeof endless - 5);
+    assert_int_equal(plainhello_read(endless, sizeof endless - 1, false), PLAINHELLO_MORE);
+    assert_int_equal(plainhello_read(endless, sizeof endless, false), PLAINHELLO_HTTP);
 }
 
 /* ---- paths ---- */
@@ -354,6 +398,7 @@ int main(void)
         cmocka_unit_test(threat_36_methods_that_are_not_passed_on),
         cmocka_unit_test(threat_39_connection_names_what_must_stay),
         cmocka_unit_test(threat_40_a_field_that_asks_for_another_method_is_told),
+        cmocka_unit_test(threat_21_36_http_is_known_on_any_port),
         cmocka_unit_test(threat_41_paths_that_servers_read_differently),
         cmocka_unit_test(threat_42_sizes_have_bounds),
         cmocka_unit_test(websocket_keys),
