@@ -17,7 +17,8 @@ bool out_colour(int fd)
 
 void out_json(const json_t *value)
 {
-    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY);
+    /* On a terminal what reorders or hides text must not pass. */
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | (isatty(1) ? JSON_ENSURE_ASCII : 0));
     putchar('\n');
 }
 

@@ -11,11 +11,13 @@
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/publishers.h"
+#include "core/sanitize.h"
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 #include "ui/client.h"
 
 #define RULES_MAX 256
+#define DURATION_MAX (3660LL * 86400)
 
 int policy_cli_duration(const char *text, long long *out, struct err *e)
 {
@@ -24,6 +26,8 @@ int policy_cli_duration(const char *text, long long *out, struct err *e)
     long long unit = *end == 's' ? 1 : *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 0;
     if (end == text || n <= 0 || !unit || end[1])
         return err_set(e, STATUS_USAGE, "\"%s\" is no time; write 30s, 15m, 1h or 7d", text);
+    if (n > DURATION_MAX / unit)
+        return err_set(e, STATUS_USAGE, "\"%s\" is longer than ten years", text);
     *out = n * unit;
     return 0;
 }
@@ -205,13 +209,14 @@ enum posture policy_cli_choose(void)
 }
 
 struct listing {
-    struct table *table;
+    struct table *table; /* from its first row on */
     json_t *rules;
     size_t hidden;
 };
 
 static void list_rule(struct listing *l, const struct rule *r, const char *scope_text)
 {
+    static const char *const headers[] = {"ACTION", "RULE", "SCOPE", "EXPIRES", "ID", "COMMENT"};
     char text[RULE_TEXT_MAX], expires[40] = "never";
     rule_format(text, r);
     long long left = r->expires - (long long)time(NULL);
@@ -230,6 +235,8 @@ static void list_rule(struct listing *l, const struct rule *r, const char *scope
     }
     const char *action = r->deny ? r->disabled ? "deny (off)" : "deny" : r->disabled ? "allow (off)" : "allow";
     const char *cells[] = {action, text, scope_text, expires, r->id, r->comment};
+    if (!l->table)
+        l->table = table_new(6, headers);
     table_row(l->table, cells);
 }
 
@@ -268,7 +275,6 @@ static void list_sandboxes(struct listing *l, char *error, size_t cap)
 
 int cmd_policy_ls(const struct args *a, struct err *e)
 {
-    static const char *const headers[] = {"ACTION", "RULE", "SCOPE", "EXPIRES", "ID", "COMMENT"};
     const char *sandbox = a->nwords ? a->words[0] : NULL;
     char error[700] = "";
     if (sandbox && policy_cli_need(sandbox, e) < 0)
@@ -277,7 +283,7 @@ int cmd_policy_ls(const struct args *a, struct err *e)
     if (!p)
         return err_set(e, STATUS_FAILED, "out of memory");
     bool json = args_has(a, "json");
-    struct listing l = {json ? NULL : table_new(6, headers), json ? json_array() : NULL, 0};
+    struct listing l = {.rules = json ? json_array() : NULL};
     enum posture posture = policy_posture(p) ? policy_posture(p) : POSTURE_BALANCED;
     if (policy_error(p))
         snprintf(error, sizeof error, "everything is denied: %s", policy_error(p));
@@ -297,9 +303,13 @@ int cmd_policy_ls(const struct args *a, struct err *e)
     } else {
         printf("posture: %s%s%s\n", posture_name(posture), policy_posture(p) ? "" : " (not chosen yet)",
                policy_asks(p) ? "; somebody is asked about what no rule speaks of" : "");
-        table_print(l.table);
+        bool none = !l.table;
+        if (l.table)
+            table_print(l.table);
         if (l.hidden)
-            printf("and %zu rules of the preset (--all shows them)\n", l.hidden);
+            printf(none ? "no rules but the %zu of the preset (--all shows them)\n" : "and %zu rules of the preset (--all shows them)\n", l.hidden);
+        else if (none)
+            printf("no rules\n");
     }
     json_decref(l.rules);
     policy_free(p);
@@ -310,6 +320,7 @@ enum doing { DO_REMOVE, DO_ENABLE, DO_DISABLE };
 
 static int at_rules(const struct args *a, enum doing what, struct err *e)
 {
+    static const char *const done[] = {[DO_REMOVE] = "removed", [DO_ENABLE] = "enabled", [DO_DISABLE] = "disabled"};
     const char *sandbox;
     int next, missing = 0;
     if (policy_cli_scope(a, 0, &sandbox, &next, e) < 0)
@@ -331,7 +342,11 @@ static int at_rules(const struct args *a, enum doing what, struct err *e)
                 snprintf(text, sizeof text, "there is no rule \"%.100s\" for %s", t, sandbox ? sandbox : "all sandboxes");
                 out_error(text);
                 missing = STATUS_NOT_FOUND;
+                continue;
             }
+            char safe[RULE_TEXT_MAX];
+            sanitize_line(safe, sizeof safe, t, strlen(t));
+            printf("%s %s (%s)\n", done[what], safe, sandbox ? sandbox : "all sandboxes");
         }
         free(copy);
     }
@@ -360,7 +375,13 @@ int cmd_policy_reset(const struct args *a, struct err *e)
         return -1;
     if (isatty(0) && isatty(2) && !args_has(a, "force") && !ask_yes("Remove every rule and go back to the default posture?"))
         return err_set(e, STATUS_FAILED, "nothing was changed");
-    return policy_reset(sandbox, e);
+    if (policy_reset(sandbox, e) < 0)
+        return -1;
+    struct policy *p = policy_load(sandbox);
+    enum posture posture = p && policy_posture(p) ? policy_posture(p) : POSTURE_BALANCED;
+    printf("no rules (%s); posture: %s%s\n", sandbox ? sandbox : "all sandboxes", posture_name(posture), p && policy_posture(p) ? "" : " (not chosen yet)");
+    policy_free(p);
+    return 0;
 }
 
 int cmd_policy_default(const struct args *a, struct err *e)
@@ -395,7 +416,12 @@ int cmd_policy_import(const struct args *a, struct err *e)
     json_t *o = strcmp(a->words[0], "-") == 0 ? json_loadf(stdin, JSON_REJECT_DUPLICATES, &je) : jsonfile_read(a->words[0], e);
     if (!o)
         return strcmp(a->words[0], "-") == 0 ? err_set(e, STATUS_USAGE, "standard input, line %d: %s", je.line, je.text) : -1;
-    int rc = policy_import(a->nwords > 1 ? a->words[1] : NULL, o, e);
+    const char *sandbox = a->nwords > 1 ? a->words[1] : NULL;
+    int rc = policy_import(sandbox, o, e);
+    if (rc < 0)
+        err_wrap(e, "%s", strcmp(a->words[0], "-") == 0 ? "standard input" : a->words[0]);
+    else
+        printf("imported %zu rules (%s)\n", json_array_size(json_object_get(o, "rules")), sandbox ? sandbox : "all sandboxes");
     json_decref(o);
     return rc;
 }

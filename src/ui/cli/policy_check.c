@@ -38,6 +38,17 @@ static void explain(struct verdict *v, const struct policy *p, const char *sandb
         snprintf(v->fix, sizeof v->fix, strchr(text, '[') ? "sbx policy allow network %s '%s'" : "sbx policy allow network %s %s", scope, text);
 }
 
+/* net/urlpath.h refuses such paths where a rule speaks of methods or paths; here they are told of. */
+static bool is_ambiguous(const char *path)
+{
+    static const char *const signs[] = {"//", "/./", "/../", "\\", ";", "%2e", "%2f", "%5c", "%25", "%3b", "%0", "%1", "%7f"};
+    size_t n = strlen(path);
+    bool any = (n >= 2 && strcmp(path + n - 2, "/.") == 0) || (n >= 3 && strcmp(path + n - 3, "/..") == 0);
+    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
+        any |= strcasestr(path, signs[i]) != NULL;
+    return any;
+}
+
 int cmd_policy_check(const struct args *a, struct err *e)
 {
     const char *sandbox = args_value(a, "sandbox"), *method = args_value(a, "method"), *path = args_value(a, "path");
@@ -51,6 +62,10 @@ int cmd_policy_check(const struct args *a, struct err *e)
         return err_set(e, STATUS_USAGE, "check takes one host or address, not a pattern; --method and --path speak of a request");
     if (path && path[0] != '/')
         return err_set(e, STATUS_USAGE, "\"%s\": a path begins with a slash", path);
+    if (path && path[strcspn(path, "?# ")])
+        return err_set(e, STATUS_USAGE, "\"%s\": rules speak of the path alone, without a query", path);
+    if (method && (!method[0] || method[strspn(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-")]))
+        return err_set(e, STATUS_USAGE, "\"%s\": a method is a word in upper case, like POST", method);
     if ((method || path) && r.kind == RULE_RANGE)
         return err_set(e, STATUS_USAGE, "requests are judged by the name of a host, not by an address");
     if (path && !method)
@@ -68,13 +83,19 @@ int cmd_policy_check(const struct args *a, struct err *e)
     bool metadata = r.kind == RULE_RANGE ? metadata_is_addr(r.family, r.addr) : metadata_is_name(r.host);
     if (metadata && !policy_error(p))
         v.d = (struct decision){.text = "what no rule can open"};
+    bool judged = v.d.http;
     if (v.d.allow && method)
         policy_decide_request(p, r.host, port, method, path, time(NULL), &v.d);
+    bool ambiguous = v.d.allow && method && judged && is_ambiguous(path);
+    if (ambiguous)
+        v.d.allow = false;
     r.port_low = r.port_high = port;
     rule_format(text, &r);
     v.allow = v.d.allow;
     if (metadata)
         snprintf(v.note, sizeof v.note, "a cloud's instance metadata is never reachable");
+    else if (ambiguous)
+        snprintf(v.note, sizeof v.note, "servers may read its path in more than one way, which a rule on methods or paths never allows");
     else
         explain(&v, p, sandbox, text, method, path ? path : "");
     const char *word = v.allow && v.d.http && !method ? "depends" : v.allow ? "allow" : "deny";

@@ -202,6 +202,8 @@ static int show_log(struct show *s, struct shelf *shelf, const struct decisions_
 static int verify(char **names, int n, struct err *e)
 {
     int bad = 0;
+    if (n == 0)
+        out_notice("there are no sandboxes");
     for (int i = 0; i < n; i++) {
         struct err why = {0};
         int64_t rows = 0;
@@ -321,6 +323,8 @@ int cmd_policy_log(const struct args *a, struct err *e)
                     json_array_clear(list);
                 }
             } else {
+                if (t && shelf.n == 0)
+                    out_notice(n == 0 ? "there are no sandboxes" : f.host || f.verdict || since ? "nothing of that kind was logged" : "nothing was logged yet");
                 table_print(t);
             }
             if (follow && (fflush(stdout) != 0 || rc < 0))
