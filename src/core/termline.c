@@ -146,6 +146,37 @@ size_t term_look_sgr(struct term_look l, char out[TERM_LOOK_MAX])
     return n;
 }
 
+struct term_saved term_saved_now(VTerm *vt)
+{
+    VTermPos pos;
+    vterm_state_get_cursorpos(vterm_obtain_state(vt), &pos);
+    return (struct term_saved){pos.row, pos.col, term_pen(vt)};
+}
+
+static void go(VTerm *vt, struct term_saved s)
+{
+    char text[TERM_LOOK_MAX + 32];
+    size_t n = (size_t)snprintf(text, sizeof text, "\033[%d;%dH", s.row + 1, s.col + 1);
+    n += term_look_sgr(s.look, text + n);
+    vterm_input_write(vt, text, n);
+}
+
+void term_saved_set(VTerm *vt, struct term_saved s, int rows, int cols, int top)
+{
+    struct term_saved now = term_saved_now(vt);
+    s.row = s.row < rows ? s.row : rows - 1;
+    s.col = s.col < cols ? s.col : cols - 1;
+    if (top >= 0)
+        vterm_input_write(vt, "\033[?6l", 5);
+    go(vt, s);
+    vterm_input_write(vt, "\0337", 2);
+    if (top >= 0) {
+        vterm_input_write(vt, "\033[?6h", 5);
+        now.row = now.row > top ? now.row - top : 0;
+    }
+    go(vt, now);
+}
+
 /* ---- packed lines ---- */
 
 size_t term_utf8(unsigned char *out, uint32_t c)

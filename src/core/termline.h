@@ -52,6 +52,16 @@ struct term_look term_pen(VTerm *vt);
 #define TERM_LOOK_MAX 96
 size_t term_look_sgr(struct term_look look, char out[TERM_LOOK_MAX]);
 
+/* libvterm has one saved cursor (DECSC) for both screens, where a terminal has one for each: what a program saves on the
+ * alternate screen must not be where the shell's cursor goes afterwards.  These read and write it. */
+struct term_saved {
+    int row, col; /* from 0 */
+    struct term_look look;
+};
+struct term_saved term_saved_now(VTerm *vt); /* what a save would save */
+/* top: the row from which origin mode counts; -1: the mode is off. */
+void term_saved_set(VTerm *vt, struct term_saved s, int rows, int cols, int top);
+
 /* A packed line: runs of one look, then the text in UTF-8; TERM_HALF stands for the right half of a wide character. */
 enum { TERM_HALF = 1 };
 struct term_run {

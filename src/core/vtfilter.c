@@ -21,9 +21,11 @@ static const struct {
     uint16_t number;
     bool on;
 } mode_table[] = {{1, false},    {5, false},    {6, false},    {7, true},     {12, false},   {25, true},
-                  {1000, false}, {1002, false}, {1003, false}, {1004, false}, {1006, false}, {1047, false},
+                  {40, false},   {1000, false}, {1002, false}, {1003, false}, {1004, false}, {1006, false}, {1047, false},
                   {1048, false}, {1049, false}, {2004, false}, {2026, false}};
 #define MODES (sizeof mode_table / sizeof *mode_table)
+
+enum charset { ASCII, LINES, BRITISH };
 
 struct param {
     uint16_t value;
@@ -50,12 +52,16 @@ struct vtfilter {
     unsigned utf8_len;
     char last[4]; /* the last character, for REP */
     unsigned last_len;
+    bool repeatable; /* nothing but a repetition came since */
     unsigned marks;                   /* joined to it so far */
     struct pen {
-        unsigned font;   /* FONT_* */
-        bool drawing[2]; /* G0 and G1 are DEC's line drawing */
-        bool shifted;    /* G1 is in use */
-    } pen, saved;        /* now, and at the last DECSC */
+        unsigned font;       /* FONT_* */
+        enum charset set[2]; /* G0 and G1 */
+        bool shifted;        /* G1 is in use */
+        bool protect;        /* DECSCA */
+        bool origin;         /* DECOM; in a saved one alone */
+    } pen, saved[2];         /* now, and at the last DECSC of the normal and of the alternate screen */
+    bool alt, insert, newline;
     uint32_t modes;                   /* bits of mode_table */
     unsigned top, bottom;             /* the margins; 0: the whole screen */
     bool rang, coloured;              /* a BEL was the last that was passed on; an SGR other than reset was */
@@ -73,8 +79,13 @@ static void reset_modes(struct vtfilter *f, bool soft)
             continue;
         f->modes = mode_table[i].on ? f->modes | bit : f->modes & ~bit;
     }
-    f->pen = f->saved = (struct pen){0};
+    f->pen = f->saved[f->alt] = (struct pen){0};
+    f->insert = f->newline = false;
     f->top = f->bottom = 0;
+    if (!soft) {
+        f->saved[0] = f->saved[1] = (struct pen){0};
+        f->alt = false;
+    }
 }
 
 struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops, void *arg)
@@ -297,6 +308,8 @@ static void sgr(struct vtfilter *f)
 
 /* ---- CSI ---- */
 
+static const char attributes[] = "\033[?62;22c"; /* DA 1: a VT220 with colours */
+
 static void rewrite(struct vtfilter *f, char final, unsigned max);
 static void print(struct vtfilter *f, const char *s, unsigned n);
 
@@ -310,7 +323,7 @@ static void repeat(struct vtfilter *f)
     unsigned n = arg(f, 0, 1);
     if (n > VT_REPEAT_MAX)
         n = VT_REPEAT_MAX;
-    while (f->last_len && n--)
+    while (f->repeatable && f->last_len && n--)
         print(f, f->last, f->last_len);
 }
 
@@ -322,10 +335,62 @@ static int mode_index(unsigned number)
     return -1;
 }
 
-static void save_cursor(struct vtfilter *f)
+static void save_cursor(struct vtfilter *f, const char *how)
 {
-    f->saved = f->pen;
+    f->saved[f->alt] = f->pen;
+    f->saved[f->alt].origin = f->modes >> mode_index(6) & 1u;
     event(f, VT_SAVE_CURSOR, 0, true, NULL);
+    put(f, how, strlen(how));
+}
+
+/* With what libvterm does not restore: origin mode, which moves the cursor and comes first, and protection. */
+static void restore_cursor(struct vtfilter *f, const char *how)
+{
+    const struct pen *p = &f->saved[f->alt];
+    uint32_t bit = 1u << mode_index(6);
+    if (f->profile == VT_LIBVTERM && p->origin != ((f->modes & bit) != 0)) {
+        event(f, VT_MODE, 6, p->origin, NULL);
+        put(f, p->origin ? "\033[?6h" : "\033[?6l", 5);
+    }
+    if (f->profile == VT_LIBVTERM && p->protect != f->pen.protect)
+        put(f, p->protect ? "\033[1\"q" : "\033[0\"q", 5);
+    f->modes = p->origin ? f->modes | bit : f->modes & ~bit;
+    f->pen = *p;
+    put(f, how, strlen(how));
+}
+
+/* DECCOLM where mode 40 allows it: the number of columns stays, for it is the pane's, but the screen is as empty as
+ * after the change, and the margins are gone. */
+static void columns(struct vtfilter *f)
+{
+    if (!(f->modes >> mode_index(40) & 1u))
+        return;
+    event(f, VT_MARGINS, 0, true, NULL);
+    f->top = f->bottom = 0;
+    put(f, "\033[r\033[H\033[2J", 10);
+}
+
+/* The alternate screen and the saved cursor.  1049 is both, and told to libvterm as both, one after the other: between
+ * them whoever follows the events can give it the saved cursor of the screen that comes. */
+static void screens(struct vtfilter *f, unsigned m, bool set)
+{
+    char text[24];
+    bool both = m == 1049 && f->profile == VT_LIBVTERM;
+    snprintf(text, sizeof text, "\033[?%u%c", both ? 1047 : m, set ? 'h' : 'l');
+    if (m == 1049 && set)
+        save_cursor(f, both ? "\0337" : "");
+    if (m != 1048) {
+        event(f, VT_MODE, (int)m, set, NULL);
+        f->alt = set;
+    }
+    if (m == 1048 && set)
+        save_cursor(f, text);
+    else if (m == 1048 || (m == 1049 && !set && !both))
+        restore_cursor(f, text);
+    else
+        put(f, text, strlen(text));
+    if (both && !set)
+        restore_cursor(f, "\0338");
 }
 
 static void modes(struct vtfilter *f, bool set)
@@ -335,6 +400,10 @@ static void modes(struct vtfilter *f, bool set)
         char text[24];
         if (m == 47) /* the same screen; libvterm 0.1.4 knows it by this number alone */
             m = 1047;
+        if (m == 3) {
+            columns(f);
+            continue;
+        }
         int k = mode_index(m);
         if (k < 0)
             continue;
@@ -342,16 +411,18 @@ static void modes(struct vtfilter *f, bool set)
             f->modes |= 1u << k;
         else
             f->modes &= ~(1u << k);
+        if (m == 1047 || m == 1048 || m == 1049) {
+            screens(f, m, set);
+            continue;
+        }
         event(f, VT_MODE, (int)m, set, NULL);
-        if ((m == 1048 || m == 1049) && set)
-            save_cursor(f);
-        else if (m == 1048 || m == 1049)
-            f->pen = f->saved;
+        if (m == 40) /* ours alone: nothing makes the user's terminal wider */
+            continue;
         /* Not for libvterm: it would turn the cells round, or has no use for them. */
         if (f->profile == VT_LIBVTERM && (m == 2026 || m == 12 || m == 5))
             continue;
         int n = snprintf(text, sizeof text, "\033[?%u%c", m, set ? 'h' : 'l');
-        if (m == 6 || m == 1047 || m == 1048 || m == 1049)
+        if (m == 6)
             put(f, text, (size_t)n);
         else
             put_still(f, text, (size_t)n);
@@ -363,7 +434,12 @@ static void report_mode(struct vtfilter *f)
     char text[32];
     unsigned m = arg(f, 0, 0);
     int k = mode_index(m == 47 ? 1047 : m);
-    snprintf(text, sizeof text, "\033[?%u;%u$y", m, k < 0 ? 0u : f->modes >> k & 1u ? 1u : 2u);
+    if (f->prefix == '?')
+        snprintf(text, sizeof text, "\033[?%u;%u$y", m, k < 0 ? 0u : f->modes >> k & 1u ? 1u : 2u);
+    else if (!f->prefix)
+        snprintf(text, sizeof text, "\033[%u;%u$y", m, m == 4 ? (f->insert ? 1u : 2u) : m == 20 ? (f->newline ? 1u : 2u) : 0u);
+    else
+        return;
     reply(f, text);
 }
 
@@ -374,6 +450,8 @@ static void report_cursor(struct vtfilter *f, const char *prefix)
     flush(f);
     if (f->ops->cursor)
         f->ops->cursor(&row, &col, f->arg);
+    if (f->top && f->modes >> mode_index(6) & 1u) /* counted from the margin */
+        row = row > (int)f->top ? row - (int)f->top + 1 : 1;
     snprintf(text, sizeof text, "\033[%s%d;%dR", prefix, row, col);
     reply(f, text);
 }
@@ -479,7 +557,7 @@ static void rewrite(struct vtfilter *f, char final, unsigned max)
 /* DECSTR, which libvterm 0.1.4 does not know: all that it resets, with the cursor left where it is. */
 static void soft_reset(struct vtfilter *f)
 {
-    static const char what[] = "\033[4l\033[?6l\033[r\033[?7h\033[?25h\033[?1l\033>\033[m\033[H";
+    static const char what[] = "\033[4l\033[?6l\033[r\033[?7h\033[?25h\033[?1l\033>\033[m\033[0\"q\033[H";
     char text[32];
     int row = 1, col = 1;
     flush(f);
@@ -521,6 +599,23 @@ static void vertical(struct vtfilter *f, char final)
     rewrite(f, final, 1);
 }
 
+/* ICH and DCH act on any line; libvterm lets them outside the margins alone. */
+static void within_line(struct vtfilter *f, char final)
+{
+    int row = 1, col = 1;
+    char text[64];
+    if (f->profile == VT_LIBVTERM && f->top && f->bottom && f->ops->cursor) {
+        flush(f);
+        f->ops->cursor(&row, &col, f->arg);
+        if ((unsigned)row < f->top || (unsigned)row > f->bottom) {
+            int n = snprintf(text, sizeof text, "\033[r\033[%d;%dH\033[%u%c\033[%u;%ur\033[%d;%dH", row, col, arg(f, 0, 1), final, f->top, f->bottom, row, col);
+            put(f, text, (size_t)n);
+            return;
+        }
+    }
+    rewrite(f, final, 1);
+}
+
 static void csi(struct vtfilter *f, char final)
 {
     if (f->overflow && final != 'm')
@@ -541,8 +636,14 @@ static void csi(struct vtfilter *f, char final)
         return;
     }
     if (f->ninter == 1 && f->inter[0] == '$' && final == 'p') { /* DECRQM */
-        if (f->prefix == '?')
-            report_mode(f);
+        report_mode(f);
+        return;
+    }
+    if (f->ninter == 1 && f->inter[0] == '"' && final == 'q' && !f->prefix) { /* DECSCA */
+        if (arg(f, 0, 0) > 2)
+            return;
+        f->pen.protect = arg(f, 0, 0) == 1;
+        put_still(f, f->pen.protect ? "\033[1\"q" : "\033[0\"q", 5);
         return;
     }
     if (f->ninter == 1 && f->inter[0] == '!' && final == 'p' && !f->prefix) {
@@ -584,7 +685,7 @@ static void csi(struct vtfilter *f, char final)
         break;
     case 'c':
         if (arg(f, 0, 0) == 0)
-            reply(f, "\033[?62;22c");
+            reply(f, attributes);
         break;
     case 'n':
         if (arg(f, 0, 0) == 5) {
@@ -599,6 +700,7 @@ static void csi(struct vtfilter *f, char final)
     case 'h':
     case 'l':
         if (arg(f, 0, 0) == 4 || arg(f, 0, 0) == 20) {
+            *(arg(f, 0, 0) == 4 ? &f->insert : &f->newline) = final == 'h';
             event(f, VT_ANSI_MODE, (int)arg(f, 0, 0), final == 'h', NULL);
             rewrite(f, final, 1);
         }
@@ -609,8 +711,11 @@ static void csi(struct vtfilter *f, char final)
     case 'A': case 'B': case 'E': case 'F':
         vertical(f, final);
         break;
-    case '@': case 'C': case 'D': case 'G': case 'I': case 'K':
-    case 'L': case 'M': case 'P': case 'S': case 'T': case 'X': case 'Z': case '`': case 'a': case 'd': case 'e':
+    case '@': case 'P':
+        within_line(f, final);
+        break;
+    case 'C': case 'D': case 'G': case 'I': case 'K':
+    case 'L': case 'M': case 'S': case 'T': case 'X': case 'Z': case '`': case 'a': case 'd': case 'e':
         rewrite(f, final, 1);
         break;
     case 'g':
@@ -625,16 +730,12 @@ static void csi(struct vtfilter *f, char final)
         rewrite(f, final, 2);
         break;
     case 's':
-        if (f->nparams == 0) {
-            save_cursor(f);
-            put(f, f->profile == VT_LIBVTERM ? "\0337" : "\033[s", f->profile == VT_LIBVTERM ? 2 : 3); /* libvterm: margins */
-        }
+        if (f->nparams == 0)
+            save_cursor(f, f->profile == VT_LIBVTERM ? "\0337" : "\033[s"); /* libvterm: margins */
         break;
     case 'u':
-        if (f->nparams == 0) {
-            f->pen = f->saved;
-            put(f, f->profile == VT_LIBVTERM ? "\0338" : "\033[u", f->profile == VT_LIBVTERM ? 2 : 3);
-        }
+        if (f->nparams == 0)
+            restore_cursor(f, f->profile == VT_LIBVTERM ? "\0338" : "\033[u");
         break;
     }
 }
@@ -859,12 +960,13 @@ static void esc(struct vtfilter *f, char final)
     if (f->ninter == 0) {
         switch (final) {
         case '7':
-            save_cursor(f);
-            put(f, "\0337", 2);
+            save_cursor(f, "\0337");
             break;
         case '8':
-            f->pen = f->saved;
-            put(f, "\0338", 2);
+            restore_cursor(f, "\0338");
+            break;
+        case 'Z': /* DECID */
+            reply(f, attributes);
             break;
         case 'D': case 'E': case 'H': case 'M':
             if (final == 'H')
@@ -886,9 +988,11 @@ static void esc(struct vtfilter *f, char final)
     }
     /* Line drawing is translated here: libvterm reads no UTF-8 in the same breath as a set that was designated. */
     if (f->ninter == 1 && (f->inter[0] == '(' || f->inter[0] == ')')) {
-        f->pen.drawing[f->inter[0] == ')'] = final == '0';
+        f->pen.set[f->inter[0] == ')'] = final == '0' ? LINES : final == 'A' ? BRITISH : ASCII;
     } else if (f->ninter == 1 && f->inter[0] == '#' && final == '8') {
-        put(f, "\033#8", 3);
+        event(f, VT_MARGINS, 0, true, NULL); /* it fills the whole screen, and libvterm leaves margins and cursor */
+        f->top = f->bottom = 0;
+        put(f, "\033[r\033#8\033[H", 9);
     }
 }
 
@@ -925,6 +1029,7 @@ static void print(struct vtfilter *f, const char *s, unsigned n)
     f->marks = 0;
     memcpy(f->last, s, n);
     f->last_len = n;
+    f->repeatable = true;
 }
 
 /* What joins the character before it goes with that one, and there is a limit to how many do. */
@@ -960,9 +1065,9 @@ uint32_t vtfilter_char(uint32_t code)
     return code >= CARRIER && code <= CARRIER_LAST ? code - CARRIER + CARRIED : code;
 }
 
-static bool drawing(const struct vtfilter *f)
+static enum charset charset(const struct vtfilter *f)
 {
-    return f->pen.drawing[f->pen.shifted];
+    return f->pen.set[f->pen.shifted];
 }
 
 /* DEC Special Graphics, 0x5f to 0x7e. */
@@ -981,8 +1086,10 @@ static void ground(struct vtfilter *f, unsigned char c)
 {
     if (f->utf8_len == 0 && c < 0x80) {
         char ch = (char)c;
-        if (c >= 0x5f && c < 0x7f && drawing(f))
+        if (c >= 0x5f && c < 0x7f && charset(f) == LINES)
             draw(f, c);
+        else if (c == '#' && charset(f) == BRITISH)
+            print(f, "\u00a3", 2);
         else if (c != 0x7f)
             print(f, &ch, 1);
         return;
@@ -1092,6 +1199,7 @@ static void step(struct vtfilter *f, unsigned char c)
     }
     if (c < 0x20) {
         cut_character(f);
+        f->repeatable = false;
         control(f, c);
         return;
     }
@@ -1113,6 +1221,7 @@ static void step(struct vtfilter *f, unsigned char c)
             f->state = ESC_INTER;
         } else {
             f->state = GROUND;
+            f->repeatable = false;
             if (c < 0x7f)
                 esc(f, (char)c);
         }
@@ -1123,6 +1232,7 @@ static void step(struct vtfilter *f, unsigned char c)
                 f->inter[f->ninter++] = (char)c;
         } else {
             f->state = GROUND;
+            f->repeatable = false;
             /* libvterm would take ESC SP [ for a CSI: no string or sequence begins behind an intermediate. */
             if (c < 0x7f && !strchr("[]PX^_", c))
                 esc(f, (char)c);
@@ -1143,6 +1253,7 @@ static void step(struct vtfilter *f, unsigned char c)
         } else if (c >= 0x40 && c < 0x7f) {
             f->state = GROUND;
             csi(f, (char)c);
+            f->repeatable = f->repeatable && c == 'b';
         } else if (c != 0x7f) {
             f->state = CSI_IGNORE;
         }
@@ -1162,7 +1273,7 @@ void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len)
     const unsigned char *p = buf, *end = p + len;
     while (p < end) {
         /* Most output is plain text: runs of it go in one piece. */
-        if (f->state == GROUND && f->utf8_len == 0 && !drawing(f)) {
+        if (f->state == GROUND && f->utf8_len == 0 && charset(f) == ASCII) {
             const unsigned char *q = p;
             while (q < end && *q >= 0x20 && *q < 0x7f && (size_t)(q - p) < OUT_CAP)
                 q++;
@@ -1172,6 +1283,7 @@ void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len)
                 f->marks = 0;
                 f->last[0] = (char)q[-1];
                 f->last_len = 1;
+                f->repeatable = true;
                 p = q;
                 continue;
             }
@@ -1179,6 +1291,11 @@ void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len)
         step(f, *p++);
     }
     flush(f);
+}
+
+void vtfilter_resized(struct vtfilter *f)
+{
+    f->top = f->bottom = 0;
 }
 
 void vtfilter_end(struct vtfilter *f)

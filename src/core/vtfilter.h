@@ -55,6 +55,8 @@ struct vtfilter;
 struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops, void *arg);
 void vtfilter_free(struct vtfilter *f);
 void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len);
+/* The screen has another size: the margins are gone, as whoever resizes libvterm takes them off. */
+void vtfilter_resized(struct vtfilter *f);
 /* The end of the output: an incomplete sequence is dropped, an incomplete character becomes U+FFFD. */
 void vtfilter_end(struct vtfilter *f);
 

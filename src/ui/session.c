@@ -19,7 +19,7 @@
 
 /* Leaves every mode that a program may have set: said at each way out, also from a signal handler. */
 static const char restore_modes[] =
-    "\033[?1000l\033[?1002l\033[?1003l\033[?1006l\033[?1004l\033[?2004l\033[?1l\033>\033[r\033[m\033[0 q\033[?7h\033[?25h"
+    "\033[?1000l\033[?1002l\033[?1003l\033[?1006l\033[?1004l\033[?2004l\033[?1l\033>\033[r\033[m\033[0\"q\033[0 q\033[?7h\033[?25h"
     "\033[?1049l";
 
 static struct termios saved;

@@ -41,7 +41,7 @@ struct screen {
     bool alt, keypad, insert, newline, modes[MODES];
     bool wrap_pending; /* the next character goes to the next line, though the cursor still stands on the last cell */
     int shape, top, bottom;
-    struct place saved; /* DECSC */
+    struct term_saved saved[2]; /* DECSC, of the normal and of the alternate screen */
     char title[256];
     /* The normal screen while the alternate one is shown: libvterm lets nobody look at it then. */
     VTermScreenCell *under;
@@ -506,6 +506,7 @@ static void set_alt(struct screen *s, bool on)
 {
     if (on == s->alt)
         return;
+    term_saved_set(s->vt, s->saved[on], s->rows, s->cols, !s->modes[MODE_ORIGIN] ? -1 : s->top ? s->top - 1 : 0);
     s->alt = on;
     free(s->under);
     s->under = on ? calloc((size_t)s->rows * (size_t)s->cols, sizeof *s->under) : NULL;
@@ -561,7 +562,7 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
         s->bottom = number & 0xffff;
         return;
     case VT_SAVE_CURSOR:
-        s->saved = cursor(s);
+        s->saved[s->alt] = term_saved_now(s->vt);
         return;
     case VT_CLEAR_HISTORY:
         while (s->count)
@@ -571,7 +572,7 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
         if (number == 0) {
             set_alt(s, false);
             s->tabs = false;
-            s->saved = (struct place){0};
+            s->saved[0] = s->saved[1] = (struct term_saved){0};
         }
         reset_modes(s, number != 0);
         return;
@@ -703,6 +704,8 @@ void screen_resize(struct screen *s, int rows, int cols)
     s->cols = cols;
     s->top = s->bottom = 0;
     s->wrap_pending = false;
+    vtfilter_resized(s->model);
+    vtfilter_resized(s->stream);
     vterm_set_size(s->vt, rows, cols);
     /* 0.1.4 leaves the cursor, the margins and the saved position where they may lie outside: they are set again.  It
      * has moved the cursor with the text, so what it says now is the place, clamped. */
@@ -711,10 +714,11 @@ void screen_resize(struct screen *s, int rows, int cols)
     p.col = clamp(p.col, 0, cols - 1);
     char text[64];
     vterm_input_write(s->vt, "\033[r", 3);
-    if (s->saved.row >= rows || s->saved.col >= cols) {
-        s->saved.row = clamp(s->saved.row, 0, rows - 1);
-        s->saved.col = clamp(s->saved.col, 0, cols - 1);
-        snprintf(text, sizeof text, "\033[%d;%dH\0337", s->saved.row + 1, s->saved.col + 1);
+    struct term_saved *saved = &s->saved[s->alt];
+    if (saved->row >= rows || saved->col >= cols) {
+        saved->row = clamp(saved->row, 0, rows - 1);
+        saved->col = clamp(saved->col, 0, cols - 1);
+        snprintf(text, sizeof text, "\033[%d;%dH\0337", saved->row + 1, saved->col + 1);
         vterm_input_write(s->vt, text, strlen(text));
     }
     /* Origin mode makes no difference: without margins it counts from the corner, too. */
@@ -776,7 +780,7 @@ static void add_under(struct text *t, struct screen *s)
     int rows = s->under_rows < s->rows ? s->under_rows : s->rows;
     int skip = s->under_cursor.row >= rows ? s->under_cursor.row - rows + 1 : 0;
     add_rows(t, s, s->under, s->under_cols, skip, rows, cols);
-    add_place(t, clamp(s->under_cursor.row - skip, 0, rows - 1), clamp(s->under_cursor.col, 0, s->cols - 1));
+    add_place(t, clamp(s->saved[0].row - skip, 0, rows - 1), clamp(s->saved[0].col, 0, s->cols - 1)); /* where leaving goes back to */
 }
 
 /* What the program prints next looks as it would have. */
@@ -870,7 +874,7 @@ char *screen_paint(struct screen *s, unsigned scrollback, size_t *len)
         adds(&t, "\033[?1049h\033[H\033[2J");
     }
     add_rows(&t, s, NULL, 0, 0, s->rows, s->cols);
-    add_place(&t, s->saved.row, s->saved.col);
+    add_place(&t, s->saved[s->alt].row, s->saved[s->alt].col);
     adds(&t, "\0337");
     if (s->title[0]) {
         adds(&t, "\033]2;");

@@ -291,9 +291,16 @@ static void questions_get_constants(void **state)
     ANSWERS("\033]11;?\a", "\033]11;rgb:1010/1010/1010\033\\");
     ANSWERS("\033]4;196;?\a", "\033]4;196;rgb:ffff/0000/0000\033\\");
     ANSWERS("\033]4;1;red\a", "");
-    ANSWERS("\033[21t\033[20t\033[>q\033[?u\033[>1u\033[>4;2m\033[?15n\033[0x\033[1;1;1;1;1;1*y\033Z\x05", "");
+    ANSWERS("\033[21t\033[20t\033[>q\033[?u\033[>1u\033[>4;2m\033[?15n\033[0x\033[1;1;1;1;1;1*y\x05", "");
+    ANSWERS("\033Z", "\033[?62;22c");
+    ANSWERS("\033[4$p", "\033[4;2$y");
+    ANSWERS("\033[12$p\033[>4$p", "\033[12;0$y");
     same_in_pieces(VT_LIBVTERM, "\033[?2004h\033[?2004$p", 18);
     assert_string_equal(whole.reply, "\033[?2004;1$y");
+    same_in_pieces(VT_LIBVTERM, "\033[20h\033[20$p", 11);
+    assert_string_equal(whole.reply, "\033[20;1$y");
+    same_in_pieces(VT_LIBVTERM, "\033[3;20r\033[?6h\033[6n", 16); /* counted from the margin */
+    assert_string_equal(whole.reply, "\033[5;9R");
 }
 
 static void modes_are_a_list(void **state)
@@ -323,7 +330,7 @@ static void line_drawing_becomes_unicode(void **state)
     GIVES(VT_LIBVTERM, "\033(0lqk\033(Bq", "\u250c\u2500\u2510q");
     GIVES(VT_TERMINAL, "\033)0x\016xAx\017x", "x\u2502A\u2502x");
     GIVES(VT_LIBVTERM, "\033(0\0337\033(B\0338q\033[2b", "\0337\0338\u2500\u2500\u2500");
-    GIVES(VT_LIBVTERM, "\033(0\033[!pq", "\033[4l\033[?6l\033[r\033[?7h\033[?25h\033[?1l\033>\033[m\033[H\0337\033[7;9Hq");
+    GIVES(VT_LIBVTERM, "\033(0\033[!pq", "\033[4l\033[?6l\033[r\033[?7h\033[?25h\033[?1l\033>\033[m\033[0\"q\033[H\0337\033[7;9Hq");
 }
 
 /* Marks without end would grow libvterm's buffers, and are quadratic. */

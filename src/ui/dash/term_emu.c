@@ -22,11 +22,12 @@ struct term_emu {
     void *arg;
     int rows, cols;
     bool modes[MODES], keypad, insert, newline, margins, tabs;
+    int top; /* the upper margin, from 0 */
     char *held; /* what the filter put out, and libvterm has not seen yet */
     size_t nheld;
     int skip; /* rows that scroll out, and are in the scrollback already */
     int shape;
-    struct term_place saved; /* DECSC */
+    struct term_saved saved[2]; /* DECSC, of the normal and of the alternate screen */
     char title[256];
     struct term_line **lines; /* ring */
     unsigned cap, start, count;
@@ -174,11 +175,12 @@ static void set_mode(struct term_emu *t, int number, bool on)
 static void on_event(enum vt_event ev, int number, bool set, const char *text, void *arg)
 {
     struct term_emu *t = arg;
-    VTermPos pos;
     if (ev != VT_BELL && ev != VT_TITLE && ev != VT_NOTIFY)
         sync_screen(t); /* what came before it came under the modes before it */
     switch (ev) {
     case VT_MODE:
+        if ((number == 1047 || number == 1049) && set != term_emu_mode(t, 1049))
+            term_saved_set(t->vt, t->saved[set], t->rows, t->cols, term_emu_mode(t, 6) ? t->top : -1);
         set_mode(t, number, set);
         break;
     case VT_ANSI_MODE:
@@ -186,6 +188,7 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
         break;
     case VT_MARGINS:
         t->margins = number != 0;
+        t->top = number ? (number >> 16) - 1 : 0;
         break;
     case VT_TABS:
         t->tabs = true;
@@ -197,8 +200,7 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
         t->keypad = set;
         break;
     case VT_SAVE_CURSOR:
-        cursor(t, &pos);
-        t->saved = (struct term_place){(uint64_t)pos.row, pos.col};
+        t->saved[term_emu_mode(t, 1049)] = term_saved_now(t->vt);
         break;
     case VT_CLEAR_HISTORY:
         clear_history(t);
@@ -208,10 +210,11 @@ static void on_event(enum vt_event ev, int number, bool set, const char *text, v
             if (number == 0 || mode_table[i].number <= 25)
                 t->modes[i] = mode_table[i].on;
         t->keypad = t->insert = t->newline = t->margins = false;
+        t->top = 0;
         if (number == 0) {
             t->shape = 0;
             t->tabs = false;
-            t->saved = (struct term_place){0};
+            t->saved[0] = t->saved[1] = (struct term_saved){0};
         }
         break;
     case VT_TITLE:
@@ -316,18 +319,21 @@ void term_emu_resize(struct term_emu *t, int rows, int cols)
         return;
     sync_screen(t);
     t->margins = false;
+    t->top = 0;
     t->rows = rows;
     t->cols = cols;
+    vtfilter_resized(t->filter);
     vterm_set_size(t->vt, rows, cols);
     /* 0.1.4 may leave the cursor, the margins and the saved place outside (vm/screen.c says the same). */
     VTermPos pos;
     char text[64];
     cursor(t, &pos);
     vterm_input_write(t->vt, "\033[r", 3);
-    if (t->saved.line >= (uint64_t)rows || t->saved.col >= cols) {
-        t->saved.line = t->saved.line >= (uint64_t)rows ? (uint64_t)rows - 1 : t->saved.line;
-        t->saved.col = clamp(t->saved.col, 0, cols - 1);
-        snprintf(text, sizeof text, "\033[%d;%dH\0337", (int)t->saved.line + 1, t->saved.col + 1);
+    struct term_saved *saved = &t->saved[term_emu_mode(t, 1049)];
+    if (saved->row >= rows || saved->col >= cols) {
+        saved->row = clamp(saved->row, 0, rows - 1);
+        saved->col = clamp(saved->col, 0, cols - 1);
+        snprintf(text, sizeof text, "\033[%d;%dH\0337", saved->row + 1, saved->col + 1);
         vterm_input_write(t->vt, text, strlen(text));
     }
     snprintf(text, sizeof text, "\033[%d;%dH", clamp(pos.row, 0, rows - 1) + 1, clamp(pos.col, 0, cols - 1) + 1);
