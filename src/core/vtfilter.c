@@ -52,7 +52,7 @@ struct vtfilter {
     unsigned utf8_len;
     char last[4]; /* the last character, for REP */
     unsigned last_len;
-    bool repeatable; /* nothing but a repetition came since */
+    bool repeatable; /* nothing came since */
     unsigned marks;                   /* joined to it so far */
     struct pen {
         unsigned font;       /* FONT_* */
@@ -1253,7 +1253,7 @@ static void step(struct vtfilter *f, unsigned char c)
         } else if (c >= 0x40 && c < 0x7f) {
             f->state = GROUND;
             csi(f, (char)c);
-            f->repeatable = f->repeatable && c == 'b';
+            f->repeatable = false;
         } else if (c != 0x7f) {
             f->state = CSI_IGNORE;
         }

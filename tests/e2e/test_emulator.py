@@ -1,4 +1,5 @@
 """The filter and libvterm together: libvterm's own tests through our filter, and recorded programs beside tmux."""
+import concurrent.futures
 import glob
 import os
 import pathlib
@@ -161,6 +162,21 @@ def differences(ours, there):
             if a != b and not (b == NOT_TOLD and a[0] == " " and not a[3])]
 
 
+def build_show(program):
+    sources = [EMULATOR / "show.c", ROOT / "src/ui/dash/term_emu.c",
+               *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "width.c", "sanitize.c"))]
+    built = run("gcc", "-std=c17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-o", program, *sources, "-lvterm")
+    if built.returncode:
+        raise AssertionError(built.stderr.decode())
+
+
+def build_answer(program):
+    built = run("gcc", "-std=c17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-o", program, EMULATOR / "answer.c", ROOT / "src/ui/dash/term_emu.c", ROOT / "src/vm/screen.c",
+                *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "width.c", "sanitize.c")), "-lvterm", "-lutil")
+    if built.returncode:
+        raise AssertionError(built.stderr.decode())
+
+
 @unittest.skipUnless(shutil.which("tmux"), "there is no tmux")
 class BesideTmux(unittest.TestCase):
     """Recordings of real programs (24 x 80, or as the name says): the same characters with the same looks in the same
@@ -169,10 +185,7 @@ class BesideTmux(unittest.TestCase):
     def test_recordings_make_the_same_screens(self):
         with tempfile.TemporaryDirectory() as tmp:
             tmp = pathlib.Path(tmp)
-            sources = [EMULATOR / "show.c", ROOT / "src/ui/dash/term_emu.c",
-                       *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "width.c", "sanitize.c"))]
-            built = run("gcc", "-std=c17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-o", tmp / "show", *sources, "-lvterm")
-            self.assertEqual(built.returncode, 0, built.stderr.decode())
+            build_show(tmp / "show")
             files = sorted((EMULATOR / "recordings").glob("*.rec"))
             self.assertGreater(len(files), 3)
             env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(tmp)}
@@ -195,6 +208,102 @@ class BesideTmux(unittest.TestCase):
                     self.assertEqual(differences(ours, theirs())[:8], [], f"{f.name}, the first {size} bytes")
                     run(*tmux, "kill-server", env=env)
                     (tmp / "done").unlink(missing_ok=True)
+
+
+@unittest.skipUnless(shutil.which("tmux") and shutil.which("vttest"), "there is no tmux or no vttest")
+class Vttest(unittest.TestCase):
+    """vttest runs in tmux, and what it prints makes the screens of vttest.screens here, which were checked by eye against
+    what vttest says that they should be; cell by cell they are tmux's as well, but for those that tmux draws otherwise.
+    SBX_VTTEST_WRITE=1 writes the file anew."""
+
+    # The ways through its menus; what is not here and why is in complaints.md.
+    MENUS = ["1", "2", "3", "8", "9 7", "9 9", "11 1 2 3", "11 1 2 4", "11 1 6", *(f"11 5 {n}" for n in range(1, 10)), "11 6 2", "11 6 3", "11 6 4", "11 6 5",
+             *(f"11 6 6 {n}" for n in range(1, 4)), "11 6 7 2", "11 6 7 3", "11 6 7 6", "11 6 8", "11 6 9", "11 7 2", "11 7 3", "11 7 6"]
+    # Those on which it shows what the terminal answered: they are given our answers, and tmux has no part in them.
+    ASKING = ["6 3", "6 4", "6 5", "11 8 7 3", "11 8 7 4", "11 8 7 5"]
+    # tmux's: it wraps too early behind controls, begins a region's origin at its own top, lacks sets, protection, HPR and VPR.
+    OTHERWISE = {"1": [3, 4], "2": [11], "3": [1], "11 1 2 4": [1, 3], "11 5 4": [1], "11 5 5": [1], "11 5 9": [1], "11 6 6 1": [1, 2, 3, 4], "11 6 6 2": [11]}
+
+    def screens(self, tmp, menu, in_tmux):
+        """The recording, and [(bytes so far, tmux's cells)] at each place where vttest waits for Return."""
+        name = "w" + menu.replace(" ", "-")
+        env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(tmp)}
+        rec = tmp / f"{name}.rec"
+        size = lambda: rec.stat().st_size if rec.exists() else 0
+        if in_tmux:
+            tmux = ["tmux", "-S", tmp / name, "-f", tmp / "conf"]
+            text = lambda: run(*tmux, "capture-pane", "-p", env=env).stdout.decode()
+            press = lambda keys: run(*tmux, "send-keys", "-l", keys, env=env)
+            # What it prints is recorded from its first byte on.
+            run(*tmux, "new-session", "-d", "-x", "80", "-y", "24", f"until [ -e {tmp}/{name}.go ]; do sleep 0.05; done; vttest 24x80.80", env=env)
+            run(*tmux, "pipe-pane", "-o", f"cat > {rec}", env=env)
+            (tmp / f"{name}.go").touch()
+            end = lambda: run(*tmux, "kill-server", env=env)
+        else:
+            p = subprocess.Popen([tmp / "answer", "24", "80", "vttest", "24x80.80"], stdin=subprocess.PIPE, env={**env, "ANSWER_RECORD": str(rec)})
+            text = lambda: "\n".join("".join(c[0] for c in row) for row in our_cells(run(tmp / "show", rec, size(), 24, 80).stdout.decode()))
+            press = lambda keys: os.write(p.stdin.fileno(), keys.encode())
+            end = lambda: (p.kill(), p.wait(), p.stdin.close())
+
+        def rest(sign):
+            """Waits until it has said `sign`, and no more comes."""
+            last = [-1]
+
+            def still():
+                before, last[0] = last[0], size()
+                return before == last[0] and re.search(sign, text())
+            if not wait_for(still, 15, 0.1):
+                raise AssertionError(f"{menu}: no {sign} on\n{text()}")
+        out = []
+        try:
+            for key in menu.split():
+                rest(r"Enter choice number")
+                before = size()
+                press(key + "\r")
+                wait_for(lambda: size() > before + 3, 10, 0.02)
+            # Menus end with a question for a number: there the chosen test is over.
+            while len(out) < 30:
+                rest(r"(?i)push <return>|Enter choice number")
+                if "Enter choice number" in text():
+                    break
+                theirs = tmux_cells(run(*tmux, "capture-pane", "-p", "-e", "-N", env=env).stdout.decode(), 24, 80) if in_tmux else None
+                out.append((size(), theirs))
+                before = size()
+                press("\r")
+                wait_for(lambda: size() > before + 2, 10, 0.02)
+        finally:
+            end()
+        return rec, out
+
+    def test_its_screens(self):
+        with tempfile.TemporaryDirectory() as tmp:
+            tmp = pathlib.Path(tmp)
+            build_show(tmp / "show")
+            (tmp / "conf").write_text("set -g default-terminal xterm-256color\nset -g status off\n")
+            build_answer(tmp / "answer")
+            menus = self.MENUS + self.ASKING
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                runs = list(pool.map(lambda menu: self.screens(tmp, menu, menu in self.MENUS), menus))
+            written, otherwise = [], {}
+            for menu, (rec, screens) in zip(menus, runs):
+                self.assertTrue(screens, menu)
+                for i, (size, theirs) in enumerate(screens):
+                    ours = our_cells(run(tmp / "show", rec, size, 24, 80).stdout.decode())
+                    rows = ["".join(c[0] for c in row).rstrip() for row in ours]
+                    while not rows[-1]:
+                        rows.pop()
+                    written.append(f"== {menu}: {i + 1}\n" + "\n".join(rows) + "\n")
+                    if theirs and differences(ours, theirs):
+                        otherwise.setdefault(menu, []).append(i + 1)
+            file = EMULATOR / "vttest.screens"
+            if os.environ.get("SBX_VTTEST_WRITE"):
+                file.write_text("".join(written))
+                print(otherwise)
+            expected = re.split(r"(?m)^(?=== )", file.read_text())[1:]
+            self.assertEqual(len(written), len(expected))
+            for got, want in zip(written, expected):
+                self.assertEqual(got, want)
+            self.assertEqual(otherwise, self.OTHERWISE)
 
 
 if __name__ == "__main__":

@@ -262,7 +262,7 @@ static const struct {
     {"REP behind another sequence is nothing", "a\033[2;1H\033[2b", "a@2,1"},
     {"REP behind an attribute is nothing", "a\033[1m\033[2b", "a@1,2"},
     {"REP behind a control is nothing", "a\r\033[2b", "a@1,1"},
-    {"REP twice", "a\033[2b\033[b", "aaaa@1,5"},
+    {"REP behind REP is nothing", "a\033[2b\033[b", "aaa@1,4"},
     /* Tab stops. */
     {"HTS", "\033[3G\033H\r\tX", "  X@1,4"},
     {"TBC 0 clears the one here", "\033[9G\033[g\r\tX", "         X@1,10"},
