@@ -1,6 +1,8 @@
 #include "core/decisions.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sodium.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -11,13 +13,27 @@
 
 #define HASH crypto_hash_sha256_BYTES
 
+/* Moves what the write-ahead log holds into the file, on a thread of its own: it waits for the disk, and a decision must
+ * not wait with it.  Beyond WAL_MOST the writer does it itself, so that the log stays bounded whatever the disk does. */
+#define WAL_PAGES 1000
+#define WAL_MOST 16000
+
+struct checkpointer {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool started, wanted, end;
+    char *path;
+};
+
 struct decisions {
     sqlite3 *db;
-    sqlite3_stmt *insert, *head;
+    sqlite3_stmt *insert, *head, *begin, *commit;
     unsigned char last[HASH];
     int64_t seq, first;
     int64_t rows_max;
     bool in_transaction;
+    struct checkpointer checkpointer;
 };
 
 static int fail(struct decisions *d, struct err *e, const char *what)
@@ -30,8 +46,79 @@ static int run(struct decisions *d, const char *sql, struct err *e)
     return sqlite3_exec(d->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(d, e, "cannot write");
 }
 
+/* A statement without results, prepared once: parsing it would cost more than doing it. */
+static int step(struct decisions *d, sqlite3_stmt *s, struct err *e)
+{
+    int rc = sqlite3_step(s);
+    int failed = rc == SQLITE_DONE ? 0 : fail(d, e, "cannot write");
+    sqlite3_reset(s);
+    return failed;
+}
+
+static void *checkpoint(void *arg)
+{
+    struct checkpointer *c = arg;
+    sqlite3 *db = NULL;
+    bool usable = sqlite3_open_v2(c->path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK;
+    pthread_mutex_lock(&c->lock);
+    while (!c->end) {
+        if (!c->wanted) {
+            pthread_cond_wait(&c->wake, &c->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&c->lock);
+        if (usable)
+            sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        pthread_mutex_lock(&c->lock);
+        c->wanted = false;
+    }
+    pthread_mutex_unlock(&c->lock);
+    sqlite3_close(db);
+    return NULL;
+}
+
+static void start_checkpointer(struct checkpointer *c)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    c->started = pthread_create(&c->thread, NULL, checkpoint, c) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+/* After each commit, with the length of the write-ahead log (sqlite3_wal_hook). */
+static int on_commit(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    struct checkpointer *c = arg;
+    if (pages < WAL_PAGES)
+        return SQLITE_OK;
+    if (!c->started)
+        start_checkpointer(c);
+    if (!c->started || pages >= WAL_MOST) {
+        sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        return SQLITE_OK;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->wanted = true;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+    return SQLITE_OK;
+}
+
+static void end_checkpointer(struct checkpointer *c)
+{
+    if (c->started) {
+        pthread_mutex_lock(&c->lock);
+        c->end = true;
+        pthread_cond_signal(&c->wake);
+        pthread_mutex_unlock(&c->lock);
+        pthread_join(c->thread, NULL);
+    }
+    free(c->path);
+}
+
 static const char schema[] =
-    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=1000;"
+    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0;"
     "CREATE TABLE IF NOT EXISTS rows(seq INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL,"
     " flow INTEGER NOT NULL, proto TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL, addr TEXT NOT NULL,"
     " method TEXT NOT NULL, path TEXT NOT NULL, verdict TEXT NOT NULL, rule TEXT NOT NULL, reason TEXT NOT NULL,"
@@ -79,13 +166,18 @@ struct decisions *decisions_open(const char *path, struct err *e)
     if (rc < 0 || load_head(d, e) < 0 ||
         sqlite3_prepare_v2(d->db, "INSERT INTO rows(" COLUMNS ",hash) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", -1,
                            &d->insert, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(d->db, "UPDATE head SET seq=?, hash=?", -1, &d->head, NULL) != SQLITE_OK) {
+        sqlite3_prepare_v2(d->db, "UPDATE head SET seq=?, hash=?", -1, &d->head, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(d->db, "BEGIN IMMEDIATE", -1, &d->begin, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(d->db, "COMMIT", -1, &d->commit, NULL) != SQLITE_OK || !(d->checkpointer.path = strdup(path))) {
         if (rc == 0 && e && !e->text[0])
             fail(d, e, "cannot prepare");
         decisions_close(d);
         return NULL;
     }
     d->rows_max = DECISIONS_ROWS_MAX;
+    pthread_mutex_init(&d->checkpointer.lock, NULL);
+    pthread_cond_init(&d->checkpointer.wake, NULL);
+    sqlite3_wal_hook(d->db, on_commit, &d->checkpointer);
     return d;
 }
 
@@ -114,8 +206,11 @@ void decisions_close(struct decisions *d)
 {
     if (!d)
         return;
+    end_checkpointer(&d->checkpointer);
     sqlite3_finalize(d->insert);
     sqlite3_finalize(d->head);
+    sqlite3_finalize(d->begin);
+    sqlite3_finalize(d->commit);
     sqlite3_close(d->db);
     free(d);
 }
@@ -188,10 +283,10 @@ bool decisions_expire(struct decisions *d, int64_t before_ms)
         first = young;
     if (first > d->first + EXPIRE_AT_ONCE)
         first = d->first + EXPIRE_AT_ONCE;
-    if (first == d->first || run(d, "BEGIN IMMEDIATE", NULL) < 0)
+    if (first == d->first || step(d, d->begin, NULL) < 0)
         return false;
     int64_t was = d->first;
-    if (trim_to(d, first, NULL) < 0 || run(d, "COMMIT", NULL) < 0) {
+    if (trim_to(d, first, NULL) < 0 || step(d, d->commit, NULL) < 0) {
         d->first = was;
         roll_back(d);
         return false;
@@ -213,10 +308,18 @@ static void roll_back(struct decisions *d)
 
 int decisions_begin(struct decisions *d, struct err *e)
 {
-    if (run(d, "BEGIN IMMEDIATE", e) < 0)
+    if (step(d, d->begin, e) < 0)
         return -1;
     d->in_transaction = true;
     return 0;
+}
+
+/* The head moves once for all the rows of a transaction. */
+static int commit(struct decisions *d, struct err *e)
+{
+    sqlite3_bind_int64(d->head, 1, d->seq);
+    sqlite3_bind_blob(d->head, 2, d->last, HASH, SQLITE_STATIC);
+    return step(d, d->head, e) < 0 || step(d, d->commit, e) < 0 ? -1 : 0;
 }
 
 int decisions_commit(struct decisions *d, struct err *e)
@@ -224,7 +327,7 @@ int decisions_commit(struct decisions *d, struct err *e)
     if (!d->in_transaction)
         return 0;
     d->in_transaction = false;
-    if (run(d, "COMMIT", e) == 0)
+    if (commit(d, e) == 0)
         return 0;
     roll_back(d);
     return -1;
@@ -246,44 +349,39 @@ int decisions_add(struct decisions *d, const struct decision_row *row, struct er
     r.reason = or_empty(r.reason);
     r.seq = d->seq + 1;
     hash_row(hash, d->last, &r);
-    if (own && run(d, "BEGIN IMMEDIATE", e) < 0)
+    if (own && step(d, d->begin, e) < 0)
         return -1;
     sqlite3_stmt *s = d->insert;
     const int64_t before[] = {r.seq, r.time_ms};
     for (int i = 0; i < 2; i++)
         sqlite3_bind_int64(s, i + 1, before[i]);
-    sqlite3_bind_text(s, 3, r.kind, -1, SQLITE_TRANSIENT);
+    sqlite3_bind_text(s, 3, r.kind, -1, SQLITE_STATIC);
     sqlite3_bind_int64(s, 4, r.flow);
-    sqlite3_bind_text(s, 5, r.proto, -1, SQLITE_TRANSIENT);
-    sqlite3_bind_text(s, 6, r.host, -1, SQLITE_TRANSIENT);
+    sqlite3_bind_text(s, 5, r.proto, -1, SQLITE_STATIC);
+    sqlite3_bind_text(s, 6, r.host, -1, SQLITE_STATIC);
     sqlite3_bind_int64(s, 7, r.port);
     const char *const texts[] = {r.addr, r.method, r.path, r.verdict, r.rule, r.reason};
     for (int i = 0; i < 6; i++)
-        sqlite3_bind_text(s, 8 + i, texts[i], -1, SQLITE_TRANSIENT);
+        sqlite3_bind_text(s, 8 + i, texts[i], -1, SQLITE_STATIC);
     const int64_t after[] = {r.bytes_up, r.bytes_down, r.duration_ms, r.count};
     for (int i = 0; i < 4; i++)
         sqlite3_bind_int64(s, 14 + i, after[i]);
-    sqlite3_bind_blob(s, 18, hash, HASH, SQLITE_TRANSIENT);
-    int ok = sqlite3_step(s) == SQLITE_DONE;
-    sqlite3_reset(s);
-    sqlite3_bind_int64(d->head, 1, r.seq);
-    sqlite3_bind_blob(d->head, 2, hash, HASH, SQLITE_TRANSIENT);
-    ok = ok && sqlite3_step(d->head) == SQLITE_DONE;
-    sqlite3_reset(d->head);
-    if (!ok)
-        fail(d, e, "cannot write");
-    if (ok && r.seq - d->first >= d->rows_max)
-        ok = trim(d, e) == 0;
-    if (ok && own)
-        ok = run(d, "COMMIT", e) == 0;
-    if (!ok) {
+    sqlite3_bind_blob(s, 18, hash, HASH, SQLITE_STATIC);
+    int rc = step(d, s, e);
+    sqlite3_clear_bindings(s);
+    if (rc == 0) {
+        memcpy(d->last, hash, HASH);
+        d->seq = r.seq;
+    }
+    if (rc == 0 && r.seq - d->first >= d->rows_max)
+        rc = trim(d, e);
+    if (rc == 0 && own)
+        rc = commit(d, e);
+    if (rc < 0) {
         d->in_transaction = false; /* a batch fails as a whole */
         roll_back(d);
-        return -1;
     }
-    memcpy(d->last, hash, HASH);
-    d->seq = r.seq;
-    return 0;
+    return rc;
 }
 
 static const char *text(sqlite3_stmt *s, int i)
