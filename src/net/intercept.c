@@ -62,6 +62,7 @@ struct intercept {
     size_t head_len;
     uint64_t moved; /* bytes of the transports, to see progress */
     bool stepping, again, read_armed, write_armed, resting;
+    bool dry; /* the server's socket was found empty, and did not become readable since */
     bool *freed; /* set when we are freed below a call that goes on */
 };
 
@@ -135,14 +136,18 @@ static void guest_shutdown(void *arg)
 static ssize_t up_read(void *arg, void *buf, size_t n)
 {
     struct intercept *i = arg;
-    ssize_t got;
-    do {
-        got = recv(i->fd, buf, n, MSG_DONTWAIT);
-    } while (got < 0 && errno == EINTR);
+    ssize_t got = -1;
+    errno = EAGAIN;
+    if (!i->dry)
+        do {
+            got = recv(i->fd, buf, n, MSG_DONTWAIT);
+        } while (got < 0 && errno == EINTR);
     if (got < 0 && errno == EAGAIN) {
         i->want_read = true;
+        i->dry = true;
         return END_AGAIN;
     }
+    i->dry = got > 0 && (size_t)got < n;
     if (got > 0)
         i->moved += (size_t)got;
     return got < 0 ? END_ERROR : got;
@@ -525,6 +530,7 @@ static void on_up_readable(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct tcp *tcp = i->all->tcp;
+    i->dry = false;
     if (step_with_offer(i) && !i->want_read && i->read_armed) {
         i->read_armed = false;
         event_del(i->read_ev);

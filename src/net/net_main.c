@@ -52,7 +52,7 @@ struct net {
     struct flows *flows;
     struct tcp *tcp;
     struct linkev *supervisor;
-    struct event *tick, *refused_tick;
+    struct event *tick, *refused_tick, *settle;
     struct refused refused[REFUSED_SLOTS];
     struct kept kept[KEPT_MAX]; /* a ring */
     unsigned kept_first, kept_n;
@@ -298,9 +298,29 @@ static void on_frame(const uint8_t *frame, size_t len, void *arg)
     }
 }
 
+static void start_settling(struct net *net)
+{
+    struct timeval tv = {0, TCP_SETTLE_MS * 1000};
+    if (!evtimer_pending(net->settle, NULL))
+        evtimer_add(net->settle, &tv);
+}
+
+static void on_settle(evutil_socket_t fd, short what, void *arg)
+{
+    struct net *net = arg;
+    (void)fd;
+    (void)what;
+    tcp_settle(net->tcp);
+    if (tcp_owes(net->tcp))
+        start_settling(net);
+}
+
 static void on_batch_end(void *arg)
 {
-    tcp_flush(((struct net *)arg)->tcp);
+    struct net *net = arg;
+    tcp_flush(net->tcp);
+    if (tcp_owes(net->tcp))
+        start_settling(net);
 }
 
 static void on_writable(void *arg)
@@ -424,6 +444,7 @@ int net_main(int argc, char **argv)
     net.tcp = tcp_new(&tcp_ops, net.flows, secret);
     net.tick = evtimer_new(net.base, on_tick, &net);
     net.refused_tick = evtimer_new(net.base, refused_flush, &net);
+    net.settle = evtimer_new(net.base, on_settle, &net);
     tcp_set_emit_arg(net.tcp, &net);
     flows_set_tcp(net.flows, net.tcp);
     const struct confine c = {.groups = CONFINE_IO, .own_network = true, .memory_max = 512u * 1024 * 1024,
@@ -444,6 +465,7 @@ int net_main(int argc, char **argv)
     fakeip_free(net.fake);
     event_free(net.tick);
     event_free(net.refused_tick);
+    event_free(net.settle);
     event_base_free(net.base);
     return STATUS_OK;
 }

@@ -12,6 +12,9 @@ enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 #define RTO_MIN 200
 #define RTO_MAX 5000
 #define RETRIES_MAX 12          /* about 40 s without any answer of the guest */
+#define TALKS 2                 /* quick answers after which an acknowledgement waits for the next one */
+#define TALKS_MS 2
+#define LATER_MAX (16u * 1024u) /* bytes that may wait for it */
 #define FIN_WAIT_MS 60000       /* we closed, the guest does not: it had its time */
 #define PENDING_MS 170000       /* the broker's own limits (a dial, or somebody who is asked) end it before */
 
@@ -40,6 +43,13 @@ struct tcp_conn {
     bool fin_sent, fin_acked;
     bool probing; /* the last byte sent was a zero window probe, and the guest may have dropped it */
     bool ack_now, touched, starved, in_callback;
+    /* Acknowledgements that ride on answers. */
+    bool ack_later;
+    uint8_t talks;      /* answers in a row that came at once */
+    unsigned later_turn; /* of tcp_settle, since which ack_later waits */
+    uint32_t rcv_acked;
+    bool heard;         /* since the last answer */
+    int64_t heard_ms;
     struct ring tx, rx;
     int64_t timer_ms; /* when something that is outstanding is sent again; 0: nothing is */
     int64_t since_ms; /* pending since, or closing since */
@@ -54,7 +64,7 @@ struct tcp {
     uint32_t isn;
     struct tcp_conn *bucket[BUCKETS];
     struct tcp_conn *all, *touched, *dead;
-    unsigned count, pending;
+    unsigned count, pending, later, turn;
     size_t budget_used;
     int64_t now;
     bool blocked;
@@ -169,6 +179,12 @@ static uint32_t window(const struct tcp_conn *c)
     return room < most ? room : most;
 }
 
+static void not_later(struct tcp_conn *c)
+{
+    c->t->later -= c->ack_later;
+    c->ack_later = false;
+}
+
 /* One segment; data comes from tx at `offset` from snd_una. */
 static bool send_segment(struct tcp_conn *c, unsigned flags, uint32_t seq, uint32_t offset, uint32_t len)
 {
@@ -232,8 +248,14 @@ static bool send_segment(struct tcp_conn *c, unsigned flags, uint32_t seq, uint3
         c->t->blocked = true;
         return false;
     }
+    if (len && c->heard) {
+        c->heard = false;
+        c->talks = c->t->now - c->heard_ms > TALKS_MS ? 0 : c->talks < TALKS ? c->talks + 1 : TALKS;
+    }
     if (flags & ACK) {
         c->ack_now = false;
+        not_later(c);
+        c->rcv_acked = c->rcv_nxt;
         c->rcv_edge = c->rcv_nxt + (c->scaling ? shown << OUR_WSCALE : shown);
     }
     return true;
@@ -323,6 +345,7 @@ static void unlink_conn(struct tcp_conn *c)
     if (c->next)
         c->next->prev = c->prev;
     t->count--;
+    not_later(c);
     ring_free(t, &c->tx);
     ring_free(t, &c->rx);
     c->next = t->dead; /* freed when no callback can be on the stack any more */
@@ -605,6 +628,16 @@ static void take_data(struct tcp_conn *c, const uint8_t *p, uint32_t len)
         took += ring_put(&c->rx, p + took, len - took);
     }
     c->rcv_nxt += took;
+    c->heard = true;
+    c->heard_ms = t->now;
+    /* Where each question is answered at once, the answer says that it came: one packet less for the guest.  Not where
+     * a second one came meanwhile, or where the window shuts. */
+    if (c->talks == TALKS && took == len && !c->ack_now && !c->ack_later && c->rx.used == 0 && c->rcv_nxt - c->rcv_acked < LATER_MAX) {
+        c->ack_later = true;
+        c->later_turn = t->turn;
+        t->later++;
+        return;
+    }
     c->ack_now = true;
     touch(c);
 }
@@ -792,6 +825,24 @@ void tcp_flush(struct tcp *t)
     }
     if (t->dead)
         bury(t);
+}
+
+bool tcp_owes(const struct tcp *t)
+{
+    return t->later > 0;
+}
+
+void tcp_settle(struct tcp *t)
+{
+    for (struct tcp_conn *c = t->all; c && t->later; c = c->next)
+        if (c->ack_later && c->later_turn != t->turn) {
+            c->talks = 0; /* whoever waits for it waits once */
+            not_later(c);
+            c->ack_now = true;
+            touch(c);
+        }
+    t->turn++;
+    tcp_flush(t);
 }
 
 void tcp_pump(struct tcp *t)

@@ -56,6 +56,11 @@ void tcp_tick(struct tcp *t, int64_t now_ms);
 bool tcp_idle(const struct tcp *t);
 /* Acknowledges what the last inputs brought; call once after a batch of them. */
 void tcp_flush(struct tcp *t);
+/* Where questions are answered at once, their acknowledgements ride on the answers.  While tcp_owes, call tcp_settle every
+ * TCP_SETTLE_MS: what waits since the call before is acknowledged by itself (RFC 9293 3.8.6.3 allows 500 ms). */
+#define TCP_SETTLE_MS 4
+bool tcp_owes(const struct tcp *t);
+void tcp_settle(struct tcp *t);
 /* The cable has room again: sends what was held back. */
 void tcp_pump(struct tcp *t);
 

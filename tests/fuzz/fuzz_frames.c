@@ -124,6 +124,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             g->full = byte() & 1;
             tcp_pump(g->tcp);
         } else if (what % 16 == 3) {
+            if (what & 16)
+                tcp_settle(g->tcp);
             tcp_flush(g->tcp);
         } else {
             unsigned flags = what % 16 < 10 ? G_ACK : byte();

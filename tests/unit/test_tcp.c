@@ -305,13 +305,73 @@ static void threat_61_frames_that_are_none(void **state)
     assert_int_equal(p.kind, PACKET_BAD);
 }
 
+static void acknowledgements_ride_on_quick_answers(void **state)
+{
+    uint32_t seq = 1001;
+    (void)state;
+    open_one();
+    for (int i = 0; i < 2; i++, seq++) { /* until it is known how this one talks */
+        unsigned before = g.frames;
+        guest_send(&g, G_ACK | G_PSH, seq, g.next, 65535, "q", 1);
+        assert_int_equal(g.frames, before + 1);
+        assert_int_equal(tcp_write(conn, "a", 1), 1);
+    }
+    unsigned before = g.frames;
+    guest_send(&g, G_ACK | G_PSH, seq++, g.next, 65535, "q", 1);
+    assert_int_equal(g.frames, before);
+    assert_true(tcp_owes(g.tcp));
+    assert_int_equal(tcp_write(conn, "a", 1), 1);
+    assert_int_equal(g.frames, before + 1);
+    assert_int_equal(g.ack, seq);
+    assert_false(tcp_owes(g.tcp));
+
+    /* A second piece before the answer is told at once. */
+    guest_send(&g, G_ACK | G_PSH, seq++, g.next, 65535, "q", 1);
+    assert_int_equal(g.frames, before + 1);
+    guest_send(&g, G_ACK | G_PSH, seq++, g.next, 65535, "q", 1);
+    assert_int_equal(g.frames, before + 2);
+    assert_int_equal(g.ack, seq);
+    assert_int_equal(tcp_write(conn, "a", 1), 1);
+
+    /* Whoever waits for it, as a sender of small pieces does, gets it soon; and from then on at once. */
+    before = g.frames;
+    guest_send(&g, G_ACK | G_PSH, seq++, g.next, 65535, "q", 1);
+    tcp_settle(g.tcp);
+    assert_int_equal(g.frames, before);
+    tcp_settle(g.tcp);
+    assert_int_equal(g.frames, before + 1);
+    assert_int_equal(g.ack, seq);
+    assert_false(tcp_owes(g.tcp));
+    guest_send(&g, G_ACK | G_PSH, seq++, g.next, 65535, "q", 1);
+    assert_int_equal(g.frames, before + 2);
+
+    /* An answer that took its time teaches nothing. */
+    for (int i = 0; i < 3; i++) {
+        g.now += 50;
+        tcp_tick(g.tcp, g.now);
+        assert_int_equal(tcp_write(conn, "a", 1), 1);
+        before = g.frames;
+        guest_send(&g, G_ACK | G_PSH, seq++, g.next, 65535, "q", 1);
+        assert_int_equal(g.frames, before + 1);
+    }
+    /* One that ends while it owes leaves nothing behind. */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(tcp_write(conn, "a", 1), 1);
+        guest_send(&g, G_ACK | G_PSH, seq++, g.next, 65535, "q", 1);
+    }
+    assert_true(tcp_owes(g.tcp));
+    guest_send(&g, G_RST | G_ACK, seq, g.next, 0, NULL, 0);
+    assert_int_equal(owner.closed, 1);
+    assert_false(tcp_owes(g.tcp));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(talks_and_ends), T(refused_at_once), T(who_gives_up_is_forgotten), T(what_comes_twice_or_too_early),
         T(threat_87_resets_and_acks_that_were_guessed), T(threat_81_a_window_that_stays_shut), T(an_owner_that_takes_nothing_stops_the_guest),
-        T(threat_79_connections_are_bounded), T(a_full_cable_loses_nothing), T(neighbours_are_answered_as_the_rfc_wants), T(threat_61_frames_that_are_none),
+        T(threat_79_connections_are_bounded), T(a_full_cable_loses_nothing), T(acknowledgements_ride_on_quick_answers), T(neighbours_are_answered_as_the_rfc_wants), T(threat_61_frames_that_are_none),
     };
     return cmocka_run_group_tests_name("tcp", tests, NULL, NULL);
 }
