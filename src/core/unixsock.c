@@ -55,11 +55,15 @@ int unixsock_listen(const char *path, struct err *e)
     return fd;
 }
 
-int unixsock_connect(const char *path, struct err *e)
+int unixsock_connect(const char *path, int wait_ms, struct err *e)
 {
     struct sockaddr_un a;
+    struct timeval limit = {wait_ms / 1000, wait_ms % 1000 * 1000};
     int dir = address(path, &a);
-    int fd = dir < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = dir < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (wait_ms ? 0 : SOCK_NONBLOCK), 0);
+    /* Who listens and takes nobody in, because he hangs, lets others wait in connect(). */
+    if (fd >= 0 && wait_ms)
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
         int why = errno;
         close(fd);
@@ -71,6 +75,8 @@ int unixsock_connect(const char *path, struct err *e)
         err_errno(e, why, "cannot connect to %s", path);
         if (e && (why == ENOENT || why == ECONNREFUSED))
             e->status = STATUS_NOT_FOUND;
+        if (e && why == EAGAIN)
+            e->status = STATUS_TIMEOUT;
     }
     if (dir >= 0)
         close(dir);

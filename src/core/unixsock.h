@@ -6,8 +6,8 @@
 
 /* A listening stream socket, mode 0600, replacing a stale one.  Descriptor or -1. */
 int unixsock_listen(const char *path, struct err *e);
-/* STATUS_NOT_FOUND if nobody listens. */
-int unixsock_connect(const char *path, struct err *e);
+/* STATUS_NOT_FOUND if nobody listens; STATUS_TIMEOUT if who does takes nobody in for wait_ms.  0: not to wait at all. */
+int unixsock_connect(const char *path, int wait_ms, struct err *e);
 /* Is the peer of a connection this very user (or root)? */
 int unixsock_peer_ok(int fd);
 /* One descriptor over a stream socket, with one byte. -1 on failure. */

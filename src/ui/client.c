@@ -12,6 +12,8 @@
 #include "core/paths.h"
 #include "core/unixsock.h"
 
+#define CONNECT_MS 3000
+
 static void on_ctrl(struct link *l, json_t *msg, void *arg)
 {
     struct client *c = arg;
@@ -60,9 +62,11 @@ int client_open(struct client *c, const char *sandbox, struct err *e)
     char *path = path_socket(sandbox, e);
     if (!path)
         return -1;
-    c->fd = unixsock_connect(path, e);
+    c->fd = unixsock_connect(path, CONNECT_MS, e);
     free(path);
     if (c->fd < 0) {
+        if (e && e->status == STATUS_TIMEOUT)
+            err_set(e, STATUS_TIMEOUT, "sandbox %s does not answer; to end it: sbx stop %s", sandbox, sandbox);
         if (e && e->status == STATUS_NOT_FOUND)
             err_set(e, STATUS_NOT_FOUND, "sandbox %s is not running; start it with: sbx start %s", sandbox, sandbox);
         return -1;

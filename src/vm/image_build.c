@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,9 @@
 #include "core/paths.h"
 #include "core/spawn.h"
 #include "vm/image.h"
+#include "vm/minder.h"
+
+#define WORK "/var/tmp/sbx-image-XXXXXX"
 
 static char *join(const char *dir, const char *file)
 {
@@ -58,7 +62,7 @@ static int run_recipe(const char *dir, struct build *b, struct err *e)
     char *script = path_asset("image/build", e), *sources = mirrors_apt_sources(IMAGE_SUITE, e), *options = mirrors_apt_options();
     char *sources_file = join(dir, "sources.list"), *options_file = join(dir, "apt.conf");
     int rc = -1, status[2] = {-1, -1}, errors[2] = {-1, -1};
-    char complaint[600] = "";
+    char complaint[600] = "", work[] = WORK;
     size_t used = 0;
     if (!script || !sources || !options || !sources_file || !options_file || write_text(dir, "sources.list", sources, e) < 0 ||
         write_text(dir, "apt.conf", options, e) < 0)
@@ -67,16 +71,25 @@ static int run_recipe(const char *dir, struct build *b, struct err *e)
         err_errno(e, errno, "cannot build the image");
         goto out;
     }
-    char *argv[] = {script, (char *)dir, (char *)IMAGE_SUITE, sources_file, options_file, NULL};
+    /* The tree is made in a folder that is also an ordinary user's namespace's. */
+    if (!mkdtemp(work) || chmod(work, 0755) < 0) {
+        err_errno(e, errno, "cannot build the image");
+        goto out;
+    }
+    if (write_text(dir, "work", work, e) < 0) /* for the next build, should none of us live to remove it */
+        goto out;
+    char *argv[] = {script, (char *)dir, (char *)IMAGE_SUITE, sources_file, options_file, work, NULL};
+    const char *const folders[2] = {dir, work};
+    struct minder m;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     const struct spawn_fd fds[] = {{null, 0}, {errors[1], 1}, {errors[1], 2}, {status[1], 3}};
     struct spawn s = {.path = script, .argv = argv, .fds = fds, .nfds = 4, .die_with_parent = true};
-    pid_t pid = spawn_run(&s, e);
+    int started = minder_start(&m, &s, folders, e);
     close(null);
     close(status[1]);
     close(errors[1]);
     status[1] = errors[1] = -1;
-    if (pid < 0)
+    if (started < 0)
         goto out;
     struct pollfd p[2] = {{.fd = status[0], .events = POLLIN}, {.fd = errors[0], .events = POLLIN}};
     while (p[0].fd >= 0 || p[1].fd >= 0) {
@@ -104,7 +117,7 @@ static int run_recipe(const char *dir, struct build *b, struct err *e)
             }
         }
     }
-    int code = spawn_wait(pid);
+    int code = minder_wait(&m);
     if (code == 0) {
         rc = 0;
     } else {
@@ -137,7 +150,13 @@ static void clear_unfinished(const char *images)
     struct dirent *ent;
     while (d && (ent = readdir(d)))
         if (strncmp(ent->d_name, ".making-", 8) == 0) {
-            char *path = join(images, ent->d_name);
+            char *path = join(images, ent->d_name), *note = path ? join(path, "work") : NULL, work[64] = "";
+            FILE *f = note ? fopen(note, "re") : NULL;
+            if (f && fgets(work, sizeof work, f) && strncmp(work, WORK, sizeof WORK - 7) == 0 && !strchr(work + sizeof WORK - 7, '/'))
+                minder_remove(work);
+            if (f)
+                fclose(f);
+            free(note);
             if (path)
                 path_remove_tree(path, NULL);
             free(path);
@@ -198,6 +217,10 @@ int image_build(image_progress_fn *progress, void *arg, struct err *e)
     }
     if (path_mkdirs(tmp, 0755, e) < 0 || run_recipe(tmp, &b, e) < 0 || write_manifest(tmp, e) < 0)
         goto out;
+    char *note = join(tmp, "work");
+    if (note)
+        unlink(note);
+    free(note);
     if (rename(tmp, final) < 0) {
         err_errno(e, errno, "cannot put the image into place");
         goto out;

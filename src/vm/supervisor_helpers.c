@@ -193,8 +193,13 @@ static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
         clients_changed(s->clients);
     } else if (op && strcmp(op, "policy") == 0) {
         const char *why = json_string_value(json_object_get(msg, "error"));
-        if (!json_is_true(json_object_get(msg, "ok")))
+        if (!json_is_true(json_object_get(msg, "ok"))) {
             supervisor_notice(s, why ? why : "the policy cannot be read: everything is denied");
+        } else if (s->policy_bad) { /* over: what was to be said before holds again */
+            snprintf(s->notice, sizeof s->notice, "%s", s->accel.notice);
+            clients_changed(s->clients);
+        }
+        s->policy_bad = !json_is_true(json_object_get(msg, "ok"));
     } else if (h->role == ROLE_BROKER && op && (strcmp(op, "ask") == 0 || strcmp(op, "asked") == 0)) {
         clients_question(s->clients, msg);
     } else if (h->role == ROLE_BROKER && op && strcmp(op, "secrets") == 0) {

@@ -88,7 +88,7 @@ struct supervisor {
     pid_t keeper; /* writes the frozen machine to the cache */
 
     struct helper helpers[ROLES];
-    bool folders_served;
+    bool folders_served, policy_bad;
     int64_t blocked;
     struct event *renew_ev; /* when a secret wants to be renewed */
     pid_t renewer;

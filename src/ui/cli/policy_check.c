@@ -110,8 +110,8 @@ int cmd_policy_check(const struct args *a, struct err *e)
         out_json(o);
         json_decref(o);
     } else {
-        printf("%s%s%s%s: %s, by %s%s\n", method ? method : "", method ? " " : "", text, method ? path : "",
-               word[0] == 'a' ? "allowed" : word[1] == 'e' && word[2] == 'p' ? "depends on the request" : "denied", policy_error(p) ? "default: the " : "", v.d.text);
+        printf("%s%s%s%s: %s, by %s\n", method ? method : "", method ? " " : "", text, method ? path : "",
+               word[0] == 'a' ? "allowed" : word[1] == 'e' && word[2] == 'p' ? "depends on the request" : "denied", v.d.text);
         if (v.note[0])
             printf("  %s\n", v.note);
         if (v.fix[0])

@@ -586,12 +586,6 @@ int cmd_inspect(const struct args *a, struct err *e)
     json_t *o = sandbox_describe(a->words[0], true, e);
     if (!o)
         return -1;
-    /* Values of variables may be keys: their names are enough. */
-    json_t *env = json_object_get(o, "env"), *names = json_array(), *v;
-    const char *key;
-    json_object_foreach(env, key, v)
-        json_array_append_new(names, json_string(key));
-    json_object_set_new(o, "env", names);
     out_json(o);
     json_decref(o);
     return 0;

@@ -199,7 +199,10 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
         return 0;
     /* The lock tells when it is over.  Who is just starting may not listen yet. */
     bool told = false;
-    for (int i = 0; i < (timeout_s + 15) * 50; i++) {
+    struct timespec now, end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += timeout_s + 15;
+    do {
         struct err why = {0};
         if (!told && client_open(&c, name, &why) == 0) {
             json_t *r = client_request(&c, "stop", json_pack("{s:i}", "timeout_s", timeout_s), 5000, &why);
@@ -210,7 +213,8 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
         if (sandbox_state(name, &st, NULL) < 0 || st.life == LIFE_STOPPED || st.life == LIFE_FAILED)
             return 0;
         usleep(20000);
-    }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec < end.tv_sec);
     /* It hangs.  What it started ends with it. */
     if (is_supervisor(st.pid, name) && kill(st.pid, SIGKILL) == 0)
         for (int i = 0; i < 250; i++) {
@@ -305,10 +309,17 @@ json_t *sandbox_describe(const char *name, bool full, struct err *e)
     json_t *o = record_to_json(&r);
     json_object_del(o, "version");
     json_object_del(o, "files");
+    /* Values of variables may be keys: their names are enough. */
+    json_t *names = json_array(), *v;
+    const char *key;
+    json_object_foreach(json_object_get(o, "env"), key, v)
+        json_array_append_new(names, json_string(key));
+    json_object_set_new(o, "env", names);
     sandbox_state(name, &st, NULL);
     json_object_set_new(o, "state", json_string(life_name(st.life)));
     json_object_set_new(o, "reason", json_string(st.reason));
-    if (st.life == LIFE_RUNNING && client_open(&c, name, &why) == 0) {
+    bool open = st.life == LIFE_RUNNING && client_open(&c, name, &why) == 0;
+    if (open) {
         json_t *s = client_request(&c, "status", NULL, 3000, &why);
         if (s) {
             json_object_del(s, "op");
@@ -322,6 +333,8 @@ json_t *sandbox_describe(const char *name, bool full, struct err *e)
         }
         client_close(&c);
     }
+    if (why.status == STATUS_TIMEOUT)
+        json_object_set_new(o, "reason", json_string("it does not answer"));
     if (full)
         json_object_set_new(o, "changed_host_files", obeyed_changed(&r));
     record_finish(&r);

@@ -133,7 +133,7 @@ static const struct linkev_ops link_ops = {.ctrl = on_ctrl, .data = on_data, .eo
 struct conn *conn_open(struct event_base *base, const char *sandbox, const struct conn_ops *ops, void *arg, struct err *e)
 {
     char *path = path_socket(sandbox, e);
-    int fd = path ? unixsock_connect(path, e) : -1;
+    int fd = path ? unixsock_connect(path, 0, e) : -1;
     free(path);
     if (fd < 0)
         return NULL;
