@@ -84,9 +84,14 @@ static void kernel(struct words *w, const struct qemu *q)
         /* The guest's counter is the host's.  Its watchdog compares it with ticks, which come late on a busy host, and
          * takes it away: clocks then go in steps of 4 ms, and an idle machine wakes 250 times a second. */
         snprintf(tsc, sizeof tsc, " tsc_early_khz=%u tsc=reliable", q->tsc_khz);
-    /* The jitter generator measures itself for 70 ms, and only a kernel in FIPS mode asks for it.
+    /* What the kernel would set up for nobody takes a seventh of an emulated boot: the jitter generator, which measures
+     * itself and is for FIPS alone; names in the formats of trace events; certificates for signatures, measurement of
+     * files and keys of a TPM, none of which a machine without firmware can hold against anybody; and the security modules
+     * beside Landlock, which agents use for their own sandboxes, and Yama.
      * sbx.once: nothing will be cloned from it, so sbx-guest prepares nothing for that. */
-    add(w, "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests initcall_blacklist=jent_mod_init%s%s%s",
+    add(w, "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests lsm=landlock,yama "
+           "initcall_blacklist=jent_mod_init,trace_eval_init,init_trace_printk_function_export,load_system_certificate_list,"
+           "init_ima,init_encrypted,vga_arb_device_init%s%s%s",
         q->kvm ? " no_timer_check rcupdate.rcu_expedited=1" : "", tsc, q->ram == QEMU_RAM_OWN ? " sbx.once" : "");
 }
 
