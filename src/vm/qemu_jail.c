@@ -17,11 +17,12 @@
 
 #define NOBODY 65534u
 
-void qemu_jail_prepare(struct qemu_jail *j, bool kvm)
+void qemu_jail_prepare(struct qemu_jail *j, bool kvm, bool kernel)
 {
     memset(j, 0, sizeof *j);
     j->parent = getpid();
     j->kvm = kvm;
+    j->kernel = kernel;
     j->uid = geteuid();
     j->gid = getegid();
     j->drop = j->uid == 0;
@@ -98,9 +99,9 @@ int qemu_jail_enter(void *arg)
         {"/dev/kvm", -1, CONFINE_READ | CONFINE_WRITE},
         {"/dev/urandom", -1, CONFINE_READ},
         {"/dev/null", -1, CONFINE_READ | CONFINE_WRITE},
-        {NULL, QEMU_FD_KERNEL, CONFINE_READ},
         {NULL, QEMU_FD_INITRD, CONFINE_READ},
+        {NULL, QEMU_FD_KERNEL, CONFINE_READ}, /* last: memory needs no rule, and takes none */
     };
-    const struct confine c = {.groups = CONFINE_FILES, .paths = readable, .npaths = sizeof readable / sizeof *readable};
+    const struct confine c = {.groups = CONFINE_FILES, .paths = readable, .npaths = sizeof readable / sizeof *readable - !j->kernel};
     return confine_files(&c, NULL) < 0 ? EPERM : 0;
 }

@@ -97,12 +97,12 @@ class Machine:
                           f"share={'off' if incoming else 'on'}",
                "-kernel", str(img / "vmlinux"), "-initrd", str(initrd),
                "-append", "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests "
-                          f"tsc_early_khz={tsc_khz()}",
+                          f"tsc_early_khz={tsc_khz()} tsc=reliable",
                "-drive", f"if=none,id=base,format=raw,read-only=on,file.locking=off,file={img / 'base.erofs'}",
                "-device", "virtio-blk-device,drive=base",
                "-drive", f"if=none,id=disk,format=raw,discard=unmap,file.locking=off,file={disk}",
                "-device", "virtio-blk-device,drive=disk",
-               "-netdev", netdev, "-device", "virtio-net-device,netdev=net,host_mtu=65520",
+               "-netdev", netdev, "-device", "virtio-net-device,netdev=net,guest_announce=off,host_mtu=65520",
                "-device", "virtio-serial-device,id=ports,max_ports=4"]
         for nr, (name, device) in enumerate((("console", "virtconsole"), ("ctl", "virtserialport,name=sbx.ctl"),
                                              ("fs", "virtserialport,name=sbx.fs"))):

@@ -98,6 +98,11 @@ class Machine(unittest.TestCase):
         versions = self.h.sh("box", "node --version && npm --version && python3 --version && git --version && gcc --version && rg --version")
         self.assertEqual(versions.returncode, 0, versions.stderr)
 
+    def test_its_clock_is_the_processors_counter(self):
+        # The other one that an emulated machine has goes in steps of 4 ms, and wakes it 250 times a second.
+        at = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+        self.assertIn(self.h.sbx("exec", "box", "cat", at).strip(), ("tsc", "kvm-clock"))
+
     def test_a_large_stream_arrives_whole(self):
         data = os.urandom(1 << 20) * 32
         r = self.h.run("exec", "-i", "box", "cat", input=data)
@@ -150,6 +155,8 @@ class Machine(unittest.TestCase):
         self.assertIn("box", h.sh("box", "cat outside").stdout.decode())  # the machine's own, not the host's
         self.assertEqual(h.sh("box", f"ls -A {h.dir}").stdout.split(), [b"libs", b"ws"])
         self.assertEqual(h.sbx("exec", "box", "cat", f"{self.ro}/readme"), "read me\n")
+        # What is above the folders is there for their sake alone, and left on no disk.
+        self.assertEqual(h.sh("box", f"sudo ls /run/sbx/disk/upper{h.dir}").stdout, b"")
         r = h.sh("box", f"echo x > {self.ro}/new; sudo sh -c 'mount -o remount,rw {self.ro}; echo y > {self.ro}/new2'; ls {self.ro}")
         self.assertEqual(r.stdout.split(), [b"readme"])
 
@@ -338,10 +345,11 @@ class Failure(unittest.TestCase):
         h = self.h
         (h.ws / "mine").write_text("mine\n")
         h.sbx("create", "--name", "gone", "--cpus", "1", "--memory", "768", "shell", str(h.ws))
-        h.sbx("exec", "gone", "sh", "-c", "echo kept > /home/agent/kept")
+        h.sbx("exec", "gone", "sh", "-c", f"echo kept > /home/agent/kept; echo beside | sudo tee {h.dir}/beside")
         h.sbx("stop", "gone")
         self.assertEqual(h.ls()["gone"]["state"], "stopped")
         self.assertEqual(h.sbx("exec", "gone", "cat", "/home/agent/kept"), "kept\n")
+        self.assertEqual(h.sbx("exec", "gone", "cat", f"{h.dir}/beside", "mine"), "beside\nmine\n")
         self.assertEqual(h.run("rm", "gone").returncode, 1)  # it runs, and nobody said --force
         h.sbx("rm", "--force", "gone")
         self.assertNotIn("gone", h.ls())
