@@ -5,6 +5,7 @@ import hmac
 import json
 import os
 import pathlib
+import re
 import resource
 import shlex
 import shutil
@@ -191,6 +192,37 @@ print(sbx("secret", "ls", status=1))
         r = h.run("secret", "set", "-g", "all", "--host", "*.com", "-t", "acme-0123456789abcdef")
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"*.com", r.stderr)
+        # A value that is refused leaves no service behind; one that sbx knows is not replaced in silence, and comes back.
+        self.assertNotEqual(h.run("secret", "set", "-g", "half", "--host", "api.half.example", "-t", "short").returncode, 0)
+        self.assertNotIn("half", h.sbx("secret", "services"))
+        r = h.run("secret", "set", "-g", "groq", "--host", "llm.corp.example", "--password-stdin", input=b"gsk_0123456789abcdef")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        own = re.search(rb"remove (\S+)", r.stderr)[1].decode()
+        hosts = lambda: next(r["hosts"] for r in json.loads(h.sbx("secret", "ls", "--json")) if r["service"] == "groq")
+        self.assertEqual(hosts(), "llm.corp.example")
+        pathlib.Path(own).unlink()
+        self.assertEqual(hosts(), "api.groq.com")
+
+    def test_import_takes_what_the_agents_have(self):
+        """Keys of variables, sign-ins of files with the time of their end: else nobody would renew them."""
+        h = self.h
+        home, soon = h.dir / "home", int(time.time()) + 3000
+        token = ".".join(base64.urlsafe_b64encode(json.dumps(x).encode()).decode().rstrip("=") for x in ({"alg": "none"}, {"exp": soon + 7})) + ".c2lnbmVk"
+        for path, text in ((".claude/.credentials.json", {"claudeAiOauth": {"accessToken": "sk-ant-oat01-0123456789abcdef", "refreshToken": "sk-ant-ort01-0123456789",
+                                                                            "expiresAt": soon * 1000}}),
+                           (".codex/auth.json", {"OPENAI_API_KEY": None, "tokens": {"access_token": token, "refresh_token": "rt_0123456789abcdef"}})):
+            (home / path).parent.mkdir()
+            (home / path).write_text(json.dumps(text))
+        env = {"GEMINI_API_KEY": "AIza0123456789abcdef", "GROQ_API_KEY": "bad value"}
+        r = h.run("secret", "import", env=env)
+        self.assertEqual((r.returncode, sorted(line.split(b":")[0] for line in r.stdout.splitlines())), (0, [b"anthropic", b"gemini", b"openai"]), r)
+        self.assertEqual(json.loads(h.sbx("secret", "ls", "--json")), [])  # nothing without being told to
+        r = h.run("secret", "import", "--yes", env=env)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        for value in (token.encode(), b"0123456789"):
+            self.assertNotIn(value, r.stdout + r.stderr)
+        rows = {x["service"]: (x["form"], x["expires"], x["renewable"]) for x in json.loads(h.sbx("secret", "ls", "--json"))}
+        self.assertEqual(rows, {"anthropic": ("oauth", soon, True), "openai": ("oauth", soon + 7, True), "gemini": ("key", 0, False)})
 
 
 class Guest(unittest.TestCase):

@@ -57,8 +57,8 @@ static int read_ttl(const char *text, int64_t *out, struct err *e)
     return 0;
 }
 
-/* A service of the user's own: --host, --header, --format, --env. */
-static int define(const struct args *a, const char *name, struct err *e)
+/* A service of the user's own: --host, --header, --format, --env.  It is kept when its first value is good. */
+static json_t *define(const struct args *a, const char *name, struct err *e)
 {
     const char *header = args_value(a, "header"), *format = args_value(a, "format"), *host, *env;
     json_t *write = json_array(), *names = json_array();
@@ -87,8 +87,23 @@ static int define(const struct args *a, const char *name, struct err *e)
     }
     json_t *o = json_pack("{s:i, s:s, s:s, s:{s:{s:o, s:o}}}", "version", 1, "name", name, "title", name, "forms", "key", "env", names,
                           "write", write);
-    int rc = service_save(o, e);
+    if (record_check_name(name, e) == 0 && service_check(o, name, e) == 0)
+        return o;
     json_decref(o);
+    return NULL;
+}
+
+static int keep_own(const json_t *service, const char *name, struct err *e)
+{
+    char rel[100];
+    snprintf(rel, sizeof rel, "services/%.80s.json", name);
+    char *shipped = path_asset(rel, NULL), *own = path_in(PATH_CONFIG, NULL, "services/%s.json", name);
+    bool instead = shipped && own && access(shipped, F_OK) == 0 && access(own, F_OK) < 0;
+    int rc = service_save(service, e);
+    if (rc == 0 && instead)
+        out_notice("this takes the place of the %s that sbx knows, its hosts and its other forms; to have that back, remove %s", name, own);
+    free(shipped);
+    free(own);
     return rc;
 }
 
@@ -190,9 +205,8 @@ static int set(const struct args *a, bool must_exist, struct err *e)
     int64_t seconds = 3600;
     if (read_scope(a, &scope, &name, e) < 0 || (ttl && read_ttl(ttl, &seconds, e) < 0))
         return -1;
-    if (args_value(a, "host") && define(a, name, e) < 0)
-        return -1;
-    json_t *service = service_load(name, e);
+    const bool own = args_value(a, "host") != NULL;
+    json_t *service = own ? define(a, name, e) : service_load(name, e);
     if (!service)
         return -1;
     if (form && !service_form(service, form)) {
@@ -218,7 +232,11 @@ static int set(const struct args *a, bool must_exist, struct err *e)
         char *value = sodium_malloc(SECRET_INPUT_MAX);
         if (!value)
             err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
-        else if (read_value(a, service_title(service), value, e) == 0) {
+        else if (read_value(a, service_title(service), value, e) == 0 && service_check_value(value, e) == 0 &&
+                 (!own || keep_own(service, name, e) == 0)) {
+            size_t n = strlen(value);
+            if (strchr("\"'", value[0]) && value[n - 1] == value[0])
+                out_notice("the value stands in quotation marks, and they are taken as a part of it");
             const char *command = args_value(a, "command");
             struct secret_value v = {.service = name, .scope = scope, .form = form ? form : guess_form(service, value), .value = value,
                                      .command = command, .ttl = command ? seconds : 0, .expires = command ? time(NULL) + seconds : 0};
@@ -458,36 +476,57 @@ int cmd_secret_services(const struct args *a, struct err *e)
 
 /* ---- import ---- */
 
-/* The text under "a.b.c" of a JSON file in the home folder, into guarded memory. */
-static bool from_json_file(const char *path, const char *key, char *out, size_t cap)
+/* A JSON file in the home folder, or NULL. */
+static json_t *home_json(const char *path)
 {
-    char full[4096], part[100];
+    char full[4096];
     const char *home = getenv("HOME");
     if (!home || strncmp(path, "~/", 2) != 0)
-        return false;
+        return NULL;
     snprintf(full, sizeof full, "%s/%s", home, path + 2);
-    struct err e = {0};
     char *text = sodium_malloc(256u * 1024u);
-    bool found = false;
-    if (text && read_file(full, text, 256u * 1024u, &e) == 0) {
-        json_t *o = json_loads(text, 0, NULL);
-        const json_t *at = o;
-        for (const char *p = key; at && *p; p += strcspn(p, "."), p += *p == '.') {
-            snprintf(part, sizeof part, "%.*s", (int)strcspn(p, "."), p);
-            at = json_object_get(at, part);
-        }
-        if (json_is_string(at) && json_string_length(at) && json_string_length(at) < cap) {
-            strcpy(out, json_string_value(at));
-            found = true;
-        }
-        json_decref(o);
-    }
+    json_t *o = text && read_file(full, text, 256u * 1024u, NULL) == 0 ? json_loads(text, 0, NULL) : NULL;
     sodium_free(text);
-    return found;
+    return o;
+}
+
+/* What stands under "a.b.c". */
+static const json_t *json_under(const json_t *at, const char *key)
+{
+    char part[100];
+    for (const char *p = key; at && *p; p += strcspn(p, "."), p += *p == '.') {
+        snprintf(part, sizeof part, "%.*s", (int)strcspn(p, "."), p);
+        at = json_object_get(at, part);
+    }
+    return at;
+}
+
+static bool text_under(const json_t *o, const char *key, char *out, size_t cap)
+{
+    const json_t *at = key ? json_under(o, key) : NULL;
+    if (!json_is_string(at) || !json_string_length(at) || json_string_length(at) >= cap)
+        return false;
+    strcpy(out, json_string_value(at));
+    return true;
+}
+
+/* When a token ends, by its own word where it is a JWT (RFC 7519, "exp"); else 0.  Without that nobody would renew it. */
+static int64_t jwt_expiry(const char *token)
+{
+    unsigned char body[4096];
+    size_t n = 0;
+    const char *dot = strchr(token, '.'), *end = dot ? strchr(dot + 1, '.') : NULL;
+    if (!end || sodium_base642bin(body, sizeof body, dot + 1, (size_t)(end - dot - 1), NULL, &n, NULL,
+                                  sodium_base64_VARIANT_URLSAFE_NO_PADDING) < 0)
+        return 0;
+    json_t *o = json_loadb((char *)body, n, 0, NULL);
+    json_int_t at = json_integer_value(json_object_get(o, "exp"));
+    json_decref(o);
+    return at > 0 ? at : 0;
 }
 
 static int take_found(const struct args *a, const char *service, const char *form, const char *where, const char *value,
-                      const char *refresh, int *taken, struct err *e)
+                      const char *refresh, int64_t expires, int *taken, struct err *e)
 {
     char question[300];
     bool all = args_has(a, "yes");
@@ -498,10 +537,12 @@ static int take_found(const struct args *a, const char *service, const char *for
     }
     if (!all && !ask_yes(question))
         return 0;
-    struct secret_value v = {.service = service, .scope = "", .form = form, .value = value, .refresh = refresh};
+    struct secret_value v = {.service = service, .scope = "", .form = form, .value = value, .refresh = refresh, .expires = expires};
     if (secret_store(&v, e) < 0)
         return -1;
     printf("%s: taken from %s\n", service, where);
+    if (refresh && refresh[0] && expires)
+        out_notice("sbx renews the sign-in of %s from now on; the agent on this host may then have to sign in anew", service);
     (*taken)++;
     return 0;
 }
@@ -522,20 +563,25 @@ int cmd_secret_import(const struct args *a, struct err *e)
                 if (done || rc < 0 || !text || service_check_value(text, NULL) < 0)
                     continue;
                 snprintf(where, sizeof where, "the variable %s", var);
-                rc = take_found(a, service, key, where, text, NULL, &taken, e);
+                rc = take_found(a, service, key, where, text, NULL, 0, &taken, e);
                 found++;
                 done = true;
             }
             json_array_foreach(json_object_get(form, "from_files"), k, v) {
                 const char *path = json_string_value(json_object_get(v, "path")), *at = json_string_value(json_object_get(v, "key")),
                            *again = json_string_value(json_object_get(v, "refresh"));
-                if (done || rc < 0 || !path || !at || !from_json_file(path, at, value, SECRET_INPUT_MAX) || service_check_value(value, NULL) < 0)
+                json_t *file = done || rc < 0 || !path || !at ? NULL : home_json(path);
+                if (!text_under(file, at, value, SECRET_INPUT_MAX) || service_check_value(value, NULL) < 0) {
+                    json_decref(file);
                     continue;
-                refresh[0] = '\0';
-                if (again)
-                    from_json_file(path, again, refresh, SECRET_INPUT_MAX);
+                }
+                if (!text_under(file, again, refresh, SECRET_INPUT_MAX))
+                    refresh[0] = '\0';
+                const char *ms = json_string_value(json_object_get(v, "expires_ms"));
+                int64_t expires = ms ? json_integer_value(json_under(file, ms)) / 1000 : jwt_expiry(value);
+                json_decref(file);
                 snprintf(where, sizeof where, "%s", path);
-                rc = take_found(a, service, key, where, value, refresh, &taken, e);
+                rc = take_found(a, service, key, where, value, refresh, expires, &taken, e);
                 found++;
                 done = true;
             }
