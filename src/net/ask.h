@@ -78,7 +78,7 @@ struct ask_request {
     uint8_t ambiguous; /* the path cannot be told from others: no rule that speaks of paths may allow it */
     uint8_t override;  /* a field asks for another method or path */
     uint8_t tls;       /* the connection is encrypted on both sides */
-    uint8_t reserved;
+    uint8_t again;     /* to ANSWER_REVIEW: it was allowed, and is still under way */
     uint64_t sentinels; /* which of the sentinels that ANSWER_SENTINEL told stand in its head, as bits by index */
     uint64_t bearer;    /* sentinel_tag() of what its Authorization bears; 0: it has none */
     char method[ASK_METHOD_MAX + 1];
@@ -114,6 +114,8 @@ enum answer_kind {
     ANSWER_TRUST,       /* to ASK_TRUST: a descriptor to read certificates (PEM) from, or none */
     ANSWER_SECRET,      /* struct answer_secret, before the ANSWER_REQUEST that it belongs to: a credential to write */
     ANSWER_SENTINEL,    /* struct answer_sentinel, unasked, one for each: what the guest holds instead of secrets */
+    ANSWER_REVIEW,      /* the rules have changed: ask again for each request of connection id that is under way.  Only what
+                           they now deny is answered, by ANSWER_CUT */
 };
 
 enum verdict {

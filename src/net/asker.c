@@ -126,7 +126,8 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
             continue;
         }
         struct answer *answer = &got_one.answer;
-        if (n != (ssize_t)sizeof *answer || answer->kind == ANSWER_LEAF || answer->kind >= ANSWER_SECRET) {
+        if (n != (ssize_t)sizeof *answer || answer->kind == ANSWER_LEAF || answer->kind == ANSWER_SECRET ||
+            answer->kind == ANSWER_SENTINEL) {
             a->ops.closed(n == 0 ? NULL : "a broken answer of the broker", a->arg);
             return;
         }

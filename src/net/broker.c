@@ -281,11 +281,11 @@ static void dial(struct broker *b, struct flow *f);
 static const char needs_http[] = "the rule speaks of methods or paths, which only intercepted HTTP can be held to";
 
 /* Shuts the connection here: net, which may have been broken into, is only told. */
-static void cut(struct broker *b, struct flow *f, const char *rule)
+static void cut(struct broker *b, struct flow *f, const char *rule, const char *method, const char *path)
 {
     struct answer a = {.id = f->id, .kind = ANSWER_CUT, .verdict = VERDICT_DENY};
     struct decision_row row = {.kind = "cut", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port,
-                               .addr = f->dialled, .verdict = "deny", .rule = rule,
+                               .addr = f->dialled, .method = method, .path = path, .verdict = "deny", .rule = rule,
                                .reason = "denied by a change of the rules", .count = 1};
     f->cut = true;
     shutdown(f->fd, SHUT_RDWR);
@@ -331,8 +331,12 @@ static void recheck(struct broker *b)
         bool http = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
         bool allowed = d.allow && (!http || f->intercept || f->dial);
         if (f->fd >= 0) {
-            if (!f->cut && (!allowed || (f->peer_family && !vet(f, f->peer_family, f->peer, f->dial_port))))
-                cut(b, f, allowed ? f->rule : d.text);
+            if (!f->cut && (!allowed || (f->peer_family && !vet(f, f->peer_family, f->peer, f->dial_port)))) {
+                cut(b, f, allowed ? f->rule : d.text, "", "");
+            } else if (!f->cut && d.http) { /* each of its requests as well, which net knows */
+                struct answer a = {.id = f->id, .kind = ANSWER_REVIEW};
+                send_answer(b, &a, -1);
+            }
         } else if (!allowed || (f->dial && d.http && !f->intercept)) {
             char hint[192];
             hint_for(b, f, &d, hint, sizeof hint);
@@ -943,6 +947,17 @@ static void send_secrets(struct broker *b, const struct flow *f, const struct as
     }
 }
 
+/* A request that is under way, after the rules have changed: a download, events, a WebSocket.  What they now deny ends. */
+static void review_request(struct broker *b, struct flow *f, const struct ask_request *ask, const char *path)
+{
+    struct decision d, host;
+    policy_decide_request(b->policy, f->host, f->port, ask->method, ask->path, time(NULL), &d);
+    decide(b, f, &host);
+    bool granted = f->granted && !(d.rule && d.rule->deny) && !policy_error(b->policy);
+    if ((!d.allow && !granted) || (host.http && (ask->ambiguous || ask->override)))
+        cut(b, f, d.text, ask->method, path);
+}
+
 /* One request of an intercepted connection.  Written down before it is answered, as everything is. */
 static void judge_request(struct broker *b, const struct ask_request *ask)
 {
@@ -958,6 +973,10 @@ static void judge_request(struct broker *b, const struct ask_request *ask)
         return;
     }
     sanitize_line(path, sizeof path, ask->path, ask->path_len);
+    if (ask->again) {
+        review_request(b, f, ask, path);
+        return;
+    }
     policy_decide_request(b->policy, f->host, f->port, ask->method, ask->path, time(NULL), &d);
     struct decision host;
     decide(b, f, &host);

@@ -540,6 +540,11 @@ void flows_answer(struct flows *all, const struct answer *a, int fd)
             intercept_answer(f->intercept, a);
         return;
     }
+    if (a->kind == ANSWER_REVIEW) {
+        if (f && f->kind == INTERCEPT)
+            intercept_review(f->intercept);
+        return;
+    }
     if (a->kind == ANSWER_TRUST) {
         intercepts_trust(all->intercepts, fd);
         return;

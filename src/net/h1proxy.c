@@ -477,6 +477,17 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verd
         p->rq = RQ_SPOOL;
 }
 
+void h1proxy_review(struct h1proxy *p)
+{
+    static const struct headers none;
+    const struct http1_head *h = &p->rq_head;
+    if ((p->rs == RS_NONE && p->rq != RQ_SPOOL && !p->tunnel) || !h->target)
+        return;
+    struct proxy_request r = {.id = p->request, .version = 1, .method = h->method, .target = h->target, .fields = &none,
+                              .override = h->override, .again = true};
+    p->owner->request(p->owner->arg, &r);
+}
+
 static bool read_body(struct h1proxy *p)
 {
     const uint8_t *content;

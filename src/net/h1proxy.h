@@ -14,6 +14,8 @@ void h1proxy_free(struct h1proxy *p);
 enum proxy_state h1proxy_step(struct h1proxy *p);
 /* The verdict on a request. */
 void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verdict *v);
+/* Has the owner judge again what is under way. */
+void h1proxy_review(struct h1proxy *p);
 /* Nothing was asked and nothing is under way. */
 bool h1proxy_idle(const struct h1proxy *p);
 /* A head has begun and is not whole yet: how much of it is there. */

@@ -382,6 +382,17 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
         answer_denied(s, v->rule, v->hint);
 }
 
+void h2proxy_review(struct h2proxy *p)
+{
+    static const struct headers none;
+    for (const struct stream *s = p->streams; s; s = s->next) {
+        struct proxy_request r = {.id = s->request, .version = 2, .method = s->method, .target = s->path, .fields = &none,
+                                  .override = s->override, .again = true};
+        if ((s->opened || s->spooling) && !s->closed[GUEST])
+            p->owner->request(p->owner->arg, &r);
+    }
+}
+
 static void judge(struct stream *s)
 {
     struct h2proxy *p = s->proxy;

@@ -21,6 +21,8 @@ struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owne
 void h2proxy_free(struct h2proxy *p);
 enum proxy_state h2proxy_step(struct h2proxy *p);
 void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verdict *v);
+/* Has the owner judge again what is under way. */
+void h2proxy_review(struct h2proxy *p);
 bool h2proxy_idle(const struct h2proxy *p);
 
 #endif

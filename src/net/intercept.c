@@ -183,7 +183,7 @@ static void judge(void *arg, const struct proxy_request *r)
 {
     struct intercept *i = arg;
     struct ask_request ask = {.id = i->id, .kind = ASK_REQUEST, .version = (uint8_t)r->version, .request = r->id,
-                              .override = r->override, .tls = i->owner.tls,
+                              .override = r->override, .again = r->again, .tls = i->owner.tls,
                               .sentinels = sentinels_find(i->all->sentinels, r->target, r->fields),
                               .bearer = inject_bearer(r->fields)};
     strncpy(ask.method, r->method, ASK_METHOD_MAX);
@@ -570,6 +570,14 @@ void intercept_answer(struct intercept *i, const struct answer *a)
     else
         h2proxy_answer(i->h2, a->request, &v);
     step_with_offer(i);
+}
+
+void intercept_review(struct intercept *i)
+{
+    if (i->h1)
+        h1proxy_review(i->h1);
+    else if (i->h2)
+        h2proxy_review(i->h2);
 }
 
 void intercepts_leaf(struct intercepts *all, const struct answer_leaf *a)

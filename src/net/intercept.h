@@ -56,6 +56,8 @@ size_t intercept_data(struct intercept *i, const uint8_t *buf, size_t len);
 void intercept_fin(struct intercept *i);
 void intercept_room(struct intercept *i);
 void intercept_answer(struct intercept *i, const struct answer *a);
+/* The rules have changed. */
+void intercept_review(struct intercept *i);
 /* Call about once a second. */
 void intercept_tick(struct intercept *i, int64_t now_ms);
 void intercept_bytes(const struct intercept *i, uint64_t *up, uint64_t *down);

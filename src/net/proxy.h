@@ -22,6 +22,7 @@ struct proxy_request {
     const char *target;    /* path and query */
     const struct headers *fields;
     bool override;
+    bool again; /* it was allowed, and is under way: the rules have changed, and a denial ends the connection */
 };
 
 /* What became of a request. */

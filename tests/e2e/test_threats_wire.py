@@ -152,9 +152,9 @@ class Net(unittest.TestCase):
                  "wrong.test": cls.wrong, "selfmade.test": cls.selfmade, **{n: cls.web for n in NAMES}}
         cls.lab = Lab(map=[f"{n}:443=127.0.0.1:{s.port}" for n, s in ports.items()] + [f"{n}:80=127.0.0.1:{cls.plain.port}" for n in NAMES] +
                       [f"relay.test:8443=127.0.0.1:{cls.web.port}", f"relay.test:8080=127.0.0.1:{cls.plain.port}", f"relay.test:2222=127.0.0.1:{cls.plain.port}",
-                       f"exact.test:8080=127.0.0.1:{cls.plain.port}"] +
+                       f"exact.test:8080=127.0.0.1:{cls.plain.port}", f"exact.test:80=127.0.0.1:{cls.plain.port}"] +
                       [f"tell.test:443=127.0.0.1:{cls.plain.port}"], ca=[str(ca.cert)])
-        cls.lab.allow("relay.test", "exact.test:8080", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
+        cls.lab.allow("relay.test", "exact.test:8080", "exact.test:80", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
         cls.say = cls.lab.say
 
     @classmethod
@@ -206,6 +206,9 @@ class Net(unittest.TestCase):
             self.lab.tls("relay.test", sni="a.test", cafile=self.ca.cert)
         self.lab.tls("relay.test", cafile=self.ca.cert).close()
         self.assertTrue(self.lab.rows(verdict="deny", host="relay.test"))
+        # A client that takes any certificate gets none.
+        self.assertEqual(self.first("a.test", [self.hello("b.test")]), b"")
+        self.assertTrue(self.lab.rows(kind="mismatch", host="a.test", reason='it speaks to "b.test"'))
 
     def test_threat_21_36_plain_http_on_another_port_is_judged_as_well(self):
         """A front-end that serves many hosts does so on 8080 too; what is relayed there must not choose among them."""
@@ -238,6 +241,7 @@ class Net(unittest.TestCase):
         # A rule that names this very host and port is for whatever is spoken there.
         self.assertEqual(status(say([b"GET /x HTTP/1.1\r\nHost: any.test" + END], "exact.test")), 200)
         self.assertFalse(self.lab.rows(host="exact.test", kind="request"))
+        self.assertEqual(status(say([b"GET /x HTTP/1.1\r\nHost: any.test" + END], "exact.test", 80)), 421)  # but 80 is HTTP's
         # What is no HTTP goes through at once: the server has it to answer.
         for what in (b"SSH-2.0-OpenSSH_9.2 x\r\n", b"PING\r\n", b"\0\1\2"):
             self.assertNotEqual(say([what + b"\r\n\r\n"], port=2222), b"", what)
@@ -313,6 +317,49 @@ class Net(unittest.TestCase):
             got = self.lab.say([two] if cut is None else [two[:cut], two[cut:]], pause=0.01)
             self.assertEqual([got.count(b"HTTP/1.1 200"), got.count(b"HTTP/1.1 403")], [1, 1], (cut, got))
             self.assertEqual([r[1] for r in self.web.seen[n:]], ["/ok"])
+
+    def test_threat_29_a_change_of_the_rules_ends_requests_under_way(self):
+        h = self.lab.h
+        self.lab.allow("a.test/live", "two.test/live")
+        key = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        echo = lambda s: (s.sendall(b"\x82\x82\0\0\0\0hi"), s.recv(100))[1]
+        over = lambda s: wait_for(lambda: gone(s), 3, 0.05)
+
+        def gone(s):
+            s.settimeout(0.05)
+            try:
+                return s.recv(100) == b""
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+        socks = {}
+        for path in ("/ok/ws", "/live/ws"):
+            socks[path] = s = self.lab.tls("a.test")
+            s.sendall(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: a.test\r\n" + key)
+            self.assertIn(b" 101 ", s.recv(1000))
+            self.assertEqual(echo(s), b"\x82\2hi")
+        kept, live = H2(self.lab), H2(self.lab)
+        with socks["/ok/ws"], socks["/live/ws"], kept, live:
+            for c, path in ((kept, "/ok/echo"), (live, "/live/echo")):
+                c.c.send_headers(1, c.fields(path=path, method="POST"))
+                c.flush()
+                self.assertEqual(c.answer(1), 200)
+            h.sbx("policy", "rm", "-g", "a.test/live", "two.test/live")
+            self.assertTrue(over(socks["/live/ws"]))
+            self.assertTrue(over(live.s))
+            self.assertEqual(echo(socks["/ok/ws"]), b"\x82\2hi")
+            kept.c.send_data(1, b"still", end_stream=True)
+            kept.flush()
+            self.assertEqual(kept.data(1), b"still")
+            # A deny rule for one path alone.
+            h.sbx("policy", "deny", "network", "-g", "GET a.test/ok/ws")
+            try:
+                self.assertTrue(over(socks["/ok/ws"]))
+            finally:
+                h.sbx("policy", "rm", "-g", "GET a.test/ok/ws")
+        self.assertEqual({(r["host"], r["path"]) for r in self.lab.rows(kind="cut")},
+                         {("a.test", "/live/ws"), ("two.test", "/live/echo"), ("a.test", "/ok/ws")})
 
     def test_threat_30_a_body_is_never_read_as_a_head(self):
         body = b"GET /no HTTP/1.1\r\nHost: a.test\r\nAuthorization: x\r\n\r\n" * 40
@@ -890,6 +937,29 @@ class Own(unittest.TestCase):
             with self.assertRaises(TimeoutError):
                 service.accept()
             self.assertIn("own address", lab.rows(host=own[0], port=port, verdict="deny")[0]["reason"])
+
+    def test_threat_05_15_16_17_inner_addresses_by_name_and_by_literal(self):
+        """Everything outside is allowed, and the names' owner is an accomplice: nothing of this host answers."""
+        own = [a for a in subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split() if "." in a][:1]
+        inner = ["127.0.0.1", "127.9.9.9", "0.0.0.0", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "2002:7f00:1::1", "2001:0:7f00:1::1",
+                 "fe80::1", "fe80::5efe:127.0.0.1", "169.254.169.254", "10.0.0.1", "192.168.1.1", "100.64.0.1", "224.0.0.1", "255.255.255.255", "ff02::1", "::", *own]
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as service:
+            service.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            service.bind(("::", 0))
+            service.listen()
+            port = service.getsockname()[1]
+            lab = Lab(posture="open", hosts="127.0.0.1 localhost\n" + "".join(f"{a} n{i}.example.com\n" for i, a in enumerate(inner)))
+            self.addCleanup(lab.close)
+            asked = [f"n{i}.example.com" for i in range(len(inner))] + [a for a in inner if not a.startswith(("127.", "::1", "::ffff", "0.", "fe80", "22", "25", "ff0")) and a != "::"]
+            for name in asked + ["host.docker.internal", "host.sbx.internal", GATEWAY4]:
+                with self.assertRaises(OSError, msg=name):
+                    lab.connect(name, port, timeout=3).close()
+            service.settimeout(0.3)
+            with self.assertRaises(TimeoutError):
+                service.accept()
+            rows = lab.rows(verdict="deny")
+            for i, name in enumerate(inner):
+                self.assertTrue([r for r in rows if r["host"] == f"n{i}.example.com" and "address check" in r["reason"]], name)
 
 
 if __name__ == "__main__":
