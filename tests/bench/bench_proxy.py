@@ -2,13 +2,19 @@
 same work in the same run: requests a second, latency, bulk, memory.
 
 sbx's figures contain the guest's whole way: kernel TCP in a namespace, a tap device, the pump that stands for QEMU, the
-terminator; the others' the host's loopback alone.  The server behind all is haproxy answering by itself, or sendfile."""
+terminator; the others' the host's loopback alone.  So what sbx adds is what it takes beyond "a cable, no proxy": the same
+card and pump, with the server's own kernel at the other end.  The server behind all is haproxy answering by itself, or
+sendfile.  tinyproxy passes requests on in small pieces that wait for delayed acknowledgements; through a tunnel (CONNECT)
+it relays as sbx does."""
+import ctypes
+import fcntl
 import os
 import pathlib
 import re
 import shutil
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,7 +23,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from harness import wait_for
-from netns import Lab, TestCA, usable
+from netns import PUMP, Lab, TestCA, usable
 
 SECONDS = float(os.environ.get("SECONDS_EACH", "3"))
 BULK = int(os.environ.get("BULK_MIB", "1024")) << 20
@@ -74,7 +80,7 @@ class Bench:
         self.pem.write_text(pathlib.Path(crt).read_text() + pathlib.Path(key).read_text())
         self.bulk = Bulk(self.dir)
         self.procs = []
-        ports = self.ports = {n: free_port() for n in ("plain", "tls", "bulktls", "relay", "tlsrelay", "bulkrelay", "bulktlsrelay", "tiny", "mitm")}
+        ports = self.ports = {n: free_port() for n in ("plain", "tls", "bulktls", "relay", "tlsrelay", "bulkrelay", "bulktlsrelay", "tiny", "tunnel", "mitm")}
         back = f"ca-file {self.ca.cert} verify required"
         self.haproxy("backend", f"""
 frontend plain
@@ -116,6 +122,9 @@ backend bulktls
             conf = self.dir / "tiny.conf"
             conf.write_text(f'Port {ports["tiny"]}\nListen 127.0.0.1\nTimeout 60\nMaxClients 200\nLogLevel Critical\nReverseOnly Yes\nReversePath "/" "http://127.0.0.1:{ports["plain"]}/"\n')
             self.spawn("tinyproxy", "-d", "-c", conf)
+            conf = self.dir / "tunnel.conf"
+            conf.write_text(f'Port {ports["tunnel"]}\nListen 127.0.0.1\nTimeout 60\nMaxClients 200\nLogLevel Critical\n')
+            self.spawn("tinyproxy", "-d", "-c", conf)
             self.tiny = True
         if shutil.which("mitmdump"):
             self.spawn("mitmdump", "-q", "--mode", f"reverse:https://127.0.0.1:{ports['tls']}", "--ssl-insecure", "-p", ports["mitm"], "--set", f"confdir={self.dir}")
@@ -129,6 +138,34 @@ backend bulktls
         self.lab.allow("fast.test", "fast.test:8080", "bulk.test", "bulk.test:8080", "looked.test/ok", "bulklooked.test/ok", "bulklooked.test/text", "bulksecret.test")
         for p in ports.values():
             wait_for(lambda: self.listens(p), 5)
+        self.far()
+
+    def far(self):
+        """Another host, at the other end of a cable from the guest's second card."""
+        lab = self.lab
+        holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 100000"],
+                                  stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        self.procs.append(holder)
+        holder.stdout.readline()
+
+        def tap():
+            with open(f"/proc/{holder.pid}/ns/net") as ns:
+                if ctypes.CDLL(None).setns(ns.fileno(), 0x40000000):
+                    raise OSError("setns")
+            fd = os.open("/dev/net/tun", os.O_RDWR)
+            fcntl.ioctl(fd, 0x400454ca, struct.pack("16sH22x", b"eth0", 0x1002))  # TUNSETIFF: IFF_TAP | IFF_NO_PI
+            return fd
+        fd = lab.within(tap)
+        lab.start([*lab.inside, str(PUMP), "eth1", "3", "tap"], [fd])
+        os.close(fd)
+        wait_for(lambda: lab.run("ip", "link", "show", "eth1").returncode == 0)
+        lab.run("sh", "-c", "ip link set eth1 mtu 65520 up && ip addr add 192.0.2.2/30 dev eth1")
+        inside = ["nsenter", "-t", str(holder.pid), "-n"]
+        subprocess.run([*inside, "sh", "-c", "ip link set eth0 mtu 65520 up && ip addr add 192.0.2.1/30 dev eth0"], check=True)
+        conf = self.dir / "far.cfg"
+        conf.write_text((self.dir / "backend.cfg").read_text().replace("127.0.0.1:", "192.0.2.1:"))
+        self.spawn(*inside, "haproxy", "-db", "-q", "-f", conf)
+        time.sleep(0.5)
 
     def listens(self, port):
         try:
@@ -172,10 +209,10 @@ backend bulktls
     def guest(self, *argv):
         return self.lab.run(*argv, timeout=120)
 
-    def fresh(self, where, url, n=2000):
+    def fresh(self, where, url, n=2000, more=("-H", "Connection: close")):
         """Requests a second, one after another, each on a connection of its own."""
         start = time.monotonic()
-        r = where("curl", "-s", "-m", "60", "-o", "/dev/null", "-H", "Connection: close", "-w", "%{http_code}\n", f"{url}?[1-{n}]")
+        r = where("curl", "-s", "-m", "60", "-o", "/dev/null", *more, "-w", "%{http_code}\n", f"{url}?[1-{n}]")
         return n / (time.monotonic() - start) if r.stdout.count(b"200\n") == n else 0
 
     def megabytes(self, where, url, *more):
@@ -197,6 +234,10 @@ def main():
                  ("no proxy, TLS", b.host, f"https://127.0.0.1:{p['tls']}/ok"), ("haproxy, TLS ended and begun", b.host, f"https://127.0.0.1:{p['tlsrelay']}/ok")]
         if b.mitm:
             rows.append(("mitmproxy", b.host, f"https://127.0.0.1:{p['mitm']}/ok"))
+        else:
+            print("mitmproxy is not installed (apt-get install mitmproxy)")
+        rows.insert(1, ("a cable, no proxy, plain", b.guest, f"http://192.0.2.1:{p['plain']}/ok"))
+        rows.insert(6, ("a cable, no proxy, TLS", b.guest, f"https://192.0.2.1:{p['tls']}/ok"))
         rows += [("sbx relays, TLS", b.guest, "https://fast.test/ok"), ("sbx intercepts, TLS", b.guest, "https://looked.test/ok")]
         for what, where, url in rows:
             one, many = b.load(where, 1, url), b.load(where, 32, url)
@@ -207,6 +248,17 @@ def main():
             rows.append(("tinyproxy, plain", b.host, f"http://127.0.0.1:{p['tiny']}/ok"))
         for what, where, url in [*rows, ("sbx relays, plain", b.guest, "http://fast.test:8080/ok"), ("sbx judges each, plain", b.guest, "http://looked.test/ok")]:
             print(f"{what:<40}{b.fresh(where, url):10.0f}", flush=True)
+        if b.tiny:
+            tunnel = ("-p", "-x", f"http://127.0.0.1:{p['tunnel']}")
+            print(f"\n{'kept alive, by curl':<40}{'1 conn/s':>10}")
+            for what, where, url, more in (("no proxy, plain", b.host, f"http://127.0.0.1:{p['plain']}/ok", ()),
+                                           ("tinyproxy, plain, a tunnel", b.host, f"http://127.0.0.1:{p['plain']}/ok", tunnel),
+                                           ("sbx relays, plain", b.guest, "http://fast.test:8080/ok", ())):
+                print(f"{what:<40}{b.fresh(where, url, 10000, more):10.0f}", flush=True)
+            print(f"\n{'a connection for each request, by curl':<40}{'1 conn/s':>10}")
+            for what, where, url, more in (("tinyproxy, plain, a tunnel", b.host, f"http://127.0.0.1:{p['plain']}/ok", tunnel),
+                                           ("sbx relays, plain", b.guest, "http://fast.test:8080/ok", ())):
+                print(f"{what:<40}{b.fresh(where, url, 2000, (*more, '-H', 'Connection: close')):10.0f}", flush=True)
         print(f"\n{'one download of ' + str(BULK >> 20) + ' MiB':<40}{'MB/s':>10}")
         for what, where, url in (("no proxy, plain", b.host, f"http://127.0.0.1:{b.bulk.port}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['bulkrelay']}/ok"),
                                  ("sbx relays, plain", b.guest, "http://bulk.test:8080/ok"), ("sbx judges, plain", b.guest, "http://bulklooked.test/ok"),

@@ -1,10 +1,12 @@
 /* The guest's network card without a guest: passes frames between a tap device, which it makes in the network namespace
  * that it is started in, and a cable of `sbx net` (4 bytes of length, big-endian, before each frame).
- *   cable_pump NAME FD */
+ *   cable_pump NAME FD
+ *   cable_pump NAME FD tap    FD is another tap device: a cable from card to card, which a benchmark compares with */
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,11 +72,22 @@ static void to_tap(int tap, int cable)
     }
 }
 
+static void card_to_card(int from, int to)
+{
+    static uint8_t buf[FRAME_MAX];
+    ssize_t n;
+    while ((n = read(from, buf, sizeof buf)) > 0)
+        if (write(to, buf, (size_t)n) < 0) {
+            /* down for a moment, as above */
+        }
+}
+
 int main(int argc, char **argv)
 {
+    bool card = argc == 4 && strcmp(argv[3], "tap") == 0;
     struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI};
-    int tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC), cable = argc == 3 ? atoi(argv[2]) : -1;
-    if (argc != 3 || tap < 0)
+    int tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC), cable = argc >= 3 ? atoi(argv[2]) : -1;
+    if ((argc != 3 && !card) || tap < 0)
         return 1;
     snprintf(ifr.ifr_name, sizeof ifr.ifr_name, "%s", argv[1]);
     if (ioctl(tap, TUNSETIFF, &ifr) < 0)
@@ -83,10 +96,16 @@ int main(int argc, char **argv)
     pid_t child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        to_cable(tap, cable);
+        if (card)
+            card_to_card(tap, cable);
+        else
+            to_cable(tap, cable);
         _exit(0);
     }
-    to_tap(tap, cable);
+    if (card)
+        card_to_card(cable, tap);
+    else
+        to_tap(tap, cable);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     return 0;
