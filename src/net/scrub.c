@@ -268,13 +268,16 @@ static size_t scan(const struct scrub_set *set, uint8_t *p, size_t n, unsigned *
 
 size_t scrub_feed(struct scrub *s, const uint8_t *in, size_t n, uint8_t *out)
 {
-    memcpy(out, s->hold, s->held);
+    const size_t was = s->held;
+    memcpy(out, s->hold, was);
     if (n)
-        memcpy(out + s->held, in, n);
-    n += s->held;
+        memcpy(out + was, in, n);
+    n += was;
     size_t safe = scan(s->set, out, n, &s->count);
     s->held = n - safe;
     memcpy(s->hold, out + safe, s->held);
+    if (s->held < was) /* what was held turned out to be a secret, perhaps */
+        explicit_bzero(s->hold + s->held, was - s->held);
     if (s->held)
         explicit_bzero(out + safe, s->held);
     return safe;

@@ -15,12 +15,13 @@ import echo_server
 from echo_server import EchoServer
 from harness import SANITIZED, wait_for
 from netns import Lab, TestCA, needs_lab
+from test_secrets import in_memory
 
 DOCKER = "hubuser:dckr_pat_realREAL0123456789abcdef"
 TOKEN = "ghp_realTOKEN0123456789abcdefABCDEF0123"
 GUESSED = "guess-0123456789-of-the-guest"  # what the guest sends of its own: no value of a header or a query is kept
 OPENAI = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
-HOSTS = ["auth.docker.io", "registry-1.docker.io", "api.github.com", "api.githubcopilot.com", "proxy.individual.githubcopilot.com",
+HOSTS = ["auth.docker.io", "registry-1.docker.io", "github.com", "api.github.com", "api.githubcopilot.com", "proxy.individual.githubcopilot.com",
          "api.openai.com", "other.example", "bedrock-runtime.us-east-1.amazonaws.com"]
 AWS_ID, AWS_KEY = "AKIDREAL0123456789AB", "wJalrREAL/KEY+0123456789abcdefREALKEY0123"
 
@@ -214,6 +215,30 @@ class Minted(unittest.TestCase):
                 self.assertEqual((code, body), (200, '{"you said":"/say/' + guess + '"}'))
         finally:
             self.server.app = real
+
+    def test_threat_74_between_requests_net_holds_no_secret(self):
+        """Nor a half of one, in any form that it wrote or read: over both versions, echoed in pieces, in Basic, signed, minted."""
+        versions = ["--http1.1"] + (["--http2"] if echo_server.h2 else [])
+        for how in versions:
+            for url in ("https://api.openai.com/echo", "https://api.openai.com/halves", "https://api.github.com/user", "https://github.com/a.git/info/refs",
+                        "https://auth.docker.io/token?scope=x"):
+                self.assertEqual(self.get(url, how)[0], 200, url)
+            self.assertEqual(self.lab.run(*self.aws(200 << 10, how)).stdout, b"200")
+        for url in ("https://api.openai.com/events", "https://api.openai.com/halves-of-events", "https://api.openai.com/garbage", "https://api.openai.com/cut"):
+            self.get(url, "--http1.1")
+        self.test_threat_38_every_spelling_cut_at_every_byte_of_a_websocket()
+        secrets_of = [OPENAI, TOKEN, DOCKER.split(":")[1], AWS_KEY, *self.issuer.given[-2:]]
+        needles = set()
+        for value in secrets_of:
+            for form in [value] + [base64.b64encode(b"x" * n + value.encode()).decode() for n in range(3)]:
+                needles.add(form[len(form) // 2 - 8:][:16].encode())  # what a reused block leaves is the middle
+        needles |= {f[len(f) // 2 - 12:][:24].encode() for f in echo_server.spellings(OPENAI).split("\n")[5:10]}
+        left = lambda: [n for n in needles if in_memory(self.lab.net.pid, n)]
+        self.assertTrue(wait_for(lambda: not left(), 3), left())
+        # The search finds what is there: the sentinel.
+        held = self.get("https://api.openai.com/echo", "--http1.1")[1].split("\n")[0].encode()
+        self.assertTrue(in_memory(self.lab.net.pid, held))
+        self.assertTrue(in_memory(self.lab.broker.pid, OPENAI.encode()))
 
     def test_threat_69_errors_reflect_no_secret(self):
         """What goes wrong between guest and server is told in fixed sentences, and logged without values and queries."""
