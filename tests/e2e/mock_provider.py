@@ -61,6 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-GitHub-Request-Id", "0000:1111:2222")  # Copilot believes no answer without it
         self.end_headers()
         self.wfile.write(data)
 
@@ -79,6 +80,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.seen.append(("GET", self.path, dict(self.headers)))
         if self.headers.get("Upgrade", "").lower() == "websocket":
             self.reply(426, {"error": {"message": "upgrade required"}})
+        elif self.path.startswith("/copilot_internal/user"):
+            self.reply(200, {"login": "someone", "copilot_plan": "individual", "access_type_sku": "monthly_subscriber", "chat_enabled": True,
+                             "cli_enabled": True, "is_mcp_enabled": True, "organization_list": [],
+                             "endpoints": {"api": "https://api.individual.githubcopilot.com", "telemetry": "https://telemetry.individual.githubcopilot.com"}})
+        elif self.headers.get("Copilot-Integration-Id") and self.path.startswith("/models"):
+            self.reply(200, {"data": [self.copilot_model("claude-sonnet-4.5", "Anthropic"), self.copilot_model("gpt-5-mini", "OpenAI")]})
+        elif self.path == "/user":
+            self.reply(200, {"login": "someone", "id": 1, "type": "User"})
         elif "/models" in self.path:
             self.reply(200, {"object": "list", "data": [], "models": []})
         else:
@@ -90,12 +99,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.key and not any(self.server.key in v for v in self.headers.values()):
             self.reply(401, {"type": "error", "error": {"type": "authentication_error", "message": "this is not the key"}})
             return
-        if self.path.startswith("/v1/messages/count_tokens"):
+        if self.path.startswith("/mcp"):
+            self.reply(404, {})
+        elif self.path.startswith("/v1/messages/count_tokens"):
             self.reply(200, {"input_tokens": 10})
         elif self.path.startswith("/v1/messages"):
             self.messages(body)
         elif self.path.endswith("/responses"):
             self.openai(body)
+        elif self.path.endswith("/chat/completions"):
+            self.chat(body)
         elif "/models/" in self.path:
             self.gemini(body)
         else:
@@ -128,6 +141,39 @@ class Handler(http.server.BaseHTTPRequestHandler):
                      ("message_delta", {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None},
                                         "usage": {"output_tokens": 20}}),
                      ("message_stop", {"type": "message_stop"})])
+
+    # -- Copilot
+
+    @staticmethod
+    def copilot_model(name, vendor):
+        return {"id": name, "name": name, "vendor": vendor, "version": name, "object": "model", "preview": False, "model_picker_enabled": True,
+                "policy": {"state": "enabled", "terms": ""}, "supported_endpoints": ["/chat/completions"], "billing": {"is_premium": False, "multiplier": 0},
+                "capabilities": {"type": "chat", "family": name, "object": "model_capabilities", "tokenizer": "o200k_base",
+                                 "limits": {"max_context_window_tokens": 128000, "max_output_tokens": 16000, "max_prompt_tokens": 112000},
+                                 "supports": {"streaming": True, "tool_calls": True, "parallel_tool_calls": True}}}
+
+    def chat(self, body):
+        done = any(m.get("role") == "tool" for m in body.get("messages") or [])
+        tools = {t["function"]["name"]: t["function"] for t in body.get("tools") or []}
+        command = f"printf %s {json.dumps(self.server.text)} > {json.dumps(self.server.path)}"
+        if "bash" in tools and not done:
+            delta = {"role": "assistant", "content": None, "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {
+                "name": "bash", "arguments": json.dumps({"command": command, "description": "write", "sessionId": "s", "mode": "sync", "initial_wait": 30})}}]}
+            reason = "tool_calls"
+        else:
+            delta, reason = {"role": "assistant", "content": "The file is written."}, "stop"
+        out = {"id": "chatcmpl-1", "created": 1, "model": body.get("model", "m"), "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+        if not body.get("stream"):
+            self.reply(200, dict(out, object="chat.completion", choices=[{"index": 0, "message": delta, "finish_reason": reason}]))
+            return
+        out["object"] = "chat.completion.chunk"
+        lines = [dict(out, choices=[{"index": 0, "delta": delta, "finish_reason": None}]), dict(out, choices=[{"index": 0, "delta": {}, "finish_reason": reason}])]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"".join(b"data: " + json.dumps(x).encode() + b"\n\n" for x in lines) + b"data: [DONE]\n\n")
+        self.close_connection = True
 
     # -- Gemini
 

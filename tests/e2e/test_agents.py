@@ -16,6 +16,7 @@ from mock_provider import Provider, make_ca
 from test_secrets import in_memory, processes_of, written
 from tmuxdrive import Terminal
 
+COPILOT = ["api.github.com", "api.individual.githubcopilot.com", "telemetry.individual.githubcopilot.com"]
 WANTED = os.environ.get("SBX_AGENTS")
 
 
@@ -28,7 +29,7 @@ class Agents(unittest.TestCase):
     def setUpClass(cls):
         cls.h = h = Home(shared_templates=True)
         ca, cls.certificate = make_ca(h.dir / "ca", "api.anthropic.com", "api.openai.com", "chatgpt.com",
-                                      "generativelanguage.googleapis.com")
+                                      "generativelanguage.googleapis.com", *COPILOT)
         h.env["NODE_EXTRA_CA_CERTS"] = str(ca)
         h.sbx("config", "set", "net.ca", ca)
 
@@ -77,7 +78,7 @@ class Agents(unittest.TestCase):
         is read as a whole instead, which is more: what dump-guest-memory would write, and QEMU's own buffers."""
         h, key = self.h, key.encode()
         time.sleep(1)  # a request under way is over
-        sentinel = h.sbx("exec", name, "sh", "-c", "for v in ANTHROPIC_API_KEY OPENAI_API_KEY GEMINI_API_KEY; do printenv $v; done | head -n 1; true").strip().encode()
+        sentinel = h.sbx("exec", name, "sh", "-c", "for v in ANTHROPIC_API_KEY OPENAI_API_KEY GEMINI_API_KEY COPILOT_GITHUB_TOKEN; do printenv $v; done | head -n 1; true").strip().encode()
         self.assertTrue(len(sentinel) == len(key) and sentinel != key, sentinel)
         # Files and the environments of processes as the guest sees them; its whole disk follows, as the host has it.  (Of "[x]" grep
         # itself would put the key together, into the guest's memory.)
@@ -102,7 +103,7 @@ class Agents(unittest.TestCase):
         self.assertEqual(machines, 1)
         self.assertGreaterEqual(looked, 4)
 
-    def work_with_secret(self, agent, service, host, args, key, key_header, extra_env=(), ready=None):
+    def work_with_secret(self, agent, service, host, args, key, key_header, extra_env=(), ready=""):
         """The key stays on the host: the provider, which takes no other, sees it, the guest a sentinel (issue 4)."""
         h = self.h
         folder = h.dir / f"secret-{agent}"
@@ -110,39 +111,43 @@ class Agents(unittest.TestCase):
         target, text = folder / "made-by-the-agent.txt", f"hello from {agent}"
         provider = Provider(self.certificate, target, text, key)
         self.addCleanup(provider.close)
-        h.sbx("config", "set", "net.map", f"{host}:443=127.0.0.1:{provider.port}")
+        h.sbx("config", "set", "net.map", ",".join(f"{x}:443=127.0.0.1:{provider.port}" for x in host.split(",")))
         r = h.run("run", agent, "--name", f"n-{agent}", "--detach", folder, timeout=900)
         self.assertIn(f"sbx secret set -g {service}".encode(), r.stderr)
         h.sbx("rm", "--force", f"n-{agent}")
         h.sbx("secret", "set", "-g", service, "--password-stdin", input=key.encode())
         self.addCleanup(h.run, "secret", "rm", "-g", service)
-        r = h.run("run", agent, "--name", f"s-{agent}", folder, *[x for e in extra_env for x in ("-e", e)], "--", *args, timeout=600)
         self.addCleanup(h.run, "rm", "--force", f"s-{agent}")
-        self.assertTrue(target.exists(), (r.stdout[-3000:] + r.stderr[-3000:]).decode(errors="replace") + repr([s[:2] for s in provider.seen]))
+        if args:
+            r = h.run("run", agent, "--name", f"s-{agent}", folder, *[x for e in extra_env for x in ("-e", e)], "--", *args, timeout=600)
+            self.assertTrue(target.exists(), (r.stdout[-3000:] + r.stderr[-3000:]).decode(errors="replace") + repr([s[:2] for s in provider.seen]))
+            self.assertEqual(target.read_text().strip(), text)
+            self.assertNotIn(key.encode(), r.stdout + r.stderr)
+            target.unlink()
+        else:
+            h.sbx("create", "--name", f"s-{agent}", agent, folder)
+        self.start_into_work(agent, folder, target, ready, extra_env, key)
         self.assertEqual(target.read_text().strip(), text)
         sent = [headers.get(key_header, headers.get(key_header.lower(), "")) for _, _, headers in provider.seen]
         self.assertTrue(sent and all(key in v for v in sent if v), sent)
-        self.assertNotIn(key.encode(), r.stdout + r.stderr)
-        if ready:
-            target.unlink()
-            self.start_into_work(agent, folder, target, ready, extra_env)
         self.check_nowhere(f"s-{agent}", key)
         h.sbx("stop", f"s-{agent}")
 
-    def start_into_work(self, agent, folder, target, ready, extra_env):
+    def start_into_work(self, agent, folder, target, ready, extra_env, key):
         """As a user starts it, on a terminal: the first thing that it asks for is work."""
         name = f"s-{agent}"
         with Terminal(self.h.env, [SBX, "run", "--name", name, *[x for e in extra_env for x in ("-e", e)]], cols=110, rows=36, cwd=folder) as t:
             self.assertTrue(wait_for(lambda: re.search(ready, t.text()), 120, 0.5), t.text())
             shown = t.text().lower()
             for asked in ("log in", "sign in", "login method", "do you trust", "trust this folder", "paste your", "enter your api key", "use this api key",
-                          "select an auth", "choose a provider", "choose the text style"):
+                          "select an auth", "choose a provider", "choose the text style", "/login", "confirm folder"):
                 self.assertNotIn(asked, shown)
             time.sleep(1)
             t.type("write the file")
             time.sleep(1)
             t.keys("Enter")
-            self.assertTrue(wait_for(target.exists, 120, 0.5), t.text())
+            self.assertTrue(wait_for(lambda: target.exists() and target.read_text(), 120, 0.5), t.text())
+            self.assertNotIn(key, t.text(scrollback=True))
 
     @agent("claude")
     def test_claude_with_a_secret(self):
@@ -163,6 +168,12 @@ class Agents(unittest.TestCase):
     def test_opencode_with_a_secret(self):
         self.work_with_secret("opencode", "anthropic", "api.anthropic.com", ["run", "-m", "anthropic/claude-sonnet-4-5", "write the file"],
                               "sk-ant-api03-anotherSECRET0123456789-abcdefghijklmnop", "X-Api-Key", ready="Ask anything")
+
+    @agent("copilot")
+    def test_copilot_with_a_secret(self):
+        """Asks api.github.com who it is and where to go, then works at the host that it was told, all with the same token."""
+        self.work_with_secret("copilot", "github", ",".join(COPILOT), [], "github_pat_11ASECRET0secretSECRET_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ",
+                              "Authorization", ready="(?m)^ *\u2503")
 
     @agent("claude")
     def test_claude(self):
