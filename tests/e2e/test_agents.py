@@ -137,7 +137,7 @@ class Agents(unittest.TestCase):
         """As a user starts it, on a terminal: the first thing that it asks for is work."""
         name = f"s-{agent}"
         with Terminal(self.h.env, [SBX, "run", "--name", name, *[x for e in extra_env for x in ("-e", e)]], cols=110, rows=36, cwd=folder) as t:
-            self.assertTrue(wait_for(lambda: re.search(ready, t.text()), 120, 0.5), t.text())
+            self.assertTrue(wait_for(lambda: re.search(ready, t.text()), 300, 0.5), t.text())
             shown = t.text().lower()
             for asked in ("log in", "sign in", "login method", "do you trust", "trust this folder", "paste your", "enter your api key", "use this api key",
                           "select an auth", "choose a provider", "choose the text style", "/login", "confirm folder"):
@@ -169,7 +169,7 @@ class Agents(unittest.TestCase):
         self.work_with_secret("opencode", "anthropic", "api.anthropic.com", ["run", "-m", "anthropic/claude-sonnet-4-5", "write the file"],
                               "sk-ant-api03-anotherSECRET0123456789-abcdefghijklmnop", "X-Api-Key", ready="Ask anything")
 
-    @agent("copilot")
+    @unittest.skipUnless(WANTED and "copilot" in WANTED.split(","), "its install and first start take minutes under emulation: SBX_AGENTS=copilot runs it")
     def test_copilot_with_a_secret(self):
         """Asks api.github.com who it is and where to go, then works at the host that it was told, all with the same token."""
         self.work_with_secret("copilot", "github", ",".join(COPILOT), [], "github_pat_11ASECRET0secretSECRET_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ",
