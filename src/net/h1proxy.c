@@ -372,7 +372,7 @@ static void send_request(struct h1proxy *p, const char *payload)
         }
     }
     /* What answers under one name is answered by one server: the connection stays open towards it while the guest's does. */
-    char *text = http1_write_request(h, p->owner->tls ? 443 : 80, true, &len);
+    char *text = http1_write_request(h, p->owner->tls ? 443 : 80, !h->close, &len);
     if (!text) {
         p->broken = true;
         return;

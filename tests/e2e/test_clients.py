@@ -230,6 +230,12 @@ class Clients(unittest.TestCase):
             r = self.lab.run("/usr/bin/python3", "-c", SSE, url)
             self.assertEqual(r.stdout.strip(), b"10", r.stderr)
 
+    def test_events_of_another_path_or_host_are_denied(self):
+        for url in ("https://part.one.test/shut/sse", "https://shut.one.test/open/sse"):
+            rc, status, body = self.lab.curl(url, "-N")
+            self.assertEqual((rc, status), (0, 403), url)
+            self.assertIn(b"sbx policy allow network", body)
+
     def test_two_way_stream(self):
         for url, good in self.cases("two", "/echo"):
             _, _, host, path = url.split("/", 3)
