@@ -131,6 +131,19 @@ class Guide(unittest.TestCase):
         self.assertNotIn("ads.example.com", self.do("sbx policy ls"))
         self.do("sbx policy log")
 
+    def test_without_a_machine(self):
+        self.assertIn("no account", self.do("sbx login"))
+        self.do('echo "$KEY" | sbx secret set -g openai --password-stdin', env={"KEY": "sk-proj-0123456789abcdefghijklmnop"})
+        self.do("sbx secret set -g anthropic", status=2)  # nobody to ask without a terminal
+        (self.h.dir / "bin").mkdir()
+        gh = self.h.dir / "bin/gh"
+        gh.write_text("#!/bin/sh\necho ghp_0123456789abcdefghijklmnopqrstuvwxyzAB\n")
+        gh.chmod(0o755)
+        self.do(f'PATH={gh.parent}:$PATH; sbx secret set -g github -t "$(gh auth token)"')
+        listed = self.do("sbx secret ls")
+        self.assertTrue("openai" in listed and "github" in listed and "ghp_" not in listed)
+        self.do("sbx create --name scratch claude --posture nonsense", status=2)
+
 
 class Agents(unittest.TestCase):
     """Lines that name an agent, where the agents are installed."""

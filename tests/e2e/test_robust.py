@@ -2,8 +2,10 @@
 import json
 import os
 import pathlib
+import pty
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +103,230 @@ class Kills(unittest.TestCase):
         self.assertEqual(self.h.family("victim"), {})
         self.assertEqual([p.name for p in (self.h.dir / "data/sbx/sandboxes").iterdir() if p.is_dir()], ["victim"])
         self.assertEqual([p.name for p in (self.h.dir / "run/sbx").iterdir() if p.suffix != ".told"], [])
+
+
+class States(unittest.TestCase):
+    """What may lie about, or happen at once: told in a sentence, and left again by `start` or `rm`."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = Home()
+        cls.box = cls.h.dir / "data/sbx/sandboxes/box"
+        cls.config = cls.h.dir / "config/sbx/config.json"
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.h.close()
+
+    def create(self, *more):
+        self.h.run("rm", "--force", "box")
+        self.h.sbx("create", "--name", "box", "shell", *more)
+
+    def together(self, *commands):
+        running = [subprocess.Popen([SBX, *map(str, c)], env=self.h.env, cwd=self.h.ws, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                    stderr=subprocess.PIPE) for c in commands]
+        out = [p.communicate(timeout=120) for p in running]
+        return [(p.returncode, *o) for p, o in zip(running, out)]
+
+    def test_damaged_records(self):
+        for text, word in (("{", "damaged"), ("", "damaged"), ('{"version": 99}', "newer"), ('{"version": 1, "cpus": "x"}', "damaged"), (None, "missing")):
+            self.create()
+            record = self.box / "sandbox.json"
+            record.unlink() if text is None else record.write_text(text)
+            row = self.h.ls()["box"]
+            self.assertEqual(row["state"], "damaged")
+            self.assertIn(word, row["reason"])
+            for command in (("start", "box"), ("run", "--name", "box", "--", "-c", "true"), ("inspect", "box")):
+                r = self.h.run(*command)
+                self.assertEqual(r.returncode, 1, (text, r.stderr))
+                self.assertEqual(r.stderr.count(b"\n"), 1, r.stderr)
+            self.h.sbx("rm", "--force", "box")
+            self.assertEqual(self.h.ls(), {})
+
+    def test_damaged_settings_and_rules(self):
+        self.create()
+        good = self.config.read_text()
+        try:
+            for text, word in (("{", b"config.json"), ('{"version": 99}', b"newer"), ('{"nonsense": 1}', b"unknown setting")):
+                self.config.write_text(text)
+                r = self.h.run("start", "box")
+                self.assertEqual(r.returncode, 1)
+                self.assertIn(word, r.stderr)
+                self.assertEqual(self.h.ls()["box"]["state"], "failed")
+        finally:
+            self.config.write_text(good)
+        policy = self.config.with_name("policy.json")
+        good = policy.read_text()
+        self.h.sbx("start", "box")
+        try:
+            policy.write_text("{")
+            self.assertEqual(self.h.run("policy", "check", "pypi.org").returncode, 4)
+            self.assertTrue(wait_for(lambda: "policy.json" in self.h.ls()["box"]["machine"]["notice"], 5))
+            self.assertEqual(self.h.run("policy", "allow", "network", "-g", "example.com").returncode, 1)
+        finally:
+            policy.write_text(good)
+        self.assertTrue(wait_for(lambda: "policy.json" not in self.h.ls()["box"]["machine"]["notice"], 5))
+        # Its last state unreadable, a socket that nobody listens on: it starts.
+        self.h.sbx("stop", "box")
+        (self.box / "last.json").write_text("nonsense")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(str(self.h.dir / "run/sbx/box.sock"))
+        self.assertEqual(self.h.ls()["box"]["state"], "failed")
+        self.h.sbx("exec", "box", "true")
+
+    def test_folders_that_cannot_be_shared(self):
+        h = self.h
+        gone = h.dir / "gone"
+        gone.mkdir()
+        (h.dir / "link").symlink_to(gone)
+        for folder in ("/", "/etc", h.env["HOME"], h.dir, h.dir / "data", h.dir / "data/sbx/sandboxes", h.dir / "config/sbx", h.dir / "run/sbx", "", "/nonexistent",
+                       "/etc/passwd"):
+            r = h.run("create", "--name", "bad", "shell", folder)
+            self.assertEqual((r.returncode, r.stderr.count(b"\n")), (2, 1), (folder, r.stderr))
+        self.create(h.dir / "link")
+        self.assertEqual(h.ls()["box"]["folders"][0]["path"], str(gone))
+        gone.rmdir()
+        r = h.run("start", "box")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(str(gone).encode(), r.stderr)
+        self.assertIn(str(gone), h.ls()["box"]["reason"])
+
+    def test_several_at_once(self):
+        h = self.h
+        h.run("rm", "--force", "box")
+        out = self.together(*[("run", "shell", h.ws, "--", "-c", "echo here")] * 3)
+        self.assertEqual([(o[0], o[1]) for o in out], [(0, b"here\n")] * 3, out)
+        self.assertEqual(len(h.ls()), 1)
+        h.sbx("rm", "--force", *h.ls())
+        out = self.together(*[("create", "--name", "box", "shell")] * 3)
+        self.assertEqual(sorted(o[0] for o in out), [0, 2, 2])
+        out = self.together(*[("exec", "box", "echo", "here")] * 3)
+        self.assertEqual([(o[0], o[1]) for o in out], [(0, b"here\n")] * 3, out)
+        # A start meets a stop, a stop a start, a removal both.
+        for delay in (0.0, 0.2):
+            stop = subprocess.Popen([SBX, "stop", "box"], env=h.env)
+            time.sleep(delay)
+            h.sbx("start", "box")
+            self.assertEqual(stop.wait(60), 0)
+            h.sbx("stop", "box")
+            start = subprocess.Popen([SBX, "start", "box"], env=h.env, stderr=subprocess.DEVNULL)
+            time.sleep(delay)
+            h.sbx("stop", "box")
+            start.wait(60)
+            self.assertTrue(wait_for(lambda: not h.family("box") or h.ls()["box"]["state"] == "running", 20))
+            h.sbx("stop", "box")
+        start = subprocess.Popen([SBX, "start", "box"], env=h.env, stderr=subprocess.DEVNULL)
+        time.sleep(0.1)
+        h.sbx("rm", "--force", "box")
+        start.wait(60)
+        self.assertEqual((h.ls(), h.family("box")), ({}, {}))
+
+    def test_removed_while_somebody_is_attached(self):
+        h = self.h
+        self.create()
+        h.sbx("start", "box")
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.execve(SBX, ["sbx", "run", "--name", "box"], h.env)
+        seen = b""
+        while b"agent@box" not in seen:
+            seen += os.read(fd, 4096)
+        h.sbx("rm", "--force", "box")
+        try:
+            while os.read(fd, 4096):
+                pass
+        except OSError:
+            pass
+        self.assertNotEqual(os.waitpid(pid, 0)[1], 0)
+        os.close(fd)
+        self.assertEqual((h.ls(), h.family("box")), ({}, {}))
+
+    def test_a_supervisor_that_hangs_holds_nobody_up(self):
+        h = self.h
+        self.create()
+        h.sbx("start", "box")
+        supervisor = h.family("box")["supervise"]
+        os.kill(supervisor, signal.SIGSTOP)
+        # More than its queue takes.
+        queue = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(200)]
+        for s in queue:
+            try:
+                s.connect(str(h.dir / "run/sbx/box.sock"))
+            except OSError:
+                break
+        self.assertTrue(wait_for(lambda: "does not answer" in h.ls()["box"]["reason"], 15), h.ls()["box"])
+        for s in queue:
+            s.close()
+        kill(supervisor)
+        self.assertTrue(wait_for(lambda: h.ls()["box"]["state"] == "failed", 10))
+        h.sbx("exec", "box", "true")
+
+    def test_two_hundred_sandboxes(self):
+        h = self.h
+        for i in range(200):
+            d = h.dir / f"data/sbx/sandboxes/many-{i}"
+            d.mkdir()
+            (d / "sandbox.json").write_text(json.dumps({"version": 1, "agent": "shell", "cpus": 1, "memory_mib": 768, "disk_mib": 2048, "created": i}))
+        self.assertEqual(len([n for n in h.ls() if n.startswith("many-")]), 200)
+        self.assertEqual(h.sbx("ls", "-q").count("many-"), 200)
+        h.sbx("prune", "--force")
+        self.assertEqual([n for n in h.ls() if n.startswith("many-")], [])
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounts a small file system")
+    def test_no_room_and_nothing_to_write(self):
+        h = self.h
+        self.create()
+        # Read-only, then full: a sentence, and the truth.
+        subprocess.run(["mount", "--bind", self.box, self.box], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", self.box], check=True)
+            r = h.run("start", "box")
+            self.assertEqual((r.returncode, r.stderr.count(b"\n")), (1, 1), r.stderr)
+            self.assertIn(b"Read-only", r.stderr)
+            self.assertEqual(h.ls()["box"]["state"], "stopped")
+        finally:
+            subprocess.run(["umount", "-l", self.box])
+        h.sbx("exec", "box", "true")
+
+    def test_that_machines_are_emulated_is_said_once(self):
+        h = self.h
+        self.create()
+        first = h.run("start", "box").stderr
+        h.sbx("stop", "box")
+        self.assertNotIn(b"emulation", h.run("start", "box").stderr)
+        if h.ls()["box"]["machine"]["accel"] == "tcg":
+            self.assertIn("(emulated)", h.sbx("ls"))
+            (h.dir / "run/sbx/emulation.told").unlink()
+            h.sbx("stop", "box")
+            first = h.run("start", "box").stderr
+            self.assertIn(b"emulation", first)
+
+    def test_interrupted_builds_leave_nothing(self):
+        h = self.h
+        env = dict(h.env, XDG_DATA_HOME=str(h.dir / "elsewhere"))
+        images = h.dir / "elsewhere/sbx/images"
+        for sig in (signal.SIGINT, signal.SIGKILL):
+            build = subprocess.Popen([SBX, "image", "build"], env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for line in build.stderr:
+                if b"fetching" in line:
+                    break
+            else:
+                self.skipTest("nothing can be fetched here")
+            work = [f.read_text() for f in images.glob(".making-*/work")]
+            build.send_signal(sig)
+            build.wait(20)
+            build.stderr.close()
+
+            def gone():
+                at_work = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if any(w.encode() in p.read_bytes() for w in [*work, str(images)])]
+                return not at_work and not list(images.glob(".making-*")) and not any(map(os.path.exists, work))
+
+            def check():
+                try:
+                    return gone()
+                except OSError:  # a process that ends while we look
+                    return False
+            self.assertTrue(wait_for(check, 25), (work, list(images.iterdir())))
 
 
 if __name__ == "__main__":
