@@ -137,8 +137,8 @@ static _Noreturn void mind(const struct spawn *s, const char *const folders[2], 
         reap(main, &status);
     }
     end_descendants(main, &status);
-    for (size_t i = 0; i < 2 && (orphan || status != 0 || i == 1); i++)
-        if (folders[i])
+    for (size_t i = 0; i < 2; i++)
+        if (folders[i] && (i == 1 || orphan || status != 0))
             minder_remove(folders[i]);
     _exit(main < 0 || orphan ? 127 : status < 0 ? 127 : status);
 }
