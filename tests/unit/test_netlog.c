@@ -71,6 +71,52 @@ static void test_filter(void **state)
 }
 
 /* Whatever comes, what is looked at stays; at the end it follows. */
+/* What a letter more or less leaves of the bits must be what all the letters at once give. */
+static void test_typed_letter_by_letter(void **state)
+{
+    static const char *const words[] = {"h1", "host:h", "-h2", "443", "port:80", "a:4", "deny", "verdict:al", "path:/x", "box:a", "get", "zz", "-host:h3", ":"};
+    static const char *const hosts[] = {"h1.a", "h2.a", "h21.b", "h3", "get.x"}, *const boxes[] = {"a", "ab"};
+    struct netlog *n = netlog_new(600);
+    struct netlog_view *v = netlog_view_new(n);
+    char text[200] = "";
+    unsigned seed = 7;
+    (void)state;
+    for (int step = 0; step < 6000; step++) {
+        unsigned r = seed = seed * 1103515245u + 12345u;
+        r >>= 8;
+        size_t len = strlen(text);
+        if (r % 4 == 0) {
+            struct decision_row row = {.seq = step, .time_ms = step, .kind = r & 64 ? "request" : "open", .proto = "tcp",
+                                       .host = hosts[r / 7 % 5], .port = r & 32 ? 443 : 80, .verdict = r & 128 ? "allow" : "deny",
+                                       .rule = "rule", .method = r & 64 ? "GET" : "", .path = r & 64 ? "/x/y" : "", .count = 1};
+            netlog_add(n, boxes[r / 3 % 2], &row);
+        } else if (r % 4 == 1 && len) {
+            text[len - 1] = '\0';
+        } else if (r % 4 == 2 && len > 60) {
+            text[0] = '\0';
+        } else if (r % 4 == 2 && r & 512) { /* pasted */
+            snprintf(text, sizeof text, "%s %s", words[r / 11 % 14], words[r / 13 % 14]);
+        } else if (len < 150) {
+            const char *w = words[r / 11 % (sizeof words / sizeof *words)];
+            if (r & 256)
+                snprintf(text + len, sizeof text - len, "%s%s", len ? " " : "", w);
+            else
+                snprintf(text + len, sizeof text - len, "%c", w[strlen(w) - 1]);
+        }
+        const char *box = r / 5 % 16 == 0 ? "a" : NULL;
+        netlog_view_filter(v, text, box);
+        netlog_view_sync(v);
+        struct netlog_view *fresh = netlog_view_new(n);
+        netlog_view_filter(fresh, text, box);
+        netlog_view_sync(fresh);
+        if (netlog_view_count(v) != netlog_view_count(fresh))
+            fail_msg("step %d: \"%s\": %zu lines, not %zu", step, text, netlog_view_count(v), netlog_view_count(fresh));
+        netlog_view_free(fresh);
+    }
+    netlog_view_free(v);
+    netlog_free(n);
+}
+
 static void test_follow_and_pause(void **state)
 {
     (void)state;
@@ -324,7 +370,7 @@ static void test_feed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filter), cmocka_unit_test(test_follow_and_pause), cmocka_unit_test(test_connection_is_one_row),
+        cmocka_unit_test(test_filter), cmocka_unit_test(test_typed_letter_by_letter), cmocka_unit_test(test_follow_and_pause), cmocka_unit_test(test_connection_is_one_row),
         cmocka_unit_test(test_groups), cmocka_unit_test(test_bounded),          cmocka_unit_test(test_targets), cmocka_unit_test(test_feed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -67,6 +67,8 @@ struct netlog_view {
     bool all_boxes, grouped;
     struct term terms[NETLOG_TERMS_MAX];
     unsigned nterms;
+    struct term done[NETLOG_TERMS_MAX]; /* those that the masks are of */
+    unsigned ndone;
     uint32_t want, reject; /* masks of the terms */
     uint32_t *group_mask, *request_mask;
     uint32_t ngroups, nrequests; /* so many have masks */
@@ -473,32 +475,6 @@ static bool holds(const struct pool *p, uint32_t i, const char *text)
     return strstr(p->lower + p->at[i], text) != NULL;
 }
 
-/* A term that is sought everywhere: all the texts of a pool from the i-th on are one piece of memory. */
-static void mark_pool(const struct pool *p, uint32_t from, const struct term *t, uint32_t bit, uint32_t *mask, bool groups)
-{
-    uint32_t i = from;
-    if (from >= p->n)
-        return;
-    const char *at = p->lower + p->at[from], *end = p->lower + p->len;
-    while (at < end && (at = memmem(at, (size_t)(end - at), t->text, t->len))) {
-        uint32_t low = i, high = p->n - 1, pos = (uint32_t)(at - p->lower);
-        while (low < high) {
-            uint32_t mid = low + (high - low + 1) / 2;
-            if (p->at[mid] <= pos)
-                low = mid;
-            else
-                high = mid - 1;
-        }
-        i = low;
-        const char *tail = groups ? strchr(p->lower + p->at[i], '\x01') : NULL;
-        if (!tail || at < tail)
-            mask[i] |= bit;
-        if (i + 1 >= p->n)
-            break;
-        at = p->lower + p->at[++i];
-    }
-}
-
 static bool masks_room(struct netlog_view *v)
 {
     const struct netlog *n = v->log;
@@ -517,9 +493,84 @@ static bool masks_room(struct netlog_view *v)
     return true;
 }
 
-/* Masks for the groups and requests that have none yet. */
 #define OUT_OF_BOX 0x80000000u
 
+/* What a letter more asks of the texts that have their bits: nothing, fewer of those that have it, or all anew. */
+enum change { SAME, NARROWER, FRESH };
+
+static enum change change_of(const struct netlog_view *v, unsigned i)
+{
+    const struct term *now = &v->terms[i], *old = &v->done[i];
+    if (i >= v->ndone || now->field != old->field)
+        return FRESH;
+    if (now->len == old->len && memcmp(now->text, old->text, now->len) == 0)
+        return SAME;
+    return now->field != 'o' && now->len > old->len && memcmp(now->text, old->text, old->len) == 0 ? NARROWER : FRESH;
+}
+
+/* What of a group is searched is before its \x01. */
+static bool group_holds(const struct pool *p, uint32_t i, const char *text)
+{
+    const char *s = p->lower + p->at[i], *at = strstr(s, text);
+    return at && at < strchr(s, '\x01');
+}
+
+static bool port_holds(uint16_t port, const char *text)
+{
+    char number[8];
+    snprintf(number, sizeof number, "%u", port);
+    return strstr(number, text) != NULL;
+}
+
+static bool group_matches(const struct netlog *n, uint32_t i, const struct term *t)
+{
+    const struct group *g = &n->group[i];
+    switch (t->field) {
+    case 'h':
+        return holds(&n->words, g->host, t->text);
+    case 'b':
+        return holds(&n->words, g->box, t->text);
+    case 'r':
+        return holds(&n->words, g->rule, t->text);
+    case 'v':
+        return strncmp(word(n, g->verdict), t->text, t->len) == 0;
+    case 'o':
+        return g->port == strtoul(t->text, NULL, 10);
+    case 'p':
+        return false;
+    default:
+        return group_holds(&n->groups, i, t->text);
+    }
+}
+
+/* Many groups share few words, and a term without a colon lies within one of them: each word is looked at once.
+ * False: no memory, or a term that the words alone do not decide. */
+static bool mark_by_words(struct netlog_view *v, const struct term *t, uint32_t bit, uint32_t to)
+{
+    const struct netlog *n = v->log;
+    uint8_t *hit = t->field == 0 && !strchr(t->text, ':') ? malloc(n->words.n + 65536u) : NULL;
+    if (!hit)
+        return false;
+    uint8_t *ports = hit + n->words.n; /* 0: not looked at, 1: no, 2: yes */
+    bool digits = t->text[strspn(t->text, "0123456789")] == '\0';
+    for (uint32_t i = 0; i < n->words.n; i++)
+        hit[i] = holds(&n->words, i, t->text);
+    memset(ports, digits ? 0 : 1, 65536u);
+    for (uint32_t i = 0; i < to; i++) {
+        const struct group *g = &n->group[i];
+        bool is = hit[g->host] | hit[g->rule] | hit[g->box] | hit[g->kind] | hit[g->proto] | hit[g->verdict];
+        if (!is && ports[g->port] == 0)
+            ports[g->port] = port_holds(g->port, t->text) ? 2 : 1;
+        if (is || ports[g->port] == 2)
+            v->group_mask[i] |= bit;
+        else
+            v->group_mask[i] &= ~bit;
+    }
+    free(hit);
+    return true;
+}
+
+/* Masks for the groups and requests that have none yet, and for the terms that are not as they were. */
 static void make_masks(struct netlog_view *v)
 {
     const struct netlog *n = v->log;
@@ -527,30 +578,36 @@ static void make_masks(struct netlog_view *v)
         return;
     for (uint32_t i = v->ngroups; i < n->groups.n; i++)
         v->group_mask[i] = !v->all_boxes && strcmp(word(n, n->group[i].box), v->box) != 0 ? OUT_OF_BOX : 0;
-    for (uint32_t i = v->nrequests; i < n->requests.n; i++)
-        v->request_mask[i] = 0;
-    for (unsigned t = 0; t < v->nterms; t++) {
-        const struct term *term = &v->terms[t];
-        uint32_t bit = 1u << t;
-        if (term->field == 0)
-            mark_pool(&n->groups, v->ngroups, term, bit, v->group_mask, true);
-        if (term->field == 0 || term->field == 'p')
-            mark_pool(&n->requests, v->nrequests, term, bit, v->request_mask, false);
-        if (term->field == 0 || term->field == 'p')
-            continue;
-        for (uint32_t i = v->ngroups; i < n->groups.n; i++) {
-            const struct group *g = &n->group[i];
-            bool hit = term->field == 'h'   ? holds(&n->words, g->host, term->text)
-                       : term->field == 'b' ? holds(&n->words, g->box, term->text)
-                       : term->field == 'r' ? holds(&n->words, g->rule, term->text)
-                       : term->field == 'v' ? strncmp(word(n, g->verdict), term->text, term->len) == 0
-                                            : g->port == strtoul(term->text, NULL, 10);
-            if (hit)
+    memset(v->request_mask + v->nrequests, 0, (n->requests.n - v->nrequests) * sizeof *v->request_mask);
+    for (unsigned k = 0; k < v->nterms; k++) {
+        const struct term *t = &v->terms[k];
+        uint32_t bit = 1u << k, i = 0;
+        enum change change = change_of(v, k);
+        if (change == SAME || mark_by_words(v, t, bit, v->ngroups))
+            i = v->ngroups;
+        /* Of the new ones none has the bit yet. */
+        for (; i < n->groups.n; i++) {
+            if (change == NARROWER && i < v->ngroups && !(v->group_mask[i] & bit))
+                continue;
+            if (group_matches(n, i, t))
                 v->group_mask[i] |= bit;
+            else
+                v->group_mask[i] &= ~bit;
+        }
+        i = change == SAME ? v->nrequests : 0;
+        for (; i < n->requests.n; i++) {
+            if (change == NARROWER && i < v->nrequests && !(v->request_mask[i] & bit))
+                continue;
+            if ((t->field == 0 || t->field == 'p') && holds(&n->requests, i, t->text))
+                v->request_mask[i] |= bit;
+            else
+                v->request_mask[i] &= ~bit;
         }
     }
     v->ngroups = n->groups.n;
     v->nrequests = n->requests.n;
+    memcpy(v->done, v->terms, sizeof v->done);
+    v->ndone = v->nterms;
 }
 
 static bool passes(const struct netlog_view *v, const struct row *r)
@@ -588,6 +645,8 @@ void netlog_view_filter(struct netlog_view *v, const char *text, const char *box
     bool all = box == NULL;
     if (strcmp(v->filter, text) == 0 && v->all_boxes == all && (all || strcmp(v->box, box) == 0))
         return;
+    if (v->all_boxes != all || (!all && strcmp(v->box, box) != 0))
+        v->ngroups = 0; /* whose sandbox it is stands in their masks */
     snprintf(v->filter, sizeof v->filter, "%s", text);
     snprintf(v->box, sizeof v->box, "%s", box ? box : "");
     v->all_boxes = all;
@@ -662,10 +721,8 @@ bool netlog_view_sync(struct netlog_view *v)
     if (!v->stale && v->version == n->version && v->moved == n->moved)
         return false;
     bool first = v->stale;
-    if (v->stale) {
+    if (v->stale)
         parse_filter(v);
-        v->ngroups = v->nrequests = 0;
-    }
     if (v->moved != n->moved)
         v->ngroups = v->nrequests = 0; /* numbers of groups may have changed */
     if (v->stale || v->moved != n->moved) {
