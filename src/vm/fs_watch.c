@@ -132,13 +132,32 @@ void watch_own_node(struct node *n)
         watch_own(n, NULL);
 }
 
+/* A file that lost the name by which we hold it is told of under that name all the same when it is truncated or its
+ * attributes change: IN_EXCL_UNLINK is for what is written to a descriptor.  Whoever has the name now did not change. */
+static bool lost_name(const struct node *n, const char *name)
+{
+    static const char gone[] = " (deleted)"; /* proc_pid_fd(5) */
+    char path[64], at[PATH_MAX];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", n->fd);
+    ssize_t len = n->fd < 0 ? -1 : readlink(path, at, sizeof at - 1);
+    if (len < (ssize_t)sizeof gone)
+        return false;
+    at[len] = '\0';
+    char *end = at + len - (sizeof gone - 1);
+    if (strcmp(end, gone) != 0)
+        return false;
+    *end = '\0';
+    const char *slash = strrchr(at, '/');
+    return slash && strcmp(slash + 1, name) == 0;
+}
+
 static bool is_own(struct node *dir, const char *name, bool content)
 {
     for (unsigned i = 0; i < w.nown; i++)
         if (w.own[i].dir == dir && strcmp(w.own[i].name, name) == 0)
             return true;
     /* A file of several names is told of under the one by which it was opened. */
-    return content && w.own_node && *name && node_known_child(dir, name) == w.own_node;
+    return content && w.own_node && *name && (node_known_child(dir, name) == w.own_node || lost_name(w.own_node, name));
 }
 
 static void tell(const struct inotify_event *ev)

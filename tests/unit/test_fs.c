@@ -356,6 +356,31 @@ static void rules(void **state)
     FAILS(mkdir(G("repo/.git/hooks"), 0755), EROFS);
 }
 
+/* Of two names of a file one goes, and another file gets it: what is done to the first is no news of the second. */
+static void a_name_that_another_got(void **state)
+{
+    char got[6] = "";
+    (void)state;
+    assert_int_equal(mkdir(G("names"), 0755), 0);
+    int fd = open(G("names/a"), O_CREAT | O_RDWR, 0644);
+    assert_int_equal(write(fd, "12345", 5), 5);
+    close(fd);
+    assert_int_equal(link(G("names/a"), G("names/b")), 0);
+    assert_int_equal(unlink(G("names/a")), 0);
+    int one = open(G("names/a"), O_CREAT | O_RDWR, 0644);
+    assert_int_equal(write(one, "first", 5), 5);
+    assert_int_equal(fsync(one), 0);
+    assert_int_equal(truncate(G("names/b"), 3), 0);
+    assert_int_equal(chmod(G("names/b"), 0600), 0);
+    usleep(50000);
+    int two = open(G("names/a"), O_RDWR);
+    assert_int_equal(pwrite(one, "other", 5, 0), 5); /* not on the host yet */
+    assert_int_equal(pread(two, got, 5, 0), 5);
+    assert_string_equal(got, "other");
+    close(one);
+    close(two);
+}
+
 /* The same random steps on the mount and on a plain directory end in the same. */
 static void random_steps(void **state)
 {
@@ -541,7 +566,7 @@ int main(void)
         cmocka_unit_test(memory_and_locks), cmocka_unit_test(host_changes),
         cmocka_unit_test(open_files),     cmocka_unit_test(stays_in_place),
         cmocka_unit_test(read_only),      cmocka_unit_test(rules),
-        cmocka_unit_test(random_steps),   cmocka_unit_test(swapped_for_a_link),
+        cmocka_unit_test(a_name_that_another_got), cmocka_unit_test(random_steps),   cmocka_unit_test(swapped_for_a_link),
         cmocka_unit_test(a_tree_of_many), cmocka_unit_test(threat_94_a_guest_cannot_fill_the_disk),
     };
     if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0 || unshare(CLONE_NEWNS) < 0 ||
