@@ -246,13 +246,14 @@ class Vttest(unittest.TestCase):
             end = lambda: (p.kill(), p.wait(), p.stdin.close())
 
         def rest(sign):
-            """Waits until it has said `sign`, and no more comes."""
-            last = [-1]
+            """Waits until it has said `sign`, and no more comes, on a busy machine as well."""
+            last, same = [-1], [0]
 
             def still():
                 before, last[0] = last[0], size()
-                return before == last[0] and re.search(sign, text())
-            if not wait_for(still, 15, 0.1):
+                same[0] = same[0] + 1 if before == last[0] else 0
+                return same[0] >= 5 and re.search(sign, text())
+            if not wait_for(still, 30, 0.1):
                 raise AssertionError(f"{menu}: no {sign} on\n{text()}")
         out = []
         try:

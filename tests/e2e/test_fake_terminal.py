@@ -85,7 +85,7 @@ def queries():
 # What the filter says itself, from constants and the session's own size and cursor.
 ANSWERS = re.compile(
     rb"\x1b\[0n|\x1b\[\?62;22c|\x1b\[>1;100;0c|\x1b\[\??[0-9]+;[0-9]+R|\x1b\[(4|6|8);[0-9]+;[0-9]+t|\x1b\](10|11|12|4;[0-9]+);rgb:[0-9a-f/]+\x1b\\"
-    rb"|\x1bP0[$+]r\x1b\\|\x1b\[\?[0-9]+;[0-4]\$y|\x1b\[[IO]")
+    rb"|\x1bP0[$+]r\x1b\\|\x1b\[\??[0-9]+;[0-4]\$y|\x1b\[[IO]")
 
 
 class Fake:
