@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <pty.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -74,6 +76,7 @@ int main(int argc, char **argv)
     if (pid < 0)
         return 1;
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* vttest goes on without a terminal, and takes a processor for that */
         execvp(argv[3], argv + 3);
         _exit(127);
     }
