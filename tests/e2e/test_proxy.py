@@ -100,11 +100,11 @@ class Proxy(unittest.TestCase):
 
     def talk(self, name, port=4443):
         with self.lab.connect(name, port) as s:
-            s.sendall(b"abc")
+            s.sendall(b"abc\n")  # a whole line: until then it could become HTTP, and would be judged
             got = b""
-            while len(got) < 9:
+            while len(got) < 10:
                 got += s.recv(100)
-            return got
+            return got.removesuffix(b"\n")
 
     def test_threat_95_the_proxy_is_asked_for_the_address_that_was_vetted(self):
         self.assertEqual(self.talk("far.work.test"), b"hello ABC")
