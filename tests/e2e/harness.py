@@ -85,7 +85,9 @@ class Home:
         for p in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 words = (p / "cmdline").read_bytes().split(b"\0")
-                if words[0] == b"sbx" and words[2:3] == [name.encode()] and str(self.dir).encode() in (p / "environ").read_bytes():
+                # A supervisor's child that saves a machine's memory looks like it; it leads no session.
+                if (words[0] == b"sbx" and words[2:3] == [name.encode()] and os.getsid(int(p.name)) == int(p.name)
+                        and str(self.dir).encode() in (p / "environ").read_bytes()):
                     found[words[1].decode()] = int(p.name)
                 elif f"sbx-{name}".encode() in words:
                     machines[int(re.search(r"^PPid:\s+(\d+)", (p / "status").read_text(), re.M)[1])] = int(p.name)
