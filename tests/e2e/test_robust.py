@@ -314,7 +314,7 @@ class States(unittest.TestCase):
                 self.skipTest("nothing can be fetched here")
             work = [f.read_text() for f in images.glob(".making-*/work")]
             build.send_signal(sig)
-            build.wait(20)
+            build.wait(60)
             build.stderr.close()
 
             def gone():
