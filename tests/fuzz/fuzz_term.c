@@ -1,4 +1,4 @@
-// needs: src/core/vtfilter.c src/core/width.c src/core/sanitize.c src/core/termline.c src/ui/dash/term_emu.c src/ui/dash/term_copy.c src/ui/dash/term_keys.c src/ui/dash/input.c
+// needs: src/core/vtfilter.c src/core/vtfilter_csi.c src/core/vtfilter_string.c src/core/width.c src/core/sanitize.c src/core/termline.c src/ui/dash/term_emu.c src/ui/dash/term_copy.c src/ui/dash/term_keys.c src/ui/dash/input.c
 /* The terminal pane without its window: what a hostile program prints, resizes of the session and of the pane in
  * between, and a user who scrolls, searches, selects, pastes and clicks meanwhile.  0xff and two bytes are a resize,
  * 0xfe and one byte is something that the user does. */

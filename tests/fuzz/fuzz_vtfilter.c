@@ -1,4 +1,4 @@
-// needs: src/core/vtfilter.c src/core/width.c src/core/sanitize.c src/core/termline.c src/vm/screen.c
+// needs: src/core/vtfilter.c src/core/vtfilter_csi.c src/core/vtfilter_string.c src/core/width.c src/core/sanitize.c src/core/termline.c src/vm/screen.c
 /* A hostile program on a terminal: any bytes, in any pieces, and resizes in between, through the filter, libvterm and
  * the painting; what is painted goes through a second screen.  0xff and two bytes are a resize, 0xfe is a painting. */
 #include <stdint.h>
