@@ -1,9 +1,13 @@
-"""Runs the end-to-end tests: python3 tests/e2e/run.py [--slowest N] [PATTERN]. Ends with one line of counts."""
+"""Runs the end-to-end tests: python3 tests/e2e/run.py [--slowest N] [PATTERN]. Ends with one line of counts.
+
+Real agents are installed and started under emulation for minutes, one processor busy and the other idle; so they run in a
+process of their own beside the other tests, and what it prints comes at the end."""
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -11,14 +15,36 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 
+AGENTS = re.compile(r"^test_agents\.|^test_guide\.Agents\.")
+
+
+def counted(text, status):
+    """The counts of a program that closes with "N passed, N failed, N skipped"; passed on, its text."""
+    print(text, end="", flush=True)
+    m = re.findall(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", text, re.M)
+    passed, failed, skipped = (int(x or 0) for x in m[-1]) if m else (0, 1, 0)
+    return passed, failed or (1 if status and not skipped else 0), skipped
+
+
 def standalone(path):
-    """A script that counts for itself and closes with "N passed, N failed, N skipped"."""
+    """A script that counts for itself."""
     print(f"== {path.name}", flush=True)
     r = subprocess.run([sys.executable, str(path)], stdout=subprocess.PIPE, text=True)
-    print(r.stdout, end="", flush=True)
-    m = re.findall(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", r.stdout, re.M)
-    passed, failed, skipped = (int(x or 0) for x in m[-1]) if m else (0, 1, 0)
-    return passed, failed or (1 if r.returncode else 0), skipped
+    return counted(r.stdout, r.returncode)
+
+
+class Beside:
+    """The tests of real agents, in a process of their own."""
+
+    def __init__(self, args):
+        self.out = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([sys.executable, __file__, "--agents", *args], stdout=self.out, stderr=subprocess.STDOUT)
+
+    def end(self):
+        status = self.process.wait()
+        self.out.seek(0)
+        print("== real agents", flush=True)
+        return counted(self.out.read(), status)
 
 
 class Timed(unittest.TextTestResult):
@@ -44,26 +70,32 @@ class Timed(unittest.TextTestResult):
 
 def main():
     args = sys.argv[1:]
-    slowest = 0
+    only_agents = args[:1] == ["--agents"]
+    args = args[1:] if only_agents else args
+    given, slowest = args, 0
     if args[:1] == ["--slowest"]:
         slowest, args = int(args[1]), args[2:]
     pattern = args[0] if args else ""
-    suite, scripts = unittest.TestSuite(), []
+    others, agents, scripts = [], [], []
     for path in sorted(HERE.glob("test_*.py")):
         if "unittest.TestCase" not in path.read_text():
-            if re.search(pattern, path.name):
+            if re.search(pattern, path.name) and not only_agents:
                 scripts.append(path)
             continue
         for group in unittest.defaultTestLoader.discover(str(HERE), path.name):
             for tests in group:
                 for t in tests if isinstance(tests, unittest.TestSuite) else [tests]:
                     if re.search(pattern, t.id()):
-                        suite.addTest(t)
+                        (agents if AGENTS.search(t.id()) else others).append(t)
+    if only_agents:
+        others = []
+    beside = Beside(given) if agents and others else None
     passed = failed = skipped = 0
     for path in scripts:
         p, f, s = standalone(path)
         passed, failed, skipped = passed + p, failed + f, skipped + s
-    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(suite)
+    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(
+        unittest.TestSuite(others or agents))
     for seconds, name in sorted(r.times, reverse=True)[:slowest]:
         print(f"{seconds:7.1f} s  {name}")
     # A test with sub-tests counts once.
@@ -71,6 +103,9 @@ def main():
     failed += bad
     skipped += len(r.skipped)
     passed += r.testsRun - bad - len(r.skipped)
+    if beside:
+        p, f, s = beside.end()
+        passed, failed, skipped = passed + p, failed + f, skipped + s
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not passed else 0
 
