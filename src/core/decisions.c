@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HASH crypto_hash_sha256_BYTES
@@ -17,12 +18,13 @@
  * not wait with it.  Beyond WAL_MOST the writer does it itself, so that the log stays bounded whatever the disk does. */
 #define WAL_PAGES 1000
 #define WAL_MOST 16000
+#define REST_MS 200 /* between two of them while the writer is busy */
 
 struct checkpointer {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    bool started, wanted, end;
+    bool started, wanted, asleep, end;
     char *path;
 };
 
@@ -63,14 +65,25 @@ static void *checkpoint(void *arg)
     pthread_mutex_lock(&c->lock);
     while (!c->end) {
         if (!c->wanted) {
+            c->asleep = true;
             pthread_cond_wait(&c->wake, &c->lock);
+            c->asleep = false;
             continue;
         }
+        c->wanted = false;
         pthread_mutex_unlock(&c->lock);
         if (usable)
             sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         pthread_mutex_lock(&c->lock);
-        c->wanted = false;
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += REST_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000L;
+        }
+        while (!c->end && pthread_cond_clockwait(&c->wake, &c->lock, CLOCK_MONOTONIC, &until) == 0)
+            ;
     }
     pthread_mutex_unlock(&c->lock);
     sqlite3_close(db);
@@ -100,7 +113,8 @@ static int on_commit(void *arg, sqlite3 *db, const char *name, int pages)
     }
     pthread_mutex_lock(&c->lock);
     c->wanted = true;
-    pthread_cond_signal(&c->wake);
+    if (c->asleep)
+        pthread_cond_signal(&c->wake);
     pthread_mutex_unlock(&c->lock);
     return SQLITE_OK;
 }

@@ -30,17 +30,36 @@ struct asker {
     unsigned start, count;
 };
 
-static bool send_one(struct asker *a, const void *ask, size_t len)
+static void failed(struct asker *a)
 {
-    ssize_t n;
-    do {
-        n = send(a->fd, ask, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    if (n == (ssize_t)len)
-        return true;
-    if (errno != EAGAIN && errno != ENOBUFS)
+    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
         a->ops.closed("the broker is gone", a->arg);
-    return false;
+}
+
+#define AT_ONCE 16u
+
+/* What came together goes together: the broker judges and logs it in one go. */
+static void flush(struct asker *a)
+{
+    while (a->count) {
+        struct mmsghdr m[AT_ONCE];
+        struct iovec iov[AT_ONCE];
+        unsigned n = a->count < AT_ONCE ? a->count : AT_ONCE;
+        for (unsigned i = 0; i < n; i++) {
+            struct queued *q = &a->queue[(a->start + i) % QUEUE_MAX];
+            iov[i] = (struct iovec){&q->r, q->len};
+            m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+        }
+        int sent = sendmmsg(a->fd, m, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0) {
+            failed(a);
+            break;
+        }
+        a->count -= (unsigned)sent;
+        a->start = a->count ? (a->start + (unsigned)sent) % QUEUE_MAX : 0; /* the front alone is ever touched, mostly */
+    }
 }
 
 static void on_write(evutil_socket_t fd, short what, void *arg)
@@ -48,48 +67,54 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
     struct asker *a = arg;
     (void)fd;
     (void)what;
-    while (a->count && send_one(a, &a->queue[a->start].r, a->queue[a->start].len)) {
-        a->start = (a->start + 1) % QUEUE_MAX;
-        a->count--;
-    }
+    flush(a);
     if (a->count)
         event_add(a->write_ev, NULL);
 }
 
-static void send_or_queue(struct asker *a, const void *ask, size_t len)
+/* It leaves when what woke us is dealt with. */
+static void queue(struct asker *a, const void *ask, size_t len)
 {
-    if (a->count == 0 && send_one(a, ask, len))
-        return;
     if (!a->queue)
         a->queue = calloc(QUEUE_MAX, sizeof *a->queue);
     if (!a->queue || a->count == QUEUE_MAX) {
         a->ops.closed("the broker does not read", a->arg);
         return;
     }
+    if (a->count == 0)
+        event_active(a->write_ev, EV_WRITE, 0);
     struct queued *q = &a->queue[(a->start + a->count++) % QUEUE_MAX];
     q->len = len;
     memcpy(&q->r, ask, len);
-    event_add(a->write_ev, NULL);
 }
 
 void asker_send(struct asker *a, const struct ask *ask)
 {
-    send_or_queue(a, ask, sizeof *ask);
+    queue(a, ask, sizeof *ask);
 }
 
 void asker_send_request(struct asker *a, const struct ask_request *ask)
 {
-    send_or_queue(a, ask, sizeof *ask);
+    queue(a, ask, sizeof *ask);
 }
 
 void asker_send_leaf(struct asker *a, const struct ask_leaf *ask)
 {
-    send_or_queue(a, ask, sizeof *ask);
+    queue(a, ask, sizeof *ask);
 }
 
 bool asker_send_mint(struct asker *a, const struct ask_mint *ask)
 {
-    return a->count == 0 && send_one(a, ask, sizeof *ask);
+    ssize_t n;
+    flush(a);
+    if (a->count)
+        return false;
+    do {
+        n = send(a->fd, ask, sizeof *ask, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        failed(a);
+    return n == (ssize_t)sizeof *ask;
 }
 
 static void on_read(evutil_socket_t fd, short what, void *arg)
@@ -160,6 +185,8 @@ void asker_free(struct asker *a)
 {
     if (!a)
         return;
+    if (a->write_ev)
+        flush(a); /* what ended last is logged as well */
     if (a->read_ev)
         event_free(a->read_ev);
     if (a->write_ev)

@@ -18,6 +18,7 @@
 struct in {
     uint8_t *p;
     size_t pos, len;
+    size_t most; /* so much of it was ever written */
 };
 
 /* Bytes that wait to be written. */
@@ -86,6 +87,12 @@ static void forget(uint8_t **p, size_t n)
     *p = NULL;
 }
 
+static void forget_in(struct in *in)
+{
+    forget(&in->p, in->most);
+    *in = (struct in){0};
+}
+
 /* The exchange is over, and with it the right to know its secrets. */
 static void forget_secrets(struct h1proxy *p)
 {
@@ -113,8 +120,8 @@ void h1proxy_free(struct h1proxy *p)
     http1_reader_finish(&p->rs_reader);
     http1_head_finish(&p->rq_head);
     http1_head_finish(&p->rs_head);
-    forget(&p->from_guest.p, p->from_guest.len);
-    forget(&p->from_up.p, p->from_up.len);
+    forget_in(&p->from_guest);
+    forget_in(&p->from_up);
     forget(&p->to_guest.p, p->to_guest.len);
     forget(&p->to_up.p, p->to_up.len);
     free(p);
@@ -147,10 +154,10 @@ static int fill(struct h1proxy *p, struct in *in, struct end *from, bool *eof)
     ssize_t n = end_read(from, in->p, IN_MAX);
     if (n > 0) {
         in->len = (size_t)n;
+        in->most = in->len > in->most ? in->len : in->most;
         return 1;
     }
-    wipe_free(in->p);
-    in->p = NULL;
+    forget_in(in);
     if (n == END_AGAIN)
         return 0;
     *eof = true;
@@ -207,6 +214,13 @@ static void queue(struct h1proxy *p, struct out *out, const void *bytes, size_t 
     }
     memcpy(out->p + out->len, bytes, n);
     out->len += n;
+}
+
+/* Whether more of a body can be taken: what it goes to does not stand still.  What waits for the first time goes out with
+ * what is there already, as one record and one segment. */
+static bool ready(struct h1proxy *p, const struct in *in, struct out *out, struct end *to)
+{
+    return (in->pos < in->len && out->pos == 0 && out->len < IN_MAX) || flush(p, out, to);
 }
 
 /* Content of a body: straight to the end where nothing waits, framed where the message is chunked. */
@@ -492,7 +506,7 @@ static bool read_body(struct h1proxy *p)
 {
     const uint8_t *content;
     size_t used, n;
-    if (!flush(p, &p->to_up, p->up) || p->up_shut)
+    if (!ready(p, &p->from_guest, &p->to_up, p->up) || p->up_shut)
         return false;
     int got = fill(p, &p->from_guest, p->guest, &p->guest_eof);
     if (got <= 0) {
@@ -667,7 +681,7 @@ static bool read_response_body(struct h1proxy *p)
 {
     const uint8_t *content;
     size_t used, n;
-    if (!flush(p, &p->to_guest, p->guest))
+    if (!ready(p, &p->from_up, &p->to_guest, p->guest))
         return false;
     int got = fill(p, &p->from_up, p->up, &p->up_eof);
     if (got == 0)
