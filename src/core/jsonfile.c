@@ -17,8 +17,9 @@ json_t *jsonfile_read(const char *path, struct err *e)
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
-        int missing = errno == ENOENT;
-        err_errno(e, errno, "cannot read %s", path);
+        /* A link that leads nowhere (a volume that is not mounted) is no file that was never written. */
+        int why = errno, missing = why == ENOENT && (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode));
+        err_errno(e, why, "cannot read %s", path);
         if (missing && e)
             e->status = STATUS_NOT_FOUND;
         return NULL;

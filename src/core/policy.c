@@ -83,6 +83,12 @@ static bool is_one_of(const char *key, const char *const *list)
     return *list != NULL;
 }
 
+static bool is_id(const char *id)
+{
+    size_t n = strspn(id, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+    return n && !id[n] && n < sizeof ((struct rule *)0)->id;
+}
+
 static int read_rule(struct rule *r, const json_t *o, struct err *e)
 {
     const char *key;
@@ -114,7 +120,8 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
     r->disabled = json_is_true(disabled);
     r->deny = action[0] == 'd';
     r->expires = json_integer_value(expires);
-    snprintf(r->id, sizeof r->id, "%s", id ? id : "");
+    /* One that does not fit would not be found again by what is shown of it. */
+    snprintf(r->id, sizeof r->id, "%s", id && is_id(id) ? id : "");
     snprintf(r->comment, sizeof r->comment, "%s", comment ? comment : "");
     return 0;
 }
@@ -499,7 +506,37 @@ int64_t policy_next_expiry(const struct policy *p, int64_t now)
     return next;
 }
 
+void policy_handle(char *out, size_t cap, const struct rule *r)
+{
+    char text[RULE_TEXT_MAX];
+    rule_format(text, r);
+    if (r->id[0])
+        snprintf(out, cap, "%s", r->id);
+    else
+        snprintf(out, cap, text[strcspn(text, " |*['")] ? "'%s'" : "%s", text);
+}
+
 /* ---- changing ---- */
+
+static void new_id(char id[9])
+{
+    uint32_t n;
+    if (getrandom(&n, sizeof n, 0) != sizeof n)
+        n = (uint32_t)time(NULL);
+    snprintf(id, 9, "%08x", n);
+}
+
+/* Files are written by hand as well, in other spellings. */
+static bool has_target(const json_t *item, const char *text)
+{
+    const char *target = json_string_value(json_object_get(item, "target"));
+    struct rule r = {0};
+    char own[RULE_TEXT_MAX];
+    if (!target || !text[0] || rule_parse(&r, target, NULL) < 0)
+        return false;
+    rule_format(own, &r);
+    return strcmp(own, text) == 0;
+}
 
 static json_t *to_json(const struct rule *r)
 {
@@ -568,17 +605,12 @@ static int add(json_t *o, const void *arg, struct err *e)
     for (size_t i = 0; i < a->n; i++) {
         struct rule r = a->rules[i];
         char text[RULE_TEXT_MAX];
-        uint32_t id;
         rule_format(text, &r);
         size_t k = json_array_size(list);
-        while (k-- > 0) { /* the same target again: the newer word counts */
-            const char *t = json_string_value(json_object_get(json_array_get(list, k), "target"));
-            if (t && strcmp(t, text) == 0)
+        while (k-- > 0) /* the same target again: the newer word counts */
+            if (has_target(json_array_get(list, k), text))
                 json_array_remove(list, k);
-        }
-        if (getrandom(&id, sizeof id, 0) != sizeof id)
-            id = (uint32_t)time(NULL);
-        snprintf(r.id, sizeof r.id, "%08x", id);
+        new_id(r.id);
         json_t *item = to_json(&r);
         json_object_set_new(item, "created", json_integer(time(NULL)));
         json_array_append_new(list, item);
@@ -611,8 +643,7 @@ static int at_rules(json_t *o, const void *arg, struct err *e)
     for (size_t i = json_array_size(list); i-- > 0;) {
         json_t *item = json_array_get(list, i);
         const char *id = json_string_value(json_object_get(item, "id"));
-        const char *target = json_string_value(json_object_get(item, "target"));
-        if ((id && strcmp(id, what) == 0) || (target && text[0] && strcmp(target, text) == 0)) {
+        if ((id && strcmp(id, what) == 0) || has_target(item, text)) {
             if (aim->to == AIM_DROP)
                 json_array_remove(list, i);
             else if (aim->to == AIM_DISABLE)
@@ -690,6 +721,25 @@ json_t *policy_export(const char *sandbox, struct err *e)
     return o;
 }
 
+/* Each rule of a file from elsewhere gets an id that finds it, and no other one. */
+static int number_rules(json_t *rules)
+{
+    json_t *taken = json_object(), *item;
+    size_t i;
+    json_array_foreach(rules, i, item) {
+        const char *id = json_string_value(json_object_get(item, "id"));
+        char fresh[9];
+        if (!id || !is_id(id) || json_object_get(taken, id)) {
+            new_id(fresh);
+            json_object_set_new(item, "id", json_string(fresh));
+            id = json_string_value(json_object_get(item, "id"));
+        }
+        json_object_set_new(taken, id, json_true());
+    }
+    json_decref(taken);
+    return 0;
+}
+
 static int replace(json_t *o, const void *arg, struct err *e)
 {
     struct policy p = {0};
@@ -698,7 +748,9 @@ static int replace(json_t *o, const void *arg, struct err *e)
     if (rc < 0)
         return -1;
     json_object_clear(o);
-    return json_object_update(o, (json_t *)arg);
+    if (json_object_update(o, (json_t *)arg) < 0)
+        return err_set(e, STATUS_FAILED, "out of memory");
+    return number_rules(json_object_get(o, "rules"));
 }
 
 int policy_import(const char *sandbox, const json_t *o, struct err *e)

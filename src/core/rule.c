@@ -100,7 +100,11 @@ static int parse_host(struct rule *r, char *host, const char *whole, struct err 
                        whole);
     if (r->kind != RULE_HOST) {
         const psl_ctx_t *psl = psl_builtin();
-        if (!strchr(r->host, '.') || (psl && psl_is_public_suffix2(psl, r->host, PSL_TYPE_ICANN)))
+        /* Under some names every name is a suffix (*.kawasaki.jp): what stands above those covers them as well. */
+        char below[NAME_MAX_LEN + 8];
+        snprintf(below, sizeof below, "sbx-x.%s", r->host);
+        if (!strchr(r->host, '.') || (psl && (psl_is_public_suffix2(psl, r->host, PSL_TYPE_ICANN) ||
+                                              psl_is_public_suffix2(psl, below, PSL_TYPE_ICANN))))
             return err_set(e, STATUS_USAGE,
                            "\"%s\" would cover everything under the public suffix \"%s\"; name the domains that are meant",
                            whole, r->host);

@@ -82,7 +82,7 @@ struct ask_request {
     uint64_t sentinels; /* which of the sentinels that ANSWER_SENTINEL told stand in its head, as bits by index */
     uint64_t bearer;    /* sentinel_tag() of what its Authorization bears; 0: it has none */
     char method[ASK_METHOD_MAX + 1];
-    char path[ASK_PATH_MAX + 1]; /* normalised (net/urlpath.h), without the query; printable ASCII */
+    char path[ASK_PATH_MAX + 1]; /* normalised (core/urlpath.h), without the query; printable ASCII */
 };
 
 #define SECRET_VALUE_MAX 8192u

@@ -18,6 +18,7 @@
 
 #include <sodium.h>
 
+#include "core/addrclass.h"
 #include "core/config.h"
 #include "core/confine.h"
 #include "core/linkev.h"
@@ -27,7 +28,6 @@
 #include "core/proxyurl.h"
 #include "core/sanitize.h"
 #include "core/secretstore.h"
-#include "net/addrclass.h"
 #include "net/ask.h"
 #include "net/broker_ask.h"
 #include "net/broker_secret.h"
@@ -512,12 +512,19 @@ static void hint_for(const struct broker *b, const struct flow *f, const struct 
     if (policy_error(b->policy))
         n = snprintf(out, cap, "sbx policy ls");
     else if (d->http)
+static int take_back(const struct broker *b, const struct rule *r, char *which, size_t room, char *out, size_t cap)
+{
+    policy_handle(which, room, r);
+    return r->origin == RULE_PRESET ? 0 : snprintf(out, cap, "sbx policy rm %s %s", r->origin == RULE_GLOBAL ? "-g" : b->sandbox, which);
+}
+
         n = 0;
     else if (d->rule && d->rule->deny)
-        n = snprintf(out, cap, "sbx policy rm %s %s", d->rule->origin == RULE_GLOBAL ? "-g" : b->sandbox, d->rule->id);
+        n = take_back(b, d->rule, which, sizeof which, out, cap);
     else if (any_port)
         n = snprintf(out, cap, "sbx policy allow network %s %s", b->sandbox, host);
     else
+    char which[RULE_TEXT_MAX + 2];
         n = snprintf(out, cap, "sbx policy allow network %s %s%s%s:%u", b->sandbox, brackets ? "[" : "", host,
                      brackets ? "]" : "", f->port);
     if (n <= 0 || (size_t)n >= cap)
@@ -532,12 +539,13 @@ static void request_hint(const struct broker *b, const struct flow *f, const str
     if (policy_error(b->policy))
         n = snprintf(out, cap, "sbx policy ls");
     else if (d->rule && d->rule->deny)
-        n = snprintf(out, cap, "sbx policy rm %s %s", d->rule->origin == RULE_GLOBAL ? "-g" : b->sandbox, d->rule->id);
+        n = take_back(b, d->rule, which, sizeof which, out, cap);
     else
         n = snprintf(out, cap, "sbx policy allow network %s '%s %s%s'", b->sandbox, ask->method, f->host,
                      strcspn(ask->path, "'\\") == ask->path_len ? ask->path : "");
     if (n <= 0 || (size_t)n >= cap)
         out[0] = '\0';
+    char which[RULE_TEXT_MAX + 2];
 }
 
 static void refuse(struct broker *b, struct flow *f, unsigned verdict, const char *rule, const char *reason,

@@ -8,11 +8,11 @@
 #include <unistd.h>
 
 #include "core/sanitize.h"
+#include "core/urlpath.h"
 #include "net/h1proxy.h"
 #include "net/h2proxy.h"
 #include "net/mint.h"
 #include "net/refusal.h"
-#include "net/urlpath.h"
 
 enum state {
     HELLO,     /* the first bytes are looked at */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/sanitize.h"
-#include "net/urlpath.h"
+#include "core/urlpath.h"
 
 void proxy_describe(const struct proxy_owner *o, const char *method, const char *target, char *out, size_t cap)
 {

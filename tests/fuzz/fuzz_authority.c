@@ -1,11 +1,11 @@
-// needs: src/net/http1.c src/net/headers.c src/net/urlpath.c src/core/name.c src/core/wipe.c src/core/err.c src/core/rule.c
+// needs: src/net/http1.c src/net/headers.c src/core/urlpath.c src/core/name.c src/core/wipe.c src/core/err.c src/core/rule.c
 /* Authorities and paths of any bytes: refused, or canonical, which reads back as itself. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "net/http1.h"
-#include "net/urlpath.h"
+#include "core/urlpath.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "net/addrclass.h"
+#include "core/addrclass.h"
 
 static enum addr_class class_of(const char *text)
 {

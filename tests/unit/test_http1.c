@@ -8,10 +8,10 @@
 
 #include <cmocka.h>
 
+#include "core/urlpath.h"
 #include "net/http1.h"
 #include "net/httpbody.h"
 #include "net/plainhello.h"
-#include "net/urlpath.h"
 
 /* Feeds it in pieces; the status of the refusal, or 0. */
 static int request_in(const char *text, size_t len, size_t piece, struct http1_head *h)

@@ -302,6 +302,13 @@ static void threat_100_unreadable_denies(void **state)
     assert_false(allows(p, "api.anthropic.com", 443));
     policy_free(p);
     rmdir(path);
+    /* A link to a volume that is not there is no file that nobody wrote. */
+    assert_int_equal(symlink("/nonexistent/policy.json", path), 0);
+    p = policy_load(NULL);
+    assert_non_null(policy_error(p));
+    assert_false(allows(p, "api.anthropic.com", 443));
+    policy_free(p);
+    unlink(path);
     free(path);
 }
 
@@ -376,9 +383,52 @@ static void export_and_import(void **state)
     policy_rules(p, &n);
     assert_true(n >= 2);
     policy_free(p);
+    /* There and back nothing changes. */
+    json_t *back = policy_export("box", &e);
+    assert_true(json_equal(o, back));
+    json_decref(back);
     json_object_set_new(o, "more", json_true());
     assert_int_equal(policy_import("box", o, &e), -1);
     json_decref(o);
+}
+
+/* Files from elsewhere, or written by hand: each rule can be named, by its id or by its text in any spelling. */
+static void rules_without_ids(void **state)
+{
+    struct err e = {0};
+    size_t n;
+    char word[RULE_TEXT_MAX + 2];
+    (void)state;
+    const char *text = "{\"version\": 1, \"rules\": [{\"action\": \"deny\", \"target\": \"Evil.Example.COM.\"},"
+                       "{\"action\": \"deny\", \"target\": \"GET *.example.com/a\", \"id\": \"far too long for an id\"},"
+                       "{\"action\": \"allow\", \"target\": \"b.example.com\", \"id\": \"same\"},"
+                       "{\"action\": \"allow\", \"target\": \"c.example.com\", \"id\": \"same\"}]}";
+    put(NULL, text);
+    struct policy *p = policy_load(NULL);
+    const struct rule *r = policy_rules(p, &n);
+    policy_handle(word, sizeof word, &r[0]);
+    assert_string_equal(word, "evil.example.com");
+    policy_handle(word, sizeof word, &r[1]);
+    assert_string_equal(word, "'GET *.example.com/a'");
+    policy_free(p);
+    struct rule other = rule("evil.example.com", false);
+    assert_int_equal(policy_add(NULL, &other, 1, &e), 0);
+    p = policy_load(NULL);
+    assert_true(allows(p, "evil.example.com", 443)); /* the newer word counts, however the older was spelt */
+    policy_free(p);
+    put(NULL, text);
+    assert_int_equal(policy_remove(NULL, "evil.example.com", &e), 1);
+    json_t *o = json_loads(text, 0, NULL);
+    assert_int_equal(policy_import("box", o, &e), 0);
+    json_decref(o);
+    p = policy_load("box");
+    r = policy_rules(p, &n);
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(word, sizeof word, "%s", r[i].id);
+        assert_true(word[0] != '\0');
+        assert_int_equal(policy_remove("box", word, &e), 1);
+    }
+    policy_free(p);
 }
 
 /* What a preset or a wildcard allows may not lie on this host or in its private networks. */
@@ -417,7 +467,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(deny_wins), T(postures), T(threat_33_60_62_ports_of_presets), T(preset_is_narrow), T(threat_17_localhost_needs_its_own_rule), T(addresses), T(expiry),
         T(conditional_rules), T(names_denied_everywhere), T(threat_100_unreadable_denies), T(files_are_changed),
-        T(export_and_import), T(threat_16_presets_and_wildcards_open_nothing_inner),
+        T(export_and_import), T(rules_without_ids), T(threat_16_presets_and_wildcards_open_nothing_inner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -184,7 +184,10 @@ static void threat_13_too_wide(void **state)
 {
     static const char *const bad[] = {"*.com", "**.com", "*", "**", "*.co.uk", "**.co.uk", "example.*", "a.*.com",
                                       "ex*mple.com", "*example.com", "***.example.com", "*.*.example.com", "*.", "**.",
-                                      "*.uk", "**.internal"};
+                                      "*.uk", "**.internal",
+                                      /* all that is below these is a suffix; and suffixes in other spellings */
+                                      "**.kawasaki.jp", "*.kobe.jp", "**.a.ck", "*.CO.UK.", "*.\xe5\x85\xac\xe5\x8f\xb8.cn", "*.xn--55qx5d.cn",
+                                      "*.co\xe3\x80\x82uk"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         refused(bad[i]);

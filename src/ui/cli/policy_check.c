@@ -3,8 +3,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/addrclass.h"
+#include "core/config.h"
 #include "core/metadata.h"
 #include "core/policy.h"
+#include "core/urlpath.h"
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 
@@ -14,16 +17,30 @@ struct verdict {
     char note[300], fix[900]; /* fix: the command that would change it */
 };
 
+static void take_back(struct verdict *v, const struct rule *r, const char *scope)
+{
+    char which[RULE_TEXT_MAX + 2];
+    policy_handle(which, sizeof which, r);
+    if (r->origin != RULE_PRESET)
+        snprintf(v->fix, sizeof v->fix, "sbx policy rm %s %s", r->origin == RULE_GLOBAL ? "-g" : scope, which);
+}
+
 static void explain(struct verdict *v, const struct policy *p, const char *sandbox, const char *text, const char *method,
-                    const char *path)
+                    const char *path, const char *inner)
 {
     const struct rule *r = v->d.rule;
     const char *scope = sandbox ? sandbox : "-g";
+    uint8_t addr[16];
+    char host[RULE_TEXT_MAX];
+    snprintf(host, sizeof host, "%.*s", (int)strcspn(text, ":"), text);
+    bool is_literal = text[0] == '[' || rule_parse_addr(host, addr);
     if (policy_error(p)) {
         snprintf(v->note, sizeof v->note, "%.290s", policy_error(p));
     } else if (v->d.http && !method) {
         snprintf(v->note, sizeof v->note, "each request is judged: add --method and --path to ask about one");
-    } else if (v->allow && !v->d.exact) {
+    } else if (inner[0]) {
+        snprintf(v->note, sizeof v->note, "%s", inner);
+    } else if (v->allow && !v->d.exact && !is_literal) {
         snprintf(v->note, sizeof v->note, "as long as it resolves to addresses outside of this host and its private networks");
     } else if (!v->allow && !r && policy_asks(p)) {
         snprintf(v->note, sizeof v->note, "while somebody is there to be asked (the dashboard, or sbx policy ask ls --follow) it is held, and asked about");
@@ -31,22 +48,34 @@ static void explain(struct verdict *v, const struct policy *p, const char *sandb
     if (policy_error(p))
         return;
     if (!v->allow && r && r->deny)
-        snprintf(v->fix, sizeof v->fix, "sbx policy rm %s %s", r->origin == RULE_GLOBAL || !sandbox ? "-g" : sandbox, r->id);
+        take_back(v, r, scope);
     else if (!v->allow && method)
         snprintf(v->fix, sizeof v->fix, "sbx policy allow network %s '%s %s%s'", scope, method, text, path);
     else if (!v->allow)
         snprintf(v->fix, sizeof v->fix, strchr(text, '[') ? "sbx policy allow network %s '%s'" : "sbx policy allow network %s %s", scope, text);
 }
 
-/* net/urlpath.h refuses such paths where a rule speaks of methods or paths; here they are told of. */
-static bool is_ambiguous(const char *path)
+/* What the broker asks of an address that no rule names (design.md section 6): it has to be outside. */
+static bool is_inside(const struct rule *r, const struct decision *d, uint16_t port, char *note, size_t cap)
 {
-    static const char *const signs[] = {"//", "/./", "/../", "\\", ";", "%2e", "%2f", "%5c", "%25", "%3b", "%0", "%1", "%7f"};
-    size_t n = strlen(path);
-    bool any = (n >= 2 && strcmp(path + n - 2, "/.") == 0) || (n >= 3 && strcmp(path + n - 3, "/..") == 0);
-    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
-        any |= strcasestr(path, signs[i]) != NULL;
-    return any;
+    enum addr_class c = addr_classify(r->family, r->addr);
+    if (d->exact)
+        return false;
+    if (c != ADDR_LOOPBACK && addr_is_own(r->family, r->addr))
+        c = ADDR_OWN;
+    if (c == ADDR_GLOBAL)
+        return false;
+    json_t *config = config_load(NULL), *item;
+    bool outside = false;
+    size_t i;
+    json_array_foreach(config_value(config, "net.outside"), i, item) {
+        struct rule range = {0};
+        if (rule_parse(&range, json_string_value(item), NULL) == 0 && range.kind == RULE_RANGE)
+            outside = outside || (c != ADDR_OWN && rule_matches_addr(&range, r->family, r->addr, port));
+    }
+    json_decref(config);
+    snprintf(note, cap, "it is %s, which only a rule for it opens", addr_class_name(c));
+    return !outside;
 }
 
 int cmd_policy_check(const struct args *a, struct err *e)
@@ -83,10 +112,18 @@ int cmd_policy_check(const struct args *a, struct err *e)
     bool metadata = r.kind == RULE_RANGE ? metadata_is_addr(r.family, r.addr) : metadata_is_name(r.host);
     if (metadata && !policy_error(p))
         v.d = (struct decision){.text = "what no rule can open"};
-    bool judged = v.d.http;
+    bool judged = v.d.http, literal = r.kind == RULE_RANGE;
+    char inner[120] = "", normal[URLPATH_MAX + 1] = "";
+    if (literal && judged) /* an address has no requests that could be told from others */
+        v.d.allow = false;
+    else if (literal && v.d.allow && is_inside(&r, &v.d, port, inner, sizeof inner))
+        v.d = (struct decision){.text = "the check of addresses"};
+    else
+        inner[0] = '\0';
+    bool plain = !method || urlpath_normalise(path, normal);
     if (v.d.allow && method)
-        policy_decide_request(p, r.host, port, method, path, time(NULL), &v.d);
-    bool ambiguous = v.d.allow && method && judged && is_ambiguous(path);
+        policy_decide_request(p, r.host, port, method, plain ? normal : path, time(NULL), &v.d);
+    bool ambiguous = v.d.allow && judged && !plain;
     if (ambiguous)
         v.d.allow = false;
     r.port_low = r.port_high = port;
@@ -94,10 +131,12 @@ int cmd_policy_check(const struct args *a, struct err *e)
     v.allow = v.d.allow;
     if (metadata)
         snprintf(v.note, sizeof v.note, "a cloud's instance metadata is never reachable");
+    else if (literal && judged)
+        snprintf(v.note, sizeof v.note, "the rule speaks of methods or paths, which requests to an address cannot be held to: it has to name the host");
     else if (ambiguous)
         snprintf(v.note, sizeof v.note, "servers may read its path in more than one way, which a rule on methods or paths never allows");
     else
-        explain(&v, p, sandbox, text, method, path ? path : "");
+        explain(&v, p, sandbox, text, method, plain ? normal : path, inner);
     const char *word = v.allow && v.d.http && !method ? "depends" : v.allow ? "allow" : "deny";
     if (args_has(a, "json")) {
         json_t *o = json_pack("{s:s, s:s, s:s}", "target", text, "verdict", word, "by", v.d.text);

@@ -1,4 +1,4 @@
-#include "net/addrclass.h"
+#include "core/addrclass.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

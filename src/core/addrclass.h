@@ -1,7 +1,7 @@
 /* What kind of address this is: only global ones are "outside".  Sources: the IANA special-purpose address
  * registries (RFC 6890), RFC 6598, RFC 6052 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo). */
-#ifndef SBX_NET_ADDRCLASS_H
-#define SBX_NET_ADDRCLASS_H
+#ifndef SBX_CORE_ADDRCLASS_H
+#define SBX_CORE_ADDRCLASS_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* The path of a request as rules compare it: decoded once, without what servers read
  * differently.  Pure. */
-#ifndef SBX_NET_URLPATH_H
-#define SBX_NET_URLPATH_H
+#ifndef SBX_CORE_URLPATH_H
+#define SBX_CORE_URLPATH_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "net/urlpath.h"
+#include "core/urlpath.h"
 
 #include <stdint.h>
 #include <stdio.h>
