@@ -28,7 +28,7 @@ enum ask_kind {
     ASK_NAME,        /* target.name: could any rule ever allow this name? (a DNS query) */
     ASK_REFUSED,     /* proto, target, count: packets that net refused on its own (UDP, ICMP, ...);
                         net itself coalesces these to at most 20 packets a second */
-    ASK_MISMATCH,    /* id, target, seen: the SNI or Host that was sent is not the name asked for */
+    ASK_MISMATCH,    /* id, flags, seen: the SNI or Host that was sent is not the name asked for, or cannot be told */
     ASK_REQUEST,     /* struct ask_request: may this HTTP request go out on connection id */
     ASK_LEAF,        /* struct ask_leaf: a certificate for the name of connection id */
     ASK_TRUST,       /* the authorities that upstream servers are judged by, as a descriptor */
@@ -56,14 +56,19 @@ struct ask {
     uint32_t id;
     uint8_t kind;  /* enum ask_kind */
     uint8_t proto; /* enum ask_proto */
-    uint16_t one; /* ASK_MISMATCH: it was one request of several, and it alone fails; else the connection is cut */
+    uint16_t flags; /* ASK_MISMATCH: MISMATCH_… */
     struct ask_target target;
     uint64_t bytes_up;    /* guest to outside */
     uint64_t bytes_down;  /* outside to guest */
     uint32_t duration_ms;
     uint32_t count;
-    char seen[256]; /* ASK_MISMATCH: the other name, already made printable */
+    char seen[256]; /* ASK_MISMATCH: the other name, already made printable, or what was sent instead of one */
 };
+
+/* flags of ASK_MISMATCH */
+#define MISMATCH_ONE 0x01u  /* it was one request of several, and it alone fails; else the connection is cut */
+#define MISMATCH_TEXT 0x02u /* seen is no name but says what the guest did */
+#define MISMATCH_RAW 0x04u  /* a rule that names this very host and port would let it through as it is */
 
 #define ASK_METHOD_MAX 31
 #define ASK_PATH_MAX 2047

@@ -921,15 +921,19 @@ static void on_cancel(struct broker *b, const struct ask *ask)
 static void on_mismatch(struct broker *b, const struct ask *ask)
 {
     struct flow *f = find(b, ask->id);
-    char seen[300], reason[340];
+    char seen[300], reason[700], hint[192] = "";
+    const struct decision host = {.allow = true}; /* the host is allowed; what lacks is a rule for host and port */
     if (!f || f->fd < 0)
         return;
     sanitize_line(seen, sizeof seen, ask->seen, strnlen(ask->seen, sizeof ask->seen));
-    snprintf(reason, sizeof reason, "it speaks to \"%s\"", seen);
+    if (ask->flags & MISMATCH_RAW)
+        hint_for(b, f, &host, hint, sizeof hint);
+    snprintf(reason, sizeof reason, ask->flags & MISMATCH_TEXT ? "%s%s%s" : "it speaks to \"%s\"%s%s", seen,
+             hint[0] ? "; to let it through as it is: " : "", hint);
     struct decision_row row = {.kind = "mismatch", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port,
                                .addr = f->dialled, .verdict = "deny", .rule = f->rule, .reason = reason, .count = 1};
     count_denied(b, &b->denied, 1);
-    if (ask->one) {
+    if (ask->flags & MISMATCH_ONE) {
         journal_refusal(b->journal, &row);
         return;
     }

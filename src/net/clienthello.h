@@ -12,6 +12,7 @@
 
 #define CLIENTHELLO_MAX (16u * 1024u)
 #define CLIENTHELLO_ALPN_MAX 64u
+#define CLIENTHELLO_RECORD 22 /* the first byte of what may be one (RFC 8446, section 5.1) */
 
 enum clienthello_result {
     CLIENTHELLO_MORE,

@@ -303,12 +303,21 @@ static size_t relay_data(struct flow *f, const uint8_t *buf, size_t len)
 /* The first bytes of a relayed connection: where it is TLS, it has to be for the name that was asked for (threats 21,
  * 35, 49, 51); where it is HTTP, each of its requests has to, as on port 80.  On 443 nothing but TLS passes.  What is no
  * TLS is anybody's affair where a rule names this very host and port. */
-static void sniff_refuse(struct flow *f, const char *seen)
+static void sniff_refuse(struct flow *f, const char *seen, unsigned flags)
 {
-    struct ask ask = {.id = f->id, .kind = ASK_MISMATCH};
+    struct ask ask = {.id = f->id, .kind = ASK_MISMATCH, .flags = (uint16_t)flags};
     snprintf(ask.seen, sizeof ask.seen, "%s", seen);
     asker_send(f->all->asker, &ask);
     tcp_abort(f->conn);
+}
+
+/* What is held will not become whole any more: it came to nothing, and a reviewer sees why. */
+static void sniff_give_up(struct flow *f)
+{
+    if (f->held[0] == CLIENTHELLO_RECORD)
+        sniff_refuse(f, "it sent half a TLS greeting, and no more", MISMATCH_TEXT);
+    else
+        sniff_refuse(f, "it began a line that could have become HTTP, and did not end it", MISMATCH_TEXT | MISMATCH_RAW);
 }
 
 static bool intercept_start(struct flow *f, const struct answer *a, int fd);
@@ -364,17 +373,20 @@ static size_t sniff_data(struct flow *f, const uint8_t *buf, size_t len)
         }
         return len;
     case CLIENTHELLO_BAD:
-        sniff_refuse(f, "a malformed TLS greeting");
+        sniff_refuse(f, "it sent a malformed TLS greeting", MISMATCH_TEXT);
         return len;
     case CLIENTHELLO_NOT_TLS:
         if (f->port == 443 && !f->raw) {
-            sniff_refuse(f, "something that is no TLS");
+            sniff_refuse(f, "it speaks no TLS", MISMATCH_TEXT | MISMATCH_RAW);
             return len;
         }
         break;
     case CLIENTHELLO_DONE:
         if (!hello.has_name || strcmp(hello.name, f->name) != 0) {
-            sniff_refuse(f, hello.has_name ? hello.name : "a server without a name");
+            if (hello.has_name)
+                sniff_refuse(f, hello.name, 0);
+            else
+                sniff_refuse(f, "its TLS greeting names no server", MISMATCH_TEXT);
             return len;
         }
     }
@@ -440,7 +452,7 @@ void flows_fin(struct tcp_conn *c, void *arg)
     struct flow *f = tcp_owner(c);
     (void)arg;
     f->down_eof = true;
-    if (f->kind == SNIFF && f->held && f->held[0] != 22 && plainhello_read(f->held, f->held_len, true) == PLAINHELLO_OTHER) {
+    if (f->kind == SNIFF && f->held && f->held[0] != CLIENTHELLO_RECORD && plainhello_read(f->held, f->held_len, true) == PLAINHELLO_OTHER) {
         f->kind = RELAY; /* a line without an end, and no TLS */
         if (!send_held(f))
             return;
@@ -450,7 +462,7 @@ void flows_fin(struct tcp_conn *c, void *arg)
     else if ((f->kind == RELAY || f->kind == SNIFF) && !f->held)
         shutdown(f->fd, SHUT_WR);
     else if (f->kind == SNIFF)
-        tcp_abort(c); /* half a greeting */
+        sniff_give_up(f);
     else if (f->kind != RELAY)
         tcp_shutdown(c);
 }
@@ -600,6 +612,6 @@ void flows_tick(struct flows *all, int64_t now)
         if (f->kind == INTERCEPT)
             intercept_tick(f->intercept, now);
         else if (f->kind == SNIFF && f->held && now - f->held_ms > INTERCEPT_HELLO_MS)
-            tcp_abort(f->conn);
+            sniff_give_up(f);
     }
 }

@@ -211,12 +211,22 @@ static bool minted(void *arg, uint8_t *body, size_t n)
     return good;
 }
 
-static void mismatch(void *arg, const char *seen, bool one)
+static void tell_mismatch(struct intercept *i, const char *seen, unsigned flags)
 {
-    struct intercept *i = arg;
-    struct ask ask = {.id = i->id, .kind = ASK_MISMATCH, .one = one};
+    struct ask ask = {.id = i->id, .kind = ASK_MISMATCH, .flags = (uint16_t)flags};
     sanitize_line(ask.seen, sizeof ask.seen, seen, strlen(seen));
     asker_send(i->all->asker, &ask);
+}
+
+static void mismatch(void *arg, const char *seen, bool one)
+{
+    tell_mismatch(arg, seen, one ? MISMATCH_ONE : 0);
+}
+
+static void half_greeting(struct intercept *i)
+{
+    bool tls = i->hello[0] == CLIENTHELLO_RECORD;
+    tell_mismatch(i, tls ? "it sent half a TLS greeting, and no more" : "it speaks no TLS", MISMATCH_TEXT);
 }
 
 /* ---- the states ---- */
@@ -305,26 +315,31 @@ static bool step_hello(struct intercept *i)
     }
     switch (clienthello_read(&i->wants, i->hello, i->hello_len)) {
     case CLIENTHELLO_MORE:
-        if (i->fin)
+        if (i->fin) {
+            half_greeting(i);
             over(i);
+        }
         return false;
     case CLIENTHELLO_NOT_TLS:
         if (i->plain_too) {
             serve(i, NULL);
             return true;
         }
-        mismatch(i, "something that is no TLS", false);
+        tell_mismatch(i, "it speaks no TLS", MISMATCH_TEXT);
         over(i);
         return false;
     case CLIENTHELLO_BAD:
-        mismatch(i, "a malformed TLS greeting", false);
+        tell_mismatch(i, "it sent a malformed TLS greeting", MISMATCH_TEXT);
         over(i);
         return false;
     case CLIENTHELLO_DONE:
         break;
     }
     if (!i->wants.has_name || strcmp(i->wants.name, i->name) != 0) {
-        mismatch(i, i->wants.has_name ? i->wants.name : "a server without a name", false);
+        if (i->wants.has_name)
+            tell_mismatch(i, i->wants.name, 0);
+        else
+            tell_mismatch(i, "its TLS greeting names no server", MISMATCH_TEXT);
         over(i);
         return false;
     }
@@ -713,6 +728,8 @@ void intercept_tick(struct intercept *i, int64_t now)
     switch (i->state) {
     case HELLO:
         late = i->hello_len ? waited > INTERCEPT_HELLO_MS : waited > INTERCEPT_IDLE_MS;
+        if (late && i->hello_len)
+            half_greeting(i);
         break;
     case SECURING:
     case ACCEPTING:

@@ -404,7 +404,7 @@ class Net(unittest.TestCase):
             except ConnectionError:
                 pass
         self.assertEqual(self.plain.seen[at:], [])
-        self.assertTrue(self.lab.rows(kind="mismatch", host="tell.test"))
+        self.assertIn("sbx policy allow network lab tell.test:443", self.lab.rows(kind="mismatch", host="tell.test")[-1]["reason"])
 
     def test_threat_36_no_http2_by_the_back_door(self):
         self.refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", (400, 405, 505))
@@ -836,6 +836,10 @@ class Net(unittest.TestCase):
                         pass
                     except OSError:
                         del left[kind]
+        line, ended = self.lab.connect("relay.test", 2222, timeout=10), self.lab.connect("relay.test", 2222)
+        line.sendall(b"STUTTER 1")  # it could become HTTP
+        ended.sendall(hello[:40])
+        ended.shutdown(socket.SHUT_WR)
                 sent += 1
                 time.sleep(0.2)
         finally:
@@ -855,6 +859,15 @@ class Net(unittest.TestCase):
                 time.sleep(1)
                 self.assertLess(self.lab.fds(), 700)
                 self.assertLess(self.lab.fds(self.lab.broker), 1000)
+        # What came to nothing is in the log, with what would let it through as it is.
+        for s in (line, ended):
+            with s, self.assertRaises(ConnectionError):
+                s.recv(100)
+        half, way = "it sent half a TLS greeting, and no more", "sbx policy allow network lab relay.test:2222"
+        reasons = lambda **more: [r["reason"] for r in self.lab.rows(kind="mismatch", verdict="deny", **more)]
+        self.assertEqual([(half == r, r.endswith(way)) for r in reasons(host="relay.test", port=2222)], [(True, False), (False, True)])
+        self.assertIn(half, reasons(host="relay.test", port=443))
+        self.assertIn(half, reasons(host="a.test", port=443))
             finally:
                 for s in many:
                     s.close()
