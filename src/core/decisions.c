@@ -28,6 +28,16 @@ struct checkpointer {
     char *path;
 };
 
+/* The files of a log, as they were seen last: they belong to no other inode and never grow shorter while they are open. */
+static const char *const suffixes[] = {"", "-wal", "-shm"};
+#define FILES (sizeof suffixes / sizeof *suffixes)
+
+struct seen {
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+};
+
 struct decisions {
     sqlite3 *db;
     sqlite3_stmt *insert, *head, *begin, *commit;
@@ -36,11 +46,15 @@ struct decisions {
     int64_t rows_max;
     bool in_transaction;
     struct checkpointer checkpointer;
+    char *path;
+    struct seen seen[FILES];
+    decisions_lost_fn *lost;
+    void *lost_arg;
 };
 
 static int fail(struct decisions *d, struct err *e, const char *what)
 {
-    return err_set(e, STATUS_FAILED, "decision log: %s: %s", what, d->db ? sqlite3_errmsg(d->db) : "out of memory");
+    return err_set(e, STATUS_FAILED, "decision log: %s: %s", what, d->db ? sqlite3_errmsg(d->db) : "it is not open");
 }
 
 static int run(struct decisions *d, const char *sql, struct err *e)
@@ -62,6 +76,8 @@ static void *checkpoint(void *arg)
     struct checkpointer *c = arg;
     sqlite3 *db = NULL;
     bool usable = sqlite3_open_v2(c->path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK;
+    if (usable) /* the files may be others by then */
+        sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     pthread_mutex_lock(&c->lock);
     while (!c->end) {
         if (!c->wanted) {
@@ -129,6 +145,7 @@ static void end_checkpointer(struct checkpointer *c)
         pthread_join(c->thread, NULL);
     }
     free(c->path);
+    *c = (struct checkpointer){0};
 }
 
 static const char schema[] =
@@ -161,37 +178,119 @@ static int load_head(struct decisions *d, struct err *e)
     return rc;
 }
 
-struct decisions *decisions_open(const char *path, struct err *e)
+static bool look(const struct decisions *d, size_t i, struct stat *st)
 {
-    struct decisions *d = calloc(1, sizeof *d);
+    char path[4096];
+    return (size_t)snprintf(path, sizeof path, "%s%s", d->path, suffixes[i]) < sizeof path && stat(path, st) == 0;
+}
+
+static void look_around(struct decisions *d)
+{
+    for (size_t i = 0; i < FILES; i++) {
+        struct stat st;
+        d->seen[i] = look(d, i, &st) ? (struct seen){st.st_dev, st.st_ino, st.st_size} : (struct seen){0};
+    }
+}
+
+/* Opens the database.  next: the chain of this one goes on in it, where it is empty. */
+static int open_db(struct decisions *d, bool next, struct err *e)
+{
     mode_t old = umask(077);
-    if (!d || sqlite3_open_v2(path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK) {
-        if (d)
-            fail(d, e, "cannot open");
-        else
-            err_set(e, STATUS_FAILED, "out of memory");
+    unsigned char last[HASH];
+    int64_t seq = d->seq;
+    char sql[400], hex[2 * HASH + 1];
+    memcpy(last, d->last, HASH);
+    if (sqlite3_open_v2(d->path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK) {
+        fail(d, e, "cannot open");
         umask(old);
-        decisions_close(d);
-        return NULL;
+        return -1;
     }
     sqlite3_busy_timeout(d->db, 5000);
     int rc = run(d, schema, e);
     umask(old);
-    if (rc < 0 || load_head(d, e) < 0 ||
-        sqlite3_prepare_v2(d->db, "INSERT INTO rows(" COLUMNS ",hash) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", -1,
+    if (rc == 0 && next) {
+        sodium_bin2hex(hex, sizeof hex, last, HASH);
+        snprintf(sql, sizeof sql, "UPDATE head SET seq=%lld, hash=x'%s', first=%lld, first_hash=x'%s' WHERE seq=0", (long long)seq, hex,
+                 (long long)seq + 1, hex);
+        rc = run(d, sql, e);
+    }
+    if (rc < 0 || load_head(d, e) < 0)
+        return -1;
+    if (sqlite3_prepare_v2(d->db, "INSERT INTO rows(" COLUMNS ",hash) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", -1,
                            &d->insert, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(d->db, "UPDATE head SET seq=?, hash=?", -1, &d->head, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(d->db, "BEGIN IMMEDIATE", -1, &d->begin, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(d->db, "COMMIT", -1, &d->commit, NULL) != SQLITE_OK || !(d->checkpointer.path = strdup(path))) {
-        if (rc == 0 && e && !e->text[0])
-            fail(d, e, "cannot prepare");
-        decisions_close(d);
-        return NULL;
-    }
-    d->rows_max = DECISIONS_ROWS_MAX;
+        sqlite3_prepare_v2(d->db, "COMMIT", -1, &d->commit, NULL) != SQLITE_OK || !(d->checkpointer.path = strdup(d->path)))
+        return fail(d, e, "cannot prepare");
     pthread_mutex_init(&d->checkpointer.lock, NULL);
     pthread_cond_init(&d->checkpointer.wake, NULL);
     sqlite3_wal_hook(d->db, on_commit, &d->checkpointer);
+    look_around(d);
+    return 0;
+}
+
+/* The head that the files hold, read as anybody would. */
+static bool same_head(struct decisions *d)
+{
+    struct decisions *there = decisions_read(d->path, NULL);
+    bool same = there && load_head(there, NULL) == 0 && there->seq == d->seq && memcmp(there->last, d->last, HASH) == 0;
+    decisions_close(there);
+    return same;
+}
+
+/* Is what others find there not what this was writing?  Says what happened.  A few calls of stat, before each transaction. */
+static bool changed(struct decisions *d, struct err *e)
+{
+    bool shorter = false;
+    for (size_t i = 0; i < FILES; i++) {
+        struct stat st;
+        struct seen *was = &d->seen[i];
+        bool there = look(d, i, &st);
+        if (!was->ino && !there)
+            continue;
+        if (!there) {
+            err_set(e, STATUS_FAILED, "%s was removed", i ? "a part of the log" : "the log");
+            return true;
+        }
+        if (was->ino && (was->ino != st.st_ino || was->dev != st.st_dev)) {
+            err_set(e, STATUS_FAILED, "%s was replaced", i ? "a part of the log" : "the log");
+            return true;
+        }
+        shorter = shorter || (i < 2 && st.st_size < was->size);
+        *was = (struct seen){st.st_dev, st.st_ino, st.st_size};
+    }
+    /* Another program may have moved the write-ahead log into the file, which is no harm. */
+    if (!shorter || same_head(d))
+        return false;
+    err_set(e, STATUS_FAILED, "the log was cut short");
+    return true;
+}
+
+static void close_db(struct decisions *d)
+{
+    end_checkpointer(&d->checkpointer);
+    sqlite3_finalize(d->insert);
+    sqlite3_finalize(d->head);
+    sqlite3_finalize(d->begin);
+    sqlite3_finalize(d->commit);
+    d->insert = d->head = d->begin = d->commit = NULL;
+    sqlite3_close(d->db);
+    d->db = NULL;
+}
+
+struct decisions *decisions_open(const char *path, struct err *e)
+{
+    struct decisions *d = calloc(1, sizeof *d);
+    if (!d || !(d->path = strdup(path))) {
+        err_set(e, STATUS_FAILED, "out of memory");
+        free(d);
+        return NULL;
+    }
+    d->rows_max = DECISIONS_ROWS_MAX;
+    if (open_db(d, false, e) < 0) {
+        decisions_close(d);
+        return NULL;
+    }
     return d;
 }
 
@@ -220,12 +319,12 @@ void decisions_close(struct decisions *d)
 {
     if (!d)
         return;
-    end_checkpointer(&d->checkpointer);
-    sqlite3_finalize(d->insert);
-    sqlite3_finalize(d->head);
-    sqlite3_finalize(d->begin);
-    sqlite3_finalize(d->commit);
-    sqlite3_close(d->db);
+    /* What this was written from is not what lies there now: leave that alone. */
+    struct err ignored = {0};
+    if (d->db && d->path && changed(d, &ignored))
+        sqlite3_db_config(d->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    close_db(d);
+    free(d->path);
     free(d);
 }
 
@@ -282,6 +381,8 @@ static void roll_back(struct decisions *d);
 bool decisions_expire(struct decisions *d, int64_t before_ms)
 {
     sqlite3_stmt *s = NULL;
+    if (decisions_check(d, NULL) < 0)
+        return false;
     int64_t over = d->seq + 1 - d->first - d->rows_max, first = d->first + (over > 0 ? over : 0);
     /* The clock may have been set back and forth: rows go in the order of their numbers, up to the first that is young. */
     if (sqlite3_prepare_v2(d->db, "SELECT seq FROM rows WHERE seq>=?1 AND seq<?2 AND time_ms>=?3 ORDER BY seq LIMIT 1", -1, &s, NULL) != SQLITE_OK)
@@ -313,16 +414,70 @@ void decisions_set_limit(struct decisions *d, int64_t rows)
     d->rows_max = rows;
 }
 
+/* What lies there is kept aside, for who wants to see what happened; one of them. */
+static void put_aside(struct decisions *d)
+{
+    for (size_t i = 0; i < FILES; i++) {
+        char from[4096], to[4096];
+        if ((size_t)snprintf(from, sizeof from, "%s%s", d->path, suffixes[i]) >= sizeof from ||
+            (size_t)snprintf(to, sizeof to, "%s.lost%s", d->path, suffixes[i]) >= sizeof to)
+            continue;
+        unlink(to);
+        rename(from, to);
+    }
+}
+
+/* A new log in the place of one that was touched while it was written.  Its rows go on with the numbers and the chain of
+ * the old one, so readers go on as well and an old copy still fits before it; the first row says what happened. */
+static int start_anew(struct decisions *d, const char *why, struct err *e)
+{
+    struct timespec t;
+    char reason[300];
+    struct decision_row row = {.kind = "log", .proto = "other", .verdict = "fail", .rule = "log", .reason = reason, .count = 1};
+    if (d->db) {
+        sqlite3_db_config(d->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        close_db(d);
+        put_aside(d);
+    }
+    clock_gettime(CLOCK_REALTIME, &t);
+    row.time_ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    snprintf(reason, sizeof reason, "%.100s while the sandbox ran: its rows up to %lld are gone, and a new one begins here", why, (long long)d->seq);
+    d->in_transaction = false;
+    if (open_db(d, true, e) == 0 && decisions_add(d, &row, e) == 0) {
+        if (d->lost)
+            d->lost(reason, d->lost_arg);
+        return 0;
+    }
+    close_db(d);
+    return -1;
+}
+
+void decisions_on_loss(struct decisions *d, decisions_lost_fn *fn, void *arg)
+{
+    d->lost = fn;
+    d->lost_arg = arg;
+}
+
+int decisions_check(struct decisions *d, struct err *e)
+{
+    struct err why = {0};
+    if (d->db && !changed(d, &why))
+        return 0;
+    return start_anew(d, d->db ? why.text : "the log was lost", e);
+}
+
 /* What was not committed is gone: the chain goes on from what is. */
 static void roll_back(struct decisions *d)
 {
+    if (!d->db)
+        return;
     run(d, "ROLLBACK", NULL);
     load_head(d, NULL);
 }
 
 int decisions_begin(struct decisions *d, struct err *e)
 {
-    if (step(d, d->begin, e) < 0)
+    if (decisions_check(d, e) < 0 || step(d, d->begin, e) < 0)
         return -1;
     d->in_transaction = true;
     return 0;
@@ -352,6 +507,8 @@ int decisions_add(struct decisions *d, const struct decision_row *row, struct er
     struct decision_row r = *row;
     unsigned char hash[HASH];
     bool own = !d->in_transaction;
+    if (own && decisions_check(d, e) < 0)
+        return -1;
     r.kind = or_empty(r.kind);
     r.proto = or_empty(r.proto);
     r.host = or_empty(r.host);
@@ -443,7 +600,8 @@ static int each(struct decisions *d, const char *sql, const struct decisions_fil
     return 0;
 }
 
-#define WHERE " WHERE time_ms>=?1 AND seq>?2 AND (?3 IS NULL OR instr(host,?3)>0) AND (?4 IS NULL OR verdict=?4) "
+/* Since: from the first row of that time on, in the order of their numbers, whatever the clock was set to later. */
+#define WHERE " WHERE seq>=(SELECT min(seq) FROM rows WHERE time_ms>=?1) AND seq>?2 AND (?3 IS NULL OR instr(host,?3)>0) AND (?4 IS NULL OR verdict=?4) "
 
 int decisions_each(struct decisions *d, const struct decisions_filter *f, decisions_fn *fn, void *arg, struct err *e)
 {
@@ -454,7 +612,7 @@ int decisions_each(struct decisions *d, const struct decisions_filter *f, decisi
 int decisions_grouped(struct decisions *d, const struct decisions_filter *f, decisions_fn *fn, void *arg, struct err *e)
 {
     return each(d,
-                "SELECT max(seq),max(time_ms),kind,0,proto,host,port,addr,'','',verdict,rule,reason,sum(up),sum(down),"
+                "SELECT max(seq),time_ms,kind,0,proto,host,port,addr,'','',verdict,rule,reason,sum(up),sum(down),"
                 "sum(ms),sum(count) AS n FROM rows" WHERE
                 "GROUP BY verdict,host,port,proto,rule ORDER BY max(seq) DESC LIMIT ?5",
                 f, fn, arg, e);
@@ -514,7 +672,8 @@ int decisions_verify(struct decisions *d, int64_t *rows, struct err *e)
 {
     unsigned char prev[HASH], head[HASH], hash[HASH];
     sqlite3_stmt *s = NULL;
-    int64_t last, next;
+    int64_t last, next, lost = 0;
+    char why[300] = "";
     /* One read transaction: the broker may be writing. */
     if (run(d, "BEGIN", e) < 0)
         return -1;
@@ -546,6 +705,10 @@ int decisions_verify(struct decisions *d, int64_t *rows, struct err *e)
             break;
         }
         memcpy(prev, hash, HASH);
+        if (strcmp(r.kind, "log") == 0) {
+            lost = r.seq;
+            snprintf(why, sizeof why, "%s", r.reason);
+        }
         next++;
         (*rows)++;
     }
@@ -553,5 +716,7 @@ int decisions_verify(struct decisions *d, int64_t *rows, struct err *e)
     run(d, "COMMIT", NULL);
     if (rc == 0 && (next != last + 1 || memcmp(prev, head, HASH) != 0))
         rc = err_set(e, STATUS_FAILED, "rows after %lld are missing", (long long)next - 1);
+    if (rc == 0 && lost)
+        rc = err_set(e, STATUS_FAILED, "row %lld: %s", (long long)lost, why);
     return rc;
 }

@@ -17,7 +17,8 @@
 struct decision_row {
     int64_t seq;         /* set by the store */
     int64_t time_ms;     /* since the epoch */
-    const char *kind;    /* "open", "close", "deny", "fail", "refused", "policy", "dropped", "cut", "mismatch" */
+    const char *kind;    /* "open", "close", "deny", "fail", "refused", "policy", "dropped", "cut", "mismatch", "log" (begins a new
+                            log where one was touched) */
     int64_t flow;        /* joins open and close; 0: none */
     const char *proto;   /* "tcp", "udp", "icmp", "dns", "other" */
     const char *host;    /* name or address asked for */
@@ -37,6 +38,13 @@ struct decisions *decisions_open(const char *path, struct err *e);
 struct decisions *decisions_read(const char *path, struct err *e);
 void decisions_close(struct decisions *d);
 
+/* Where somebody removed, replaced or cut short the files of an open log, a new one is begun before anything else is
+ * written: its first row says so, and so does fn.  It is looked for before each transaction, and by this; -1: there is no
+ * log now, and none can be begun. */
+typedef void decisions_lost_fn(const char *what, void *arg);
+void decisions_on_loss(struct decisions *d, decisions_lost_fn *fn, void *arg);
+int decisions_check(struct decisions *d, struct err *e);
+
 int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e);
 /* Another limit than DECISIONS_ROWS_MAX. */
 void decisions_set_limit(struct decisions *d, int64_t rows);
@@ -47,7 +55,7 @@ int decisions_begin(struct decisions *d, struct err *e);
 int decisions_commit(struct decisions *d, struct err *e);
 
 struct decisions_filter {
-    int64_t since_ms;
+    int64_t since_ms; /* from the first row that is no older */
     int64_t after_seq;
     const char *host;    /* substring; NULL: any */
     const char *verdict; /* NULL: any */

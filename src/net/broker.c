@@ -419,11 +419,17 @@ static void on_secrets(evutil_socket_t fd, short what, void *arg)
     recheck(b);
 }
 
+static void on_log_trouble(const char *text, bool lost, void *arg)
+{
+    struct broker *b = arg;
+    link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s, s:b, s:b, s:s}", "op", "log", "ok", !text || lost, "lost", lost, "text", text ? text : ""));
+}
+
 static void on_watch(evutil_socket_t fd, short what, void *arg)
 {
     struct broker *b = arg;
     char buf[4096] __attribute__((aligned(8)));
-    bool ours = false, secrets = false;
+    bool ours = false, secrets = false, log = false;
     ssize_t n;
     (void)what;
     while ((n = read((int)fd, buf, sizeof buf)) > 0)
@@ -434,6 +440,8 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
                 ours = true;
             if ((ev->mask & IN_Q_OVERFLOW) || (ev->len && strcmp(ev->name, "store.json") == 0))
                 secrets = true;
+            if ((ev->mask & IN_Q_OVERFLOW) || (ev->len && strncmp(ev->name, "log.db", 6) == 0))
+                log = true;
             p += sizeof *ev + ev->len;
         }
     /* A moment, so that one edit is read once; well within the second that is promised. */
@@ -442,6 +450,8 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
         evtimer_add(b->reload_ev, &tv);
     if (secrets)
         evtimer_add(b->secrets_ev, &tv);
+    if (log)
+        journal_check(b->journal);
 }
 
 static void on_expiry(evutil_socket_t fd, short what, void *arg)
@@ -502,29 +512,29 @@ static bool read_target(const struct ask_target *t, struct flow *f)
     return f->family != 0;
 }
 
-/* The command that would allow it; empty if none would, or if it does not fit: half a command is worse than none. */
-static void hint_for(const struct broker *b, const struct flow *f, const struct decision *d, char *out, size_t cap)
-{
-    const char *host = f->is_name ? rule_alias(f->host) : f->host;
-    bool any_port = f->is_name && !d->allow && (f->port == 443 || f->port == 80) && strcmp(host, "localhost") != 0;
-    bool brackets = !f->is_name && f->family == 6;
-    int n;
-    if (policy_error(b->policy))
-        n = snprintf(out, cap, "sbx policy ls");
-    else if (d->http)
 static int take_back(const struct broker *b, const struct rule *r, char *which, size_t room, char *out, size_t cap)
 {
     policy_handle(which, room, r);
     return r->origin == RULE_PRESET ? 0 : snprintf(out, cap, "sbx policy rm %s %s", r->origin == RULE_GLOBAL ? "-g" : b->sandbox, which);
 }
 
+/* The command that would allow it; empty if none would, or if it does not fit: half a command is worse than none. */
+static void hint_for(const struct broker *b, const struct flow *f, const struct decision *d, char *out, size_t cap)
+{
+    const char *host = f->is_name ? rule_alias(f->host) : f->host;
+    bool any_port = f->is_name && !d->allow && (f->port == 443 || f->port == 80) && strcmp(host, "localhost") != 0;
+    bool brackets = !f->is_name && f->family == 6;
+    char which[RULE_TEXT_MAX + 2];
+    int n;
+    if (policy_error(b->policy))
+        n = snprintf(out, cap, "sbx policy ls");
+    else if (d->http)
         n = 0;
     else if (d->rule && d->rule->deny)
         n = take_back(b, d->rule, which, sizeof which, out, cap);
     else if (any_port)
         n = snprintf(out, cap, "sbx policy allow network %s %s", b->sandbox, host);
     else
-    char which[RULE_TEXT_MAX + 2];
         n = snprintf(out, cap, "sbx policy allow network %s %s%s%s:%u", b->sandbox, brackets ? "[" : "", host,
                      brackets ? "]" : "", f->port);
     if (n <= 0 || (size_t)n >= cap)
@@ -535,6 +545,7 @@ static int take_back(const struct broker *b, const struct rule *r, char *which, 
 static void request_hint(const struct broker *b, const struct flow *f, const struct ask_request *ask,
                          const struct decision *d, char *out, size_t cap)
 {
+    char which[RULE_TEXT_MAX + 2];
     int n;
     if (policy_error(b->policy))
         n = snprintf(out, cap, "sbx policy ls");
@@ -545,7 +556,6 @@ static void request_hint(const struct broker *b, const struct flow *f, const str
                      strcspn(ask->path, "'\\") == ask->path_len ? ask->path : "");
     if (n <= 0 || (size_t)n >= cap)
         out[0] = '\0';
-    char which[RULE_TEXT_MAX + 2];
 }
 
 static void refuse(struct broker *b, struct flow *f, unsigned verdict, const char *rule, const char *reason,
@@ -970,6 +980,12 @@ static void review_request(struct broker *b, struct flow *f, const struct ask_re
         cut(b, f, d.text, ask->method, path);
 }
 
+static bool is_method(const char *s)
+{
+    size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~");
+    return n && !s[n];
+}
+
 /* One request of an intercepted connection.  Written down before it is answered, as everything is. */
 static void judge_request(struct broker *b, const struct ask_request *ask)
 {
@@ -979,7 +995,7 @@ static void judge_request(struct broker *b, const struct ask_request *ask)
     char path[ASK_PATH_MAX + 1], reason[200] = "";
     bool alert = false;
     if (!f || f->fd < 0 || !f->is_name || f->cut || ask->path_len > ASK_PATH_MAX || ask->path[ask->path_len] != '\0' ||
-        ask->method[ASK_METHOD_MAX] != '\0' || strlen(ask->path) != ask->path_len) {
+        ask->method[ASK_METHOD_MAX] != '\0' || strlen(ask->path) != ask->path_len || !is_method(ask->method)) {
         log_rated(&b->bad_ask, 5, "a malformed request of net");
         send_answer(b, &a, -1);
         return;
@@ -1291,6 +1307,7 @@ static int start(struct broker *b, struct err *e)
     b->dialer = dialer_new(b->base);
     b->supervisor = linkev_new(b->base, FD_SUPERVISOR, &link_ops, b);
     b->policy = policy_load(b->sandbox);
+    journal_on_trouble(b->journal, on_log_trouble, b);
     b->asks = asks_new(b->base, &asks_ops, b);
     b->secrets = broker_secrets_new(b->sandbox);
     secrets = path_in(PATH_DATA, e, "secrets");

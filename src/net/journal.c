@@ -26,25 +26,61 @@ struct journal {
     struct slot slots[SLOTS];
     int64_t second, rows, dropped;
     bool failed; /* a row between journal_begin and journal_commit */
+    bool broken; /* the last row, or the last transaction, could not be written */
+    int64_t began_wall_ms, began_ms;
     struct log_rate complaint;
+    journal_told_fn *told;
+    void *told_arg;
 };
 
-static int64_t wall_ms(void)
+static int64_t clock_ms(clockid_t which)
 {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
+    clock_gettime(which, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* One word to the user when it breaks, and one when it is well again. */
+static void outcome(struct journal *j, bool good, const struct err *e)
+{
+    if (!good)
+        log_rated(&j->complaint, 5, "%s", e->text);
+    if (good == !j->broken)
+        return;
+    j->broken = !good;
+    if (j->told)
+        j->told(good ? NULL : e->text, false, j->told_arg);
+}
+
+static void on_loss(const char *what, void *arg)
+{
+    struct journal *j = arg;
+    log_line("%s", what);
+    if (j->told)
+        j->told(what, true, j->told_arg);
+}
+
+void journal_on_trouble(struct journal *j, journal_told_fn *fn, void *arg)
+{
+    j->told = fn;
+    j->told_arg = arg;
+}
+
+void journal_check(struct journal *j)
+{
+    struct err e = {0};
+    if (decisions_check(j->store, &e) < 0)
+        outcome(j, false, &e);
 }
 
 int journal_write(struct journal *j, struct decision_row *row)
 {
     struct err e = {0};
-    row->time_ms = wall_ms();
-    if (decisions_add(j->store, row, &e) == 0)
-        return 0;
-    log_rated(&j->complaint, 5, "%s", e.text);
-    j->failed = true;
-    return -1;
+    row->time_ms = clock_ms(CLOCK_REALTIME);
+    bool good = decisions_add(j->store, row, &e) == 0;
+    outcome(j, good, &e);
+    j->failed = j->failed || !good;
+    return good ? 0 : -1;
 }
 
 void journal_begin(struct journal *j)
@@ -57,30 +93,55 @@ int journal_commit(struct journal *j)
 {
     struct err e = {0};
     if (decisions_commit(j->store, &e) < 0) {
-        log_rated(&j->complaint, 5, "%s", e.text);
+        outcome(j, false, &e);
         return -1;
     }
     return j->failed ? -1 : 0;
 }
 
-static void write_slot(struct journal *j, struct slot *s)
+static bool write_slot(struct journal *j, const struct slot *s)
 {
     struct decision_row row = {.kind = s->kind, .proto = s->proto, .host = s->host, .port = s->port,
                                .verdict = s->verdict, .rule = s->rule, .reason = s->reason, .count = s->more};
-    if (s->more)
-        journal_write(j, &row);
-    s->more = 0;
+    return journal_write(j, &row) == 0;
 }
 
-static void write_dropped(struct journal *j)
+static bool write_dropped(struct journal *j)
 {
     struct decision_row row = {.kind = "dropped", .proto = "other", .host = "", .rule = "", .verdict = "deny", .count = j->dropped,
                                .reason = "too many different refusals in a second"};
-    if (j->dropped && journal_write(j, &row) == 0)
-        j->dropped = 0;
+    return journal_write(j, &row) == 0;
+}
+
+/* All counts that wait, as rows of one transaction: what fails waits on, as a whole. */
+static void write_waiting(struct journal *j)
+{
+    bool good = true, one = false;
+    for (int i = 0; i < SLOTS; i++)
+        one = one || j->slots[i].more;
+    if (!one && !j->dropped)
+        return;
+    struct err e = {0};
+    if (decisions_begin(j->store, &e) < 0) {
+        outcome(j, false, &e);
+        return;
+    }
+    for (int i = 0; i < SLOTS && good; i++)
+        good = !j->slots[i].more || write_slot(j, &j->slots[i]);
+    good = good && (!j->dropped || write_dropped(j));
+    if (!good) /* which undid the rows before */
+        return;
+    if (decisions_commit(j->store, &e) < 0) {
+        outcome(j, false, &e);
+        return;
+    }
+    for (int i = 0; i < SLOTS; i++)
+        j->slots[i].more = 0;
+    j->dropped = 0;
 }
 
 #define SWEEP_S 600
+#define CLOCK_SLACK_MS 3600000
 
 /* Old rows go a few at a time, with pauses: decisions wait for the file. */
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
@@ -89,7 +150,9 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     struct timeval later = {SWEEP_S, 0}, soon = {0, 100000};
     (void)fd;
     (void)what;
-    int64_t before = j->days ? wall_ms() - (int64_t)j->days * 86400000 : 0;
+    /* A clock that is set far ahead makes no row old: time that passed is what both clocks say. */
+    int64_t now = clock_ms(CLOCK_REALTIME), most = j->began_wall_ms + clock_ms(CLOCK_BOOTTIME) - j->began_ms + CLOCK_SLACK_MS;
+    int64_t before = j->days ? (now < most ? now : most) - (int64_t)j->days * 86400000 : 0;
     evtimer_add(j->sweep, decisions_expire(j->store, before) ? &soon : &later);
 }
 
@@ -112,33 +175,26 @@ static void arm(struct journal *j)
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct journal *j = arg;
-    int64_t now = wall_ms();
+    int64_t now = clock_ms(CLOCK_BOOTTIME);
     bool live = false;
     (void)fd;
     (void)what;
-    decisions_begin(j->store, NULL);
     for (int i = 0; i < SLOTS; i++) {
         struct slot *s = &j->slots[i];
-        if (!s->used)
-            continue;
-        if (s->more) {
-            write_slot(j, s);
+        if (s->more)
             s->since_ms = now;
-        } else if (now - s->since_ms >= WINDOW_MS) {
+        else if (now - s->since_ms >= WINDOW_MS)
             s->used = false;
-            continue;
-        }
-        live = true;
+        live = live || s->used;
     }
-    write_dropped(j);
-    decisions_commit(j->store, NULL);
+    write_waiting(j);
     if (live || j->dropped)
         arm(j);
 }
 
 void journal_refusal(struct journal *j, struct decision_row *row)
 {
-    int64_t now = wall_ms();
+    int64_t now = clock_ms(CLOCK_BOOTTIME);
     struct slot *room = NULL;
     for (int i = 0; i < SLOTS; i++) {
         struct slot *s = &j->slots[i];
@@ -160,9 +216,12 @@ void journal_refusal(struct journal *j, struct decision_row *row)
         j->dropped += row->count;
         return;
     }
-    if (journal_write(j, row) < 0 || !room)
+    bool written = journal_write(j, row) == 0;
+    if (!room) {
+        j->dropped += written ? 0 : row->count;
         return;
-    *room = (struct slot){.used = true, .since_ms = now, .port = row->port};
+    }
+    *room = (struct slot){.used = true, .since_ms = now, .port = row->port, .more = written ? 0 : row->count};
     snprintf(room->kind, sizeof room->kind, "%s", row->kind);
     snprintf(room->proto, sizeof room->proto, "%s", row->proto);
     snprintf(room->host, sizeof room->host, "%s", row->host);
@@ -178,7 +237,11 @@ struct journal *journal_new(struct event_base *base, const char *path, struct er
         err_set(e, STATUS_FAILED, "out of memory");
         return NULL;
     }
+    j->began_wall_ms = clock_ms(CLOCK_REALTIME);
+    j->began_ms = clock_ms(CLOCK_BOOTTIME);
     j->store = decisions_open(path, e);
+    if (j->store)
+        decisions_on_loss(j->store, on_loss, j);
     j->timer = evtimer_new(base, on_timer, j);
     j->sweep = evtimer_new(base, on_sweep, j);
     if (!j->store || !j->timer || !j->sweep) {
@@ -192,11 +255,9 @@ void journal_free(struct journal *j)
 {
     if (!j)
         return;
-    for (int i = 0; j->store && i < SLOTS; i++)
-        if (j->slots[i].used)
-            write_slot(j, &j->slots[i]);
+    j->told = NULL;
     if (j->store)
-        write_dropped(j);
+        write_waiting(j);
     if (j->timer)
         event_free(j->timer);
     if (j->sweep)

@@ -2,7 +2,8 @@
  *
  * What was allowed is written before it is dialled, always.  A refusal is written when it first comes; the same
  * again within a second is counted, and the count becomes a row.  Beyond JOURNAL_RATE different refusals a second
- * rows are dropped, and how many is a row as well: nothing is lost silently. */
+ * rows are dropped, and how many is a row as well: nothing is lost silently.  Refusals that could not be written wait,
+ * counted, until they can be.  Time that passes is measured by a clock that nobody sets. */
 #ifndef SBX_NET_JOURNAL_H
 #define SBX_NET_JOURNAL_H
 
@@ -16,6 +17,13 @@ struct journal;
 
 struct journal *journal_new(struct event_base *base, const char *path, struct err *e);
 void journal_free(struct journal *j);
+
+/* fn is told what became of the log, for the user: that it was lost and a new one begun; that it cannot be written (and
+ * so nothing is allowed); NULL: that it can be written again. */
+typedef void journal_told_fn(const char *what, bool lost, void *arg);
+void journal_on_trouble(struct journal *j, journal_told_fn *fn, void *arg);
+/* Are the files still those that it writes? */
+void journal_check(struct journal *j);
 
 /* rows: kept at most; days: kept at most, 0: any age. */
 void journal_set_limits(struct journal *j, int64_t rows, int days);

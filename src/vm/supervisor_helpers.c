@@ -12,6 +12,7 @@
 #include "core/config.h"
 #include "core/log.h"
 #include "core/paths.h"
+#include "core/sanitize.h"
 #include "core/spawn.h"
 #include "vm/supervisor_int.h"
 
@@ -176,6 +177,19 @@ static void on_secrets(struct supervisor *s, const json_t *msg)
     evtimer_add(s->renew_ev, &tv);
 }
 
+/* What the broker tells of the rules or the log; "" takes back what it told before. */
+static void network_trouble(struct supervisor *s, char *place, size_t cap, const char *text)
+{
+    bool was = place[0];
+    sanitize_line(place, cap, text, strlen(text));
+    if (text[0]) {
+        supervisor_notice(s, text);
+    } else if (was) { /* over: what was to be said before holds again */
+        snprintf(s->notice, sizeof s->notice, "%s", s->accel.notice);
+        clients_changed(s->clients);
+    }
+}
+
 static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
 {
     (void)ev;
@@ -193,13 +207,17 @@ static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
         clients_changed(s->clients);
     } else if (op && strcmp(op, "policy") == 0) {
         const char *why = json_string_value(json_object_get(msg, "error"));
-        if (!json_is_true(json_object_get(msg, "ok"))) {
-            supervisor_notice(s, why ? why : "the policy cannot be read: everything is denied");
-        } else if (s->policy_bad) { /* over: what was to be said before holds again */
-            snprintf(s->notice, sizeof s->notice, "%s", s->accel.notice);
-            clients_changed(s->clients);
-        }
-        s->policy_bad = !json_is_true(json_object_get(msg, "ok"));
+        network_trouble(s, s->policy_trouble, sizeof s->policy_trouble,
+                        json_is_true(json_object_get(msg, "ok")) ? "" : why ? why : "the policy cannot be read: everything is denied");
+    } else if (h->role == ROLE_BROKER && op && strcmp(op, "log") == 0) {
+        const char *text = json_string_value(json_object_get(msg, "text"));
+        char why[sizeof s->log_trouble];
+        bool lost = json_is_true(json_object_get(msg, "lost"));
+        snprintf(why, sizeof why, lost ? "network log: %.400s" : "everything is denied: %.400s", text ? text : "");
+        /* That rows were lost is true until the sandbox stops. */
+        if (lost)
+            snprintf(s->log_lost, sizeof s->log_lost, "%s", why);
+        network_trouble(s, s->log_trouble, sizeof s->log_trouble, text && text[0] ? why : s->log_lost);
     } else if (h->role == ROLE_BROKER && op && (strcmp(op, "ask") == 0 || strcmp(op, "asked") == 0)) {
         clients_question(s->clients, msg);
     } else if (h->role == ROLE_BROKER && op && strcmp(op, "secrets") == 0) {

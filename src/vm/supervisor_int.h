@@ -88,7 +88,8 @@ struct supervisor {
     pid_t keeper; /* writes the frozen machine to the cache */
 
     struct helper helpers[ROLES];
-    bool folders_served, policy_bad;
+    bool folders_served;
+    char policy_trouble[512], log_trouble[512], log_lost[512]; /* as the broker tells */
     int64_t blocked;
     struct event *renew_ev; /* when a secret wants to be renewed */
     pid_t renewer;

@@ -220,11 +220,141 @@ static void old_rows_go(void **state)
     assert_int_equal(verify(NULL, 0), 1);
 }
 
+static void beside(char out[96], const char *suffix)
+{
+    snprintf(out, 96, "%s%s", path, suffix);
+}
+
+/* What may happen to a log while it is written; false: it is no harm. */
+static bool touch(int how)
+{
+    char wal[96], shm[96], other[96];
+    beside(wal, "-wal");
+    beside(shm, "-shm");
+    beside(other, ".away");
+    FILE *f;
+    switch (how) {
+    case 0:
+        return unlink(path) == 0;
+    case 1:
+        return unlink(path) == 0 && unlink(wal) == 0 && unlink(shm) == 0;
+    case 2:
+        return unlink(wal) == 0;
+    case 3:
+        return unlink(shm) == 0;
+    case 4:
+        return rename(path, other) == 0;
+    case 5:
+        return truncate(path, 0) == 0;
+    case 6:
+        return truncate(wal, 0) == 0;
+    case 7:
+        return truncate(wal, 4096) == 0;
+    case 8:
+        f = fopen(other, "w");
+        fputs("this is no database", f);
+        return fclose(f) == 0 && rename(other, path) == 0;
+    default: /* another program puts all that was written into the file: nothing is missing */
+        tamper("PRAGMA wal_checkpoint(TRUNCATE)");
+        return false;
+    }
+}
+
+static void note_loss(const char *what, void *arg)
+{
+    assert_non_null(strstr(what, "while the sandbox ran"));
+    ++*(int *)arg;
+}
+
+static void threat_99_what_happens_to_a_log_under_way_is_told(void **state)
+{
+    char why[300];
+    for (int how = 0; how < 10; how++) {
+        struct err e = {0};
+        int lost = 0;
+        struct decisions *d = decisions_open(path, &e);
+        struct decision_row r = {.kind = "open", .host = "a", .verdict = "allow", .count = 1};
+        decisions_on_loss(d, note_loss, &lost);
+        for (int i = 0; i < 10; i++)
+            assert_int_equal(decisions_add(d, &r, &e), 0);
+        bool harm = touch(how);
+        assert_int_equal(decisions_begin(d, &e), 0);
+        assert_int_equal(decisions_add(d, &r, &e), 0);
+        assert_int_equal(decisions_commit(d, &e), 0);
+        assert_int_equal(decisions_add(d, &r, &e), 0);
+        if (lost != harm)
+            fail_msg("attack %d: told %d times", how, lost);
+        /* Who followed the rows goes on with the next number. */
+        int64_t n[3] = {0};
+        struct decisions *reader = decisions_read(path, &e);
+        struct decisions_filter after = {.after_seq = 10};
+        assert_int_equal(decisions_each(reader, &after, count, n, &e), 0);
+        assert_int_equal(n[0], harm ? 3 : 2);
+        assert_int_equal(n[2], harm ? 13 : 12);
+        decisions_close(reader);
+        if (harm) {
+            assert_int_equal(verify(why, sizeof why), -1);
+            assert_non_null(strstr(why, "row 11: "));
+        } else {
+            assert_int_equal(verify(NULL, 0), 12);
+        }
+        decisions_close(d);
+        write_rows(3, 0);
+        assert_int_equal(verify(why, sizeof why), harm ? -1 : 15); /* it stays told */
+        gone(state);
+        fresh(state);
+    }
+}
+
+static void threat_99_without_a_place_nothing_is_written(void **state)
+{
+    struct err e = {0};
+    struct decisions *d = decisions_open(path, &e);
+    struct decision_row r = {.kind = "open", .host = "a", .verdict = "allow", .count = 1};
+    (void)state;
+    assert_int_equal(decisions_add(d, &r, &e), 0);
+    assert_int_equal(path_remove_tree(dir, NULL), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(decisions_add(d, &r, &e), -1);
+        assert_int_equal(decisions_begin(d, &e), -1);
+        assert_false(decisions_expire(d, 5));
+    }
+    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(decisions_add(d, &r, &e), 0);
+    decisions_close(d);
+    char why[300];
+    assert_int_equal(verify(why, sizeof why), -1);
+    assert_non_null(strstr(why, "row 2: "));
+}
+
+/* "Since" goes by the order of the rows: a clock that is set back hides nothing. */
+static void since_goes_by_order(void **state)
+{
+    static const int64_t times[] = {5000, 6000, 7000, 2000, 3000};
+    struct err e = {0};
+    int64_t n[3] = {0};
+    (void)state;
+    struct decisions *d = decisions_open(path, &e);
+    for (size_t i = 0; i < 5; i++) {
+        struct decision_row r = {.kind = "deny", .host = "a", .time_ms = times[i], .count = 1};
+        assert_int_equal(decisions_add(d, &r, &e), 0);
+    }
+    struct decisions_filter f = {.since_ms = 6000};
+    decisions_each(d, &f, count, n, &e);
+    assert_int_equal(n[0], 4);
+    f.since_ms = 8000;
+    memset(n, 0, sizeof n);
+    decisions_each(d, &f, count, n, &e);
+    assert_int_equal(n[0], 0);
+    decisions_close(d);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh, gone)
     const struct CMUnitTest tests[] = {
         T(rows_are_found), T(threat_99_what_was_touched_shows), T(chain_goes_on), T(ring), T(batch), T(not_a_log), T(old_rows_go),
+        T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written), T(since_goes_by_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

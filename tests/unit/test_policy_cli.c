@@ -7,9 +7,12 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/decisions.h"
@@ -210,6 +213,146 @@ static void requests_are_checked(void **state)
     assert_int_equal(sbx("check 8.8.8.8 --path /v2"), STATUS_USAGE);
 }
 
+/* The answers are those that the broker would give. */
+static void check_tells_what_would_happen(void **state)
+{
+    (void)state;
+    assert_int_equal(sbx("set-default open"), 0);
+    assert_int_equal(sbx("check 8.8.8.8"), 0);
+    static const char *const inner[] = {"10.1.2.3", "192.168.0.1:8080", "[fd00::1]:443", "127.0.0.2", "100.64.0.1", "224.0.0.1", "[64:ff9b::a00:1]:443"};
+    for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
+        char line[64];
+        snprintf(line, sizeof line, "check %s", inner[i]);
+        if (sbx(line) != STATUS_DENIED)
+            fail_msg("%s: %s", inner[i], out);
+        has(out, "the check of addresses");
+        has(out, "sbx policy allow network -g");
+    }
+    assert_int_equal(sbx("allow network -g 0.0.0.0/0"), 0); /* opens what is global */
+    assert_int_equal(sbx("check 10.1.2.3"), STATUS_DENIED);
+    assert_int_equal(sbx("allow network -g 10.0.0.0/8:22"), 0);
+    assert_int_equal(sbx("check 10.1.2.3:22"), 0);
+    assert_int_equal(sbx("check 10.1.2.3:23"), STATUS_DENIED);
+    /* Paths are compared as the gateway compares them. */
+    assert_int_equal(sbx("deny network -g api.example.com/admin"), 0);
+    assert_int_equal(sbx("check api.example.com --path /%61dmin/x"), STATUS_DENIED);
+    assert_int_equal(sbx("check api.example.com --path /a%zz"), STATUS_DENIED);
+    assert_int_equal(sbx("check api.example.com --path /a%ff"), STATUS_DENIED);
+    has(out, "more than one way");
+    assert_int_equal(sbx("check api.example.com --path /a:b%41"), 0);
+    assert_int_equal(sbx("check other.example.com --path /a%zz"), 0); /* where no rule speaks of paths none is read */
+    char *path = policy_path("box", NULL);
+    FILE *f = fopen(path, "w");
+    fputs("{\"version\": 1, \"rules\": [{\"action\": \"deny\", \"target\": \"no.example.com\"},"
+          "{\"action\": \"deny\", \"target\": \"GET 8.8.4.4/x\"}]}", f);
+    fclose(f);
+    free(path);
+    assert_int_equal(sbx("check no.example.com --sandbox box"), STATUS_DENIED);
+    has(out, "sbx policy rm box no.example.com"); /* it has no id */
+    assert_int_equal(sbx("check 8.8.4.4 --sandbox box"), STATUS_DENIED);
+    has(out, "it has to name the host");
+}
+
+/* A clock that is set back changes no order of one sandbox's rows. */
+static void log_keeps_its_order(void **state)
+{
+    char *path = path_sandbox("box", "log.db", NULL);
+    struct decisions *d = decisions_open(path, NULL);
+    static const int hours[] = {5, 6, 2, 3};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        char host[24];
+        snprintf(host, sizeof host, "row%d.example.com", i);
+        struct decision_row r = {.time_ms = 1700000000000 + hours[i] * 3600000, .kind = "deny", .proto = "tcp", .host = host, .port = 443,
+                                 .method = i == 2 ? "\xff\xfe" : "GET", .verdict = "deny", .count = 1};
+        assert_int_equal(decisions_add(d, &r, NULL), 0);
+    }
+    decisions_close(d);
+    free(path);
+    assert_int_equal(sbx("log --raw"), 0);
+    char *at = out;
+    for (int i = 0; i < 4; i++) {
+        char host[24];
+        snprintf(host, sizeof host, "row%d.example.com", i);
+        at = strstr(at, host);
+        if (!at)
+            fail_msg("%s stands elsewhere: %s", host, out);
+    }
+    assert_int_equal(sbx("log"), 0);
+    at = out;
+    for (int i = 3; i >= 0; i--) {
+        char host[24];
+        snprintf(host, sizeof host, "row%d.example.com", i);
+        at = strstr(at, host);
+        if (!at)
+            fail_msg("%s stands elsewhere: %s", host, out);
+    }
+    /* A row with bytes that are no text is in the JSON as well. */
+    assert_int_equal(sbx("log --raw --json"), 0);
+    json_t *o = json_loads(out, 0, NULL);
+    assert_int_equal(json_array_size(o), 4);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(o, 2), "method")), "\\xff\\xfe");
+    json_decref(o);
+}
+
+static void add(struct decisions *d, const char *kind, const char *verdict, const char *host, int64_t n, const char *reason)
+{
+    struct decision_row r = {.time_ms = 1700000000000, .kind = kind, .proto = "tcp", .host = host, .port = 443,
+                             .verdict = verdict, .rule = "posture balanced", .reason = reason, .count = n};
+    assert_int_equal(decisions_add(d, &r, NULL), 0);
+}
+
+static void comes(const char *file, const char *text)
+{
+    for (int i = 0; i < 1000; i++) {
+        FILE *f = fopen(file, "r");
+        out[f ? fread(out, 1, sizeof out - 1, f) : 0] = '\0';
+        if (f)
+            fclose(f);
+        if (strstr(out, text))
+            return;
+        usleep(10000);
+    }
+    fail_msg("\"%s\" did not come: %s", text, out);
+}
+
+/* Who follows a log sees what happens to it, and goes on. */
+static void a_log_is_followed_over_its_loss(void **state)
+{
+    char file[80], wal[4096], *path = path_sandbox("box", "log.db", NULL);
+    struct decisions *d = decisions_open(path, NULL);
+    (void)state;
+    snprintf(file, sizeof file, "%s/followed", home);
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    add(d, "deny", "deny", "first.example.com", 1, "");
+    pid_t pid = fork();
+    if (pid == 0) {
+        char *argv[] = {(char *)"sbx", (char *)"policy", (char *)"log", (char *)"box", (char *)"--follow", NULL};
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (!freopen(file, "w", stdout) || !freopen("/dev/null", "w", stderr))
+            _exit(1);
+        _exit(cli_main(5, argv));
+    }
+    comes(file, "first.example.com");
+    assert_int_equal(unlink(path), 0);
+    usleep(200000); /* it looks, and finds none */
+    add(d, "deny", "deny", "second.example.com", 1, "");
+    comes(file, "the log was removed while the sandbox ran");
+    comes(file, "second.example.com");
+    assert_int_equal(truncate(wal, 0), 0);
+    usleep(200000);
+    add(d, "deny", "deny", "third.example.com", 1, "");
+    comes(file, "the log was cut short while the sandbox ran");
+    comes(file, "third.example.com");
+    assert_null(strstr(strstr(out, "first.example.com") + 1, "first.example.com")); /* each once */
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    assert_int_equal(sbx("log --verify"), 1);
+    has(out, "the log was cut short");
+    decisions_close(d);
+    free(path);
+}
+
 static void asking_is_a_setting(void **state)
 {
     (void)state;
@@ -246,13 +389,6 @@ static void broken_file_is_named(void **state)
     assert_int_equal(sbx("check github.com"), STATUS_DENIED);
     assert_int_equal(sbx("reset"), 0);
     assert_int_equal(sbx("ls"), 0);
-}
-
-static void add(struct decisions *d, const char *kind, const char *verdict, const char *host, int64_t n, const char *reason)
-{
-    struct decision_row r = {.time_ms = 1700000000000, .kind = kind, .proto = "tcp", .host = host, .port = 443,
-                             .verdict = verdict, .rule = "posture balanced", .reason = reason, .count = n};
-    assert_int_equal(decisions_add(d, &r, NULL), 0);
 }
 
 static void log_is_shown(void **state)
@@ -303,7 +439,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox), T(rules_can_rest),
-                                       T(requests_are_checked), T(asking_is_a_setting),
+                                       T(requests_are_checked), T(check_tells_what_would_happen), T(log_keeps_its_order), T(a_log_is_followed_over_its_loss), T(asking_is_a_setting),
                                        T(broken_file_is_named), T(log_is_shown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

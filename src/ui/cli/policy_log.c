@@ -37,6 +37,7 @@ static int since_ms(const char *text, int64_t *out, struct err *e)
 struct kept {
     const char *sandbox;
     struct decision_row row;
+    int64_t order_ms; /* no earlier than the row before it of the same log: the clock may have been set back */
     char *texts[9];
 };
 
@@ -44,6 +45,8 @@ struct shelf {
     struct kept *rows;
     size_t n, cap;
     const char *sandbox;
+    bool grouped;
+    int64_t latest_ms; /* of this sandbox's row before */
 };
 
 static bool keep_row(const struct decision_row *r, void *arg)
@@ -61,6 +64,12 @@ static bool keep_row(const struct decision_row *r, void *arg)
     memset(k, 0, sizeof *k);
     k->sandbox = s->sandbox;
     k->row = *r;
+    /* Groups come the newest first, rows the oldest first. */
+    if (s->grouped ? s->latest_ms && r->time_ms > s->latest_ms : r->time_ms < s->latest_ms)
+        k->order_ms = s->latest_ms;
+    else
+        k->order_ms = r->time_ms;
+    s->latest_ms = k->order_ms;
     const char **texts[] = {&k->row.kind, &k->row.proto, &k->row.host, &k->row.addr, &k->row.method, &k->row.path, &k->row.verdict,
                             &k->row.rule, &k->row.reason};
     s->n++;
@@ -74,8 +83,8 @@ static bool keep_row(const struct decision_row *r, void *arg)
 static int by_time(const void *a, const void *b)
 {
     const struct kept *x = a, *y = b;
-    if (x->row.time_ms != y->row.time_ms)
-        return x->row.time_ms < y->row.time_ms ? -1 : 1;
+    if (x->order_ms != y->order_ms)
+        return x->order_ms < y->order_ms ? -1 : 1;
     int c = strcmp(x->sandbox, y->sandbox);
     return c ? c : (x->row.seq > y->row.seq) - (x->row.seq < y->row.seq);
 }
@@ -136,6 +145,20 @@ static const char *host_text(const char *host, char *room, size_t cap)
     return room;
 }
 
+static bool show_row(const struct decision_row *r, void *arg);
+
+static bool show_escaped(const struct decision_row *r, struct show *s)
+{
+    struct decision_row safe = *r;
+    const char **texts[] = {&safe.kind, &safe.proto, &safe.host, &safe.addr, &safe.method, &safe.path, &safe.verdict, &safe.rule, &safe.reason};
+    char room[sizeof texts / sizeof *texts][1024];
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        sanitize_line(room[i], sizeof room[i], *texts[i], strlen(*texts[i]));
+        *texts[i] = room[i];
+    }
+    return show_row(&safe, s);
+}
+
 static bool show_row(const struct decision_row *r, void *arg)
 {
     struct show *s = arg;
@@ -149,8 +172,9 @@ static bool show_row(const struct decision_row *r, void *arg)
                               r->host, "port", r->port, "address", r->addr, "method", r->method, "path", r->path, "flow", (json_int_t)r->flow, "verdict", r->verdict, "rule", r->rule, "reason",
                               r->reason, "bytes_up", (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down, "duration_ms",
                               (json_int_t)r->duration_ms, "count", (json_int_t)r->count);
-        if (o)
-            json_array_append_new(s->list, o);
+        if (!o) /* bytes that are no text: escaped, but not left out */
+            return show_escaped(r, s);
+        json_array_append_new(s->list, o);
         return true;
     }
     strftime(when, sizeof when, s->raw ? "%m-%d %H:%M:%S" : "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
@@ -179,7 +203,8 @@ static struct table *log_table(bool raw)
     return raw ? table_new(12, each) : table_new(9, grouped);
 }
 
-static int show_log(struct show *s, struct shelf *shelf, const struct decisions_filter *f, struct err *e)
+/* top: the number of the last row that there was. */
+static int show_log(struct show *s, struct shelf *shelf, struct decisions_filter *f, int64_t *top, struct err *e)
 {
     struct err why = {0};
     char *path = path_sandbox(s->sandbox, "log.db", e);
@@ -194,6 +219,11 @@ static int show_log(struct show *s, struct shelf *shelf, const struct decisions_
         return -1;
     }
     shelf->sandbox = s->sandbox;
+    shelf->grouped = !s->raw;
+    shelf->latest_ms = 0;
+    *top = decisions_last(d);
+    if (*top < f->after_seq) /* another sandbox of that name */
+        f->after_seq = 0;
     rc = s->raw ? decisions_each(d, f, keep_row, shelf, e) : decisions_grouped(d, f, keep_row, shelf, e);
     decisions_close(d);
     return rc;
@@ -279,7 +309,7 @@ int cmd_policy_log(const struct args *a, struct err *e)
         int64_t *last = calloc((size_t)n + 1, sizeof *last);
         json_t *list = json ? json_array() : NULL;
         bool raw = args_has(a, "raw") || follow;
-        bool first = true;
+        bool first = true, told = false;
         do {
             if (!first && !own && again(&names, &n, &last) < 0)
                 break;
@@ -289,20 +319,32 @@ int cmd_policy_log(const struct args *a, struct err *e)
             struct shelf shelf = {0};
             for (int i = 0; i < n && rc == 0; i++) {
                 struct show s = {.sandbox = names[i], .raw = raw};
+                struct err why = {0};
+                int64_t top = last[i];
                 f.after_seq = last[i];
-                rc = show_log(&s, &shelf, &f, e);
+                if (show_log(&s, &shelf, &f, &top, &why) == 0) {
+                    last[i] = top;
+                } else if (!follow) {
+                    if (e)
+                        *e = why;
+                    rc = -1;
+                } else if (!told) { /* it may be begun anew in a moment */
+                    out_notice("%s: %s", names[i], why.text);
+                    told = true;
+                }
             }
             if (shelf.n)
                 qsort(shelf.rows, shelf.n, sizeof *shelf.rows, by_time);
             /* The newest so many of all together; groups begin with what was seen last. */
             size_t skip = f.limit && shelf.n > (size_t)limit ? shelf.n - (size_t)limit : 0;
             first = false;
+            f.since_ms = 0; /* what comes from now on is wanted, whatever the clock says */
             for (size_t i = 0; i < shelf.n; i++) {
                 struct kept *k = &shelf.rows[raw ? i : shelf.n - 1 - i];
                 struct show s = {.sandbox = k->sandbox, .table = t, .list = list, .raw = raw, .follow = follow};
                 if (raw ? i >= skip : i < shelf.n - skip)
                     show_row(&k->row, &s);
-                for (int b = 0; follow && b < n; b++)
+                for (int b = 0; follow && b < n; b++) /* written since `top` was asked for */
                     if (strcmp(names[b], k->sandbox) == 0 && k->row.seq > last[b])
                         last[b] = k->row.seq;
             }

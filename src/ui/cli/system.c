@@ -14,6 +14,7 @@
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/proxyurl.h"
+#include "core/record.h"
 #include "core/spawn.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
@@ -325,6 +326,31 @@ static void doctor_namespaces(struct doctor *d)
           !given ? "this user has none in /etc/subuid and /etc/subgid" : helper ? "given" : "newuidmap, which gives them, is not installed", remedy_ids);
 }
 
+/* Rules and logs of single sandboxes: only what is wrong is told. */
+static void doctor_sandboxes(struct doctor *d)
+{
+    char **names, what[120], text[700];
+    int n = record_list(&names, NULL);
+    for (int i = 0; i < n; i++) {
+        struct policy *p = policy_load(names[i]);
+        char *lost = path_sandbox(names[i], "log.db.lost", NULL);
+        if (p && policy_error(p)) {
+            snprintf(what, sizeof what, "network policy of %.80s", names[i]);
+            snprintf(text, sizeof text, "everything is denied to it: %s", policy_error(p));
+            found(d, BROKEN, what, text, "mend the file, or start afresh with sbx policy reset and its name");
+        }
+        if (lost && access(lost, F_OK) == 0) {
+            snprintf(what, sizeof what, "network log of %.80s", names[i]);
+            snprintf(text, sizeof text, "it was touched while the sandbox ran, and begun anew; what was found is kept in %.500s", lost);
+            found(d, WARN, what, text, "look at it, then remove it");
+        }
+        free(lost);
+        policy_free(p);
+    }
+    if (n >= 0)
+        record_list_free(names, n);
+}
+
 int cmd_doctor(const struct args *a, struct err *e)
 {
     struct doctor d = {.list = json_array(), .json = args_has(a, "json")};
@@ -392,6 +418,8 @@ int cmd_doctor(const struct args *a, struct err *e)
     json_decref(config);
     struct policy *p = policy_load(NULL);
     const char *error = p ? policy_error(p) : "out of memory";
+    if (!error)
+        doctor_sandboxes(&d);
     found(&d, error ? BROKEN : FINE, "network policy", error ? error : posture_name(policy_posture(p) ? policy_posture(p) : POSTURE_BALANCED),
           error ? "everything is denied until it can be read; sbx policy reset starts afresh" : "");
     policy_free(p);
