@@ -13,6 +13,7 @@ import pathlib
 import re
 import shutil
 import socket
+import ssl
 import statistics
 import struct
 import subprocess
@@ -26,6 +27,7 @@ from harness import wait_for
 from netns import PUMP, Lab, TestCA, usable
 
 SECONDS = int(os.environ.get("SECONDS_EACH", "3"))  # h2load takes whole ones alone
+EVENTS, EVENT_PAUSE = 250, 0.02
 BULK = int(os.environ.get("BULK_MIB", "1024")) << 20
 
 
@@ -71,11 +73,61 @@ class Bulk:
                 pass
 
 
+class Events:
+    """Server-sent events over TLS, one chunk each, that bear the time at which they were sent."""
+
+    def __init__(self, cert):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(*cert)
+        self.context.set_alpn_protocols(["http/1.1"])
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.port = self.s.getsockname()[1]
+        threading.Thread(target=self.loop, daemon=True).start()
+
+    def loop(self):
+        while True:
+            c, _ = self.s.accept()
+            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+
+    def one(self, c):
+        try:
+            c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self.context.wrap_socket(c, server_side=True) as s:
+                while b"\r\n\r\n" not in s.recv(4096):
+                    pass
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+                for _ in range(EVENTS):
+                    time.sleep(EVENT_PAUSE)
+                    event = b"data: {\"sent\":%d,\"text\":\" and what of sk-ant-api03 it\"}\n\n" % time.monotonic_ns()
+                    s.sendall(b"%x\r\n%s\r\n" % (len(event), event))
+                s.sendall(b"0\r\n\r\n")
+        except OSError:
+            pass
+
+    def late(self, s, host):
+        """How long each event was under way, in µs."""
+        times, held = [], b""
+        with s:
+            s.sendall(b"GET /ok HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
+            while len(times) < EVENTS:
+                got = s.recv(65536)
+                now = time.monotonic_ns()
+                if not got:
+                    break
+                held += got
+                *whole, held = held.split(b"\n\n")
+                for event in whole:
+                    at = re.search(rb'"sent":(\d+)', event)
+                    times += [(now - int(at.group(1))) / 1000] if at else []
+        return sorted(times)
+
+
 class Bench:
     def __init__(self):
         self.dir = pathlib.Path(tempfile.mkdtemp())
         self.ca = TestCA(self.dir / "ca")
-        crt, key = self.ca.leaf("web", "fast.test", "looked.test", "bulk.test", "bulklooked.test", "bulksecret.test")
+        crt, key = self.ca.leaf("web", "fast.test", "looked.test", "bulk.test", "bulklooked.test", "bulksecret.test", "events.test", "eventssecret.test")
+        self.events = Events((crt, key))
         self.pem = self.dir / "web.pem"
         self.pem.write_text(pathlib.Path(crt).read_text() + pathlib.Path(key).read_text())
         self.bulk = Bulk(self.dir)
@@ -131,11 +183,11 @@ backend bulktls
             self.mitm = True
         names = {"fast.test:8080": ports["plain"], "looked.test:80": ports["plain"], "fast.test:443": ports["tls"], "looked.test:443": ports["tls"],
                  "bulk.test:8080": self.bulk.port, "bulklooked.test:80": self.bulk.port, "bulk.test:443": ports["bulktls"], "bulklooked.test:443": ports["bulktls"],
-                 "bulksecret.test:443": ports["bulktls"]}
+                 "bulksecret.test:443": ports["bulktls"], "events.test:443": self.events.port, "eventssecret.test:443": self.events.port}
         self.lab = Lab(map=[f"{k}=127.0.0.1:{v}" for k, v in names.items()], ca=[str(self.ca.cert)])
-        self.lab.h.sbx("secret", "set", "-g", "bulk", "--host", "bulksecret.test", "--header", "X-Api-Key", "--password-stdin",
+        self.lab.h.sbx("secret", "set", "-g", "bulk", "--host", "bulksecret.test,eventssecret.test", "--header", "X-Api-Key", "--password-stdin",
                        input=b"sk-ant-api03-secretSECRET0123456789-abcdefghijklmnop")
-        self.lab.allow("fast.test", "fast.test:8080", "bulk.test", "bulk.test:8080", "looked.test/ok", "bulklooked.test/ok", "bulklooked.test/text", "bulksecret.test")
+        self.lab.allow("fast.test", "fast.test:8080", "bulk.test", "bulk.test:8080", "looked.test/ok", "bulklooked.test/ok", "bulklooked.test/text", "bulksecret.test", "events.test/ok", "eventssecret.test")
         for p in ports.values():
             wait_for(lambda: self.listens(p), 5)
         self.far()
@@ -221,12 +273,33 @@ backend bulktls
         return float(speed) / 1e6 if code == b"200" else 0
 
 
+def events(b):
+    """What an event waits between the server's write and the client's read: no proxy, intercepted, scrubbed as well."""
+    def direct():
+        context = ssl.create_default_context(cafile=b.ca.cert)
+        return context.wrap_socket(socket.create_connection(("127.0.0.1", b.events.port)), server_hostname="events.test")
+    print(f"\n{f'{EVENTS} server-sent events, one in {EVENT_PAUSE * 1000:.0f} ms, TLS':<40}{'p50 us':>10}{'p99 us':>10}{'worst us':>10}{'within 20 ms':>14}")
+    for what, make, host in (("no proxy", direct, "events.test"), ("sbx intercepts", lambda: b.lab.tls("events.test"), "events.test"),
+                             ("sbx intercepts, with a secret, scrubbed", lambda: b.lab.tls("eventssecret.test"), "eventssecret.test")):
+        t = b.events.late(make(), host)
+        if not t:
+            print(f"{what:<40}none came")
+            continue
+        print(f"{what:<40}{statistics.median(t):10.0f}{t[int(len(t) * 0.99)]:10.0f}{t[-1]:10.0f}{sum(x <= 20000 for x in t):10d}/{EVENTS}", flush=True)
+
+
 def main():
     if not usable() or not shutil.which("haproxy") or not shutil.which("h2load"):
         print("bench_proxy: needs root, /dev/net/tun, haproxy and h2load (nghttp2-client)")
         return
     b = Bench()
     p = b.ports
+    if sys.argv[1:] == ["events"]:
+        try:
+            events(b)
+        finally:
+            b.close()
+        return
     try:
         print(f"{'requests of HTTP/1.1':<40}{'1 conn/s':>10}{'p50 us':>9}{'p99 us':>9}{'32 conns/s':>12}{'p50 us':>9}{'p99 us':>9}")
         rows = [("no proxy, plain", b.host, f"http://127.0.0.1:{p['plain']}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['relay']}/ok")]
@@ -272,6 +345,7 @@ def main():
             pairs = [(b.megabytes(b.guest, f"https://bulklooked.test/{path}"), b.megabytes(b.guest, f"https://bulksecret.test/{path}")) for _ in range(5)]
             plain, scrubbed = (statistics.median(p[i] for p in pairs) for i in (0, 1))
             print(f"{'sbx intercepts, TLS, ' + what:<40}{plain:10.0f}{scrubbed:26.0f}{scrubbed / plain if plain else 0:8.2f}", flush=True)
+        events(b)
         lab = b.lab
         wait_for(lambda: lab.stats()["connections"] == 0, 10)
         base = lab.rss() + lab.rss(lab.broker)
