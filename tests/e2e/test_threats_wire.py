@@ -531,6 +531,19 @@ class Net(unittest.TestCase):
         frame = lambda kind, flags, stream, body=b"": len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
         base = self.lab.rss()
 
+        with H2(self.lab) as c:  # as many streams as were announced, and not one more
+            self.assertEqual(c.ask(c.fields()), 200)
+            c.s.sendall(b"".join(frame(1, 4, 2 * i + 3, c.c.encoder.encode(c.fields(method="POST"))) for i in range(101)))
+            got, end = b"", None
+            c.s.settimeout(5)
+            while not end:
+                got += c.s.recv(65536)
+                while len(got) >= 9 and len(got) >= (n := 9 + int.from_bytes(got[:3], "big")):
+                    end = got[9:n] if got[3] == 7 else end
+                    got = got[n:]
+            self.assertIn(int.from_bytes(end[:4], "big"), (199, 201))  # the last one that was taken; the first may not be over yet
+            self.assertIn(b"max concurrent streams", end)
+
         def flood(make, n=20000):
             with H2(self.lab) as c:
                 c.s.settimeout(3)
@@ -823,6 +836,10 @@ class Net(unittest.TestCase):
     def test_threat_78_who_sends_slowly(self):
         slow = {"greeting": self.lab.connect("a.test"), "relayed greeting": self.lab.connect("relay.test"), "head": self.lab.tls("a.test"), "plain head": self.lab.connect("b.test", 80)}
         hello, head = self.hello("a.test"), b"GET /ok HTTP/1.1\r\nX-A: " + b"a" * 1000
+        line, ended = self.lab.connect("relay.test", 2222, timeout=10), self.lab.connect("relay.test", 2222)
+        line.sendall(b"STUTTER 1")  # it could become HTTP
+        ended.sendall(hello[:40])
+        ended.shutdown(socket.SHUT_WR)
         left, end, sent = dict(slow), time.monotonic() + 20, 0
         try:
             while time.monotonic() < end and left:
@@ -836,16 +853,21 @@ class Net(unittest.TestCase):
                         pass
                     except OSError:
                         del left[kind]
-        line, ended = self.lab.connect("relay.test", 2222, timeout=10), self.lab.connect("relay.test", 2222)
-        line.sendall(b"STUTTER 1")  # it could become HTTP
-        ended.sendall(hello[:40])
-        ended.shutdown(socket.SHUT_WR)
                 sent += 1
                 time.sleep(0.2)
         finally:
             for s in slow.values():
                 s.close()
         self.assertEqual(list(left), [])
+        # What came to nothing is in the log, with what would let it through as it is.
+        for s in (line, ended):
+            with s, self.assertRaises(ConnectionError):
+                s.recv(100)
+        half, way = "it sent half a TLS greeting, and no more", "sbx policy allow network lab relay.test:2222"
+        reasons = lambda **more: [r["reason"] for r in self.lab.rows(kind="mismatch", verdict="deny", **more)]
+        self.assertEqual([(half == r, r.endswith(way)) for r in reasons(host="relay.test", port=2222)], [(True, False), (False, True)])
+        self.assertIn(half, reasons(host="relay.test", port=443))
+        self.assertIn(half, reasons(host="a.test", port=443))
         self.assertEqual(self.new(), [])
 
     def test_threat_79_80_floods_of_connections(self):
@@ -859,15 +881,6 @@ class Net(unittest.TestCase):
                 time.sleep(1)
                 self.assertLess(self.lab.fds(), 700)
                 self.assertLess(self.lab.fds(self.lab.broker), 1000)
-        # What came to nothing is in the log, with what would let it through as it is.
-        for s in (line, ended):
-            with s, self.assertRaises(ConnectionError):
-                s.recv(100)
-        half, way = "it sent half a TLS greeting, and no more", "sbx policy allow network lab relay.test:2222"
-        reasons = lambda **more: [r["reason"] for r in self.lab.rows(kind="mismatch", verdict="deny", **more)]
-        self.assertEqual([(half == r, r.endswith(way)) for r in reasons(host="relay.test", port=2222)], [(True, False), (False, True)])
-        self.assertIn(half, reasons(host="relay.test", port=443))
-        self.assertIn(half, reasons(host="a.test", port=443))
             finally:
                 for s in many:
                     s.close()

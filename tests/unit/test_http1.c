@@ -311,6 +311,73 @@ static void threat_21_36_http_is_known_on_any_port(void **state)
     assert_int_equal(plainhello_read(endless, sizeof endless, false), PLAINHELLO_HTTP);
 }
 
+/* A head of `lines` field lines of `len` bytes each (with CR LF), the last of them `last` bytes. */
+static int padded(size_t lines, size_t len, size_t last)
+{
+    static char text[4 * HTTP1_HEAD_MAX];
+    struct http1_head h;
+    char *p = text + sprintf(text, "GET / HTTP/1.1\r\n" H);
+    for (size_t i = 0; i < lines; i++) {
+        size_t n = i + 1 == lines ? last : len;
+        memset(p, 'x', n);
+        p[1] = ':';
+        p[n - 2] = '\r';
+        p[n - 1] = '\n';
+        p += n;
+    }
+    memcpy(p, "\r\n", 3);
+    int got = request_in(text, (size_t)(p - text) + 2, 4096, &h);
+    http1_head_finish(&h);
+    return got;
+}
+
+/* Each bound, to the byte: what is just within it passes, and one more does not. */
+static void threat_42_bounds(void **state)
+{
+    static char line[HTTP1_LINE_MAX + 64];
+    struct http1_head h;
+    (void)state;
+    assert_int_equal(padded(1, 0, HTTP1_LINE_MAX), 0);
+    assert_int_equal(padded(1, 0, HTTP1_LINE_MAX + 1), 431);
+    for (size_t extra = 0; extra < 2; extra++) { /* the first line */
+        size_t n = HTTP1_LINE_MAX + extra;
+        memset(line, 'x', sizeof line);
+        memcpy(line, "GET /", 5);
+        memcpy(line + n - 11, " HTTP/1.1\r\n", 11);
+        memcpy(line + n, H "\r\n", sizeof H "\r\n");
+        assert_int_equal(request_in(line, n + strlen(H "\r\n"), 4096, &h), extra ? 414 : 0);
+        http1_head_finish(&h);
+    }
+    size_t head = strlen("GET / HTTP/1.1\r\n" H "\r\n"), rest = HTTP1_HEAD_MAX - head - 4 * 13000;
+    assert_int_equal(padded(5, 13000, rest), 0);
+    assert_int_equal(padded(5, 13000, rest + 1), 431);
+    assert_int_equal(padded(HEADERS_MAX - 1, 8, 8), 0); /* and Host */
+    assert_int_equal(padded(HEADERS_MAX, 8, 8), 431);
+}
+
+/* The same of a list of fields, however it came: HTTP/2 has no lines. */
+static void threat_42_46_bounds_of_a_list(void **state)
+{
+    static char big[HEADERS_BYTES_MAX + 1];
+    struct headers h;
+    (void)state;
+    memset(big, 'x', sizeof big);
+    headers_init(&h);
+    for (unsigned i = 0; i < HEADERS_MAX; i++)
+        assert_true(headers_add(&h, "a", 1, "b", 1));
+    assert_false(headers_add(&h, "a", 1, "b", 1));
+    headers_finish(&h);
+    headers_init(&h);
+    assert_true(headers_add(&h, "a", 1, big, HEADERS_BYTES_MAX - 3));
+    assert_false(headers_add(&h, "a", 1, "bc", 2));
+    assert_true(headers_add(&h, "a", 1, "b", 1));
+    assert_false(headers_add(&h, "", 0, "b", 1));
+    headers_finish(&h);
+    headers_init(&h);
+    assert_false(headers_add(&h, "a", 1, big, HEADERS_BYTES_MAX));
+    headers_finish(&h);
+}
+
 /* ---- paths ---- */
 
 static void threat_41_paths_that_servers_read_differently(void **state)
@@ -401,6 +468,8 @@ int main(void)
         cmocka_unit_test(threat_21_36_http_is_known_on_any_port),
         cmocka_unit_test(threat_41_paths_that_servers_read_differently),
         cmocka_unit_test(threat_42_sizes_have_bounds),
+        cmocka_unit_test(threat_42_bounds),
+        cmocka_unit_test(threat_42_46_bounds_of_a_list),
         cmocka_unit_test(websocket_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
