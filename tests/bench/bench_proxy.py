@@ -3,7 +3,8 @@ same work in the same run: requests a second, latency, bulk, memory.
 
 sbx's figures contain the guest's whole way: kernel TCP in a namespace, a tap device, the pump that stands for QEMU, the
 terminator; the others' the host's loopback alone.  So what sbx adds is what it takes beyond "a cable, no proxy": the same
-card and pump, with the server's own kernel at the other end.  The server behind all is haproxy answering by itself, or
+card and pump, with the server's own kernel at the other end; haproxy at the
+same work is "a cable, then haproxy".  The server behind all is haproxy answering by itself, or
 sendfile.  tinyproxy passes requests on in small pieces that wait for delayed acknowledgements; through a tunnel (CONNECT)
 it relays as sbx does."""
 import ctypes
@@ -185,7 +186,7 @@ backend bulktls
                  "bulk.test:8080": self.bulk.port, "bulklooked.test:80": self.bulk.port, "bulk.test:443": ports["bulktls"], "bulklooked.test:443": ports["bulktls"],
                  "bulksecret.test:443": ports["bulktls"], "events.test:443": self.events.port, "eventssecret.test:443": self.events.port}
         self.lab = Lab(map=[f"{k}=127.0.0.1:{v}" for k, v in names.items()], ca=[str(self.ca.cert)])
-        self.lab.h.sbx("secret", "set", "-g", "bulk", "--host", "bulksecret.test,eventssecret.test", "--header", "X-Api-Key", "--password-stdin",
+        self.lab.h.sbx("secret", "set", "-g", "bulk", "--host", "bulksecret.test", "--host", "eventssecret.test", "--header", "X-Api-Key", "--password-stdin",
                        input=b"sk-ant-api03-secretSECRET0123456789-abcdefghijklmnop")
         self.lab.allow("fast.test", "fast.test:8080", "bulk.test", "bulk.test:8080", "looked.test/ok", "bulklooked.test/ok", "bulklooked.test/text", "bulksecret.test", "events.test/ok", "eventssecret.test")
         for p in ports.values():
@@ -214,9 +215,10 @@ backend bulktls
         lab.run("sh", "-c", "ip link set eth1 mtu 65520 up && ip addr add 192.0.2.2/30 dev eth1")
         inside = ["nsenter", "-t", str(holder.pid), "-n"]
         subprocess.run([*inside, "sh", "-c", "ip link set eth0 mtu 65520 up && ip addr add 192.0.2.1/30 dev eth0"], check=True)
-        conf = self.dir / "far.cfg"
-        conf.write_text((self.dir / "backend.cfg").read_text().replace("127.0.0.1:", "192.0.2.1:"))
-        self.spawn(*inside, "haproxy", "-db", "-q", "-f", conf)
+        for name in ("backend", "relay"):
+            conf = self.dir / f"far-{name}.cfg"
+            conf.write_text((self.dir / f"{name}.cfg").read_text().replace("127.0.0.1:", "192.0.2.1:"))
+            self.spawn(*inside, "haproxy", "-db", "-q", "-f", conf)
         time.sleep(0.5)
 
     def listens(self, port):
@@ -310,7 +312,9 @@ def main():
         else:
             print("mitmproxy is not installed (apt-get install mitmproxy)")
         rows.insert(1, ("a cable, no proxy, plain", b.guest, f"http://192.0.2.1:{p['plain']}/ok"))
-        rows.insert(6, ("a cable, no proxy, TLS", b.guest, f"https://192.0.2.1:{p['tls']}/ok"))
+        rows.insert(3, ("a cable, then haproxy, plain", b.guest, f"http://192.0.2.1:{p['relay']}/ok"))
+        rows.insert(7, ("a cable, no proxy, TLS", b.guest, f"https://192.0.2.1:{p['tls']}/ok"))
+        rows.insert(9, ("a cable, then haproxy, TLS", b.guest, f"https://192.0.2.1:{p['tlsrelay']}/ok"))
         rows += [("sbx relays, TLS", b.guest, "https://fast.test/ok"), ("sbx intercepts, TLS", b.guest, "https://looked.test/ok")]
         for what, where, url in rows:
             one, many = b.load(where, 1, url), b.load(where, 32, url)
