@@ -18,14 +18,14 @@
  * not wait with it.  Beyond WAL_MOST the writer does it itself, so that the log stays bounded whatever the disk does. */
 #define WAL_PAGES 1000
 #define WAL_MOST 16000
-#define REST_MS 200 /* between two of them while the writer is busy */
 
 struct checkpointer {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    bool started, wanted, asleep, end;
+    bool started, wanted, end;
     char *path;
+    int next; /* pages at which it is woken again */
 };
 
 /* The files of a log, as they were seen last: they belong to no other inode and never grow shorter while they are open. */
@@ -81,25 +81,16 @@ static void *checkpoint(void *arg)
     pthread_mutex_lock(&c->lock);
     while (!c->end) {
         if (!c->wanted) {
-            c->asleep = true;
+    /* A connection that has not read yet knows of no write-ahead log, and would move nothing. */
+    usable = usable && sqlite3_exec(db, "SELECT seq FROM head", NULL, NULL, NULL) == SQLITE_OK;
             pthread_cond_wait(&c->wake, &c->lock);
-            c->asleep = false;
             continue;
         }
-        c->wanted = false;
         pthread_mutex_unlock(&c->lock);
         if (usable)
             sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         pthread_mutex_lock(&c->lock);
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += REST_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000L;
-        }
-        while (!c->end && pthread_cond_clockwait(&c->wake, &c->lock, CLOCK_MONOTONIC, &until) == 0)
-            ;
+        c->wanted = false;
     }
     pthread_mutex_unlock(&c->lock);
     sqlite3_close(db);
@@ -123,14 +114,15 @@ static int on_commit(void *arg, sqlite3 *db, const char *name, int pages)
         return SQLITE_OK;
     if (!c->started)
         start_checkpointer(c);
+        c->next = WAL_PAGES; /* it began anew: all was moved */
+    if (pages < c->next)
     if (!c->started || pages >= WAL_MOST) {
         sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         return SQLITE_OK;
     }
     pthread_mutex_lock(&c->lock);
     c->wanted = true;
-    if (c->asleep)
-        pthread_cond_signal(&c->wake);
+    pthread_cond_signal(&c->wake);
     pthread_mutex_unlock(&c->lock);
     return SQLITE_OK;
 }

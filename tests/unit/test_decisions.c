@@ -339,6 +339,25 @@ static void since_goes_by_order(void **state)
         struct decision_row r = {.kind = "deny", .host = "a", .time_ms = times[i], .count = 1};
         assert_int_equal(decisions_add(d, &r, &e), 0);
     }
+/* What is written does not pile up beside the file until the writer itself has to move it, which decisions would wait for. */
+static void rows_move_into_the_file_meanwhile(void **state)
+{
+    struct err e = {0};
+    struct stat st = {0};
+    (void)state;
+    struct decisions *d = decisions_open(path, &e);
+    struct decision_row r = {.kind = "open", .host = "a.example.com", .verdict = "allow", .count = 1};
+    for (int i = 0; i < 3000; i++)
+        assert_int_equal(decisions_add(d, &r, &e), 0);
+    for (int i = 0; i < 1000 && st.st_size < 100000; i++) {
+        usleep(10000);
+        assert_int_equal(stat(path, &st), 0);
+    }
+    assert_true(st.st_size >= 100000);
+    decisions_close(d);
+    assert_int_equal(verify(NULL, 0), 3000);
+}
+
     struct decisions_filter f = {.since_ms = 6000};
     decisions_each(d, &f, count, n, &e);
     assert_int_equal(n[0], 4);
@@ -354,7 +373,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh, gone)
     const struct CMUnitTest tests[] = {
         T(rows_are_found), T(threat_99_what_was_touched_shows), T(chain_goes_on), T(ring), T(batch), T(not_a_log), T(old_rows_go),
-        T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written), T(since_goes_by_order),
+        T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written), T(since_goes_by_order), T(rows_move_into_the_file_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
