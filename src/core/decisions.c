@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,8 +25,8 @@ struct checkpointer {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool started, wanted, end;
-    char *path;
     int next; /* pages at which it is woken again */
+    char *path;
 };
 
 /* The files of a log, as they were seen last: they belong to no other inode and never grow shorter while they are open. */
@@ -48,6 +49,8 @@ struct decisions {
     struct checkpointer checkpointer;
     char *path;
     struct seen seen[FILES];
+    int watch;        /* of the folder: says when a look is worth while; -1: always */
+    int64_t looked_s; /* ... and it is every second, for what nobody tells of */
     decisions_lost_fn *lost;
     void *lost_arg;
 };
@@ -78,11 +81,11 @@ static void *checkpoint(void *arg)
     bool usable = sqlite3_open_v2(c->path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK;
     if (usable) /* the files may be others by then */
         sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    /* A connection that has not read yet knows of no write-ahead log, and would move nothing. */
+    usable = usable && sqlite3_exec(db, "SELECT seq FROM head", NULL, NULL, NULL) == SQLITE_OK;
     pthread_mutex_lock(&c->lock);
     while (!c->end) {
         if (!c->wanted) {
-    /* A connection that has not read yet knows of no write-ahead log, and would move nothing. */
-    usable = usable && sqlite3_exec(db, "SELECT seq FROM head", NULL, NULL, NULL) == SQLITE_OK;
             pthread_cond_wait(&c->wake, &c->lock);
             continue;
         }
@@ -111,11 +114,12 @@ static int on_commit(void *arg, sqlite3 *db, const char *name, int pages)
 {
     struct checkpointer *c = arg;
     if (pages < WAL_PAGES)
-        return SQLITE_OK;
-    if (!c->started)
-        start_checkpointer(c);
         c->next = WAL_PAGES; /* it began anew: all was moved */
     if (pages < c->next)
+        return SQLITE_OK;
+    c->next = pages + WAL_PAGES;
+    if (!c->started)
+        start_checkpointer(c);
     if (!c->started || pages >= WAL_MOST) {
         sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         return SQLITE_OK;
@@ -230,7 +234,47 @@ static bool same_head(struct decisions *d)
     return same;
 }
 
-/* Is what others find there not what this was writing?  Says what happened.  A few calls of stat, before each transaction. */
+static void begin_watch(struct decisions *d)
+{
+    char dir[4096];
+    const char *slash = strrchr(d->path, '/');
+    size_t n = slash ? (size_t)(slash - d->path) : 0;
+    d->watch = -1;
+    if (n == 0 || n >= sizeof dir || (d->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) < 0)
+        return;
+    memcpy(dir, d->path, n);
+    dir[n] = '\0';
+    if (inotify_add_watch(d->watch, dir, IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_CREATE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF) < 0) {
+        close(d->watch);
+        d->watch = -1;
+    }
+}
+
+/* Did anything happen to the folder's files but writing?  The kernel tells before the call that did it returns. */
+static bool stirred(struct decisions *d)
+{
+    char buf[4096] __attribute__((aligned(8)));
+    struct timespec t;
+    bool any = d->watch < 0;
+    ssize_t n;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    while (d->watch >= 0 && (n = read(d->watch, buf, sizeof buf)) > 0)
+        for (char *p = buf; p < buf + n;) {
+            const struct inotify_event *ev = (const struct inotify_event *)(void *)p;
+            any = true;
+            p += sizeof *ev + ev->len;
+            if (ev->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED)) { /* the path leads elsewhere now */
+                close(d->watch);
+                d->watch = -1;
+                break;
+            }
+        }
+    any = any || t.tv_sec != d->looked_s;
+    d->looked_s = t.tv_sec;
+    return any;
+}
+
+/* Is what others find there not what this was writing?  Says what happened. */
 static bool changed(struct decisions *d, struct err *e)
 {
     bool shorter = false;
@@ -279,6 +323,7 @@ struct decisions *decisions_open(const char *path, struct err *e)
         return NULL;
     }
     d->rows_max = DECISIONS_ROWS_MAX;
+    begin_watch(d);
     if (open_db(d, false, e) < 0) {
         decisions_close(d);
         return NULL;
@@ -316,6 +361,8 @@ void decisions_close(struct decisions *d)
     if (d->db && d->path && changed(d, &ignored))
         sqlite3_db_config(d->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     close_db(d);
+    if (d->path && d->watch >= 0)
+        close(d->watch);
     free(d->path);
     free(d);
 }
@@ -453,7 +500,7 @@ void decisions_on_loss(struct decisions *d, decisions_lost_fn *fn, void *arg)
 int decisions_check(struct decisions *d, struct err *e)
 {
     struct err why = {0};
-    if (d->db && !changed(d, &why))
+    if (d->db && (!stirred(d) || !changed(d, &why)))
         return 0;
     return start_anew(d, d->db ? why.text : "the log was lost", e);
 }

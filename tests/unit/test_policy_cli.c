@@ -339,7 +339,8 @@ static void a_log_is_followed_over_its_loss(void **state)
     add(d, "deny", "deny", "second.example.com", 1, "");
     comes(file, "the log was removed while the sandbox ran");
     comes(file, "second.example.com");
-    assert_int_equal(truncate(wal, 0), 0);
+    FILE *f = fopen(wal, "w");
+    fclose(f);
     usleep(200000);
     add(d, "deny", "deny", "third.example.com", 1, "");
     comes(file, "the log was cut short while the sandbox ran");
