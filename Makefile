@@ -49,7 +49,7 @@ LIB_SRC  := $(wildcard src/core/*.c src/vm/*.c src/net/*.c src/ui/*.c src/ui/cli
             src/ui/dash/*.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
 MAIN_OBJ := $(BUILD)/src/main.o
-ROLES    := $(addprefix $(BUILD)/lib/sbx-,supervise broker net fs screen)
+ROLES    := $(addprefix $(BUILD)/lib/sbx-,supervise broker net fs screen command)
 # What host and guest share is built a second time, static, for the guest.
 GUEST_SRC := $(wildcard src/guest/*.c) src/core/err.c src/core/link.c
 GUEST_OBJ := $(GUEST_SRC:%.c=$(BUILD)/guest/%.o)
@@ -71,7 +71,13 @@ assets/terminfo/s/sbx-direct: assets/terminfo.src
 $(BUILD)/libsbx.a: $(LIB_OBJ)
 	@rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/sbx: $(MAIN_OBJ) $(BUILD)/libsbx.a
+# The plain cases of start and exec; all else it leaves to sbx-command, which needs four times as many libraries.
+$(BUILD)/sbx: $(BUILD)/src/quick.o $(BUILD)/libsbx.a
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_SBX) -o $@ $^ $(LIBS_SBX)
+
+$(BUILD)/lib/sbx-command: $(MAIN_OBJ) $(BUILD)/libsbx.a
+	@mkdir -p $(@D)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_SBX) -o $@ $^ $(LIBS_SBX)
 

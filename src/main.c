@@ -1,4 +1,5 @@
-/* sbx: the command and the dashboard.  What runs for a sandbox are programs of their own (role.c). */
+/* The command line and the dashboard, whole: sbx-command, which sbx becomes for all but the plainest cases (quick.c).  What
+ * runs for a sandbox are programs of their own (role.c). */
 #include <locale.h>
 #include <sodium.h>
 #include <unistd.h>

@@ -29,7 +29,8 @@ char *path_socket(const char *name, struct err *e);
 char *path_asset(const char *rel, struct err *e);
 
 /* The programs of sbx that belong to the one that runs: the command itself, one of a sandbox's processes ("supervise",
- * "broker", "net", "fs", "screen": a program each, so that none maps the libraries of the others), the guest's init. */
+ * "broker", "net", "fs", "screen": a program each, so that none maps the libraries of the others) or the whole command line
+ * ("command"), the guest's init. */
 char *path_command(struct err *e);
 char *path_role(const char *role, struct err *e);
 char *path_guest_binary(struct err *e);

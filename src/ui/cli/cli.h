@@ -68,6 +68,8 @@ struct table *table_new(int columns, const char *const *headers);
 void table_row(struct table *t, const char *const *cells);
 void table_print(struct table *t); /* and frees it */
 void out_error(const char *text);
+/* What a command came to: prints the error of a negative status, and is the exit status. */
+int out_status(int status, const struct err *e);
 void out_notice(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* One question on the terminal, "no" unless answered with y; false without a terminal. */
 bool ask_yes(const char *question);

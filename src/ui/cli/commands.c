@@ -36,10 +36,6 @@ static const struct option all_options[] = {{'a', "all", NULL, "every sandbox"},
 static const struct option stop_options[] = {{'a', "all", NULL, "every sandbox"}, {0, "timeout", "SECONDS", "how long it may take to end in order (10)"}, END};
 static const struct option ls_options[] = {JSON_OPT, {'q', "quiet", NULL, "names alone"}, END};
 static const struct option rm_options[] = {{'f', "force", NULL, "do not ask; stop it first if it runs"}, {'a', "all", NULL, "every sandbox"}, END};
-static const struct option exec_options[] = {
-    {'i', "interactive", NULL, "standard input is the command's, also from a terminal"}, {'t', "tty", NULL, "a terminal for the command"},
-    {'e', "env", "NAME[=VALUE]", "a variable"}, {'w', "workdir", "PATH", "the folder it starts in"},
-    {'u', "user", "USER", "agent (the default), root, or another account"}, {'d', "detach", NULL, "start it and leave; prints the session"}, END};
 static const struct option attach_options[] = {{0, "read-only", NULL, "watch; keys but the prefix are not sent"}, END};
 static const struct option logs_options[] = {{'f', "follow", NULL, "go on as it grows"}, {0, "sbx", NULL, "what sbx's own processes say, instead of the machine's console"}, END};
 static const struct option ports_options[] = {JSON_OPT, {'p', "publish", "HOST:SANDBOX", "one more; SANDBOX alone takes a free port of this host"},
@@ -501,11 +497,5 @@ int cli_main(int argc, char **argv)
     if (status == 0)
         status = c->run(&a, &e);
     args_finish(&a);
-    if (status < 0) {
-        out_error(e.text[0] ? e.text : "it failed");
-        return e.status ? e.status : STATUS_FAILED;
-    }
-    if (fflush(stdout) != 0)
-        return STATUS_FAILED;
-    return status;
+    return out_status(status, &e);
 }

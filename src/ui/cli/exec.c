@@ -28,14 +28,19 @@ static json_t *variables(const struct args *a, struct err *e)
     return env;
 }
 
-int cmd_exec(const struct args *a, struct err *e)
+const struct option exec_options[] = {
+    {'i', "interactive", NULL, "standard input is the command's, also from a terminal"}, {'t', "tty", NULL, "a terminal for the command"},
+    {'e', "env", "NAME[=VALUE]", "a variable"}, {'w', "workdir", "PATH", "the folder it starts in"},
+    {'u', "user", "USER", "agent (the default), root, or another account"}, {'d', "detach", NULL, "start it and leave; prints the session"}, {0, NULL, NULL, NULL}};
+
+int exec_run(const struct args *a, int (*start)(const char *name, struct err *e), struct err *e)
 {
     const char *name = a->words[0];
     struct sandbox_status st;
     int status = 0, rc = -1;
     if (a->nrest == 0)
         return err_set(e, STATUS_USAGE, "which command? sbx exec %s COMMAND [ARGUMENT...]", name);
-    if (sandbox_state(name, &st, e) < 0 || sandbox_start(name, e) < 0)
+    if (sandbox_state(name, &st, e) < 0 || start(name, e) < 0)
         return -1;
     json_t *env = variables(a, e), *argv = json_array();
     for (int i = 0; i < a->nrest; i++)

@@ -22,6 +22,15 @@ void out_json(const json_t *value)
     putchar('\n');
 }
 
+int out_status(int status, const struct err *e)
+{
+    if (status < 0) {
+        out_error(e->text[0] ? e->text : "it failed");
+        return e->status ? e->status : STATUS_FAILED;
+    }
+    return fflush(stdout) != 0 ? STATUS_FAILED : status;
+}
+
 void out_error(const char *text)
 {
     char safe[4096];

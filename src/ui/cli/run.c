@@ -467,6 +467,11 @@ int cmd_start(const struct args *a, struct err *e)
     return each(a, start_one, NULL, e);
 }
 
+int cmd_exec(const struct args *a, struct err *e)
+{
+    return exec_run(a, sandbox_start, e);
+}
+
 static int stop_one(const char *name, void *arg, struct err *e)
 {
     if (record_check_name(name, e) < 0 || sandbox_stop(name, (int)*(long *)arg, e) < 0)

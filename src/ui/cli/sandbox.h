@@ -2,11 +2,18 @@
 #ifndef SBX_UI_CLI_SANDBOX_H
 #define SBX_UI_CLI_SANDBOX_H
 
+#include <signal.h>
+
 #include "core/record.h"
 #include "ui/cli/cli.h"
 
+/* A signal came in a while that has something to clear up behind it. */
+extern volatile sig_atomic_t sandbox_interrupted;
+
 /* Starts it and waits until it runs, with progress; fine if it runs already. */
 int sandbox_start(const char *name, struct err *e);
+/* The same without what a first start has to do once it runs: 1 if that is to be looked for, 0 if it ran already. */
+int sandbox_up(const char *name, struct err *e);
 /* Asks it to stop and waits; fine if it does not run. */
 int sandbox_stop(const char *name, int timeout_s, struct err *e);
 /* Tells, once, which files that programs of this host obey were changed in its workspace. */
@@ -36,6 +43,9 @@ int cmd_rm(const struct args *a, struct err *e);
 int cmd_rename(const struct args *a, struct err *e);
 int cmd_prune(const struct args *a, struct err *e);
 int cmd_exec(const struct args *a, struct err *e);
+/* exec, with what starts the sandbox (0, 1 or -1); and how its words are read. */
+int exec_run(const struct args *a, int (*start)(const char *name, struct err *e), struct err *e);
+extern const struct option exec_options[];
 int cmd_attach(const struct args *a, struct err *e);
 int cmd_cp(const struct args *a, struct err *e);
 int cmd_logs(const struct args *a, struct err *e);
