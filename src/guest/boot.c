@@ -166,6 +166,12 @@ void boot_early(void)
          * instead of reading its own programs from the disk again and again for minutes. */
         {"/sys/kernel/mm/lru_gen/enabled", "7"},
         {"/sys/kernel/mm/lru_gen/min_ttl_ms", "1000"},
+        /* Nobody needs huge pages soon enough for a thread that wakes twice a second to make room for them. */
+        {"/proc/sys/vm/compaction_proactiveness", "0"},
+        {"/proc/sys/vm/stat_interval", "60"},
+        /* The host knows better when its disk is busy. */
+        {"/sys/block/vda/queue/wbt_lat_usec", "0"},
+        {"/sys/block/vdb/queue/wbt_lat_usec", "0"},
         {"/proc/sys/kernel/panic", "-1"},
         {"/proc/sys/kernel/printk", "4 4 1 7"},
         {"/proc/sys/kernel/ctrl-alt-del", "0"},

@@ -17,6 +17,7 @@
 
 #include "core/netplan.h"
 #include "guest/guest.h"
+#include "guest/start.h"
 
 #define DISK "/dev/vdb"
 /* What names this machine lies in memory, behind links from /etc: a clone says who it is without writing to its disk. */
@@ -24,6 +25,10 @@
 /* Below base and disk lies an empty tree in memory, for the places where folders are mounted: made on the disk they would
  * cost a clone a third of its start, and leave folders behind. */
 #define PLACES "/run/sbx/places"
+
+/* Opened before a machine is frozen, for under emulation a clone pays for each way through the kernel that it goes first. */
+static const char *const names[] = {"hostname", "hosts", "machine-id"};
+static int random_fd = -1, name_fds[sizeof names / sizeof *names];
 
 static bool prepared, configured;
 static struct user agent;
@@ -47,6 +52,11 @@ int configure_clock(const json_t *clock)
     return t.tv_sec > 0 ? clock_settime(CLOCK_REALTIME, &t) : 0;
 }
 
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* A clone starts with its template's pool: the host's bytes make it another one, then it is reseeded.  (The device for
  * entropy has the same source, and takes 20 ms to answer under emulation.) */
 static void seed_entropy(const char *hex)
@@ -56,17 +66,14 @@ static void seed_entropy(const char *hex)
         unsigned char buf[32];
     } pool = {0, 0, {0}};
     size_t n = 0;
-    unsigned byte;
-    while (hex && n < 32 && sscanf(hex + 2 * n, "%2x", &byte) == 1)
-        pool.buf[n++] = (unsigned char)byte;
-    int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+    while (hex && n < 32 && hex_digit(hex[2 * n]) >= 0 && hex_digit(hex[2 * n + 1]) >= 0) {
+        pool.buf[n] = (unsigned char)(hex_digit(hex[2 * n]) << 4 | hex_digit(hex[2 * n + 1]));
+        n++;
+    }
     pool.buf_size = (int)n;
     pool.entropy_count = (int)n * 8;
-    if (fd >= 0) {
-        if (ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
-            printf("sbx-guest: entropy: %s\n", strerror(errno));
-        close(fd);
-    }
+    if (random_fd < 0 || ioctl(random_fd, RNDADDENTROPY, &pool) < 0 || ioctl(random_fd, RNDRESEEDCRNG) < 0)
+        printf("sbx-guest: entropy: %s\n", strerror(errno));
     explicit_bzero(&pool, sizeof pool);
 }
 
@@ -300,15 +307,22 @@ static void link_name(const char *name)
         printf("sbx-guest: %s: %s\n", at, strerror(errno));
 }
 
-static void write_name(const char *name, const char *text)
+static void open_names(void)
 {
-    char path[64];
-    snprintf(path, sizeof path, NAMES "/%s", name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-        printf("sbx-guest: %s: %s\n", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[64];
+        link_name(names[i]);
+        snprintf(path, sizeof path, NAMES "/%s", names[i]);
+        name_fds[i] = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    }
+}
+
+static void write_name(size_t i, const char *text)
+{
+    if (name_fds[i] < 0 || write(name_fds[i], text, strlen(text)) != (ssize_t)strlen(text))
+        printf("sbx-guest: %s: %s\n", names[i], strerror(errno));
+    if (name_fds[i] >= 0)
+        close(name_fds[i]);
 }
 
 static void name_host(const json_t *msg)
@@ -318,14 +332,14 @@ static void name_host(const json_t *msg)
     char text[512];
     if (name && sethostname(name, strlen(name)) == 0) {
         snprintf(text, sizeof text, "%s\n", name);
-        write_name("hostname", text);
+        write_name(0, text);
         snprintf(text, sizeof text,
                  "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n", name);
-        write_name("hosts", text);
+        write_name(1, text);
     }
     if (id) {
         snprintf(text, sizeof text, "%s\n", id);
-        write_name("machine-id", text);
+        write_name(2, text);
     }
 }
 
@@ -432,7 +446,6 @@ int configure_resize(struct err *e)
 
 int prepare(const json_t *msg, struct err *e)
 {
-    static const char *const names[] = {"hostname", "hosts", "machine-id"};
     if (prepared)
         return err_set(e, STATUS_FAILED, "this machine is prepared already");
     prepared = true;
@@ -440,17 +453,32 @@ int prepare(const json_t *msg, struct err *e)
         return -1;
     if (user_find("agent", &agent) < 0)
         return err_set(e, STATUS_FAILED, "the base image has no account named agent");
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        link_name(names[i]);
+    open_names();
+    random_fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     write_text("/etc/resolv.conf", "nameserver " NETPLAN_GATEWAY4 "\noptions timeout:3 attempts:2\n");
     if (fsrelay_mount(e) < 0)
         return -1;
     write_files(json_object_get(msg, "files"));
     oom_watch();
     docker_listen();
-    if (msg) /* what goes on at once gains nothing by a rehearsal */
-        session_rehearse(&agent);
+    if (msg) { /* what goes on at once gains nothing by a rehearsal */
+        start_rehearse(&agent);
+        session_await(&agent);
+    }
     return 0;
+}
+
+void rest(void)
+{
+    struct timespec end, now;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_nsec += 30 * 1000000;
+    sync();
+    if (prepared && !configured)
+        start_rehearse(&agent);
+    do
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - end.tv_sec) * 1000000000ll + now.tv_nsec - end.tv_nsec < 0);
 }
 
 int configure(const json_t *msg, struct err *e)

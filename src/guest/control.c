@@ -163,11 +163,12 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
         clock_gettime(CLOCK_MONOTONIC, &t0);
         rc = configure(msg, &e);
         clock_gettime(CLOCK_MONOTONIC, &t1);
-        more = json_pack("{s:f}", "ms",
-                         (double)(t1.tv_sec - t0.tv_sec) * 1e3 + (double)(t1.tv_nsec - t0.tv_nsec) / 1e6);
+        more = json_pack("{s:I}", "ms", (json_int_t)(t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000);
     } else if (strcmp(op, "prepare") == 0) {
         rc = prepare(msg, &e);
         sync(); /* what is frozen now would be written by every clone */
+    } else if (strcmp(op, "rest") == 0) {
+        rest();
     } else if (strcmp(op, "open") == 0) {
         pid_t pid = 0;
         rc = session_open(msg, &pid, &e);

@@ -38,12 +38,28 @@ static void give_up(void)
     umount2(GUEST_FS, MNT_FORCE);
 }
 
+/* What the kernel asks for first, when it is mounted, waits for the start: before there is nobody to answer.  Whatever waits
+ * already costs a clone nothing. */
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t start_signal = PTHREAD_COND_INITIALIZER;
+static bool started;
+
+static void wait_for_start(void)
+{
+    pthread_mutex_lock(&start_lock);
+    while (!started)
+        pthread_cond_wait(&start_signal, &start_lock);
+    pthread_mutex_unlock(&start_lock);
+}
+
 /* Kernel to host: each read of /dev/fuse is one message. */
 static void *requests(void *arg)
 {
     uint8_t *buf = arg;
-    for (;;) {
+    for (bool first = true;; first = false) {
         ssize_t n = read(fuse_fd, buf, MESSAGE_MAX);
+        if (first)
+            wait_for_start();
         if (n < 0) {
             if (errno == EINTR || errno == ENOENT || errno == EAGAIN)
                 continue;
@@ -126,7 +142,7 @@ static void *replies(void *arg)
         if (n <= 0) {
             if (n < 0)
                 break;
-            usleep(10000); /* the host's end is gone: it comes back, or the machine ends */
+            usleep(1000); /* the host's end is gone, as just after a clone: it comes back, or the machine ends */
             continue;
         }
         have += (size_t)n;
@@ -160,29 +176,9 @@ static void *replies(void *arg)
     return NULL;
 }
 
-/* The pump waits for its start: a thread that is there already costs a clone nothing. */
-static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t start_signal = PTHREAD_COND_INITIALIZER;
-static bool started;
-
-struct part {
-    void *(*run)(void *buf);
-    void *buf;
-};
-
-static void *wait_and_run(void *arg)
-{
-    const struct part *p = arg;
-    pthread_mutex_lock(&start_lock);
-    while (!started)
-        pthread_cond_wait(&start_signal, &start_lock);
-    pthread_mutex_unlock(&start_lock);
-    return p->run(p->buf);
-}
-
 int fsrelay_mount(struct err *e)
 {
-    static struct part parts[] = {{requests, NULL}, {replies, NULL}, {notifier, NULL}}, ahead = {fsahead_run, NULL};
+    void *(*const parts[])(void *buf) = {requests, replies, notifier};
     char options[128];
     pthread_t t;
     pthread_attr_t a;
@@ -202,11 +198,11 @@ int fsrelay_mount(struct err *e)
     pthread_attr_init(&a);
     pthread_attr_setstacksize(&a, 65536);
     for (unsigned i = 0; i < FSAHEAD_THREADS; i++)
-        if (pthread_create(&t, &a, wait_and_run, &ahead))
+        if (pthread_create(&t, &a, fsahead_run, NULL))
             return err_set(e, STATUS_FAILED, "cannot start the workspace relay");
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        parts[i].buf = i < 2 ? malloc(MESSAGE_MAX) : NULL;
-        if ((i < 2 && !parts[i].buf) || pthread_create(&t, &a, wait_and_run, &parts[i]))
+        void *buf = i < 2 ? malloc(MESSAGE_MAX) : NULL;
+        if ((i < 2 && !buf) || pthread_create(&t, &a, parts[i], buf))
             return err_set(e, STATUS_FAILED, "cannot start the workspace relay");
     }
     return 0;
@@ -216,6 +212,6 @@ void fsrelay_start(void)
 {
     pthread_mutex_lock(&start_lock);
     started = true;
-    pthread_cond_broadcast(&start_signal);
+    pthread_cond_signal(&start_signal);
     pthread_mutex_unlock(&start_lock);
 }

@@ -50,6 +50,9 @@ int netup(void);
  * in common, and may come before a machine is frozen; configure() does the rest (and prepares, where that was not done). */
 int prepare(const json_t *msg, struct err *e);
 int configure(const json_t *msg, struct err *e);
+/* The last that a machine does before it is frozen.  It stays awake for some ticks: what the kernel puts off until it is awake
+ * anyway would else be the first that each clone does. */
+void rest(void);
 const json_t *configure_env(void);
 const char *configure_cwd(void); /* the first folder, or "" */
 int configure_clock(const json_t *clock);
@@ -95,8 +98,8 @@ unsigned session_count(void);
 void session_signal_all(int sig);
 void session_end_all(void); /* kills and forgets: the link that carried them is gone */
 
-/* Runs a shell of the agent's as a session would be, and forgets it: what that reads stays in memory. */
-void session_rehearse(const struct user *u);
+/* Begins the first session of the agent's before its command is known, so that a clone has less to do. */
+void session_await(const struct user *u);
 
 /* oom.c: tells the host whom the kernel killed when memory ran out. */
 void oom_watch(void);

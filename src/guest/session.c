@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 #include "guest/guest.h"
+#include "guest/start.h"
 
 #define SESSIONS_MAX 200u
-#define CGROUPS "/sys/fs/cgroup/sessions"
 /* What a session printed before it ended may still be in a pipe that a grandchild holds open: it is read
  * until it is empty, and then this much longer. */
 #define LINGER_MS 200
@@ -35,6 +35,7 @@ struct pending {
 struct session {
     struct session *next;
     uint16_t chan;
+    char group[12]; /* its control group's name; "": none */
     pid_t pid;
     bool tty, connecting, exited, closing;
     bool lingered;        /* exited LINGER_MS ago */
@@ -66,15 +67,10 @@ unsigned session_count(void)
     return count;
 }
 
-static void cgroup_path(char *buf, size_t cap, const struct session *s, const char *file)
-{
-    snprintf(buf, cap, CGROUPS "/%u%s%s", s->chan, file ? "/" : "", file ? file : "");
-}
-
-static void cgroup_write(const struct session *s, const char *file, const char *text)
+static void group_write(const struct session *s, const char *file, const char *text)
 {
     char path[128];
-    cgroup_path(path, sizeof path, s, file);
+    snprintf(path, sizeof path, START_GROUPS "/%s/%s", s->group, file);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
@@ -94,16 +90,13 @@ static void close_watch(struct watch *w)
 
 static void destroy(struct session *s)
 {
-    char path[128];
     close_watch(&s->in);
     close_watch(&s->out[0]);
     close_watch(&s->out[1]);
     if (s->killed)
-        cgroup_write(s, "cgroup.kill", "1");
-    if (s->pid > 0) {
-        cgroup_path(path, sizeof path, s, NULL);
-        rmdir(path); /* fails while the session left processes behind; they live on */
-    }
+        group_write(s, "cgroup.kill", "1");
+    if (s->pid > 0)
+        start_group_gone(s->group); /* stays while the session left processes behind; they live on */
     struct session **p = &sessions;
     while (*p != s)
         p = &(*p)->next;
@@ -298,23 +291,79 @@ void session_eof(uint16_t chan, unsigned stream)
     }
 }
 
-static struct session *session_new(uint16_t chan, bool tty, struct err *e)
+static struct session *blank(void)
 {
-    if (count >= SESSIONS_MAX) {
-        err_set(e, STATUS_FAILED, "this machine has %u sessions already", SESSIONS_MAX);
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->in = (struct watch){.fd = -1, .ready = in_ready, .arg = s};
+    for (int i = 0; i < 2; i++)
+        s->out[i] = (struct watch){.fd = -1, .ready = out_ready, .arg = s};
+    return s;
+}
+
+/* ---- the one that waits ---- */
+
+#define WAITING_GROUP "first"
+
+/* A session that was begun before its command is known: of the agent's, without a terminal, with its group and its pipes.
+ * The first that is asked for takes its place, or ends it. */
+static struct {
+    struct session *session;
+    struct user user;
+    pid_t ended; /* its process, killed and not reaped yet */
+} waiting;
+
+static void end_waiting(void)
+{
+    struct session *s = waiting.session;
+    if (!s)
+        return;
+    waiting.session = NULL;
+    if (s->pid > 0 && kill(s->pid, SIGKILL) == 0)
+        waiting.ended = s->pid;
+    close_watch(&s->in);
+    close_watch(&s->out[0]);
+    close_watch(&s->out[1]);
+    free(s);
+}
+
+static void waiting_ready(struct watch *w, uint32_t events)
+{
+    (void)w;
+    (void)events;
+    end_waiting(); /* it says nothing while it waits: it is gone */
+}
+
+static struct session *take_waiting(const struct user *u, bool tty)
+{
+    struct session *s = waiting.session;
+    if (!s || tty || memcmp(u, &waiting.user, sizeof *u) != 0) {
+        end_waiting();
         return NULL;
     }
-    struct session *s = calloc(1, sizeof *s);
+    waiting.session = NULL;
+    s->out[0].ready = s->out[1].ready = out_ready;
+    return s;
+}
+
+/* spare: what take_waiting gave; ours from now on. */
+static struct session *session_new(struct session *spare, uint16_t chan, bool tty, struct err *e)
+{
+    struct session *s = count >= SESSIONS_MAX ? NULL : spare ? spare : blank();
     if (!s || link_open(control_link(), chan, tty ? 1u << 0 : 0) < 0) {
-        free(s);
-        err_set(e, STATUS_FAILED, "channel %u cannot be opened", chan);
+        if (count >= SESSIONS_MAX)
+            err_set(e, STATUS_FAILED, "this machine has %u sessions already", SESSIONS_MAX);
+        else
+            err_set(e, STATUS_FAILED, "channel %u cannot be opened", chan);
+        waiting.session = spare;
+        end_waiting();
+        if (s != spare)
+            free(s);
         return NULL;
     }
     s->chan = chan;
     s->tty = tty;
-    s->in = (struct watch){.fd = -1, .ready = in_ready, .arg = s};
-    for (int i = 0; i < 2; i++)
-        s->out[i] = (struct watch){.fd = -1, .ready = out_ready, .arg = s};
     s->next = sessions;
     sessions = s;
     count++;
@@ -374,9 +423,8 @@ static void env_merge(struct environment *env, const json_t *o)
 
 static void environment(struct environment *env, const struct user *u, const json_t *msg, bool tty)
 {
-    char path[600];
-    snprintf(path, sizeof path, "%s/.local/bin:%s/.npm-global/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-             u->home, u->home);
+    char path[START_PATH_MAX];
+    start_path(u, path);
     env_set(env, "PATH", path);
     env_set(env, "HOME", u->home);
     env_set(env, "USER", u->name);
@@ -390,98 +438,6 @@ static void environment(struct environment *env, const struct user *u, const jso
     }
     env_merge(env, configure_env());
     env_merge(env, json_object_get(msg, "env"));
-}
-
-/* What the child could not do; it stays empty when it became the program. */
-struct failure {
-    int error;
-    bool cwd;
-};
-
-struct start {
-    struct session *s;
-    const struct user *u;
-    char **argv, **envp;
-    const char *cwd, *program;
-    bool cwd_given;
-    int fd[3]; /* what becomes 0, 1, 2 */
-    struct winsize ws;
-    struct failure failed; /* the child writes it, in the memory that is ours as well */
-};
-
-/* In our memory (child_start): it allocates nothing, and changes ids by bare system calls, for the C library would change
- * those of our other threads as well. */
-static int child(void *arg)
-{
-    struct start *st = arg;
-    int why = 0;
-    cgroup_write(st->s, "cgroup.procs", "0");
-    setsid();
-    int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    ssize_t ignored = write(score, "0", 1);
-    (void)ignored;
-    close(score);
-    for (int i = 0; i < 3; i++)
-        if (dup2(st->fd[i], i) < 0)
-            why = errno;
-    if (st->s->tty && ioctl(0, TIOCSCTTY, 0) < 0)
-        why = errno;
-    signal(SIGPIPE, SIG_DFL); /* PID 1 ignores or handles no other */
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    /* Room for watchers and servers, without the million descriptors that old programs close one by one. */
-    struct rlimit files = {65536, 1048576};
-    setrlimit(RLIMIT_NOFILE, &files);
-    umask(022);
-    if (st->s->tty && fchown(0, st->u->uid, (gid_t)-1) < 0)
-        why = errno;
-    if (syscall(SYS_setgroups, (size_t)st->u->ngroups, st->u->groups) < 0 || syscall(SYS_setgid, st->u->gid) < 0 ||
-        syscall(SYS_setuid, st->u->uid) < 0)
-        why = errno;
-    if (!why && chdir(st->cwd) < 0) {
-        st->failed.cwd = st->cwd_given;
-        if (st->cwd_given || (chdir(st->u->home) < 0 && chdir("/") < 0))
-            why = errno;
-    }
-    if (!why) {
-        execvpe(st->program, st->argv, st->envp);
-        why = errno;
-    }
-    st->failed.error = why;
-    _exit(127);
-}
-
-/* -1 with errno. */
-static pid_t start_child(struct start *st)
-{
-    char **old = environ;
-    environ = st->envp; /* PATH of the new environment decides where a bare name is found */
-    pid_t pid = child_start(child, st);
-    environ = old;
-    return pid;
-}
-
-void session_rehearse(const struct user *u)
-{
-    struct session none = {.chan = 0};
-    int p[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    char path[128];
-    char *argv[] = {(char *)"sh", (char *)"-c", (char *)":", NULL}, *envp[] = {(char *)"PATH=/usr/bin:/bin", NULL};
-    cgroup_path(path, sizeof path, &none, NULL);
-    mkdir(path, 0755);
-    if (null >= 0 && pipe2(p, O_CLOEXEC) == 0) {
-        struct start st = {.s = &none, .u = u, .argv = argv, .envp = envp, .cwd = "/", .program = "sh", .fd = {null, p[1], null}};
-        start_child(&st);
-        close(p[1]);
-        char c;
-        while (read(p[0], &c, 1) > 0) /* until it is gone: PID 1 reaps it as any orphan */
-            ;
-        close(p[0]);
-    }
-    close(null);
-    for (int i = 0; i < 20 && rmdir(path) < 0 && errno == EBUSY; i++)
-        usleep(5000);
 }
 
 /* The descriptors of a session: the program's three in st, ours in the watches. */
@@ -531,6 +487,30 @@ static void close_child_side(const struct start *st)
             close(st->fd[i]);
 }
 
+void session_await(const struct user *u)
+{
+    struct session *s = blank();
+    struct start st = {.u = u, .fd = {-1, -1, -1}};
+    if (!s)
+        return;
+    snprintf(s->group, sizeof s->group, WAITING_GROUP);
+    st.group = s->group;
+    start_group(s->group);
+    if (plumb(s, &st, NULL) == 0 && (s->pid = start_waiting(&st)) > 0) {
+        s->out[0].ready = s->out[1].ready = waiting_ready;
+        waiting.session = s;
+        waiting.user = *u;
+    }
+    close_child_side(&st);
+    if (!waiting.session) {
+        close_watch(&s->in);
+        close_watch(&s->out[0]);
+        close_watch(&s->out[1]);
+        start_group_gone(s->group);
+        free(s);
+    }
+}
+
 int session_open(const json_t *msg, pid_t *pid, struct err *e)
 {
     uint16_t chan = (uint16_t)json_integer_value(json_object_get(msg, "chan"));
@@ -546,14 +526,14 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
         free(argv);
         return err_set(e, STATUS_USAGE, "no command was given");
     }
-    struct session *s = session_new(chan, tty, e);
+    struct session *spare = take_waiting(&u, tty), *s = session_new(spare, chan, tty, e);
     if (!s) {
         free(argv);
         return -1;
     }
     struct environment env = {0};
     environment(&env, &u, msg, tty);
-    struct start st = {.s = s, .u = &u, .argv = argv, .envp = env.v, .program = argv[0], .fd = {-1, -1, -1}};
+    struct start st = {.group = s->group, .tty = tty, .u = &u, .argv = argv, .envp = env.v, .program = argv[0], .fd = {-1, -1, -1}};
     st.cwd_given = cwd && cwd[0];
     st.cwd = st.cwd_given ? cwd : configure_cwd()[0] ? configure_cwd() : u.home;
     char login[280];
@@ -562,17 +542,21 @@ int session_open(const json_t *msg, pid_t *pid, struct err *e)
         snprintf(login, sizeof login, "-%s", base ? base + 1 : argv[0]);
         argv[0] = login;
     }
-    char path[128];
     int rc = -1, why = 0;
-    cgroup_path(path, sizeof path, s, NULL);
-    mkdir(path, 0755);
-    if (plumb(s, &st, msg) < 0)
-        why = errno;
-    else if ((s->pid = start_child(&st)) < 0)
-        why = errno;
-    else
+    if (spare) {
+        start_go(&st);
         why = st.failed.error;
-    close_child_side(&st);
+    } else {
+        snprintf(s->group, sizeof s->group, "%u", chan);
+        start_group(s->group);
+        if (plumb(s, &st, msg) < 0)
+            why = errno;
+        else if ((s->pid = start_child(&st)) < 0)
+            why = errno;
+        else
+            why = st.failed.error;
+        close_child_side(&st);
+    }
     if (why) {
         if (st.failed.cwd)
             err_errno(e, why, "cannot enter %s", st.cwd);
@@ -653,7 +637,7 @@ int session_connect(const json_t *msg, struct err *e)
     json_int_t port = json_integer_value(json_object_get(msg, "port"));
     if (port < 1 || port > 65535)
         return err_set(e, STATUS_USAGE, "port %lld is out of range", (long long)port);
-    struct session *s = session_new(chan, false, e);
+    struct session *s = session_new(NULL, chan, false, e);
     if (!s)
         return -1;
     int fd = connect_loopback(AF_INET, (uint16_t)port);
@@ -730,7 +714,7 @@ static void kill_hard(void *arg)
 {
     struct session *s = find((uint16_t)(uintptr_t)arg);
     if (s && s->pid > 0)
-        cgroup_write(s, "cgroup.kill", "1");
+        group_write(s, "cgroup.kill", "1");
 }
 
 int session_kill(const json_t *msg, struct err *e)
@@ -764,8 +748,18 @@ bool session_reaped(pid_t pid, int status)
     struct session *s = sessions;
     while (s && s->pid != pid)
         s = s->next;
-    if (!s)
+    if (!s) {
+        if (waiting.session && waiting.session->pid == pid) {
+            waiting.session->pid = 0;
+            end_waiting();
+            waiting.ended = pid;
+        }
+        if (pid == waiting.ended) {
+            start_group_gone(WAITING_GROUP);
+            waiting.ended = 0;
+        }
         return false;
+    }
     s->exited = true;
     s->status = status;
     loop_after(LINGER_MS, linger_over, (void *)(uintptr_t)s->chan);
@@ -779,7 +773,7 @@ void session_signal_all(int sig)
         if (s->pid <= 0)
             continue;
         if (sig == SIGKILL)
-            cgroup_write(s, "cgroup.kill", "1");
+            group_write(s, "cgroup.kill", "1");
         else if (!s->exited)
             kill(-s->pid, sig);
     }

@@ -59,11 +59,11 @@ static void machine(struct words *w, const struct qemu *q)
     add(w, "-accel");
     add(w, q->kvm ? "kvm" : "tcg,thread=single");
     /* "Enhanced" string moves are the slow ones under emulation, which goes byte by byte: without them the guest copies
-     * eight at a time.
+     * eight at a time.  A fifth level of page tables is one more to walk for an address space that nobody fills.
      * KVM offers Intel's register of capabilities on other processors as well; QEMU before 10.1 takes the offer, and dies
      * where the register cannot be set after all (nested virtualisation). */
     add(w, "-cpu");
-    add(w, "%s", q->kvm && q->amd ? "host,arch-capabilities=off" : q->kvm ? "host" : "max,erms=off");
+    add(w, "%s", q->kvm && q->amd ? "host,arch-capabilities=off" : q->kvm ? "host" : "max,erms=off,la57=off");
     add(w, "-smp");
     add(w, "%u", q->cpus);
     add(w, "-m");
@@ -91,8 +91,10 @@ static void kernel(struct words *w, const struct qemu *q)
      * itself and is for FIPS alone; names in the formats of trace events; certificates for signatures, measurement of
      * files and keys of a TPM, none of which a machine without firmware can hold against anybody; and the security modules
      * beside Landlock, which agents use for their own sandboxes, and Yama.
+     * The watchdog of processors would report what the host is to blame for, and wakes an idle machine, a clone at once; and
+     * nobody reads how long tasks were kept waiting, which is counted with each of their switches.
      * sbx.once: nothing will be cloned from it, so sbx-guest prepares nothing for that. */
-    add(w, "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests lsm=landlock,yama "
+    add(w, "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests nowatchdog psi=0 lsm=landlock,yama "
            "initcall_blacklist=jent_mod_init,trace_eval_init,init_trace_printk_function_export,load_system_certificate_list,"
            "init_ima,init_encrypted,vga_arb_device_init%s%s%s",
         q->kvm ? " no_timer_check rcupdate.rcu_expedited=1" : "", tsc, q->ram == QEMU_RAM_OWN ? " sbx.once" : "");

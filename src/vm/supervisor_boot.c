@@ -26,6 +26,8 @@
 #define CONFIGURE_MS 60000
 /* What a machine has put off while it started it does before it is frozen: else each of its clones does it. */
 #define SETTLE_MS 700
+/* And once more after it rested: what ended only then is to be forgotten. */
+#define RESTED_MS 100
 #define CONSOLE_CHUNK 16384
 
 static void patience(struct supervisor *s, int ms)
@@ -190,20 +192,40 @@ static void freeze(struct supervisor *s)
         supervisor_fail(s, "the machine could not be frozen: %s", e.status ? e.text : "QEMU does not listen");
 }
 
+static void settle(struct supervisor *s, int ms)
+{
+    struct timeval tv = {ms / 1000, ms % 1000 * 1000};
+    if (evtimer_add(s->settled, &tv) < 0)
+        supervisor_fail(s, "out of memory");
+}
+
+static void on_rested(void *arg, const json_t *reply, const char *error)
+{
+    struct supervisor *s = arg;
+    (void)reply;
+    (void)error;
+    if (s->life == LIFE_STARTING && s->boot == BOOT_FREEZE)
+        settle(s, RESTED_MS);
+}
+
 static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
     struct supervisor *s = arg;
-    if (s->life == LIFE_STARTING && s->boot == BOOT_FREEZE)
+    if (s->life != LIFE_STARTING || s->boot != BOOT_FREEZE)
+        return;
+    if (s->rested)
         freeze(s);
+    else if (ctl_send(s->guest_ctl, linkev_link(s->ctl), json_pack("{s:s}", "op", "rest"), CONFIGURE_MS, on_rested, s) < 0)
+        supervisor_fail(s, "the machine takes no orders");
+    s->rested = true;
 }
 
 static void freeze_when_settled(struct supervisor *s)
 {
-    struct timeval tv = {SETTLE_MS / 1000, SETTLE_MS % 1000 * 1000};
-    if (evtimer_add(s->settled, &tv) < 0)
-        supervisor_fail(s, "out of memory");
+    s->rested = false;
+    settle(s, SETTLE_MS);
 }
 
 /* ---- configuring ---- */

@@ -70,7 +70,7 @@ struct supervisor {
     struct ctl *guest_ctl;
     struct bounded_log *console_log, *log;
     struct event *console_ev, *settled, *patience, *clock_timer, *stop_timer, *screen_timer, *sigchld, *sigterm, *sigint, *log_ev;
-    bool vm_reaped, qmp_closed, answered, configuring, configured, panicked, tried_tcg, tried_again;
+    bool vm_reaped, qmp_closed, answered, rested, configuring, configured, panicked, tried_tcg, tried_again;
     const char *kvm_failed; /* how a machine under KVM ended, until emulation has shown that it was KVM */
     int vm_status;
     char shutdown[48]; /* QEMU's word for why the guest went off */

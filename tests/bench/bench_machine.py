@@ -94,7 +94,7 @@ def bare_boot():
             t = time.monotonic()
             q = subprocess.Popen(
                 [guestvm.QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M",
-                 "microvm,x-option-roms=off", "-accel", "tcg,thread=single", "-cpu", "max,erms=off", "-smp", CPUS, "-m", MEMORY, "-kernel",
+                 "microvm,x-option-roms=off", "-accel", "tcg,thread=single", "-cpu", "max,erms=off,la57=off", "-smp", CPUS, "-m", MEMORY, "-kernel",
                  guestvm.image() / "vmlinux", "-initrd", d / "initrd", "-serial", "stdio", "-append",
                  f"console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests tsc_early_khz={guestvm.tsc_khz()}"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)

@@ -90,7 +90,7 @@ class Machine:
         self.dir = dir
         pairs = {k: socket.socketpair() for k in ("ctl", "fs", "console", "qmp")}
         cmd = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-               "-accel", "tcg,thread=single", "-M", "microvm,x-option-roms=off,isa-serial=off,memory-backend=ram0", "-cpu", "max,erms=off",
+               "-accel", "tcg,thread=single", "-M", "microvm,x-option-roms=off,isa-serial=off,memory-backend=ram0", "-cpu", "max,erms=off,la57=off",
                "-smp", "1", "-m", str(MEMORY), "-global", "virtio-mmio.force-legacy=off",
                "-global", "migration.store-global-state=off",
                "-object", f"memory-backend-file,id=ram0,size={MEMORY}M,mem-path=/proc/self/fd/{ram_fd},"

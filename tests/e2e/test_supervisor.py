@@ -238,6 +238,32 @@ class Lifecycle(Case):
         for a, b in zip(*seen):
             self.assertNotEqual(a, b)
 
+    def test_the_first_session_of_a_clone_is_like_any_other(self):
+        """It was begun before the machine was frozen, and waited for its command (guest/start.h)."""
+        look = ("id; pwd; umask; ulimit -n; cat /proc/self/oom_score_adj; ls /proc/self/fd | wc -l; env | grep -v ^_= | sort; "
+                "grep -E '^(Sig(Blk|Ign)|Groups|Cap|NoNewPrivs)' /proc/$$/status; ps -o sid=,pgid= $$ | grep -q \"$$ *$$\" && echo leads; cat")
+
+        def waiting(c):
+            return int(c.exec(["sh", "-c", "ps -eo args= | grep -cx /init"])[1]) - 1
+        more = {"env": {"A": "b c"}, "cwd": "/usr"}
+        self.create("warm")  # the first of all is frozen, and a clone as well
+        self.stop(self.start("warm"))
+        for name in ("agent", "missing", "root"):
+            self.create(name)
+            s = self.start(name)
+            c = s.connect()
+            if name == "agent":
+                first, again = (c.exec(["sh", "-c", look], b"in", **more)[1] for _ in range(2))
+                self.assertEqual(first, again)
+                self.assertIn(b"uid=1000(agent)", first)
+                self.assertTrue(first.endswith(b"leads\nin"), first)
+            elif name == "missing":
+                self.assertEqual(c.exec(["/nonexistent"])[0]["status"], 127)
+            else:  # who waited fits no other, and ends
+                self.assertIn(b"uid=0", c.exec(["id"], user="root")[1])
+            self.assertEqual(waiting(c), 0)
+            self.stop(s)
+
     @unittest.skipUnless(os.geteuid() == 0, "mounts a small file system")
     def test_a_full_disk_of_the_host_is_named_and_left_again(self):
         d = sandbox_dir("full")

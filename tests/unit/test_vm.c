@@ -83,7 +83,7 @@ static void kvm_without_tsc_deadlines_keeps_the_old_timers(void **state)
     q.tsc_deadline = true;
     a = qemu_argv(&q);
     assert_null(strstr(after(a, "-M", 0), "off,pic"));
-    assert_string_equal(after(a, "-cpu", 0), "max,erms=off");
+    assert_string_equal(after(a, "-cpu", 0), "max,erms=off,la57=off");
     qemu_argv_free(a);
 }
 
