@@ -241,6 +241,19 @@ static json_t *parse(const struct config_key *k, const char *text)
     return v ? v : json_null();
 }
 
+json_t *config_parse(const char *name, const char *text, struct err *e)
+{
+    const struct config_key *k = config_find(name);
+    json_t *v = k ? parse(k, text) : NULL;
+    if (!k)
+        err_set(e, STATUS_USAGE, "there is no setting \"%s\"; sbx config ls lists them", name);
+    if (v && check(k, v, e) < 0) {
+        json_decref(v);
+        v = NULL;
+    }
+    return v;
+}
+
 int config_set(const char *name, const char *text, struct err *e)
 {
     const struct config_key *k = config_find(name);

@@ -40,4 +40,7 @@ char *config_string(const char *name, struct err *e); /* malloc'ed; "" if unset 
  * "key=value,key=value", or JSON.  Checked, written atomically under the file's lock.  unset: text NULL. */
 int config_set(const char *name, const char *text, struct err *e);
 
+/* What that text says, checked as config_set does: a new reference, or NULL with a sentence. */
+json_t *config_parse(const char *name, const char *text, struct err *e);
+
 #endif

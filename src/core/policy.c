@@ -745,8 +745,11 @@ static int replace(json_t *o, const void *arg, struct err *e)
     struct policy p = {0};
     int rc = read_object(&p, arg, RULE_GLOBAL, e);
     free(p.rules);
-    if (rc < 0)
+    if (rc < 0) {
+        if (e)
+            e->status = STATUS_USAGE; /* what was given is wrong, not what is there */
         return -1;
+    }
     json_object_clear(o);
     if (json_object_update(o, (json_t *)arg) < 0)
         return err_set(e, STATUS_FAILED, "out of memory");

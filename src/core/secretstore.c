@@ -640,6 +640,14 @@ const struct secret *secretstore_find(const struct secretstore *s, const char *s
     return own ? own : exact(s, service, "");
 }
 
+int64_t secret_renew_at(const struct secret *s)
+{
+    if (!s->expires || !(s->refresh[0] || s->command[0]))
+        return 0;
+    int64_t life = s->expires - s->updated;
+    return s->expires - (life < 0 ? 0 : life < 240 ? life / 4 : 60);
+}
+
 int secretstore_put(struct secretstore *s, const struct secret *secret, struct err *e)
 {
     struct record fresh = {0};

@@ -48,6 +48,10 @@ const struct secret *secretstore_at(const struct secretstore *s, size_t i);
 /* The one that holds for a sandbox: its own, else the global one; sandbox "" asks for the global one alone. */
 const struct secret *secretstore_find(const struct secretstore *s, const char *service, const char *sandbox);
 
+/* When it is to get a new value, some time before it expires: a quarter of its life, at most a minute.  0: it does not
+ * expire, or there is no way to a new one. */
+int64_t secret_renew_at(const struct secret *s);
+
 /* Changes: between lock and save nobody else changes the store.  secretstore_begin opens it under the lock. */
 struct secretstore *secretstore_begin(secretstore_ask_fn *ask, void *arg, struct err *e);
 /* Adds, or replaces the one of the same service and scope.  Texts are copied; NULL counts as "". */

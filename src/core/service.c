@@ -98,8 +98,8 @@ static int parse_write(const json_t *o, struct service_write *w, const char *nam
                *query = text(o, "strip_query", ""), *suffixes = text(o, "suffixes", "");
     memset(w, 0, sizeof *w);
     if (!is_host_pattern(text(o, "host", "")))
-        return err_set(e, STATUS_FAILED, "service %s: \"%.100s\" is no host that a credential can belong to", name,
-                       text(o, "host", ""));
+        return err_set(e, STATUS_FAILED, "service %s: \"%.100s\" is no host that a credential can belong to; write a name like api.example.com or "
+                       "*.example.com, with :PORT if that is not 443", name, text(o, "host", ""));
     if (strcmp(kind, "header") == 0)
         w->kind = SERVICE_HEADER;
     else if (strcmp(kind, "basic") == 0)
@@ -114,18 +114,18 @@ static int parse_write(const json_t *o, struct service_write *w, const char *nam
     const char *format = text(o, "format", w->kind == SERVICE_BASIC ? "{}" : "Bearer {}");
     const char *mark = strstr(format, "{}");
     if (!mark || strstr(mark + 2, "{}") || strlen(format) > SERVICE_FORMAT_MAX)
-        return err_set(e, STATUS_FAILED, "service %s: a \"format\" holds \"{}\" once, for the value", name);
+        return err_set(e, STATUS_FAILED, "service %s: a \"format\" holds \"{}\" once, for the value, in at most %d characters, like: Bearer {}", name, SERVICE_FORMAT_MAX);
     for (const char *c = format; *c; c++)
         if (*c < ' ' || *c > '~')
-            return err_set(e, STATUS_FAILED, "service %s: a \"format\" is printable ASCII", name);
-    if (!header[0] || strchr(header, ',') || !is_names(header, SERVICE_HEADER_MAX) || !is_names(strip, SERVICE_STRIP_MAX) ||
+            return err_set(e, STATUS_FAILED, "service %s: a \"format\" is printable ASCII, like: Bearer {}", name);
+    if (!header[0] || strpbrk(header, ",/") || !is_names(header, SERVICE_HEADER_MAX) || !is_names(strip, SERVICE_STRIP_MAX) ||
         !is_names(query, SERVICE_HEADER_MAX) || !is_names(suffixes, SERVICE_STRIP_MAX))
-        return err_set(e, STATUS_FAILED, "service %s: \"header\", \"strip\", \"strip_query\" and \"suffixes\" are lower-case names, "
-                       "separated by commas", name);
+        return err_set(e, STATUS_FAILED, "service %s: \"header\" is the name of one header, like x-api-key; \"strip\", \"strip_query\" and "
+                       "\"suffixes\" are lower-case names, separated by commas", name);
     static const char *const never[] = {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"};
     for (size_t i = 0; i < COUNT(never); i++)
         if (strcmp(header, never[i]) == 0)
-            return err_set(e, STATUS_FAILED, "service %s: a credential cannot stand in \"%s\"", name, header);
+            return err_set(e, STATUS_FAILED, "service %s: a credential cannot stand in \"%s\"; write one like authorization or x-api-key", name, header);
     snprintf(w->header, sizeof w->header, "%s", header);
     snprintf(w->format, sizeof w->format, "%s", format);
     snprintf(w->strip, sizeof w->strip, "%s", strip);
@@ -157,7 +157,7 @@ static int check_form(const json_t *form, const char *name, const char *form_nam
     for (size_t k = 0; k < COUNT(lists); k++)
         json_array_foreach(json_object_get(form, lists[k]), i, v)
             if (!is_variable(v))
-                return err_set(e, STATUS_FAILED, "service %s: \"%s\" of %s lists names of variables", name, lists[k], where);
+                return err_set(e, STATUS_FAILED, "service %s: \"%s\" of %s lists names of variables, like EXAMPLE_API_KEY", name, lists[k], where);
     json_array_foreach(json_object_get(form, "from_files"), i, v) {
         /* {"path": "~/.codex/auth.json", "key": "tokens.access_token"} or {"path": "~/.config/token"} */
         if (!json_is_string(json_object_get(v, "path")))

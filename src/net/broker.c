@@ -1262,8 +1262,11 @@ static void on_ctrl(struct linkev *c, json_t *msg, void *arg)
     } else if (strcmp(op, "grant") == 0) {
         const char *rule = json_string_value(json_object_get(msg, "rule"));
         rc = asks_grant(b->asks, rule ? rule : "", &e);
+    } else if (strcmp(op, "secrets") == 0) { /* who changed the store waits: the next session shall have it */
+        evtimer_del(b->secrets_ev);
+        on_secrets(-1, 0, b);
     }
-    if (strcmp(op, "answer") == 0 || strcmp(op, "grant") == 0) {
+    if (strcmp(op, "answer") == 0 || strcmp(op, "grant") == 0 || strcmp(op, "secrets") == 0) {
         more = json_pack("{s:s, s:O, s:b}", "op", "reply", "id", json_object_get(msg, "id"), "ok", rc == 0);
         if (rc < 0) {
             json_object_set_new(more, "error", json_string(e.text));

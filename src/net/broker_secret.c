@@ -181,8 +181,9 @@ int broker_secrets_load(struct broker_secrets *s, struct err *e)
         struct held *h = &s->v[s->n];
         snprintf(h->service, sizeof h->service, "%.63s", r->service);
         snprintf(h->form, sizeof h->form, "%.31s", r->form);
-        if (r->expires && (r->refresh[0] || r->command[0]) && (!s->renew || r->expires < s->renew))
-            s->renew = r->expires;
+        int64_t renew = secret_renew_at(r);
+        if (renew && (!s->renew || renew < s->renew))
+            s->renew = renew;
         h->description = description;
         h->value = guarded(r->value);
         h->sentinel = guarded(r->sentinel);

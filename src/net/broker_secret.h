@@ -50,7 +50,7 @@ enum broker_sign_in broker_secrets_sign_in(const struct broker_secrets *s, const
  * take` reads.  NULL: it cannot be a secret. */
 char *broker_secrets_take(struct broker_secrets *s, const char *service, const struct ask_mint *m);
 
-/* When the first of them that can be renewed expires (seconds since 1970); 0: none does. */
+/* When the first of them is to be renewed (seconds since 1970); 0: none is. */
 int64_t broker_secrets_renew(const struct broker_secrets *s);
 
 /* The value of a service's secret that no host is ever given (the proxy's login); it lives until the next load, or NULL. */

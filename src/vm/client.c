@@ -161,7 +161,7 @@ static void on_broker_reply(void *arg, const json_t *reply, const char *error)
     free(f);
 }
 
-/* Answers and grants are the broker's matter. */
+/* Answers, grants and what the store of secrets holds are the broker's matter. */
 static void op_forward(struct client *c, const json_t *msg)
 {
     struct supervisor *s = c->owner->s;
@@ -236,7 +236,7 @@ static const struct {
     {"status", op_status}, {"watch", op_watch},   {"stop", op_stop},     {"exec", op_exec}, {"attach", op_attach},
     {"resize", op_resize}, {"repaint", op_repaint}, {"detach", op_detach}, {"signal", op_signal}, {"kill", op_signal},
     {"text", op_text},     {"ports", op_ports},
-    {"asks", op_asks},     {"answer", op_forward}, {"grant", op_forward},
+    {"asks", op_asks},     {"answer", op_forward}, {"grant", op_forward}, {"secrets", op_forward},
 };
 
 static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)

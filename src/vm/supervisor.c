@@ -167,6 +167,7 @@ static void on_clock(evutil_socket_t fd, short what, void *arg)
     static struct timespec last_mono, last_boot;
     struct timespec mono, boot;
     watch_room(s);
+    helpers_renew(s);
     clock_gettime(CLOCK_MONOTONIC, &mono);
     clock_gettime(CLOCK_BOOTTIME, &boot);
     int64_t slept = last_boot.tv_sec ? (int64_t)(boot.tv_sec - last_boot.tv_sec) - (mono.tv_sec - last_mono.tv_sec) : 0;

@@ -18,6 +18,9 @@
 
 /* A screen process that dies again and again has met something that kills it each time. */
 #define SCREEN_RESTARTS 20
+/* Seconds between attempts to renew a secret. */
+#define RENEW_WAIT_MIN 5u
+#define RENEW_WAIT_MAX 600u
 /* Where the folders' descriptors begin in `sbx fs`. */
 #define FS_FOLDER_FD 6
 
@@ -103,21 +106,21 @@ static void on_hello(struct helper *h)
 
 /* Tokens of sign-ins and what a command prints grow old: another process of ours, with the store's lock and the network,
  * renews them, for the broker has neither. */
-static void on_renew(evutil_socket_t fd, short what, void *arg)
+void helpers_renew(struct supervisor *s)
 {
-    struct supervisor *s = arg;
     struct err e = {0};
-    (void)fd;
-    (void)what;
+    int64_t now = time(NULL);
+    if (!s->renew_at || s->renewer || now < s->renew_at || now < s->renew_next)
+        return;
     char *self = path_command(&e);
     char *const argv[] = {self, (char *)"secret", (char *)"renew", NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    const struct spawn_fd fds[] = {{null, 0}, {null, 1}, {2, 2}};
+    const struct spawn_fd fds[] = {{null, 0}, {null, 1}, {s->log_pipe[1], 2}};
     const struct spawn spawn = {.path = self, .argv = argv, .fds = fds, .nfds = 3, .die_with_parent = true};
-    struct timeval again = {600, 0};
-    s->renew_tried = time(NULL);
-    evtimer_add(s->renew_ev, &again);
-    if (!s->renewer && self && null >= 0 && (s->renewer = spawn_run(&spawn, &e)) < 0) {
+    /* Where it fails the provider is asked again, ever more seldom. */
+    s->renew_next = now + s->renew_wait;
+    s->renew_wait = s->renew_wait < RENEW_WAIT_MAX / 2 ? 2 * s->renew_wait : RENEW_WAIT_MAX;
+    if (self && null >= 0 && (s->renewer = spawn_run(&spawn, &e)) < 0) {
         s->renewer = 0;
         log_line("secrets cannot be renewed: %s", e.text);
     }
@@ -165,16 +168,12 @@ static void on_secrets(struct supervisor *s, const json_t *msg)
     json_decref(env);
     if (!json_is_true(json_object_get(msg, "ok")))
         supervisor_notice(s, why && why[0] ? why : "the secrets cannot be read");
-    int64_t at = json_integer_value(json_object_get(msg, "renew")), now = time(NULL);
-    if (!s->renew_ev)
-        s->renew_ev = evtimer_new(s->base, on_renew, s);
-    if (!at || !s->renew_ev)
-        return;
-    /* A minute before; not again at once where it failed. */
-    int64_t wait = at - 60 - now, least = s->renew_tried ? s->renew_tried + 60 - now : 0;
-    wait = wait < least ? least : wait;
-    struct timeval tv = {wait < 0 ? 0 : wait > 86400 ? 86400 : wait, 100000};
-    evtimer_add(s->renew_ev, &tv);
+    s->renew_at = json_integer_value(json_object_get(msg, "renew"));
+    if (s->renew_at > time(NULL)) {
+        s->renew_next = 0;
+        s->renew_wait = RENEW_WAIT_MIN;
+    }
+    helpers_renew(s); /* what expired while nothing ran, at once */
 }
 
 /* What the broker tells of the rules or the log; "" takes back what it told before. */

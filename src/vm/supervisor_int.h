@@ -91,12 +91,13 @@ struct supervisor {
     bool folders_served;
     char policy_trouble[512], log_trouble[512], log_lost[512]; /* as the broker tells */
     int64_t blocked;
-    struct event *renew_ev; /* when a secret wants to be renewed */
+    int64_t renew_at; /* when a secret wants a new value, seconds since 1970; 0: none does */
+    int64_t renew_next; /* not before: it failed */
+    unsigned renew_wait;
     pid_t renewer;
     pid_t taker;      /* reads the tokens of a sign-in out of mint_pipe, which goes from the broker past us */
     bool take_again;
     int mint_pipe[2];
-    int64_t renew_tried;
     char *state_dir;   /* what lies on the disk that it must not fill */
     int64_t keep_free; /* bytes */
     bool paused;
@@ -132,6 +133,8 @@ void boot_close(struct supervisor *s);
 int helpers_start(struct supervisor *s, struct err *e);
 bool helpers_ready(const struct supervisor *s);
 void helpers_taken(struct supervisor *s); /* `sbx secret take` ended */
+/* Renews secrets if it is time; to be called each second, so that a host that slept is not late. */
+void helpers_renew(struct supervisor *s);
 bool helper_reaped(struct supervisor *s, pid_t pid, int status); /* true if it was one of them */
 void helpers_end(struct supervisor *s);
 extern const char *const role_names[ROLES];

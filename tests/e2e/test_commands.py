@@ -2,6 +2,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import unittest
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import Home, wait_for
+from harness import SBX, Home, wait_for
 
 SERVER = "python3 -m http.server 3000 --directory /tmp/www"
 
@@ -18,6 +19,139 @@ SERVER = "python3 -m http.server 3000 --directory /tmp/www"
 def get(port, path="/", timeout=20):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as r:
         return r.read()
+
+
+class Usage(unittest.TestCase):
+    """Bad input, for every option that takes a value and every word that has a form: status 2, one sentence, nothing changed."""
+
+    BAD = {
+        "run": [[], ["no-such-agent"], ["shell", "/no/such/folder"], ["shell", "/"], ["--cpus", "0", "shell"], ["--no-such-option", "shell"]],
+        "create": [["no-such-agent"], ["shell", "/no/such/folder"], ["--name", "a/b", "shell"], ["--name", "", "shell"], ["--name", "s", "shell"],
+                   ["--env", "=x", "shell"], ["-e", "A B=x", "shell"], ["-e", "NOT_SET_ANYWHERE", "shell"], ["--env-file", "/no/such/file", "shell"],
+                   ["--cpus", "0", "shell"], ["--cpus", "two", "shell"], ["--cpus", "65", "shell"], ["--cpus", "", "shell"], ["--memory", "1", "shell"],
+                   ["--memory", "4X", "shell"], ["--memory", "nan", "shell"], ["--memory", "0x4000", "shell"], ["--memory", "-4G", "shell"], ["--disk", "", "shell"],
+                   ["--disk", "inf", "shell"], ["--limit", "cpu", "shell"], ["--limit", "cpu=x", "shell"], ["--limit", "none=1", "shell"],
+                   ["--limit", "memory=1", "shell"], ["--publish", "http", "shell"], ["-p", "0:80:90:1", "shell"], ["-p", "80:70000", "shell"],
+                   ["--branch", "b", "--clone", "shell"], ["--posture", "shut", "shell"]],
+        "start": [[]], "stop": [[], ["--timeout", "0", "s"], ["--timeout", "soon", "s"]], "restart": [[], ["--timeout", "-1", "s"]], "rm": [[], ["a/b"]],
+        "ls": [["s"], ["--json=x"]],
+        "exec": [["s"], ["-e", "=x", "s", "true"], ["-e", "A B=x", "s", "true"], ["-t", "s", "true"], ["s", b"\xff"]],
+        "attach": [["s"], ["s", "none"], ["s", "0"]],
+        "cp": [["a", "b"], ["s:/a", "s:/b"], ["/no/such/file", "s:/tmp/"], ["s:/etc/hostname", "/no/such/folder/x"]],
+        "ports": [["s", "--publish", "http"], ["s", "--publish", "1:2:3:4"], ["s", "--unpublish", "x"]],
+        "rename": [["s", "a/b"], ["s", "s"]],
+        "prune": [["--filter", "168h"], ["--filter", "until=x"], ["--filter", "until=99999999999999999d"]],
+        "logs": [[], ["a/b"]], "inspect": [[], ["a/b"]], "completion": [["tcsh"]], "help": [["nothing"], ["policy", "nothing"]], "login": [["--posture", "shut"]],
+        "doctor": [["x"]], "version": [["x"]], "man": [["x"]], "nothing": [[]], "save": [["s", "a/b"], ["s"]],
+        "policy": [[], ["nothing"]],
+        "policy allow": [["network", "-g", "http://x.example/"], ["network", "-g", "*"], ["network", "-g", ""], ["network", "-g", "a b"], ["network", "-g", "x.example:0"],
+                         ["network", "-g", "10.0.0.0/33"], ["network", "-g", "169.254.169.254"], ["disk", "-g", "x.example"], ["network", "-g", "--for", "soon", "x.example"],
+                         ["network", "-g", "--for", "0s", "x.example"], ["network", "-g", "--once", "x.example"], ["network", "s", "--once", "--for", "1h", "x.example"]],
+        "policy deny": [["network", "-g", "GET 10.0.0.0/8"], ["network", "s", "--once", "x.example"]],
+        "policy ls": [["a/b"]], "policy rm": [["-g"], ["s"]], "policy enable": [["-g"]], "policy disable": [["-g"]],
+        "policy ask": [["maybe"], ["allow"], ["deny"]],
+        "policy log": [["--since", "x"], ["--verdict", "perhaps"], ["--limit", "0"], ["-n", "many"]],
+        "policy check": [["*.example.com"], ["10.0.0.0/8"], ["x.example", "--path", "x"], ["x.example", "--path", "/?a"], ["x.example", "--method", "get"],
+                         ["10.0.0.1", "--method", "GET"], ["x.example:99999"]],
+        "policy set-default": [["shut"]], "policy reset": [["a/b"]], "policy export": [["a/b"]],
+        "policy import": [["-"], ["BAD.json"], ["NORULES.json"]],
+        "secret": [[], ["nothing"]],
+        "secret set": [["openai"], ["-g"], ["-g", "openai"], ["-g", "openai", "--password-stdin"], ["-g", "openai", "--from-env", "NOT_SET_ANYWHERE"],
+                       ["-g", "openai", "--from-file", "/no/such/file"], ["-g", "openai", "-t", ""], ["-g", "openai", "-t", "short"], ["-g", "openai", "-t", "with a space"],
+                       ["-g", "openai", "-t", "a-good-value", "--form", "none"], ["-g", "openai", "-t", "a-good-value", "--from-env", "HOME"],
+                       ["-g", "openai", "--command", "printf a-good-value", "--ttl", "soon"], ["-g", "openai", "--command", "printf a-good-value", "--ttl", "1s"],
+                       ["-g", "openai", "--command", "printf a-good-value", "--ttl", "99999999999999999d"], ["-g", "openai", "--command", "printf short"],
+                       ["-g", "openai", "-t", "a-good-value", "--ttl", "1h"], ["-g", "openai", "--oauth", "-t", "a-good-value"], ["-g", "groq", "--oauth"],
+                       ["-g", "groq", "--device"], ["-g", "own", "--header", "x-key", "-t", "a-good-value"], ["-g", "openai", "--format", "Bearer {}", "-t", "a-good-value"],
+                       ["-g", "openai", "--env", "K", "-t", "a-good-value"], ["-g", "openai", "--placeholder", "-t", "a-good-value"],
+                       *[["-g", "own", "-t", "a-good-value", *more] for more in (
+                           ["--host", ""], ["--host", "*"], ["--host", "*.com"], ["--host", "https://api.example.com/v1"], ["--host", "x.example:0"], ["--host", "x.example:http"],
+                           ["--host", "a b.example"], ["--host", ".x.example"], ["--host", b"\xff.example"],
+                           *[["--host", "x.example", *yet] for yet in (
+                               ["--header", ""], ["--header", "Host"], ["--header", "a b"], ["--header", "x-a,x-b"], ["--header", "x/y"], ["--header", "x" * 64],
+                               ["--header", "x\r\ny"], ["--header", "content-length"], ["--format", "no mark"], ["--format", "{} and {}"], ["--format", "{}\r\nx: y"],
+                               ["--format", "{}" + "x" * 200], ["--env", ""], ["--env", "1A"], ["--env", "A=B"], ["--env", "A B"])])],
+                       ["-g", "a/b", "--host", "x.example", "-t", "a-good-value"], ["-g", "a/b", "-t", "a-good-value"]],
+        "secret rotate": [["openai"], ["-g", "openai", "--form", "none", "-t", "a-good-value"]],
+        "secret rm": [["-g"], ["openai"]], "secret test": [[], ["a", "b", "c"]], "secret ls": [["x"]], "secret import": [["x"]],
+        "secret lock": [["--passphrase", "--keyfile"], ["--passphrase"], ["--passphrase", "--password-stdin"]],
+        "image": [["nothing"]], "image rm": [[], ["a/b"]], "image ls": [["x"]],
+        "template": [["nothing"]], "template save": [["s", "a/b"], ["s", ""], ["s"]], "template rm": [[]], "template ls": [["x"]],
+        "config": [["nothing"]],
+        "config get": [["none"]], "config unset": [["none"]],
+        "config set": [["none", "1"], ["vm.cpus", "0"], ["vm.cpus", "two"], ["vm.clone", "perhaps"], ["vm.accel", "warp"], ["net.outside", "example.com"],
+                       ["net.outside", "10.0.0.0/99"], ["net.map", "x.example"], ["net.map", "x.example=elsewhere"], ["net.map", "x.example=127.0.0.1:0"],
+                       ["net.ca", "/no/such/file"], ["net.proxy", "nonsense"], ["net.proxy_except", "a b"], ["workspace.hide", "{}"], ["net.ask_seconds", "-1"]],
+    }
+
+    @classmethod
+    def setUpClass(cls):
+        cls.h = h = Home()
+        h.sbx("create", "--name", "s", "shell")
+        (h.ws / "BAD.json").write_text("{")
+        (h.ws / "NORULES.json").write_text('{"version": 1, "rules": 3}')
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.h.close()
+
+    def state(self):
+        return {str(p): p.read_bytes() for base in ("config", "data/sbx/sandboxes", "data/sbx/secrets") for p in (self.h.dir / base).rglob("*")
+                if p.is_file() and p.suffix != ".lock" and p.name != "lock"}
+
+    def test_bad_input(self):
+        before = self.state()
+        for command, uses in self.BAD.items():
+            for words in uses:
+                with self.subTest(command=command, words=words):
+                    argv = [SBX, *command.split(), *words]
+                    r = subprocess.run(argv, input=b"", capture_output=True, cwd=self.h.ws, env=self.h.env, timeout=30)
+                    said = r.stderr.decode(errors="replace").strip().split("\n")
+                    said = [line for line in said if "history" not in line]
+                    self.assertEqual(r.returncode, 2, said)
+                    if words or command in ("start", "rm"):
+                        self.assertEqual(len(said), 1, said)
+                        self.assertTrue(said[0].startswith("sbx: ") and len(said[0]) > 20, said)
+                        self.assertFalse(r.stdout and command != "login", r.stdout)
+                    self.assertNotIn("a-good-value", r.stderr.decode(errors="replace"))
+        self.assertEqual(self.state(), before)
+
+    def test_every_option_with_a_form_is_tried(self):
+        """A new option that takes a value comes into the table above, or is a text that may be anything."""
+        anything = {"run": {"name", "env", "env-file", "memory", "disk", "limit", "template", "publish", "branch", "posture"}, "create": {"template", "branch"},
+                    "exec": {"workdir", "user"}, "policy allow": {"comment"}, "policy deny": {"comment", "for"}, "policy log": {"host"}, "policy check": {"sandbox"},
+                    "secret rotate": {"password-stdin", "from-env", "from-file", "command", "ttl", "host", "header", "format", "env", "token"},
+                    "secret set": {"command"}, "ports": set()}
+        top = re.findall(r"^  (\S+) ", self.h.sbx("help"), re.M)
+        for name in top:
+            subs = re.findall(rf"^  (\S+) ", self.h.sbx("help", name).split("Commands:")[1], re.M) if "Commands:" in self.h.sbx("help", name) else [""]
+            for sub in subs:
+                command = f"{name} {sub}".strip()
+                text = self.h.sbx("help", *command.split())
+                options = re.findall(r"^  (?:-(\S), |   )--(\S+) (\S+)  ", text, re.M)
+                tried = {w for words in self.BAD.get(command, []) for w in words}
+                for letter, option, _ in options:
+                    if option not in anything.get(command, set()):
+                        self.assertTrue(f"--{option}" in tried or f"-{letter}" in tried, f"{command} --{option}")
+
+
+class Empty(unittest.TestCase):
+    def test_lists_of_nothing(self):
+        """What there is not is said in one sentence that says how to come by it; --json is an empty list; nothing else is printed."""
+        h = Home()
+        self.addCleanup(h.close)
+        for link in ("images",):
+            (h.dir / "data/sbx" / link).unlink()
+        for words, how in ((["ls"], "sbx run"), (["secret", "ls"], "sbx secret set"), (["template", "ls"], "sbx template save"), (["image", "ls"], "sbx image build"),
+                           (["policy", "log"], "sbx run"), (["policy", "ask", "ls"], "sandbox")):
+            r = h.run(*words)
+            said = r.stderr.decode().strip()
+            self.assertEqual((r.returncode, r.stdout, said.count("\n")), (0, b"", 0), (words, r))
+            self.assertIn(how, said)
+            r = h.run(*words, "--json")
+            self.assertEqual((r.returncode, json.loads(r.stdout), r.stderr), (0, [], b""), words)
+        r = h.run("policy", "ls")
+        self.assertIn(b"no rules", r.stdout)
 
 
 class Commands(unittest.TestCase):

@@ -190,7 +190,7 @@ print(sbx("secret", "ls", status=1))
         row = json.loads(h.sbx("secret", "ls", "--json"))[0]
         self.assertEqual((row["service"], row["hosts"]), ("acme", "api.acme.example"))
         r = h.run("secret", "set", "-g", "all", "--host", "*.com", "-t", "acme-0123456789abcdef")
-        self.assertEqual(r.returncode, 1)
+        self.assertEqual(r.returncode, 2)
         self.assertIn(b"*.com", r.stderr)
         # A value that is refused leaves no service behind; one that sbx knows is not replaced in silence, and comes back.
         self.assertNotEqual(h.run("secret", "set", "-g", "half", "--host", "api.half.example", "-t", "short").returncode, 0)
@@ -229,7 +229,7 @@ class Guest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.h = h = Home()
-        names = ["api.openai.com", "github.com", "other.example", "api.acme.example", "gist.github.com", "bedrock-runtime.us-east-1.amazonaws.com"]
+        names = ["api.openai.com", "github.com", "other.example", "api.acme.example", "api.changing.example", "gist.github.com", "bedrock-runtime.us-east-1.amazonaws.com"]
         ca, certificate = make_ca(h.dir / "ca", *names)
         cls.one = EchoServer(certificate)
         cls.two = EchoServer(certificate, ("h2", "http/1.1") if echo_server.h2 else ("http/1.1",))
@@ -239,9 +239,11 @@ class Guest(unittest.TestCase):
         h.sbx("config", "set", "net.ca", ca)
         h.sbx("config", "set", "net.map", f"api.openai.com:443=127.0.0.1:{cls.one.port},github.com:443=127.0.0.1:{cls.two.port},"
               f"other.example:443=127.0.0.1:{cls.one.port},api.openai.com:80=127.0.0.1:{cls.plain.port},api.acme.example:443=127.0.0.1:{cls.two.port},"
-              f"gist.github.com:443=127.0.0.1:{cls.git.port},bedrock-runtime.us-east-1.amazonaws.com:443=127.0.0.1:{cls.one.port}")
+              f"api.changing.example:443=127.0.0.1:{cls.two.port},gist.github.com:443=127.0.0.1:{cls.git.port},bedrock-runtime.us-east-1.amazonaws.com:443=127.0.0.1:{cls.one.port}")
         h.sbx("secret", "set", "-g", "aws", "--password-stdin", input=f"{AWS_ID}:{AWS_KEY}".encode())
-        h.sbx("policy", "allow", "network", "-g", "api.openai.com,github.com,gist.github.com,bedrock-runtime.us-east-1.amazonaws.com,GET other.example/,api.acme.example")
+        h.sbx("policy", "allow", "network", "-g", "api.openai.com,github.com,gist.github.com,bedrock-runtime.us-east-1.amazonaws.com,GET other.example/,api.acme.example,api.changing.example")
+        (h.dir / "printed").write_text("printed-first-0123456789")
+        h.sbx("secret", "set", "-g", "changing", "--host", "api.changing.example", "--command", f"cat {h.dir}/printed", "--ttl", "10s")
         h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
         h.sbx("secret", "set", "-g", "github", "--password-stdin", input=TOKEN.encode())
         h.sbx("create", "--name", "s", "shell", h.ws)
@@ -347,13 +349,30 @@ class Guest(unittest.TestCase):
         def sent():
             self.sh("curl -sSk --http1.1 https://api.acme.example/ -o /dev/null")
             return self.two.seen[-1][2].get("x-api-key")
-        self.assertTrue(wait_for(lambda: sent() == "acme-first-0123456789", 5))
+        # Each command returns when what runs has the change: the very next session does.
         sentinel = self.sh("printf %s $ACME_API_KEY")
+        self.assertEqual(len(sentinel), len("acme-first-0123456789"))
+        self.assertEqual(sent(), "acme-first-0123456789")
         h.sbx("secret", "rotate", "-g", "acme", "-t", "acme-second-98765432109")
-        self.assertTrue(wait_for(lambda: sent() == "acme-second-98765432109", 5))
+        self.assertEqual(sent(), "acme-second-98765432109")
         self.assertEqual(self.sh("printf %s $ACME_API_KEY"), sentinel)
         h.sbx("secret", "rm", "-g", "acme")
-        self.assertTrue(wait_for(lambda: sent() is None, 5))
+        self.assertEqual(self.sh("printf %s $ACME_API_KEY"), "")
+        self.assertIsNone(sent())
+
+    def test_what_a_command_prints_is_renewed(self):
+        """Before it is too old, by the supervisor; the sentinel stays, and a command that fails changes nothing."""
+        def sent():
+            self.sh("curl -sSk --http1.1 https://api.changing.example/ -o /dev/null")
+            return self.two.seen[-1][2].get("authorization")
+        (self.h.dir / "printed").write_text("printed-second-9876543210")
+        sentinel = self.sh("printf %s $CHANGING_API_KEY")
+        self.assertTrue(wait_for(lambda: sent() == "Bearer printed-second-9876543210", 20))
+        self.assertEqual(self.sh("printf %s $CHANGING_API_KEY"), sentinel)
+        (self.h.dir / "printed").unlink()
+        r = self.h.run("secret", "test", "changing")  # no test is known for it, but it tries to renew it
+        self.assertNotEqual(r.returncode, 0)
+        self.assertEqual(sent(), "Bearer printed-second-9876543210")
 
     def test_git_clones_and_pushes_to_a_private_repository(self):
         self.sh("rm -rf /tmp/p && git clone -q https://gist.github.com/private.git /tmp/p && cd /tmp/p && echo hello > file && git add file && "

@@ -66,7 +66,9 @@ void out_json(const json_t *value);   /* to standard output, one line end */
 struct table;
 struct table *table_new(int columns, const char *const *headers);
 void table_row(struct table *t, const char *const *cells);
-void table_print(struct table *t); /* and frees it */
+/* And frees it.  One without a row is no table: then `none`, a sentence on what there is not and how to come by one, goes
+ * to standard error. */
+void table_print(struct table *t, const char *none);
 void out_error(const char *text);
 /* What a command came to: prints the error of a negative status, and is the exit status. */
 int out_status(int status, const struct err *e);

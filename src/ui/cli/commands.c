@@ -4,6 +4,8 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/config.h"
@@ -99,7 +101,7 @@ static const struct command secret_commands[] = {
     {"ls", "secret ls", "secrets, never their values", NULL, json_only, 0, 0, false, 0, cmd_secret_ls, NULL, false},
     {"rm", "secret rm (-g | SANDBOX) SERVICE", "forget a secret", NULL, scope_options, 1, 2, false, 0, cmd_secret_rm, NULL, false},
     {"rotate", "secret rotate (-g | SANDBOX) SERVICE", "a new value; running agents go on", NULL, secret_options, 1, 2, false, 0, cmd_secret_rotate, NULL, false},
-    {"test", "secret test [SANDBOX] SERVICE", "ask the provider whether it accepts the credential", NULL, none, 1, 2, false, 0, cmd_secret_test, NULL, false},
+    {"test", "secret test [-g | SANDBOX] SERVICE", "ask the provider whether it accepts the credential", NULL, scope_options, 1, 2, false, 0, cmd_secret_test, NULL, false},
     {"import", "secret import", "take over credentials of known agents found on this host", NULL, yes_options, 0, 0, false, 0, cmd_secret_import, NULL, false},
     {"services", "secret services", "services that are known", NULL, json_only, 0, 0, false, 0, cmd_secret_services, NULL, false},
     {"lock", "secret lock [--keyring|--passphrase|--keyfile|--systemd]", "how the store is locked",
@@ -449,6 +451,14 @@ int cmd_man(const struct args *a, struct err *e)
     return 0;
 }
 
+/* A value may be in our arguments, our environment or what we read: none of it is left behind by a crash. */
+static void cli_no_core(void)
+{
+    const struct rlimit none_of_it = {0, 0};
+    setrlimit(RLIMIT_CORE, &none_of_it);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 int cli_main(int argc, char **argv)
 {
     struct err e = {0};
@@ -493,6 +503,8 @@ int cli_main(int argc, char **argv)
             return 0;
         }
     signal(SIGPIPE, SIG_IGN);
+    if (strncmp(c->synopsis, "secret ", 7) == 0)
+        cli_no_core();
     int status = args_parse(&a, c, argc - at, argv + at, &e);
     if (status == 0)
         status = c->run(&a, &e);

@@ -248,6 +248,8 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
         return err_set(e, STATUS_USAGE, "the name of the copy is missing in \"%s\"", to);
     if (stat(to_dir, &st) < 0 || !S_ISDIR(st.st_mode))
         return err_set(e, STATUS_USAGE, "the folder %s does not exist", to_dir);
+    if (sandbox_start(sandbox, e) < 0)
+        return -1;
     json_t *argv = json_pack("[s, s, s, s, s, s]", "tar", "-C", dir, "-cf", "-", base);
     int rc = argv ? open_stream(&s, sandbox, argv, e) : -1;
     json_decref(argv);
@@ -368,6 +370,8 @@ static int copy_in(const char *sandbox, const char *from, const char *to, struct
     struct stream s;
     if (lstat(from, &st) < 0)
         return err_set(e, STATUS_USAGE, "%s does not exist", from);
+    if (sandbox_start(sandbox, e) < 0)
+        return -1;
     snprintf(clean, sizeof clean, "%s", from);
     for (size_t n = strlen(clean); n > 1 && clean[n - 1] == '/';)
         clean[--n] = '\0';
@@ -415,7 +419,7 @@ int cmd_cp(const struct args *a, struct err *e)
     struct sandbox_status st;
     if (!from == !to)
         return err_set(e, STATUS_USAGE, "exactly one of both is in a sandbox: sbx cp PATH NAME:PATH, or sbx cp NAME:PATH PATH");
-    if (sandbox_state(name, &st, e) < 0 || sandbox_start(name, e) < 0)
+    if (sandbox_state(name, &st, e) < 0)
         return -1;
     return from ? copy_out(name, from, a->words[1], e) : copy_in(name, a->words[0], to, e);
 }

@@ -7,24 +7,34 @@
 #include "ui/cli/sandbox.h"
 #include "ui/session.h"
 
+int cli_variable(json_t *env, const char *text, struct err *e)
+{
+    const char *eq = strchr(text, '=');
+    char key[256];
+    size_t n = eq ? (size_t)(eq - text) : strlen(text);
+    const char *value = eq ? eq + 1 : getenv(text);
+    if (n == 0 || n >= sizeof key || strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") < n)
+        return err_set(e, STATUS_USAGE, "\"%s\" is no variable; write NAME=VALUE, or NAME for this host's value", text);
+    if (!value)
+        return err_set(e, STATUS_USAGE, "the variable %s is not set on this host", text);
+    memcpy(key, text, n);
+    key[n] = '\0';
+    json_t *v = json_string(value);
+    if (!v)
+        return err_set(e, STATUS_USAGE, "the value of %s is not text (UTF-8)", key);
+    json_object_set_new(env, key, v);
+    return 0;
+}
+
 static json_t *variables(const struct args *a, struct err *e)
 {
     json_t *env = json_object();
     const char *v;
-    for (int i = 0; (v = args_nth(a, "env", i)); i++) {
-        const char *eq = strchr(v, '=');
-        char key[256];
-        size_t n = eq ? (size_t)(eq - v) : strlen(v);
-        const char *value = eq ? eq + 1 : getenv(v);
-        if (n == 0 || n >= sizeof key || !value) {
-            err_set(e, STATUS_USAGE, "\"%s\" is no variable; write NAME=VALUE, or NAME for this host's value", v);
+    for (int i = 0; (v = args_nth(a, "env", i)); i++)
+        if (cli_variable(env, v, e) < 0) {
             json_decref(env);
             return NULL;
         }
-        memcpy(key, v, n);
-        key[n] = '\0';
-        json_object_set_new(env, key, json_string(value));
-    }
     return env;
 }
 
@@ -40,7 +50,7 @@ int exec_run(const struct args *a, int (*start)(const char *name, struct err *e)
     int status = 0, rc = -1;
     if (a->nrest == 0)
         return err_set(e, STATUS_USAGE, "which command? sbx exec %s COMMAND [ARGUMENT...]", name);
-    if (sandbox_state(name, &st, e) < 0 || start(name, e) < 0)
+    if (sandbox_state(name, &st, e) < 0)
         return -1;
     json_t *env = variables(a, e), *argv = json_array();
     for (int i = 0; i < a->nrest; i++)
@@ -59,7 +69,7 @@ int exec_run(const struct args *a, int (*start)(const char *name, struct err *e)
         goto out;
     }
     json_int_t session = 0;
-    rc = session_run(&req, &status, &session, e);
+    rc = start(name, e) < 0 ? -1 : session_run(&req, &status, &session, e);
     if (rc == 0 && req.detach)
         printf("%lld\n", (long long)session);
 out:

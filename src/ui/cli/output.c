@@ -158,18 +158,21 @@ void table_row(struct table *t, const char *const *cells)
     t->rows++;
 }
 
-void table_print(struct table *t)
+void table_print(struct table *t, const char *none)
 {
     bool colour = out_colour(1);
     int *widest = t ? calloc((size_t)t->columns, sizeof *widest) : NULL;
     if (!t)
         return;
+    bool empty = t->rows < 2; /* the headers are one */
+    if (empty)
+        fprintf(stderr, "%s\n", none);
     for (int i = 0; widest && i < t->rows * t->columns; i++) {
         int w = t->cells[i] ? width_of(t->cells[i]) : 0;
         if (w > widest[i % t->columns])
             widest[i % t->columns] = w;
     }
-    for (int r = 0; r < t->rows; r++) {
+    for (int r = 0; !empty && r < t->rows; r++) {
         if (r == 0 && colour)
             fputs("\033[1m", stdout);
         for (int c = 0; c < t->columns; c++) {

@@ -305,7 +305,7 @@ int cmd_policy_ls(const struct args *a, struct err *e)
                policy_asks(p) ? "; somebody is asked about what no rule speaks of" : "");
         bool none = !l.table;
         if (l.table)
-            table_print(l.table);
+            table_print(l.table, "");
         if (l.hidden)
             printf(none ? "no rules but the %zu of the preset (--all shows them)\n" : "and %zu rules of the preset (--all shows them)\n", l.hidden);
         else if (none)
@@ -414,6 +414,8 @@ int cmd_policy_import(const struct args *a, struct err *e)
     if (a->nwords > 1 && policy_cli_need(a->words[1], e) < 0)
         return -1;
     json_t *o = strcmp(a->words[0], "-") == 0 ? json_loadf(stdin, JSON_REJECT_DUPLICATES, &je) : jsonfile_read(a->words[0], e);
+    if (!o && e && e->status == STATUS_FAILED)
+        e->status = STATUS_USAGE; /* a file of the user's, not one of ours */
     if (!o)
         return strcmp(a->words[0], "-") == 0 ? err_set(e, STATUS_USAGE, "standard input, line %d: %s", je.line, je.text) : -1;
     const char *sandbox = a->nwords > 1 ? a->words[1] : NULL;

@@ -142,7 +142,8 @@ static int list(const struct args *a, struct err *e)
     } else if (rc == 0 && json) {
         out_json(out);
     } else if (rc == 0) {
-        table_print(t);
+        table_print(t, used ? "No question is open. With `sbx policy ask on -g` unknown hosts are held and asked about."
+                            : "No sandbox runs, so no question is open.");
     }
     for (int i = 0; i < used; i++)
         if (all[i].open)

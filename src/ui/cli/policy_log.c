@@ -365,9 +365,9 @@ int cmd_policy_log(const struct args *a, struct err *e)
                     json_array_clear(list);
                 }
             } else {
-                if (t && shelf.n == 0)
-                    out_notice(n == 0 ? "there are no sandboxes" : f.host || f.verdict || since ? "nothing of that kind was logged" : "nothing was logged yet");
-                table_print(t);
+                table_print(t, n == 0 ? "No sandboxes yet. Start one in this folder with: sbx run claude"
+                               : f.host || f.verdict || since ? "Nothing of that kind was logged. Without --host, --verdict and --since all of it is shown."
+                                                              : "Nothing was logged yet. What a sandbox tries to reach stands here.");
             }
             if (follow && (fflush(stdout) != 0 || rc < 0))
                 break;

@@ -139,7 +139,7 @@ static void show(const char *name, const json_t *list, bool json)
         const char *cells[] = {host, guest};
         table_row(t, cells);
     }
-    table_print(t);
+    table_print(t, "");
 }
 
 /* A running sandbox takes them at once, or none of them. */

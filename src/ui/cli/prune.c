@@ -49,6 +49,8 @@ int cmd_rename(const struct args *a, struct err *e)
     const char *from = a->words[0], *to = a->words[1];
     struct sandbox_status st;
     struct record r;
+    if (strcmp(from, to) == 0)
+        return err_set(e, STATUS_USAGE, "%s has that name already; give another one", from);
     if (record_check_name(from, e) < 0 || record_check_name(to, e) < 0 || sandbox_state(from, &st, e) < 0 || record_load(&r, from, e) < 0)
         return -1;
     char *old = path_sandbox(from, NULL, e), *fresh = path_sandbox(to, NULL, e);
@@ -86,6 +88,8 @@ static int read_filter(const char *text, long long *seconds, struct err *e)
     long long unit = *end == 's' ? 1 : *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 0;
     if (end == text + 6 || n < 0 || !unit || end[1])
         return err_set(e, STATUS_USAGE, "\"%s\" is no time; write until=30m, until=168h or until=7d", text + 6);
+    if (n > 3660LL * 86400 / unit)
+        return err_set(e, STATUS_USAGE, "\"%s\" is longer than ten years", text + 6);
     *seconds = n * unit;
     return 0;
 }

@@ -22,44 +22,26 @@
 #include "ui/cli/sandbox.h"
 #include "ui/session.h"
 
-/* "K=V", or "K" with our own value. */
-static int add_variable(json_t *env, const char *text, struct err *e)
-{
-    const char *eq = strchr(text, '=');
-    char key[256];
-    size_t n = eq ? (size_t)(eq - text) : strlen(text);
-    const char *value = eq ? eq + 1 : getenv(text);
-    if (n == 0 || n >= sizeof key || strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") < n)
-        return err_set(e, STATUS_USAGE, "\"%s\" is no variable; write NAME=VALUE, or NAME for this host's value", text);
-    if (!value)
-        return err_set(e, STATUS_USAGE, "the variable %s is not set on this host", text);
-    memcpy(key, text, n);
-    key[n] = '\0';
-    json_t *v = json_string(value);
-    if (!v)
-        return err_set(e, STATUS_USAGE, "the value of %s is not text (UTF-8)", key);
-    json_object_set_new(env, key, v);
-    return 0;
-}
-
 static int read_variables(const struct args *a, json_t *env, struct err *e)
 {
     const char *file = args_value(a, "env-file"), *v;
-    char line[8192];
+    char *line = NULL;
+    size_t cap = 0;
     FILE *f = file ? fopen(file, "re") : NULL;
     if (file && !f)
         return err_set(e, STATUS_USAGE, "the file %s cannot be read: %s", file, strerror(errno));
     int rc = 0;
-    while (f && rc == 0 && fgets(line, sizeof line, f)) {
+    while (f && rc == 0 && getline(&line, &cap, f) > 0) {
         char *p = line + strspn(line, " \t");
         p[strcspn(p, "\r\n")] = '\0';
         if (*p && *p != '#')
-            rc = add_variable(env, strncmp(p, "export ", 7) == 0 ? p + 7 : p, e);
+            rc = cli_variable(env, strncmp(p, "export ", 7) == 0 ? p + 7 : p, e);
     }
     if (f)
         fclose(f);
+    free(line);
     for (int i = 0; rc == 0 && (v = args_nth(a, "env", i)); i++)
-        rc = add_variable(env, v, e);
+        rc = cli_variable(env, v, e);
     return rc;
 }
 
@@ -72,7 +54,10 @@ static int size_option(const struct args *a, const char *name, long fallback, lo
         *out = (unsigned)fallback;
         return 0;
     }
+    size_t digits = strspn(v, "0123456789."); /* no "nan", no "0x10" */
     double n = strtod(v, &end);
+    if (end != v + digits)
+        end = (char *)(uintptr_t)v;
     if (*end == 'g' || *end == 'G') {
         n *= 1024;
         end++;
@@ -351,47 +336,65 @@ static bool has_agent_session(const char *name)
     return found;
 }
 
+/* The sandbox that is meant: by its name, by agent and folder, or a new one. */
+static int find_or_make(const struct args *a, const char *agent, const char *wanted, struct record *r, char name[RECORD_NAME_MAX + 1],
+                        struct err *e)
+{
+    int rc = -1;
+    if (wanted && exists(wanted)) { /* by name, from anywhere */
+        if (record_load(r, wanted, e) < 0)
+            return -1;
+        if (agent && strcmp(agent, r->agent) != 0)
+            err_set(e, STATUS_USAGE, "the sandbox %s runs %s, not %s", wanted, r->agent, agent);
+        else
+            rc = 0;
+        strcpy(name, wanted);
+    } else if (!agent) {
+        return err_set(e, STATUS_NOT_FOUND, "there is no sandbox named %s; sbx ls lists them", wanted);
+    } else {
+        json_t *kit = kit_load(agent, e);
+        if (kit && folders(r, a, 1, true, e) == 0)
+            rc = !wanted && find_same(agent, r, a, name) ? 0 : create(a, agent, r, true, name, e);
+        json_decref(kit);
+    }
+    record_finish(r);
+    return rc;
+}
+
 int cmd_run(const struct args *a, struct err *e)
 {
     char name[RECORD_NAME_MAX + 1] = "";
     const char *wanted = args_value(a, "name"), *agent = a->nwords ? a->words[0] : NULL;
     struct record r;
     int status = 0;
-    record_init(&r);
     if (!agent && !wanted)
         return err_set(e, STATUS_USAGE, "which agent? sbx run AGENT [PATH...], for example: sbx run claude");
-    if (wanted && exists(wanted)) { /* by name, from anywhere */
-        if (record_load(&r, wanted, e) < 0)
-            return -1;
-        if (agent && strcmp(agent, r.agent) != 0) {
-            err_set(e, STATUS_USAGE, "the sandbox %s runs %s, not %s", wanted, r.agent, agent);
-            record_finish(&r);
-            return -1;
-        }
-        strcpy(name, wanted);
-    } else if (!agent) {
-        return err_set(e, STATUS_NOT_FOUND, "there is no sandbox named %s; sbx ls lists them", wanted);
-    } else {
-        json_t *kit = kit_load(agent, e);
-        if (!kit)
-            return -1;
-        json_decref(kit);
-        if (folders(&r, a, 1, true, e) < 0 ||
-            (!(!wanted && find_same(agent, &r, a, name)) && create(a, agent, &r, true, name, e) < 0)) {
-            record_finish(&r);
-            return -1;
-        }
+    for (int i = 0; i < a->nrest; i++) {
+        json_t *text = json_string(a->rest[i]);
+        if (!text)
+            return err_set(e, STATUS_USAGE, "argument %d for the agent is not text (UTF-8)", i + 1);
+        json_decref(text);
     }
-    record_finish(&r);
-    if (sandbox_start(name, e) < 0 || record_load(&r, name, e) < 0)
+    json_t *env = json_object(); /* read first: what is wrong with it starts no machine */
+    if (read_variables(a, env, e) < 0) {
+        json_decref(env);
         return -1;
-    json_t *env = json_object();
+    }
+    record_init(&r);
+    if (find_or_make(a, agent, wanted, &r, name, e) < 0) {
+        json_decref(env);
+        return -1;
+    }
+    if (sandbox_start(name, e) < 0 || record_load(&r, name, e) < 0) {
+        json_decref(env);
+        return -1;
+    }
     struct session_request req = {.sandbox = name, .agent = true, .env = env, .input = true};
     req.tty = isatty(0) && isatty(1);
-    int rc = read_variables(a, env, e);
-    if (rc == 0 && req.tty && a->nrest == 0 && has_agent_session(name)) {
+    int rc = 0;
+    if (req.tty && a->nrest == 0 && has_agent_session(name)) {
         rc = session_run(&req, &status, NULL, e);
-    } else if (rc == 0) {
+    } else {
         json_t *kit = kit_load(r.agent, NULL);
         const char *prepare = json_string_value(json_object_get(kit, "prepare"));
         say_secrets(kit, &r, env);
@@ -577,10 +580,7 @@ int cmd_ls(const struct args *a, struct err *e)
     }
     if (json)
         out_json(all);
-    else if (!quiet && n == 0)
-        fprintf(stderr, "No sandboxes yet. Start one in this folder with: sbx run claude\n");
-    else
-        table_print(t);
+    table_print(t, "No sandboxes yet. Start one in this folder with: sbx run claude");
     json_decref(all);
     record_list_free(names, n);
     return 0;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/decisions.h"
+#include "core/jsonfile.h"
 #include "core/paths.h"
 #include "core/record.h"
 #include "core/sanitize.h"
@@ -46,6 +47,9 @@ static int read_scope(const struct args *a, const char **scope, const char **ser
     return 0;
 }
 
+#define TTL_MIN 10LL
+#define TTL_MAX (366LL * 86400)
+
 /* "3600", "15m", "1h". */
 static int read_ttl(const char *text, int64_t *out, struct err *e)
 {
@@ -53,6 +57,10 @@ static int read_ttl(const char *text, int64_t *out, struct err *e)
     long long n = strtoll(text, &end, 10), unit = *end == 'm' ? 60 : *end == 'h' ? 3600 : *end == 'd' ? 86400 : 1;
     if (end == text || n <= 0 || (*end && (!strchr("smhd", *end) || end[1])))
         return err_set(e, STATUS_USAGE, "\"%s\" is no time; write 90s, 15m or 1h", text);
+    if (n > TTL_MAX / unit)
+        return err_set(e, STATUS_USAGE, "\"%s\" is longer than a year; a --ttl is for how long a value is good, like 1h", text);
+    if (n * unit < TTL_MIN)
+        return err_set(e, STATUS_USAGE, "\"%s\" is too short; the command is run again every %llds at most", text, TTL_MIN);
     *out = n * unit;
     return 0;
 }
@@ -62,8 +70,9 @@ static json_t *define(const struct args *a, const char *name, struct err *e)
 {
     const char *header = args_value(a, "header"), *format = args_value(a, "format"), *host, *env;
     json_t *write = json_array(), *names = json_array();
-    char lower[SERVICE_HEADER_MAX + 1];
-    snprintf(lower, sizeof lower, "%.63s", header ? header : "authorization");
+    bool text = true;
+    char lower[SERVICE_HEADER_MAX + 2]; /* one too long stays that, and is refused */
+    snprintf(lower, sizeof lower, "%s", header ? header : "authorization");
     for (char *c = lower; *c; c++)
         *c = (char)tolower((unsigned char)*c);
     if (!format)
@@ -73,11 +82,11 @@ static json_t *define(const struct args *a, const char *name, struct err *e)
         snprintf(h, sizeof h, "%.259s", host);
         for (char *c = h; *c; c++)
             *c = (char)tolower((unsigned char)*c);
-        json_array_append_new(write, json_pack("{s:s, s:s, s:s, s:s}", "host", h, "header", lower, "format", format, "mode",
-                                               args_has(a, "placeholder") ? "placeholder" : "service"));
+        text &= json_array_append_new(write, json_pack("{s:s, s:s, s:s, s:s}", "host", h, "header", lower, "format", format, "mode",
+                                                       args_has(a, "placeholder") ? "placeholder" : "service")) == 0;
     }
     for (int i = 0; (env = args_nth(a, "env", i)); i++)
-        json_array_append_new(names, json_string(env));
+        text &= json_array_append_new(names, json_string(env)) == 0;
     if (json_array_size(names) == 0) {
         char var[80];
         snprintf(var, sizeof var, "%.60s_API_KEY", name);
@@ -87,10 +96,33 @@ static json_t *define(const struct args *a, const char *name, struct err *e)
     }
     json_t *o = json_pack("{s:i, s:s, s:s, s:{s:{s:o, s:o}}}", "version", 1, "name", name, "title", name, "forms", "key", "env", names,
                           "write", write);
-    if (record_check_name(name, e) == 0 && service_check(o, name, e) == 0)
+    if (o && text && record_check_name(name, NULL) == 0 && service_check(o, name, e) == 0)
         return o;
     json_decref(o);
+    if (record_check_name(name, NULL) < 0)
+        err_set(e, STATUS_USAGE, "\"%.60s\" cannot be the name of a service; write letters, digits, '-', '_' and '.', at most %d", name, RECORD_NAME_MAX);
+    else if (!o || !text)
+        err_set(e, STATUS_USAGE, "what describes the service is not text (UTF-8); write its --host, --header, --format and --env in ASCII");
+    else if (e)
+        e->status = STATUS_USAGE; /* not a file that is wrong, but what was typed */
     return NULL;
+}
+
+/* Options that say nothing where they stand are mistakes, and what they were meant for would not happen. */
+static int check_options(const struct args *a, struct err *e)
+{
+    static const char *const of_own[] = {"header", "format", "env", "placeholder"},
+                      *const of_value[] = {"password-stdin", "from-env", "from-file", "command", "token", "ttl", "form", "host"};
+    const bool sign_in = args_has(a, "oauth") || args_has(a, "device");
+    for (size_t i = 0; !args_has(a, "host") && i < sizeof of_own / sizeof *of_own; i++)
+        if (args_has(a, of_own[i]))
+            return err_set(e, STATUS_USAGE, "--%s describes a service of your own; say with --host where its credential belongs", of_own[i]);
+    for (size_t i = 0; sign_in && i < sizeof of_value / sizeof *of_value; i++)
+        if (args_has(a, of_value[i]))
+            return err_set(e, STATUS_USAGE, "a sign-in brings its own value: leave out --%s, or --%s", of_value[i], args_has(a, "oauth") ? "oauth" : "device");
+    if (args_has(a, "ttl") && !args_has(a, "command"))
+        return err_set(e, STATUS_USAGE, "--ttl says how long what a --command prints is good; give the command");
+    return 0;
 }
 
 static int keep_own(const json_t *service, const char *name, struct err *e)
@@ -203,7 +235,7 @@ static int set(const struct args *a, bool must_exist, struct err *e)
 {
     const char *scope, *name, *ttl = args_value(a, "ttl"), *form = args_value(a, "form");
     int64_t seconds = 3600;
-    if (read_scope(a, &scope, &name, e) < 0 || (ttl && read_ttl(ttl, &seconds, e) < 0))
+    if (read_scope(a, &scope, &name, e) < 0 || check_options(a, e) < 0 || (ttl && read_ttl(ttl, &seconds, e) < 0))
         return -1;
     const bool own = args_value(a, "host") != NULL;
     json_t *service = own ? define(a, name, e) : service_load(name, e);
@@ -357,10 +389,7 @@ int cmd_secret_ls(const struct args *a, struct err *e)
     }
     if (json)
         out_json(all);
-    else if (secretstore_count(s) == 0)
-        fprintf(stderr, "No secrets yet. Set one with: sbx secret set -g anthropic\n");
-    if (t)
-        table_print(t);
+    table_print(t, "No secrets yet. Set one with: sbx secret set -g anthropic");
     json_decref(all);
     json_decref(uses);
     secretstore_free(s);
@@ -379,15 +408,30 @@ int cmd_secret_rm(const struct args *a, struct err *e)
                                                 : err_set(e, STATUS_NOT_FOUND, "there is no secret %s for %s; sbx secret ls lists them", name,
                                                           scope[0] ? scope : "all sandboxes");
     secretstore_free(s);
+    if (rc == 0)
+        secret_tell(scope);
     return rc;
 }
 
+static bool is_due(const struct secret *r);
+static int renew(const char *service, const char *scope, secretstore_ask_fn *ask, struct err *e);
+
 int cmd_secret_test(const struct args *a, struct err *e)
 {
-    const char *name = a->words[a->nwords - 1], *scope = a->nwords == 2 ? a->words[0] : "";
+    const char *name = a->words[a->nwords - 1], *scope = "";
+    if ((a->nwords == 2 || args_has(a, "global")) && read_scope(a, &scope, &name, e) < 0)
+        return -1;
     json_t *service = service_load(name, e);
     struct secretstore *s = service ? secretstore_open(secret_passphrase, NULL, e) : NULL;
     const struct secret *r = s ? secretstore_find(s, name, scope) : NULL;
+    struct err old = {0};
+    if (r && is_due(r)) { /* what is used now is not what ran out while nothing used it */
+        if (renew(name, r->scope, secret_passphrase, &old) < 0)
+            out_notice("what is tested is the value that was there before");
+        secretstore_free(s);
+        s = secretstore_open(secret_passphrase, NULL, e);
+        r = s ? secretstore_find(s, name, scope) : NULL;
+    }
     const json_t *test = json_object_get(service, "test");
     const char *url = json_string_value(json_object_get(test, "url"));
     struct service_write w;
@@ -467,8 +511,7 @@ int cmd_secret_services(const struct args *a, struct err *e)
     }
     if (json)
         out_json(all);
-    if (t)
-        table_print(t);
+    table_print(t, "No services are known.");
     json_decref(all);
     json_decref(names);
     return 0;
@@ -648,47 +691,81 @@ int cmd_secret_unlock(const struct args *a, struct err *e)
     return 0;
 }
 
-/* Run by supervisors: what expires within two minutes gets a new value, where there is a way. */
+/* ---- renewing ---- */
+
+/* Before the time that supervisors keep: what is asked for here is used now. */
+static bool is_due(const struct secret *r)
+{
+    int64_t at = secret_renew_at(r);
+    return at && at - (r->expires - at) <= time(NULL);
+}
+
+/* Puts the new value into the store, unless somebody set, removed or renewed that secret meanwhile. */
+static int keep_renewed(const struct secret *old, const struct secret *fresh, secretstore_ask_fn *ask, struct err *e)
+{
+    struct secretstore *s = secretstore_begin(ask, NULL, e);
+    const struct secret *now = s ? secretstore_find(s, old->service, old->scope) : NULL;
+    bool same = now && strcmp(now->scope, old->scope) == 0 && strcmp(now->value, old->value) == 0 && strcmp(now->refresh, old->refresh) == 0 &&
+                strcmp(now->command, old->command) == 0;
+    int rc = !s ? -1 : !same ? 0 : secretstore_put(s, fresh, e) < 0 ? -1 : secretstore_save(s, e);
+    secretstore_free(s);
+    return rc;
+}
+
+static int renew_one(const struct secret *old, secretstore_ask_fn *ask, struct err *e)
+{
+    struct secret r = *old;
+    char *value = sodium_malloc(SECRET_INPUT_MAX), *again = sodium_malloc(SECRET_INPUT_MAX);
+    int rc = value && again ? 0 : err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
+    if (rc == 0 && r.command[0]) {
+        rc = secret_run(r.command, value, SECRET_INPUT_MAX, e);
+        r.expires = time(NULL) + r.command_ttl;
+    } else if (rc == 0) {
+        json_t *service = service_load(r.service, e);
+        rc = service ? oauth_refresh(service, r.refresh, value, again, SECRET_INPUT_MAX, &r.expires, e) : -1;
+        if (rc == 0 && again[0])
+            r.refresh = again;
+        json_decref(service);
+    }
+    if (rc == 0 && (rc = service_check_value(value, e)) == 0) {
+        r.value = value;
+        r.updated = time(NULL);
+        rc = keep_renewed(old, &r, ask, e);
+    }
+    sodium_free(value);
+    sodium_free(again);
+    return rc < 0 ? err_wrap(e, "%s (%s) could not be renewed", old->service, scope_text(old->scope)) : 0;
+}
+
+/* Of one service, or of all (NULL).  A refresh token is good once, so one process at a time does this; the store itself is
+ * not locked while a provider or a command is waited for. */
+static int renew(const char *service, const char *scope, secretstore_ask_fn *ask, struct err *e)
+{
+    char *dir = path_in(PATH_DATA, e, "secrets"), *path = path_in(PATH_DATA, e, "secrets/renewal");
+    int lock = dir && path && path_mkdirs(dir, 0700, e) == 0 ? jsonfile_lock(path, e) : -1, failed = 0;
+    struct secretstore *s = lock >= 0 ? secretstore_open(ask, NULL, e) : NULL;
+    for (size_t i = 0; s && i < secretstore_count(s); i++) {
+        const struct secret *r = secretstore_at(s, i);
+        struct err why = {0};
+        if ((service && (strcmp(r->service, service) != 0 || strcmp(r->scope, scope) != 0)) || !is_due(r) || renew_one(r, ask, &why) == 0)
+            continue;
+        out_error(why.text);
+        failed++;
+    }
+    int rc = s ? 0 : -1;
+    secretstore_free(s);
+    if (lock >= 0)
+        close(lock);
+    free(path);
+    free(dir);
+    return failed ? err_set(e, STATUS_FAILED, "%d of the secrets could not be renewed", failed) : rc;
+}
+
+/* Run by supervisors. */
 int cmd_secret_renew(const struct args *a, struct err *e)
 {
     (void)a;
-    struct secretstore *s = secretstore_begin(NULL, NULL, e);
-    if (!s)
-        return -1;
-    char *value = sodium_malloc(SECRET_INPUT_MAX), *again = sodium_malloc(SECRET_INPUT_MAX);
-    int changed = 0, failed = 0;
-    for (size_t i = 0, n = secretstore_count(s); value && again && i < n; i++) {
-        struct secret r = *secretstore_at(s, 0); /* what is put goes to the end: each comes to the front once */
-        struct err why = {0};
-        bool due = r.expires && r.expires < time(NULL) + 120 && (r.refresh[0] || r.command[0]);
-        int rc = 0;
-        r.updated = due ? time(NULL) : r.updated;
-        if (due && r.command[0]) {
-            rc = secret_run(r.command, value, SECRET_INPUT_MAX, &why);
-            r.expires = time(NULL) + r.command_ttl;
-        } else if (due) {
-            json_t *service = service_load(r.service, &why);
-            rc = service ? oauth_refresh(service, r.refresh, value, again, SECRET_INPUT_MAX, &r.expires, &why) : -1;
-            if (rc == 0 && again[0])
-                r.refresh = again;
-            json_decref(service);
-        }
-        if (due && rc == 0 && service_check_value(value, &why) == 0) {
-            r.value = value;
-            changed++;
-        } else if (due) {
-            r = *secretstore_at(s, 0);
-            out_error(why.text);
-            failed++;
-        }
-        if (secretstore_put(s, &r, e) < 0)
-            failed++;
-    }
-    int rc = changed ? secretstore_save(s, e) : 0;
-    sodium_free(value);
-    sodium_free(again);
-    secretstore_free(s);
-    return rc < 0 ? rc : failed ? err_set(e, STATUS_FAILED, "%d of the secrets could not be renewed", failed) : 0;
+    return renew(NULL, NULL, NULL, e);
 }
 
 /* Run by supervisors, with the pipe of the broker as standard input: lines of "SERVICE FORM VALUE SENTINEL REFRESH SECONDS". */

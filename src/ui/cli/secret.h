@@ -28,6 +28,8 @@ struct secret_value {
     int64_t expires, ttl;
 };
 int secret_store(const struct secret_value *v, struct err *e);
+/* Lets the sandboxes that run (scope: that one, or "" for all) take in a change of the store, and waits until they have. */
+void secret_tell(const char *scope);
 /* The secrets of a sandbox that is gone: the next one of that name must not inherit them.  Asks for nothing. */
 void secret_forget_sandbox(const char *name);
 

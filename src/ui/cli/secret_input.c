@@ -1,6 +1,7 @@
 /* Where values of secrets come from. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -11,9 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/record.h"
 #include "core/sentinel.h"
 #include "core/service.h"
 #include "ui/cli/secret.h"
+#include "ui/client.h"
+
+#define COMMAND_SECONDS 120 /* for a --command */
 
 int secret_ask(const char *prompt, char *out, size_t cap, struct err *e)
 {
@@ -92,27 +97,97 @@ bool secret_passphrase(char *out, size_t cap, void *arg)
     return isatty(2) && secret_ask("Passphrase of the secret store", out, cap, NULL) == 0;
 }
 
+static int too_long(struct err *e)
+{
+    return err_set(e, STATUS_TIMEOUT, "the command that gives the secret did not end within %d seconds", COMMAND_SECONDS);
+}
+
+static void give_up(pid_t pid, bool alone)
+{
+    if (alone)
+        kill(-pid, SIGKILL);
+    kill(pid, SIGKILL);
+}
+
+/* All that comes before the end of a time; -1 with a sentence. */
+static int read_until(int fd, time_t end, char *out, size_t cap, struct err *e)
+{
+    size_t n = 0;
+    for (;;) {
+        struct pollfd p = {fd, POLLIN, 0};
+        time_t left = end - time(NULL);
+        if (left <= 0)
+            return too_long(e);
+        if (poll(&p, 1, left > 1 ? 1000 : (int)left * 1000) <= 0)
+            continue;
+        ssize_t k = read(fd, out + n, cap - n);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            break;
+        n += (size_t)k;
+        if (n == cap)
+            return err_set(e, STATUS_USAGE, "the command prints more than %zu bytes: that is no credential", cap - 1);
+    }
+    while (n && (out[n - 1] == '\n' || out[n - 1] == '\r'))
+        n--;
+    if (memchr(out, 0, n))
+        return err_set(e, STATUS_USAGE, "the command prints binary data, not a credential");
+    out[n] = '\0';
+    return n ? 0 : err_set(e, STATUS_USAGE, "the command prints nothing; nothing was changed");
+}
+
 int secret_run(const char *command, char *out, size_t cap, struct err *e)
 {
     int p[2];
+    /* With a terminal it may ask its user something there; without one it is ended with all that it started. */
+    const bool alone = !isatty(0);
     if (pipe2(p, O_CLOEXEC) < 0)
         return err_errno(e, errno, "cannot run the command");
     pid_t pid = fork();
     if (pid == 0) {
+        if (alone)
+            setpgid(0, 0);
         dup2(p[1], 1);
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }
     close(p[1]);
-    int rc = pid > 0 ? secret_read_fd(p[0], "what the command prints", out, cap, e) : err_errno(e, errno, "cannot run the command");
+    const time_t end = time(NULL) + COMMAND_SECONDS;
+    int rc = pid > 0 ? read_until(p[0], end, out, cap, e) : err_errno(e, errno, "cannot run the command");
     close(p[0]);
+    if (pid > 0 && rc < 0)
+        give_up(pid, alone);
     int status = 0;
     if (pid > 0)
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-            ;
-    if (pid > 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
-        return err_set(e, STATUS_FAILED, "the command that gives the secret failed (status %d)", WIFEXITED(status) ? WEXITSTATUS(status) : 128);
+        while (waitpid(pid, &status, rc == 0 ? WNOHANG : 0) != pid)
+            if (rc == 0 && usleep(10000) == 0 && time(NULL) >= end) {
+                rc = too_long(e);
+                give_up(pid, alone);
+            }
+    if (pid > 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0) && (rc == 0 || WIFEXITED(status)))
+        return err_set(e, STATUS_FAILED, "the command that gives the secret failed (status %d)", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
     return rc;
+}
+
+void secret_tell(const char *scope)
+{
+    char **names;
+    int n = record_list(&names, NULL);
+    for (int i = 0; i < n; i++) {
+        struct client c;
+        struct err e = {0};
+        if ((scope[0] && strcmp(scope, names[i]) != 0) || client_open(&c, names[i], &e) < 0)
+            continue;
+        json_t *reply = client_request(&c, "secrets", NULL, 5000, &e);
+        /* Its broker sees the changed file all the same, a moment later. */
+        if (!reply && e.status == STATUS_TIMEOUT)
+            out_notice("%s does not answer; what it starts now may not have the change yet", names[i]);
+        json_decref(reply);
+        client_close(&c);
+    }
+    if (n >= 0)
+        record_list_free(names, n);
 }
 
 static bool has_own(const struct secretstore *s, const char *name, const char **service)
@@ -203,5 +278,7 @@ int secret_store(const struct secret_value *v, struct err *e)
         secretstore_free(s);
     }
     json_decref(service);
+    if (rc == 0)
+        secret_tell(v->scope);
     return rc;
 }

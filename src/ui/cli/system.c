@@ -15,6 +15,7 @@
 #include "core/policy.h"
 #include "core/proxyurl.h"
 #include "core/record.h"
+#include "core/rule.h"
 #include "core/spawn.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
@@ -54,7 +55,7 @@ int cmd_image_ls(const struct args *a, struct err *e)
                                    human_bytes(json_integer_value(json_object_get(o, "bytes")))};
             table_row(t, cells);
         }
-        table_print(t);
+        table_print(t, "No base image yet. It is made when it is first needed; to make it now: sbx image build");
     }
     json_decref(list);
     return 0;
@@ -159,7 +160,7 @@ int cmd_template_ls(const struct args *a, struct err *e)
                                    human_bytes(json_integer_value(json_object_get(o, "size_kib")) * 1024), users[0] ? users : "-"};
             table_row(t, cells);
         }
-        table_print(t);
+        table_print(t, "No templates yet. Keep the disk of a sandbox as one with: sbx template save SANDBOX NAME");
     }
     json_decref(list);
     return 0;
@@ -194,9 +195,48 @@ int cmd_config_get(const struct args *a, struct err *e)
     return 0;
 }
 
+/* "10.0.0.5:443", "[::1]:8443", "name:443". */
+static bool is_place(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    size_t n = colon ? strspn(colon + 1, "0123456789") : 0;
+    long port = n && n <= 5 && !colon[1 + n] ? strtol(colon + 1, NULL, 10) : 0;
+    size_t host = colon ? (size_t)(colon - text) : 0;
+    bool bracketed = host > 2 && text[0] == '[' && text[host - 1] == ']';
+    return port >= 1 && port <= 65535 && host > 0 && (bracketed || !memchr(text, ':', host));
+}
+
+/* What would be of no use is told to who sets it: who reads it can only say so in a log. */
+static int check_meaning(const char *name, const json_t *v, struct err *e)
+{
+    const bool outside = strcmp(name, "net.outside") == 0, except = strcmp(name, "net.proxy_except") == 0;
+    const char *from;
+    size_t i;
+    json_t *item;
+    json_array_foreach(v, i, item) {
+        const char *text = json_string_value(item);
+        struct rule r = {0};
+        if (outside && (rule_parse(&r, text, NULL) < 0 || r.kind != RULE_RANGE))
+            return err_set(e, STATUS_USAGE, "%s: \"%.100s\" is no address range; write one like 10.1.0.0/16", name, text);
+        if (except && rule_parse(&r, text, e) < 0)
+            return err_wrap(e, "%s", name);
+        if (strcmp(name, "net.ca") == 0 && (text[0] != '/' || access(text, R_OK) < 0))
+            return err_set(e, STATUS_USAGE, "%s: %.200s cannot be read; give the whole path of a file with certificates (PEM)", name, text);
+    }
+    if (strcmp(name, "net.map") == 0)
+        json_object_foreach((json_t *)v, from, item)
+            if (!is_place(json_string_value(item)))
+                return err_set(e, STATUS_USAGE, "%s: \"%.100s\" is no place to dial; write HOST[:PORT]=ADDRESS:PORT, like api.example.com:443=127.0.0.1:8443",
+                               name, json_string_value(item));
+    return 0;
+}
+
 int cmd_config_set(const struct args *a, struct err *e)
 {
-    return config_set(a->words[0], a->words[1], e);
+    json_t *v = config_parse(a->words[0], a->words[1], e);
+    int rc = v ? check_meaning(a->words[0], v, e) : -1;
+    json_decref(v);
+    return rc < 0 ? -1 : config_set(a->words[0], a->words[1], e);
 }
 
 int cmd_config_unset(const struct args *a, struct err *e)
@@ -220,7 +260,7 @@ int cmd_config_ls(const struct args *a, struct err *e)
             table_row(t, cells);
             free(text);
         }
-        table_print(t);
+        table_print(t, "No settings.");
     }
     json_decref(all);
     return 0;
