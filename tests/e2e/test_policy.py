@@ -207,13 +207,37 @@ class Machine(unittest.TestCase):
                 self.assertIn(b"everything is denied", r.stderr)
                 doctor = json.loads(h.run("doctor", "--json").stdout)
                 self.assertTrue([c for c in doctor if c["result"] == "broken" and "policy" in c["check"]], doctor)
+                self.assertIn("policy.json", self.reason())
             self.assertTrue(wait_for(lambda: self.raw(kind="policy"), 5))
         finally:
             path.write_text(good)
+        self.assertTrue(wait_for(lambda: self.reason() == "", 5))
+        own = h.dir / "data/sbx/sandboxes/box/policy.json"  # one of a single sandbox
+        good = own.read_text() if own.exists() else '{"version": 1}'
+        try:
+            own.write_text("{")
+            self.assertIn("network policy of box", [c["check"] for c in json.loads(h.run("doctor", "--json").stdout) if c["result"] == "broken"])
+        finally:
+            own.write_text(good)
         time.sleep(0.5)
 
+    def reason(self):
+        return json.loads(self.h.sbx("ls", "--json"))[0]["reason"]
+
     def test_threat_99_the_log_is_unbroken(self):
-        self.assertIn("unbroken", self.h.sbx("policy", "log", "--verify"))
+        h = self.h
+        self.assertIn("unbroken", h.sbx("policy", "log", "--verify"))
+        last = self.raw()[-1]["seq"]
+        log = h.dir / "data/sbx/sandboxes/box/log.db"
+        log.rename(log.with_name("elsewhere"))  # the running sandbox goes on, with another, and everybody is told
+        self.assertTrue(wait_for(lambda: "the log was removed while the sandbox ran" in self.reason(), 5))
+        self.assertIn("the log was removed", h.sbx("inspect", "box"))
+        self.assertNotEqual(self.curl("http://gone.test/")[1], "hello\n")
+        self.assertTrue(wait_for(lambda: self.raw(host="gone.test", verdict="deny"), 5))
+        self.assertEqual([(r["seq"], r["kind"]) for r in self.raw()[:1]], [(last + 1, "log")])
+        r = h.run("policy", "log", "--verify")
+        self.assertEqual((r.returncode, b"BROKEN: row" in r.stdout), (1, True))
+        self.assertTrue([c for c in json.loads(h.run("doctor", "--json").stdout) if c["check"] == "network log of box"])
 
     @unittest.skipUnless(shutil.which("tmux"), "tmux is missing")
     def test_the_dashboard_shows_rows_and_answers(self):

@@ -373,18 +373,19 @@ static void doctor_sandboxes(struct doctor *d)
     int n = record_list(&names, NULL);
     for (int i = 0; i < n; i++) {
         struct policy *p = policy_load(names[i]);
-        char *lost = path_sandbox(names[i], "log.db.lost", NULL);
+        char *lost = path_sandbox(names[i], "log.db.lost", NULL), *wal = path_sandbox(names[i], "log.db.lost-wal", NULL);
         if (p && policy_error(p)) {
             snprintf(what, sizeof what, "network policy of %.80s", names[i]);
             snprintf(text, sizeof text, "everything is denied to it: %s", policy_error(p));
             found(d, BROKEN, what, text, "mend the file, or start afresh with sbx policy reset and its name");
         }
-        if (lost && access(lost, F_OK) == 0) {
+        if (lost && wal && (access(lost, F_OK) == 0 || access(wal, F_OK) == 0)) {
             snprintf(what, sizeof what, "network log of %.80s", names[i]);
-            snprintf(text, sizeof text, "it was touched while the sandbox ran, and begun anew; what was found is kept in %.500s", lost);
-            found(d, WARN, what, text, "look at it, then remove it");
+            snprintf(text, sizeof text, "it was touched while the sandbox ran, and begun anew; what was left of it is kept in %.500s*", lost);
+            found(d, WARN, what, text, "look at them and at the log's rows of the kind log, then remove them");
         }
         free(lost);
+        free(wal);
         policy_free(p);
     }
     if (n >= 0)
