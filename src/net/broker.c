@@ -401,6 +401,9 @@ static void load_secrets(struct broker *b)
     struct err e = {0};
     bool bad = broker_secrets_load(b->secrets, &e) < 0;
     if (bad) {
+        struct answer_sentinel any;
+        if (broker_secrets_sentinel(b->secrets, 0, &any))
+            err_wrap(&e, "what is held of the secrets stays in force");
         struct decision_row row = {.kind = "policy", .proto = "other", .host = "", .verdict = "deny", .rule = "secrets",
                                    .reason = e.text, .count = 1};
         journal_write(b->journal, &row);

@@ -163,11 +163,13 @@ static void hold_pending(struct broker_secrets *s)
 int broker_secrets_load(struct broker_secrets *s, struct err *e)
 {
     int rc = 0;
+    struct secretstore *store = secretstore_open(NULL, NULL, e);
+    if (!store && s->nsigners == 0)
+        load_signers(s);
+    if (!store) /* What was held stays: without it the guest's own credentials would pass where ours belong. */
+        return -1;
     forget(s);
     load_signers(s);
-    struct secretstore *store = secretstore_open(NULL, NULL, e);
-    if (!store)
-        return -1;
     for (size_t i = 0; i < secretstore_count(store) && s->n < SENTINELS_MAX; i++) {
         const struct secret *r = secretstore_at(store, i);
         /* A sandbox's own wins over the global one. */

@@ -32,12 +32,15 @@ def service(name):
                       "redirect": "http://localhost:{port}/callback", "format": "form"}}
 
 
+DEVICE_CODE = "dc-" + 500 * "x"  # some are long
+
+
 class Authority:
     """Knows which tokens are good: the newest alone."""
 
     def __init__(self):
         self.codes, self.refresh, self.access = {}, None, None
-        self.life, self.polls, self.asked = 3600, 0, []
+        self.life, self.polls, self.asked, self.flaky = 3600, 0, [], False
 
     def tokens(self):
         # No look of a key at all, and characters that JSON may escape.
@@ -62,11 +65,16 @@ class Authority:
                 return 400, b'{"error":"invalid_grant","error_description":"this token was used"}'
             elif grant and grant.endswith("device_code"):
                 self.polls += 1
+                if form.get("device_code") != DEVICE_CODE:
+                    return 400, b'{"error":"invalid_grant"}'
                 if self.polls < 2:
                     return 400, b'{"error":"authorization_pending"}'
+                if self.flaky:
+                    self.flaky = False
+                    return 502, b"<html>try again</html>"
             return self.tokens()
         if path == "/device":
-            return 200, json.dumps({"device_code": "dc-0123456789", "user_code": "ABCD-1234", "verification_uri": "https://acme.example/go",
+            return 200, json.dumps({"device_code": DEVICE_CODE, "user_code": "ABCD-1234", "verification_uri": "https://acme.example/go",
                                     "interval": 1, "expires_in": 60}).encode()
         if path == "/me":
             return (200 if headers.get("authorization") == f"Bearer {self.access}" else 401), b"{}"
@@ -162,6 +170,7 @@ class SignIn(unittest.TestCase):
         self.assertEqual(json.loads(self.h.sbx("secret", "ls", "--json")), [])
 
     def test_device_code(self):
+        self.authority.flaky = True  # one poll fails: the sign-in goes on
         r = self.h.run("secret", "set", "-g", "acme", "--oauth", "--device", timeout=60)
         self.assertEqual(r.returncode, 0, r.stderr)
         self.assertIn(b"ABCD-1234", r.stderr)

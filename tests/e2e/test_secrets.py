@@ -225,6 +225,21 @@ print(sbx("secret", "ls", status=1))
         self.assertEqual(rows, {"anthropic": ("oauth", soon, True), "openai": ("oauth", soon + 7, True), "gemini": ("key", 0, False)})
 
 
+    def test_threat_74_commands_leave_no_core_either(self):
+        """Their arguments, environment and buffers hold values, too."""
+        h = self.h
+        p = subprocess.Popen([SBX, "secret", "set", "-g", "openai", "--password-stdin"], env={**h.env, "MY_KEY": KEY}, cwd=h.ws, stdin=subprocess.PIPE,
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)))
+        try:
+            limits = pathlib.Path(f"/proc/{p.pid}/limits")
+            self.assertTrue(wait_for(lambda: re.search(r"Max core file size +0 +0", limits.read_text()), 5), limits.read_text())
+        finally:
+            os.kill(p.pid, signal.SIGSEGV)
+            p.communicate()
+        self.assertEqual(p.returncode, -signal.SIGSEGV)
+        self.assertEqual(list(h.ws.iterdir()), [])
+
+
 class Guest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -421,6 +436,22 @@ class Guest(unittest.TestCase):
             h.run("secret", "rm", "-g", "acme")
         self.assertTrue(wait_for(lambda: sent() is None, 5))
         self.assertEqual(h.ls()["s"]["state"], "running")
+
+    def test_a_store_that_cannot_be_read_takes_no_credential_away(self):
+        """Else the guest's own would pass in its place, where another account could carry data out; and it is said."""
+        store = self.h.dir / "data/sbx/secrets/store.json"
+        good = store.read_bytes()
+        def put(data):
+            (store.parent / "beside").write_bytes(data)
+            os.rename(store.parent / "beside", store)
+        try:
+            put(b"{")
+            told = lambda: [r for r in json.loads(self.h.sbx("policy", "log", "s", "--raw", "--json")) if r["rule"] == "secrets" and "damaged" in r["reason"]]
+            self.assertTrue(wait_for(told, 5))
+            self.sh("curl -sS https://api.openai.com/v1/x -H 'Authorization: Bearer sk-attacker' -o /dev/null")
+            self.assertEqual(self.one.seen[-1][2]["authorization"], f"Bearer {KEY}")
+        finally:
+            put(good)
 
     def test_threat_74_no_trace_outside_of_the_broker(self):
         """The guest's memory and disk, the host's files, argument lists, environments, and the memory of every process but the broker."""

@@ -159,8 +159,9 @@ static int device(const json_t *service, const json_t *oauth, const char *form, 
     int status = post(oauth, text(oauth, "device"), ask, &reply, e);
     if (status < 0)
         return -1;
-    char code[200], shown[100], uri[300];
-    snprintf(code, sizeof code, "%.199s", text(reply, "device_code"));
+    char code[TEXT_MAX], shown[100], uri[300];
+    if (snprintf(code, sizeof code, "%s", text(reply, "device_code")) >= (int)sizeof code)
+        code[0] = '\0';
     sanitize_line(shown, sizeof shown, text(reply, "user_code"), strlen(text(reply, "user_code")));
     sanitize_line(uri, sizeof uri, text(reply, "verification_uri"), strlen(text(reply, "verification_uri")));
     json_int_t wait = json_integer_value(json_object_get(reply, "interval")), life = json_integer_value(json_object_get(reply, "expires_in"));
@@ -170,14 +171,18 @@ static int device(const json_t *service, const json_t *oauth, const char *form, 
     fprintf(stderr, "Open %s in a browser, on any machine, and enter the code %s\n", uri, shown);
     time_t end = time(NULL) + (life > 0 && life < 1800 ? life : 900);
     wait = wait > 0 && wait < 60 ? wait : 5;
+    struct err why = {0};
     while (time(NULL) < end) {
         sleep((unsigned)wait);
         const char *const poll_for[][2] = {{"grant_type", "urn:ietf:params:oauth:grant-type:device_code"}, {"device_code", code},
                                            {"client_id", text(oauth, "client_id")}, {NULL, NULL}};
         reply = NULL;
-        status = post(oauth, text(oauth, "token"), poll_for, &reply, e);
-        if (status < 0)
-            return -1;
+        status = post(oauth, text(oauth, "token"), poll_for, &reply, &why);
+        if (status < 0) { /* a network that fails for a moment ends no sign-in; it is asked more seldom (RFC 8628, 3.5) */
+            wait = wait < 30 ? 2 * wait : 60;
+            continue;
+        }
+        why.text[0] = '\0';
         const char *error = text(reply, "error");
         if (text(reply, "access_token")[0] || (strcmp(error, "authorization_pending") != 0 && strcmp(error, "slow_down") != 0)) {
             int rc = keep(service, form, scope, reply, status, e);
@@ -187,7 +192,7 @@ static int device(const json_t *service, const json_t *oauth, const char *form, 
         wait += strcmp(error, "slow_down") == 0 ? 5 : 0;
         json_decref(reply);
     }
-    return err_set(e, STATUS_TIMEOUT, "nobody entered the code in time; nothing was changed");
+    return err_set(e, STATUS_TIMEOUT, why.text[0] ? "nothing was changed: %s" : "nobody entered the code in time; nothing was changed%s", why.text);
 }
 
 /* ---- browser ---- */
