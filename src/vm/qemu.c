@@ -85,8 +85,11 @@ static void kernel(struct words *w, const struct qemu *q)
     char tsc[64] = "";
     if (!q->kvm)
         /* The guest's counter is the host's.  Its watchdog compares it with ticks, which come late on a busy host, and
-         * takes it away: clocks then go in steps of 4 ms, and an idle machine wakes 250 times a second. */
-        snprintf(tsc, sizeof tsc, " tsc_early_khz=%u tsc=reliable", q->tsc_khz);
+         * takes it away: clocks then go in steps of 4 ms, and an idle machine wakes 250 times a second.
+         * Emulation translates a program once for each place where it lies: at a random one, each time that it starts.  At the
+         * same, 60 times /bin/true take a third of the time, and gcc six tenths; what those places would hide is nobody's but the
+         * machine's own, and an emulated one is no boundary anyway. */
+        snprintf(tsc, sizeof tsc, " tsc_early_khz=%u tsc=reliable norandmaps", q->tsc_khz);
     /* What the kernel would set up for nobody takes a seventh of an emulated boot: the jitter generator, which measures
      * itself and is for FIPS alone; names in the formats of trace events; certificates for signatures, measurement of
      * files and keys of a TPM, none of which a machine without firmware can hold against anybody; and the security modules

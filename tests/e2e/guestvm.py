@@ -97,7 +97,7 @@ class Machine:
                           f"share={'off' if incoming else 'on'}",
                "-kernel", str(img / "vmlinux"), "-initrd", str(initrd),
                "-append", "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests "
-                          f"tsc_early_khz={tsc_khz()} tsc=reliable",
+                          f"tsc_early_khz={tsc_khz()} tsc=reliable norandmaps",
                "-drive", f"if=none,id=base,format=raw,read-only=on,file.locking=off,file={img / 'base.erofs'}",
                "-device", "virtio-blk-device,drive=base",
                "-drive", f"if=none,id=disk,format=raw,discard=unmap,file.locking=off,file={disk}",
