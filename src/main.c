@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "net/diskscan.h"
 #include "ui/cli/backend.h"
@@ -42,6 +43,7 @@ struct backend backend = {
 
 int main(int argc, char **argv)
 {
+    prctl(PR_SET_NAME, "sbx"); /* in lists of processes it is what was typed */
     if (argc > 1 && strcmp(argv[1], "accel") == 0)
         return accel_main(argc - 1, argv + 1);
     if (argc == 1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) {
