@@ -19,6 +19,7 @@
  * not wait with it.  Beyond WAL_MOST the writer does it itself, so that the log stays bounded whatever the disk does. */
 #define WAL_PAGES 1000
 #define WAL_MOST 16000
+#define BYTES_LOOK 256 /* rows from one look at the file's size to the next */
 
 struct checkpointer {
     pthread_t thread;
@@ -41,10 +42,10 @@ struct seen {
 
 struct decisions {
     sqlite3 *db;
-    sqlite3_stmt *insert, *head, *begin, *commit;
+    sqlite3_stmt *insert, *head, *begin, *commit, *used;
     unsigned char last[HASH];
     int64_t seq, first;
-    int64_t rows_max;
+    int64_t rows_max, bytes_max;
     bool in_transaction;
     struct checkpointer checkpointer;
     char *path;
@@ -216,7 +217,9 @@ static int open_db(struct decisions *d, bool next, struct err *e)
                            &d->insert, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(d->db, "UPDATE head SET seq=?, hash=?", -1, &d->head, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(d->db, "BEGIN IMMEDIATE", -1, &d->begin, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(d->db, "COMMIT", -1, &d->commit, NULL) != SQLITE_OK || !(d->checkpointer.path = strdup(d->path)))
+        sqlite3_prepare_v2(d->db, "COMMIT", -1, &d->commit, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(d->db, "SELECT (p.page_count - f.freelist_count) * s.page_size FROM pragma_page_count p, pragma_freelist_count f, "
+                                  "pragma_page_size s", -1, &d->used, NULL) != SQLITE_OK || !(d->checkpointer.path = strdup(d->path)))
         return fail(d, e, "cannot prepare");
     pthread_mutex_init(&d->checkpointer.lock, NULL);
     pthread_cond_init(&d->checkpointer.wake, NULL);
@@ -309,7 +312,8 @@ static void close_db(struct decisions *d)
     sqlite3_finalize(d->head);
     sqlite3_finalize(d->begin);
     sqlite3_finalize(d->commit);
-    d->insert = d->head = d->begin = d->commit = NULL;
+    sqlite3_finalize(d->used);
+    d->insert = d->head = d->begin = d->commit = d->used = NULL;
     sqlite3_close(d->db);
     d->db = NULL;
 }
@@ -323,6 +327,7 @@ struct decisions *decisions_open(const char *path, struct err *e)
         return NULL;
     }
     d->rows_max = DECISIONS_ROWS_MAX;
+    d->bytes_max = DECISIONS_BYTES_MAX;
     begin_watch(d);
     if (open_db(d, false, e) < 0) {
         decisions_close(d);
@@ -413,6 +418,22 @@ static int trim(struct decisions *d, struct err *e)
     return trim_to(d, d->first + (d->rows_max + 99) / 100, e);
 }
 
+static int64_t used(struct decisions *d)
+{
+    int64_t bytes = sqlite3_step(d->used) == SQLITE_ROW ? sqlite3_column_int64(d->used, 0) : 0;
+    sqlite3_reset(d->used);
+    return bytes;
+}
+
+/* The guest chooses how long rows are.  More go at a time than came since the last look. */
+static int trim_bytes(struct decisions *d, struct err *e)
+{
+    int64_t n = d->seq + 1 - d->first;
+    if (d->seq % BYTES_LOOK != 0 || n < 2 * BYTES_LOOK || used(d) <= d->bytes_max)
+        return 0;
+    return trim_to(d, d->first + 2 * BYTES_LOOK, e);
+}
+
 static void roll_back(struct decisions *d);
 
 #define EXPIRE_AT_ONCE 5000
@@ -446,6 +467,11 @@ bool decisions_expire(struct decisions *d, int64_t before_ms)
         return false;
     }
     return first == was + EXPIRE_AT_ONCE;
+}
+
+void decisions_set_bytes(struct decisions *d, int64_t bytes)
+{
+    d->bytes_max = bytes;
 }
 
 void decisions_set_limit(struct decisions *d, int64_t rows)
@@ -585,6 +611,8 @@ int decisions_add(struct decisions *d, const struct decision_row *row, struct er
     }
     if (rc == 0 && r.seq - d->first >= d->rows_max)
         rc = trim(d, e);
+    if (rc == 0)
+        rc = trim_bytes(d, e);
     if (rc == 0 && own)
         rc = commit(d, e);
     if (rc < 0) {

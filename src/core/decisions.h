@@ -13,6 +13,7 @@
 #include "core/err.h"
 
 #define DECISIONS_ROWS_MAX 500000 /* beyond, the oldest hundredth is dropped; the chain's start moves with it */
+#define DECISIONS_BYTES_MAX (256ll << 20) /* what rows may take, however few: the oldest go */
 
 struct decision_row {
     int64_t seq;         /* set by the store */
@@ -48,6 +49,7 @@ int decisions_check(struct decisions *d, struct err *e);
 int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e);
 /* Another limit than DECISIONS_ROWS_MAX. */
 void decisions_set_limit(struct decisions *d, int64_t rows);
+void decisions_set_bytes(struct decisions *d, int64_t bytes);
 /* Forgets rows that are older, and rows beyond the limit; a bounded number at a time: true if there are more. */
 bool decisions_expire(struct decisions *d, int64_t before_ms);
 /* Several adds as one transaction; if one fails, none of them was written. */

@@ -165,6 +165,28 @@ static void ring(void **state)
     assert_int_equal(verify(NULL, 0), -1);
 }
 
+/* Long rows are bounded by what they take. */
+static void threat_84_94_long_rows(void **state)
+{
+    struct err e = {0};
+    struct stat st;
+    char long_path[2048];
+    (void)state;
+    memset(long_path, 'x', sizeof long_path);
+    long_path[sizeof long_path - 1] = '\0';
+    struct decisions *d = decisions_open(path, &e);
+    struct decision_row r = {.kind = "request", .host = "a", .path = long_path, .verdict = "allow", .count = 1};
+    decisions_set_bytes(d, 4 << 20);
+    assert_int_equal(decisions_begin(d, &e), 0);
+    for (int i = 0; i < 10000; i++) /* 20 MB */
+        assert_int_equal(decisions_add(d, &r, &e), 0);
+    assert_int_equal(decisions_commit(d, &e), 0);
+    decisions_close(d);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size < 8 << 20);
+    assert_true(verify(NULL, 0) > 500); /* and the chain holds */
+}
+
 static void batch(void **state)
 {
     struct err e = {0};
@@ -384,7 +406,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh, gone)
     const struct CMUnitTest tests[] = {
-        T(rows_are_found), T(threat_99_what_was_touched_shows), T(chain_goes_on), T(ring), T(batch), T(not_a_log), T(old_rows_go),
+        T(rows_are_found), T(threat_99_what_was_touched_shows), T(chain_goes_on), T(ring), T(threat_84_94_long_rows), T(batch), T(not_a_log), T(old_rows_go),
         T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written), T(since_goes_by_order), T(rows_move_into_the_file_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
