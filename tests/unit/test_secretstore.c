@@ -270,10 +270,25 @@ static void threat_70_only_visible_characters_are_values(void **state)
     assert_int_equal(service_check_value("good-value-0123", &e), 0);
 }
 
+/* A minute before the end, sooner where life is short; never without a way to a new value. */
+static void when_to_renew(void **state)
+{
+    static const struct {
+        const char *refresh, *command;
+        int64_t updated, expires, renew;
+    } cases[] = {{"", "", 0, 5000, 0}, {"r", "", 0, 0, 0}, {"r", "", 1000, 5000, 4940}, {"", "c", 1000, 1240, 1180}, {"", "c", 1000, 1010, 1008},
+                 {"r", "", 5000, 1000, 1000}, {"r", "", 1000, 1001, 1001}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct secret s = {.refresh = cases[i].refresh, .command = cases[i].command, .updated = cases[i].updated, .expires = cases[i].expires};
+        assert_int_equal(secret_renew_at(&s), cases[i].renew);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(comes_back_as_it_was, setup, teardown),
+        cmocka_unit_test(when_to_renew), cmocka_unit_test_setup_teardown(comes_back_as_it_was, setup, teardown),
         cmocka_unit_test_setup_teardown(a_changed_byte_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(each_trouble_has_its_sentence, setup, teardown),
         cmocka_unit_test_setup_teardown(passphrase, setup, teardown),
