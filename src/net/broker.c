@@ -86,6 +86,8 @@ struct judged {
 struct broker {
     struct judged *judged; /* ASKS_PER_WAKE of them */
     unsigned njudged;
+    const struct answer *ready[ASKS_PER_WAKE]; /* answers to these, that leave together */
+    unsigned nready;
     const char *sandbox;
     struct event_base *base;
     struct linkev *supervisor;
@@ -224,8 +226,31 @@ static void ask_for(const struct flow *f, struct ask_for *out)
     }
 }
 
+/* Answers without a descriptor that became ready together: net wakes once for them. */
+static void send_ready(struct broker *b)
+{
+    struct mmsghdr m[ASKS_PER_WAKE];
+    struct iovec iov[ASKS_PER_WAKE];
+    unsigned n = b->nready, done = 0;
+    for (unsigned i = 0; i < n; i++) {
+        iov[i] = (struct iovec){(void *)b->ready[i], sizeof *b->ready[i]};
+        m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+    }
+    b->nready = 0;
+    while (done < n) { /* net always reads its answers: a full socket lasts a moment */
+        int sent = sendmmsg(FD_NET, m + done, n - done, MSG_NOSIGNAL);
+        if (sent > 0)
+            done += (unsigned)sent;
+        else if (errno != EINTR) {
+            event_base_loopbreak(b->base);
+            return;
+        }
+    }
+}
+
 static void send_packet(struct broker *b, const void *packet, size_t len, int fd)
 {
+    send_ready(b); /* none overtakes another */
     struct iovec iov = {(void *)packet, len};
     union {
         struct cmsghdr h;
@@ -1077,7 +1102,7 @@ static void answer_request(struct broker *b, struct judged *g, bool written)
             snprintf(a->rule, sizeof a->rule, "a decision log that cannot be written");
             a->hint[0] = '\0';
         }
-        send_answer(b, a, -1);
+        b->ready[b->nready++] = a;
         return;
     }
     if (g->sign_in == SIGN_IN_TAKE) {
@@ -1096,7 +1121,7 @@ static void answer_request(struct broker *b, struct judged *g, bool written)
         send_secrets(b, f, &g->ask, reason, sizeof reason, true);
     }
     a->verdict = VERDICT_ALLOW;
-    send_answer(b, a, -1);
+    b->ready[b->nready++] = a;
 }
 
 /* All that came with one wake is written with one stroke: that costs as much as one row. */
@@ -1107,6 +1132,7 @@ static void answer_requests(struct broker *b)
     bool written = journal_commit(b->journal) == 0;
     for (unsigned i = 0; i < b->njudged; i++)
         answer_request(b, &b->judged[i], written);
+    send_ready(b);
     b->njudged = 0;
 }
 
