@@ -44,6 +44,7 @@ enum { FD_SUPERVISOR = 3, FD_NET = 4, FD_MINT = 5 };
 #define EXPIRY_MAX_S 5  /* the clock may be set, or the machine have slept */
 #define SEND_TIMEOUT_S 5 /* net always reads its answers; one that does not has been broken into */
 #define OUTSIDE_MAX 32
+#define LED_MAX 3
 #define REFUSED_KEPT 64 /* names of refused connections that net may answer readably */
 
 struct flow {
@@ -111,6 +112,12 @@ struct broker {
     struct broker_secrets *secrets;
     struct asks *asks;
     struct event *secrets_ev;
+    /* Where settings and rules lie that are links, as to files that a user keeps together elsewhere. */
+    struct {
+        char dir[4096], file[4096];
+        const char *name, *reach; /* what stays readable: the folder, for a file that is replaced; if that is not the home */
+    } led[LED_MAX];
+    unsigned nled;
     int mint_fd; /* to `sbx secret take`, or -1 */
     struct {
         uint32_t id;
@@ -453,6 +460,14 @@ static void on_log_trouble(const char *text, bool lost, void *arg)
     link_send_ctrl(linkev_link(b->supervisor), json_pack("{s:s, s:b, s:b, s:s}", "op", "log", "ok", !text || lost, "lost", lost, "text", text ? text : ""));
 }
 
+static bool is_ours(const struct broker *b, const char *name)
+{
+    bool ours = strcmp(name, "policy.json") == 0 || strcmp(name, "config.json") == 0;
+    for (unsigned i = 0; i < b->nled; i++)
+        ours = ours || strcmp(name, b->led[i].name) == 0;
+    return ours;
+}
+
 static void on_watch(evutil_socket_t fd, short what, void *arg)
 {
     struct broker *b = arg;
@@ -464,7 +479,7 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
         for (char *p = buf; p < buf + n;) {
             struct inotify_event *ev = (struct inotify_event *)p;
             if ((ev->mask & IN_Q_OVERFLOW) ||
-                (ev->len && (strcmp(ev->name, "policy.json") == 0 || strcmp(ev->name, "config.json") == 0)))
+                (ev->len && is_ours(b, ev->name)))
                 ours = true;
             if ((ev->mask & IN_Q_OVERFLOW) || (ev->len && strcmp(ev->name, "store.json") == 0))
                 secrets = true;
@@ -1321,6 +1336,28 @@ static void on_supervisor_closed(struct linkev *c, const char *why, void *arg)
     event_base_loopbreak(((struct broker *)arg)->base);
 }
 
+#define WATCHED (IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE)
+
+/* takes path */
+static void follow_link(struct broker *b, char *path)
+{
+    struct stat st;
+    const char *home = getenv("HOME");
+    char *real = path && lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
+    char *slash = real ? strrchr(real, '/') : NULL;
+    if (slash && slash != real && b->nled < LED_MAX && strlen(real) < sizeof b->led[0].file) {
+        size_t n = (size_t)(slash - real), i = b->nled++;
+        strcpy(b->led[i].file, real);
+        memcpy(b->led[i].dir, real, n);
+        b->led[i].name = b->led[i].file + n + 1;
+        bool wide = !home || (strncmp(home, b->led[i].dir, n) == 0 && (home[n] == '\0' || home[n] == '/'));
+        b->led[i].reach = wide ? b->led[i].file : b->led[i].dir;
+        inotify_add_watch(b->watch_fd, b->led[i].dir, WATCHED);
+    }
+    free(real);
+    free(path);
+}
+
 static int start(struct broker *b, struct err *e)
 {
     static const struct linkev_ops link_ops = {.ctrl = on_ctrl, .closed = on_supervisor_closed};
@@ -1357,9 +1394,12 @@ static int start(struct broker *b, struct err *e)
     json_decref(settings);
     if (!b->tls)
         goto out;
-    inotify_add_watch(b->watch_fd, config, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
+    inotify_add_watch(b->watch_fd, config, WATCHED);
+    follow_link(b, policy_path(NULL, NULL));
+    follow_link(b, policy_path(b->sandbox, NULL));
+    follow_link(b, path_in(PATH_CONFIG, NULL, "config.json"));
     inotify_add_watch(b->watch_fd, secrets, IN_MOVED_TO | IN_DELETE);
-    inotify_add_watch(b->watch_fd, own, IN_MOVED_TO | IN_MOVED_FROM | IN_CLOSE_WRITE | IN_DELETE);
+    inotify_add_watch(b->watch_fd, own, WATCHED);
     evutil_make_socket_nonblocking(b->watch_fd);
     b->judged = calloc(ASKS_PER_WAKE, sizeof *b->judged);
     b->net_ev = event_new(b->base, FD_NET, EV_READ | EV_PERSIST, on_ask, b);
@@ -1379,7 +1419,7 @@ static int start(struct broker *b, struct err *e)
     struct timeval limit = {SEND_TIMEOUT_S, 0};
     setsockopt(FD_NET, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     /* The resolver reads its own configuration and modules whenever it likes; dialling needs sockets. */
-    const struct confine_path paths[] = {
+    const struct confine_path fixed[] = {
         {.path = own, .access = CONFINE_READ | CONFINE_WRITE}, {.path = config, .access = CONFINE_READ},
         {.path = assets, .access = CONFINE_READ},              {.path = ca, .access = CONFINE_READ},
         {.path = secrets, .access = CONFINE_READ},             {.path = services, .access = CONFINE_READ},
@@ -1389,8 +1429,12 @@ static int start(struct broker *b, struct err *e)
         {.path = "/var/lib/sss", .access = CONFINE_READ},      {.path = "/dev/null", .access = CONFINE_READ | CONFINE_WRITE},
         {.path = "/dev/urandom", .access = CONFINE_READ},      {.path = "/mnt/wsl", .access = CONFINE_READ},
     };
+    struct confine_path paths[sizeof fixed / sizeof *fixed + LED_MAX];
+    memcpy(paths, fixed, sizeof fixed);
+    for (unsigned i = 0; i < b->nled; i++)
+        paths[sizeof fixed / sizeof *fixed + i] = (struct confine_path){.path = b->led[i].reach, .access = CONFINE_READ};
     const struct confine c = {.groups = CONFINE_IO | CONFINE_FILES | CONFINE_SOCKETS | CONFINE_THREADS, .paths = paths,
-                              .npaths = sizeof paths / sizeof *paths, .files_max = FLOWS_MAX + DIAL_PENDING_MAX * DIAL_ADDRS_MAX + 64};
+                              .npaths = sizeof fixed / sizeof *fixed + b->nled, .files_max = FLOWS_MAX + DIAL_PENDING_MAX * DIAL_ADDRS_MAX + 64};
     /* A store that a passphrase or the user's keyring opened stays open in this process; afterwards neither is in reach. */
     secretstore_free(secretstore_open(NULL, NULL, NULL));
     secretstore_seal();

@@ -24,6 +24,7 @@
 #include <openssl/ec.h>
 #include <openssl/evp.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -613,6 +614,27 @@ static void threat_100_broken_policy_denies(void **state)
     expect("public.example.com", 443, VERDICT_ALLOW);
     stop_broker();
     assert_int_equal(logged("", NULL).rows > 3, 1);
+}
+
+/* Rules that lie elsewhere, behind a link: a change of them is in force as well, and they can still be read. */
+static void rules_behind_a_link_change_live(void **state)
+{
+    char dir[64], file[80], *path = policy_path(NULL, NULL);
+    (void)state;
+    snprintf(dir, sizeof dir, "%s/dotfiles", home);
+    snprintf(file, sizeof file, "%s/network.json", dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    put(file, "{\"version\": 1, \"posture\": \"open\"}");
+    assert_int_equal(symlink(file, path), 0);
+    free(path);
+    start_broker();
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    put(file, "{\"version\": 1, \"posture\": \"locked-down\"}");
+    usleep(400000);
+    expect("public.example.com", 443, VERDICT_DENY);
+    put(file, "{\"version\": 1, \"posture\": \"open\"}");
+    usleep(400000);
+    expect("public.example.com", 443, VERDICT_ALLOW);
 }
 
 static unsigned request(uint32_t id, const char *method, const char *path, bool ambiguous)
@@ -1269,7 +1291,7 @@ int main(void)
         T(allowed_and_denied), T(threat_01_rebinding), T(threat_02_mixed_answers),
         T(threat_05_15_16_names_of_inner_addresses), T(threat_15_metadata_above_rules), T(threat_17_host_services),
         T(threat_97_inner_names_need_a_rule), T(denied_addresses), T(settings), T(rules_change_live),
-        T(threat_100_broken_policy_denies), T(requests_are_judged_one_by_one),
+        T(threat_100_broken_policy_denies), T(rules_behind_a_link_change_live), T(requests_are_judged_one_by_one),
         T(threat_55_certificates_only_for_what_was_asked),
         T(threat_03_requests_after_rebinding), T(threat_58_queries_carry_nothing_out), T(threat_18_loops_to_ourselves), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
