@@ -407,6 +407,9 @@ class Empty(unittest.TestCase):
         t.wait("in force again")
         t.keys("t")
         t.wait("What would happen")
+        t.type("*.example.com")
+        t.wait("one host or address, not a pattern")  # while one types
+        t.keys("C-u")
         t.type("second.example.com:8443")
         t.keys("C-s")
         t.wait("What would happen", gone=True)

@@ -79,6 +79,23 @@ static bool check_rule(const char *value, char *why, size_t cap)
     return false;
 }
 
+/* What `sbx policy check` takes: what a program dials, no pattern. */
+static bool check_host(const char *value, char *why, size_t cap)
+{
+    struct rule r = {0};
+    struct err e = {0};
+    if (!value[0])
+        return true; /* asked for when it is sent */
+    if (rule_parse(&r, value, &e) < 0) {
+        snprintf(why, cap, "%s", e.text);
+        return false;
+    }
+    if (r.kind == RULE_HOST ? !rule_is_conditional(&r) : r.kind == RULE_RANGE && r.prefix == (r.family == 4 ? 32 : 128))
+        return true;
+    snprintf(why, cap, "one host or address, not a pattern");
+    return false;
+}
+
 static void preview_rule(const char *const *v, char *out, size_t cap, void *arg)
 {
     struct rule r = {0};
@@ -226,7 +243,7 @@ static bool rules_action(struct table_pane *t, const char *what)
     else if (strcmp(what, "rules.preset") == 0)
         table_toggle(t);
     else if (strcmp(what, "rules.test") == 0) {
-        const struct form_spec spec[] = {{.label = "Host", .kind = FORM_TEXT, .hint = "HOST or HOST:PORT"}};
+        const struct form_spec spec[] = {{.label = "Host", .kind = FORM_TEXT, .check = check_host, .hint = "HOST or HOST:PORT"}};
         app_push(a, form_new("What would happen?", spec, 1, "Test", submit_test, t, NULL));
     } else if (strcmp(what, "rules.posture") == 0) {
         const struct form_spec spec[] = {
