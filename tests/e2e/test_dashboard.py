@@ -551,6 +551,11 @@ class Machine(unittest.TestCase):
         t.type("zeb")
         t.wait("yak", gone=True)
         t.wait("zebra")
+        t.type("none such")
+        t.wait("no sandbox matches")
+        t.keys("Enter", "r")  # what is out of sight is out of reach
+        t.wait("the filter hides every sandbox")
+        self.assertFalse(t.has("Remove"))
         t.keys("Escape")
         t.wait("yak")
         t.click("○ zebra")

@@ -637,6 +637,8 @@ static bool action(struct pane *pane, const char *what)
         return false;
     else if (!b)
         app_say(a, SAY_WARN, "there is no sandbox; c creates one");
+    else if (!p->n) /* the selected one is out of sight: no key may reach it */
+        app_say(a, SAY_WARN, "the filter hides every sandbox; Esc clears it");
     else if (strcmp(what, "sandbox.mark") == 0) {
         b->marked = !b->marked;
         shift_to(p, 1);
