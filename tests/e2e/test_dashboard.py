@@ -553,6 +553,8 @@ class Machine(unittest.TestCase):
         t.wait("zebra")
         t.type("none such")
         t.wait("no sandbox matches")
+        edge = next(line for line in t.ansi().split("\n") if "follow" in line)
+        self.assertRegex(edge, r"─+\x1b\[[0-9;]*m +[0-9]+ +▼ follow \x1b")  # words stand out from a frame that fades
         t.keys("Enter", "r")  # what is out of sight is out of reach
         t.wait("the filter hides every sandbox")
         self.assertFalse(t.has("Remove"))

@@ -204,9 +204,9 @@ void paint_frame(WINDOW *w, enum style frame, enum style heading, const char *le
         put_char(w, g[4], &l);
     put_char(w, g[3], &l);
     if (left && *left && room > 2) {
-        int n = paint_width(left);
-        if (n > room - 2)
-            n = room - 2;
+        int n = paint_width(left), taken = right && *right ? paint_width(right) + 6 : 2;
+        if (n > room - taken) /* a long name gives way to what the right says, as long as some of it can be read */
+            n = room - taken >= 12 ? room - taken : n > room - 2 ? room - 2 : n;
         paint_text(w, 0, 2, 1, heading, " ");
         n = paint_text(w, 0, 3, n, heading, left);
         paint_text(w, 0, 3 + n, 1, heading, " ");
@@ -216,9 +216,10 @@ void paint_frame(WINDOW *w, enum style frame, enum style heading, const char *le
         int n = paint_width(right);
         if (n > room - 2)
             return;
-        paint_text(w, 0, cols - 3 - n, 1, frame, " ");
-        paint_text(w, 0, cols - 2 - n, n, frame, right);
-        paint_text(w, 0, cols - 2, 1, frame, " ");
+        enum style said = frame == ST_FRAME ? ST_DIM : frame; /* lines may fade, words ("PAUSED") are read */
+        paint_text(w, 0, cols - 3 - n, 1, said, " ");
+        paint_text(w, 0, cols - 2 - n, n, said, right);
+        paint_text(w, 0, cols - 2, 1, said, " ");
     }
 }
 
