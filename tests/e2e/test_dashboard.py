@@ -544,6 +544,13 @@ class Machine(unittest.TestCase):
     def test_6_filter_and_marks(self):
         self.h.sbx("create", "--name", "zebra", "shell", str(self.h.ws))
         self.h.sbx("create", "--name", "yak", "shell", str(self.h.ws))
+        self.h.sbx("create", "--name", "x" * 40, "shell", str(self.h.ws))
+        small = self.terminal(cols=80, rows=24)
+        small.wait("xxx")
+        small.click("xxx")
+        small.wait("It is stopped.")
+        small.wait("Network: xxx.*follow")
+        self.h.sbx("rm", "--force", "x" * 40)
         t = self.terminal(cols=120, rows=40)
         t.wait("zebra")
         t.wait("yak")

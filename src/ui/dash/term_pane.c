@@ -295,6 +295,8 @@ static void draw_empty(struct term_pane *t, WINDOW *win, const struct half *h)
         snprintf(text, sizeof text, "No session of %s has a terminal.", b->name);
     else
         snprintf(text, sizeof text, "%s is %s.", b->name, box_state_word(b));
+    if (b && !b->conn && !word[0] && paint_width(text) > h->cols) /* the frame names it; the state is what matters */
+        snprintf(text, sizeof text, "It is %s.", box_state_word(b));
     int x = h->x + (h->cols - paint_width(text)) / 2;
     paint_text(win, y, x < h->x ? h->x : x, h->cols, ST_DIM, text);
     if (b && !b->conn && b->life != LIFE_STARTING) {
