@@ -1,4 +1,4 @@
-/* The app's own parts: app.c (loop, layout, focus), line.c (the `:` line), and the overlays that its actions open. */
+/* The app's own parts: app.c (loop, focus, actions), app_draw.c (layout, frames), app_input.c (keys, mouse), line.c (the `:` line), and the overlays that its actions open. */
 #ifndef SBX_UI_DASH_APP_INT_H
 #define SBX_UI_DASH_APP_INT_H
 
@@ -12,6 +12,7 @@
 #define OVERLAYS_MAX 8u
 #define SAID_MAX 200u
 #define SIGNALS 6u
+#define SAY_MS 6000 /* a message stands so long in the status line */
 
 struct slot {
     struct pane *pane;
@@ -80,6 +81,24 @@ bool app_act_anywhere(struct app *a, const char *action);
 
 /* What is under way for a sandbox that has no card yet; NULL: no longer. */
 void app_progress(struct app *a, double fraction, const char *text);
+
+struct slot *app_slot(struct app *a, const struct pane *p);
+
+/* app_draw.c */
+/* Places all windows for the size that the terminal has now. */
+void app_layout(struct app *a);
+void app_drop_windows(struct slot *s);
+void app_draw(struct app *a);
+/* A frame is drawn soon, and the two bars in it. */
+void app_want_frame(struct app *a);
+void app_bars_dirty(struct app *a);
+void app_on_frame(evutil_socket_t fd, short what, void *arg);
+void app_on_spin(evutil_socket_t fd, short what, void *arg);
+
+/* app_input.c */
+void app_on_input(const struct input *event, void *arg);
+void app_on_tty(evutil_socket_t fd, short what, void *arg);
+void app_on_esc(evutil_socket_t fd, short what, void *arg);
 
 /* line.c */
 void app_line_open(struct app *a);
