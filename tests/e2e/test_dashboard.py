@@ -133,6 +133,16 @@ class Empty(unittest.TestCase):
         t.keys("Escape")
         t.wait("New sandbox", gone=True)
 
+    def test_first_and_last_of_a_list(self):
+        t = self.terminal(rows=24)
+        t.wait("Welcome")
+        t.keys("Escape", "?")
+        t.wait("Everywhere")
+        t.keys("G")
+        t.wait("Everywhere", gone=True)
+        t.keys("g")
+        t.wait("Everywhere")
+
     def test_a_bad_line_in_the_keys_is_told(self):
         keys = pathlib.Path(self.h.env["XDG_CONFIG_HOME"]) / "sbx/keys"
         keys.write_text("[global]\nctrl-nonsense app.quit\n")

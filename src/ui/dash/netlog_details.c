@@ -11,6 +11,8 @@
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
 
+#define NOW_ROWS 3 /* room for the answer that is still to come */
+
 struct details {
     struct pane pane;
     struct netlog_row row; /* its texts are ours */
@@ -80,30 +82,39 @@ static void ask_now(struct details *d)
     d->task = task_run(d->pane.app, argv, NULL, 0, &ops, d, NULL);
 }
 
-static int field(struct details *d, WINDOW *w, int y, const char *label, enum style s, const char *value)
+/* Where it is drawn; without a window only the rows are counted. */
+struct place {
+    struct details *d;
+    WINDOW *w;
+    int cols;
+};
+
+static int field(const struct place *at, int y, const char *label, enum style s, const char *value)
 {
-    int shown = y - (int)d->scroll, cols = d->pane.cols;
+    struct details *d = at->d;
+    WINDOW *w = at->w;
+    int shown = y - (int)d->scroll, cols = at->cols;
     if (!value || !value[0])
         return y;
     int rows = paint_wrap(NULL, 0, 14, cols - 16, 40, s, value);
     if (rows < 1)
         rows = 1;
-    if (shown >= 0 && shown < d->pane.rows) {
+    if (w && shown >= 0 && shown < d->pane.rows) {
         paint_text(w, shown, 2, 11, ST_DIM, label);
         paint_wrap(w, shown, 14, cols - 16, d->pane.rows - shown, s, value);
     }
     return y + rows;
 }
 
-static void draw(struct pane *p, WINDOW *w, bool focus)
+/* Returns the number of rows. */
+static int fields(const struct place *at)
 {
-    struct details *d = self(p);
+    struct details *d = at->d;
     const struct netlog_row *r = &d->row;
     char text[700], from[40];
     int y = 0;
     time_t t = (time_t)(r->time_ms / 1000);
     struct tm tm;
-    (void)focus;
     strftime(text, sizeof text, "%A, %d %B %Y, %H:%M:%S", localtime_r(&t, &tm));
     if (r->first_ms != r->time_ms) {
         time_t f = (time_t)(r->first_ms / 1000);
@@ -111,15 +122,15 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         size_t n = strlen(text);
         snprintf(text + n, sizeof text - n, " (since %s)", from);
     }
-    y = field(d, w, y, "When", ST_TEXT, text);
-    y = field(d, w, y, "Sandbox", ST_TEXT, r->box);
-    y = field(d, w, y, "Verdict", strcmp(r->verdict, "allow") == 0 ? ST_ALLOW : strcmp(r->verdict, "deny") == 0 ? ST_DENY : ST_WARN, r->verdict);
+    y = field(at, y, "When", ST_TEXT, text);
+    y = field(at, y, "Sandbox", ST_TEXT, r->box);
+    y = field(at, y, "Verdict", strcmp(r->verdict, "allow") == 0 ? ST_ALLOW : strcmp(r->verdict, "deny") == 0 ? ST_DENY : ST_WARN, r->verdict);
     snprintf(text, sizeof text, strchr(r->host, ':') ? "[%s]:%d (%s)" : "%s:%d (%s)", r->host, r->port, r->proto);
-    y = field(d, w, y, "Asked for", ST_STRONG, r->host[0] ? text : r->kind);
-    y = field(d, w, y, "Request", ST_TEXT, r->request);
-    y = field(d, w, y, "Dialled", ST_TEXT, d->addr);
-    y = field(d, w, y, "Decided by", ST_TEXT, r->rule);
-    y = field(d, w, y, "Because", ST_TEXT, d->reason);
+    y = field(at, y, "Asked for", ST_STRONG, r->host[0] ? text : r->kind);
+    y = field(at, y, "Request", ST_TEXT, r->request);
+    y = field(at, y, "Dialled", ST_TEXT, d->addr);
+    y = field(at, y, "Decided by", ST_TEXT, r->rule);
+    y = field(at, y, "Because", ST_TEXT, d->reason);
     if (r->bytes_up || r->bytes_down || r->duration_ms >= 0) {
         char up[32], down[32];
         paint_kib((r->bytes_up + 1023) / 1024, up, sizeof up);
@@ -128,25 +139,32 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
             snprintf(text, sizeof text, "%s up, %s down, in %.1f s", up, down, (double)r->duration_ms / 1000);
         else
             snprintf(text, sizeof text, "%s up, %s down", up, down);
-        y = field(d, w, y, "Carried", ST_TEXT, text);
+        y = field(at, y, "Carried", ST_TEXT, text);
     } else if (r->open) {
-        y = field(d, w, y, "Carried", ST_DIM, "the connection is open");
+        y = field(at, y, "Carried", ST_DIM, "the connection is open");
     }
     if (r->count > 1) {
         snprintf(text, sizeof text, "%lld times", (long long)r->count);
-        y = field(d, w, y, "Seen", ST_TEXT, text);
+        y = field(at, y, "Seen", ST_TEXT, text);
     }
     snprintf(text, sizeof text, "%s, row %lld of its log", r->kind, (long long)r->seq);
-    y = field(d, w, y, "Kind", ST_DIM, text);
-    y = field(d, w, y + 1, "Now", ST_TEXT, d->now[0] ? d->now : d->task ? "asking ..." : "");
-    d->lines = y;
+    y = field(at, y, "Kind", ST_DIM, text);
+    return field(at, y + 1, "Now", ST_TEXT, d->now[0] ? d->now : d->task ? "asking ..." : "");
+}
+
+static void draw(struct pane *p, WINDOW *w, bool focus)
+{
+    struct details *d = self(p);
+    (void)focus;
+    d->lines = fields(&(struct place){d, w, p->cols});
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
-    (void)p;
-    *rows = max_rows < 18 ? max_rows : 18;
+    struct details *d = self(p);
     *cols = max_cols < 84 ? max_cols : 84;
+    int need = fields(&(struct place){d, NULL, *cols}) + 1 + (d->now[0] ? 0 : NOW_ROWS);
+    *rows = need < max_rows ? need : max_rows;
 }
 
 static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
