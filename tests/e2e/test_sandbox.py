@@ -228,6 +228,12 @@ P
         (h.dir / "in.txt").write_text("copied\n")
         h.sbx("cp", h.dir / "in.txt", "box:/home/agent/deep/er/")
         self.assertEqual(h.sbx("exec", "box", "cat", "/home/agent/deep/er/in.txt"), "copied\n")
+        odd = h.dir / "a[b]|c.txt"  # under another name, and nothing of it is a pattern; what was there is replaced
+        odd.write_text("odd\n")
+        for _ in range(2):
+            h.sbx("cp", odd, "box:/home/agent/new/name&[x].txt")
+        h.sbx("cp", ".", "box:/home/agent/whole", cwd=h.dir / "config")
+        self.assertEqual(h.sh("box", "cd /home/agent; cat 'new/name&[x].txt'; ls -A new; ls whole").stdout, b"odd\nname&[x].txt\nsbx\n")
         h.sbx("cp", "box:/home/agent/deep", h.dir / "out")
         self.assertEqual((h.dir / "out/er/in.txt").read_text(), "copied\n")
         # A hostile tar in the guest: absolute names, "..", a link that leads out and a file through it.

@@ -376,11 +376,13 @@ static int copy_in(const char *sandbox, const char *from, const char *to, struct
     for (size_t n = strlen(clean); n > 1 && clean[n - 1] == '/';)
         clean[--n] = '\0';
     split(clean, dir, base);
-    /* Into a folder that exists (or is written with a slash) under its own name, else under the name given. */
+    /* Into a folder that exists (or is written with a slash) under its own name, else under the name given, which it gets
+     * when it is whole. */
     static const char script[] = "t=$1; b=$2; case $t in */) mkdir -p -- \"$t\";; esac; "
                                  "if [ -d \"$t\" ]; then cd -- \"$t\" && exec tar -xf - ; "
-                                 "else d=$(dirname -- \"$t\"); n=$(basename -- \"$t\"); mkdir -p -- \"$d\" && cd -- \"$d\" && "
-                                 "exec tar -xf - --transform \"s|^${b}|${n}|\" --no-same-owner; fi";
+                                 "else d=$(dirname -- \"$t\"); n=$(basename -- \"$t\"); mkdir -p -- \"$d\" && w=$(mktemp -d -- \"$d/.sbx-cp.XXXXXX\") || exit; "
+                                 "trap 'rm -rf -- \"$w\"' EXIT; trap 'exit 1' HUP INT TERM; s=$w/$b; [ \"$b\" != . ] || s=$w; "
+                                 "tar -C \"$w\" -xf - --no-same-owner && mv -fT -- \"$s\" \"$d/$n\"; fi";
     json_t *argv = json_pack("[s, s, s, s, s, s]", "sh", "-c", script, "sh", to, base);
     int rc = argv ? open_stream(&s, sandbox, argv, e) : -1;
     json_decref(argv);
