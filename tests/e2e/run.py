@@ -5,6 +5,7 @@ process of their own beside the other tests, and what it prints comes at the end
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,8 @@ class Timed(unittest.TextTestResult):
 
 def main():
     args = sys.argv[1:]
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells start what runs in the background; a test interrupts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     only_agents = args[:1] == ["--agents"]
     args = args[1:] if only_agents else args
     given, slowest = args, 0

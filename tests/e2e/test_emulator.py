@@ -54,7 +54,7 @@ class Libvterm(unittest.TestCase):
             harness = re.sub(r"(vterm_(?:state|screen)_reset\()", r"shim_reset(), \1", harness)
             harness = "#include <stddef.h>\nstruct VTerm;\nsize_t shim_input(struct VTerm *, const char *, size_t);\nvoid shim_reset(void);\n" + harness
             (src / "t/filtered.c").write_text(harness)
-            ours = [EMULATOR / "libvterm_shim.c", *(ROOT / "src/core" / f for f in ("vtfilter.c", "width.c", "sanitize.c"))]
+            ours = [EMULATOR / "libvterm_shim.c", *(ROOT / "src/core" / f for f in ("vtfilter.c", "vtfilter_csi.c", "vtfilter_string.c", "width.c", "sanitize.c"))]
             built = run("gcc", "-std=gnu17", "-w", "-g", "-fsanitize=address,undefined", "-I", src / "include", "-I", src / "src", "-I", ROOT / "src",
                         "-o", src / "harness", src / "t/filtered.c", *sorted(src.glob("src/*.c")), *ours)
             self.assertEqual(built.returncode, 0, built.stderr.decode())
@@ -164,7 +164,7 @@ def differences(ours, there):
 
 def build_show(program):
     sources = [EMULATOR / "show.c", ROOT / "src/ui/dash/term_emu.c",
-               *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "width.c", "sanitize.c"))]
+               *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "vtfilter_csi.c", "vtfilter_string.c", "width.c", "sanitize.c"))]
     built = run("gcc", "-std=c17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-o", program, *sources, "-lvterm")
     if built.returncode:
         raise AssertionError(built.stderr.decode())
@@ -172,7 +172,7 @@ def build_show(program):
 
 def build_answer(program):
     built = run("gcc", "-std=c17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-o", program, EMULATOR / "answer.c", ROOT / "src/ui/dash/term_emu.c", ROOT / "src/vm/screen.c",
-                *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "width.c", "sanitize.c")), "-lvterm", "-lutil")
+                *(ROOT / "src/core" / f for f in ("termline.c", "vtfilter.c", "vtfilter_csi.c", "vtfilter_string.c", "width.c", "sanitize.c")), "-lvterm", "-lutil")
     if built.returncode:
         raise AssertionError(built.stderr.decode())
 

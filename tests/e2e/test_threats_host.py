@@ -48,7 +48,7 @@ class Disk(unittest.TestCase):
         self.assertIn(b"No space left", h.sh("full", f"echo x > {h.ws}/another; sync {h.ws}/another").stderr + h.sh("full", f"mkdir {h.ws}/d").stderr)
         # What it cannot fill it does not have, and it can make room itself.
         self.assertEqual(h.sh("full", f"df --output=avail {h.ws} | tail -1").stdout.strip(), b"0")
-        r = h.sh("full", f"rm {h.ws}/big {h.ws}/rest && sleep 0.5 && echo y > {h.ws}/after && cat {h.ws}/after")
+        r = h.sh("full", f"rm -f {h.ws}/big {h.ws}/rest && sleep 0.5 && echo y > {h.ws}/after && cat {h.ws}/after")
         self.assertEqual((r.returncode, r.stdout), (0, b"y\n"), r.stderr)
 
     def test_threat_94_a_machine_is_paused_before_the_disk_is_full_and_goes_on(self):
