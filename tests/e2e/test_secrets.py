@@ -405,7 +405,7 @@ class Guest(unittest.TestCase):
         self.sh("seq 1 40000 > /tmp/content")
         for n, content in enumerate(("-d '{\"prompt\":1}'", "--data-binary @/tmp/content", "-X DELETE")):
             self.one.seen.clear()
-            self.sh(f"curl -sSf -o /dev/null --http1.1 --aws-sigv4 aws:amz:us-east-1:bedrock --user \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\" "
+            self.sh(f"curl -sS --fail-with-body --http1.1 --aws-sigv4 aws:amz:us-east-1:bedrock --user \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\" "
                     f"{content} 'https://bedrock-runtime.us-east-1.amazonaws.com/model/a%3Ab/invoke'")
             method, path, sent = self.one.seen[-1]
             body = self.one.bodies[-1]
