@@ -32,6 +32,7 @@ class Disk(unittest.TestCase):
         for path, size in ((cls.state, "500m"), (h.ws, "200m")):
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(path)], check=True)
             cls.addClassCleanup(subprocess.run, ["umount", "-l", str(path)])
+        cls.addClassCleanup(h.run, "rm", "--force", "--all")  # before their disk is taken away
         h.sbx("config", "set", "limit.keep_free", "100")
         h.sbx("create", "--name", "full", "shell", h.ws)
         h.sbx("start", "full")
