@@ -6,10 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-static int hex(char c)
-{
-    return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? tolower((unsigned char)c) - 'a' + 10 : -1;
-}
+#include "core/hex.h"
 
 /* Printable ASCII alone: what stands in a header must not end it. */
 static int decode(const char *p, size_t n, char *out, size_t cap)
@@ -17,8 +14,8 @@ static int decode(const char *p, size_t n, char *out, size_t cap)
     size_t k = 0;
     for (size_t i = 0; i < n; i++) {
         int c = (unsigned char)p[i];
-        if (c == '%' && i + 2 < n && hex(p[i + 1]) >= 0 && hex(p[i + 2]) >= 0) {
-            c = hex(p[i + 1]) * 16 + hex(p[i + 2]);
+        if (c == '%' && i + 2 < n && hex_digit(p[i + 1]) >= 0 && hex_digit(p[i + 2]) >= 0) {
+            c = hex_digit(p[i + 1]) * 16 + hex_digit(p[i + 2]);
             i += 2;
         } else if (c == '%') {
             return -1;

@@ -4,16 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
+#include "core/hex.h"
 
 /* What stands as itself in the normal form, so also in a rule; everything else is an escape.  RFC 3986 would keep
  * "%3A" and ":" apart, servers do not: a rule on "/a:b" has to speak of both. */
@@ -52,7 +43,7 @@ bool urlpath_normalise(const char *target, char out[URLPATH_MAX + 1])
     for (const char *p = target; *p && *p != '?'; p++) {
         int c = (unsigned char)*p;
         if (c == '%') {
-            int hi = hex(p[1]), lo = hi < 0 ? -1 : hex(p[2]);
+            int hi = hex_digit(p[1]), lo = hi < 0 ? -1 : hex_digit(p[2]);
             if (lo < 0)
                 return false;
             c = hi * 16 + lo;

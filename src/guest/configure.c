@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/hex.h"
 #include "core/netplan.h"
 #include "guest/guest.h"
 #include "guest/start.h"
@@ -50,11 +51,6 @@ int configure_clock(const json_t *clock)
     struct timespec t = {.tv_sec = json_integer_value(json_array_get(clock, 0)),
                          .tv_nsec = json_integer_value(json_array_get(clock, 1))};
     return t.tv_sec > 0 ? clock_settime(CLOCK_REALTIME, &t) : 0;
-}
-
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* A clone starts with its template's pool: the host's bytes make it another one, then it is reseeded.  (The device for

@@ -1,5 +1,5 @@
 /* net's end of the channel to the broker (net/ask.h): sends asks in order, takes answers with their
- * descriptors.  Never blocks; a broker that does not read for long ends the process. */
+ * descriptors.  What one wake of the process asks leaves together at its end, or when the asker is freed.  Never blocks; a broker that does not read for long ends the process. */
 #ifndef SBX_NET_ASKER_H
 #define SBX_NET_ASKER_H
 

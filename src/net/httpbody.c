@@ -3,23 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/hex.h"
+
 enum { SIZE, EXTENSION, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, TRAILER_LF };
 
 void httpbody_init(struct httpbody *b, enum http1_framing framing, uint64_t length)
 {
     *b = (struct httpbody){.framing = framing, .left = framing == HTTP1_LENGTH ? length : 0, .state = SIZE};
     b->done = framing == HTTP1_NO_BODY || (framing == HTTP1_LENGTH && length == 0);
-}
-
-static int hex(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
 }
 
 static bool fail(struct httpbody *b)
@@ -34,7 +25,7 @@ static bool step(struct httpbody *b, uint8_t c)
     int v;
     switch (b->state) {
     case SIZE:
-        v = hex(c);
+        v = hex_digit(c);
         if (v >= 0) {
             if (++b->digits > 15)
                 return fail(b);

@@ -38,7 +38,21 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Bulk:
+class Server:
+    """A thread for each connection: self.one."""
+
+    def listen(self):
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.port = self.s.getsockname()[1]
+        threading.Thread(target=self.loop, daemon=True).start()
+
+    def loop(self):
+        while True:
+            c, _ = self.s.accept()
+            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+
+
+class Bulk(Server):
     """Sends BULK bytes to whoever asks."""
 
     def __init__(self, folder):
@@ -52,14 +66,7 @@ class Bulk:
         for _ in range(BULK >> 20):
             self.text.write((event * ((1 << 20) // len(event) + 1))[:1 << 20])
         self.text.flush()
-        self.s = socket.create_server(("127.0.0.1", 0))
-        self.port = self.s.getsockname()[1]
-        threading.Thread(target=self.loop, daemon=True).start()
-
-    def loop(self):
-        while True:
-            c, _ = self.s.accept()
-            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+        self.listen()
 
     def one(self, c):
         with c:
@@ -74,21 +81,14 @@ class Bulk:
                 pass
 
 
-class Events:
+class Events(Server):
     """Server-sent events over TLS, one chunk each, that bear the time at which they were sent."""
 
     def __init__(self, cert):
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(*cert)
         self.context.set_alpn_protocols(["http/1.1"])
-        self.s = socket.create_server(("127.0.0.1", 0))
-        self.port = self.s.getsockname()[1]
-        threading.Thread(target=self.loop, daemon=True).start()
-
-    def loop(self):
-        while True:
-            c, _ = self.s.accept()
-            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+        self.listen()
 
     def one(self, c):
         try:

@@ -1,6 +1,7 @@
 // needs: src/net/http1.c src/net/headers.c src/core/urlpath.c src/core/name.c src/core/wipe.c src/core/err.c src/core/rule.c
 /* Authorities and paths of any bytes: refused, or canonical, which reads back as itself. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

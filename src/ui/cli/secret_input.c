@@ -97,6 +97,14 @@ bool secret_passphrase(char *out, size_t cap, void *arg)
     return isatty(2) && secret_ask("Passphrase of the secret store", out, cap, NULL) == 0;
 }
 
+/* Not the clock, which may be set meanwhile. */
+static time_t passed(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec;
+}
+
 static int too_long(struct err *e)
 {
     return err_set(e, STATUS_TIMEOUT, "the command that gives the secret did not end within %d seconds", COMMAND_SECONDS);
@@ -115,7 +123,7 @@ static int read_until(int fd, time_t end, char *out, size_t cap, struct err *e)
     size_t n = 0;
     for (;;) {
         struct pollfd p = {fd, POLLIN, 0};
-        time_t left = end - time(NULL);
+        time_t left = end - passed();
         if (left <= 0)
             return too_long(e);
         if (poll(&p, 1, left > 1 ? 1000 : (int)left * 1000) <= 0)
@@ -153,7 +161,7 @@ int secret_run(const char *command, char *out, size_t cap, struct err *e)
         _exit(127);
     }
     close(p[1]);
-    const time_t end = time(NULL) + COMMAND_SECONDS;
+    const time_t end = passed() + COMMAND_SECONDS;
     int rc = pid > 0 ? read_until(p[0], end, out, cap, e) : err_errno(e, errno, "cannot run the command");
     close(p[0]);
     if (pid > 0 && rc < 0)
@@ -161,7 +169,7 @@ int secret_run(const char *command, char *out, size_t cap, struct err *e)
     int status = 0;
     if (pid > 0)
         while (waitpid(pid, &status, rc == 0 ? WNOHANG : 0) != pid)
-            if (rc == 0 && usleep(10000) == 0 && time(NULL) >= end) {
+            if (rc == 0 && usleep(10000) == 0 && passed() >= end) {
                 rc = too_long(e);
                 give_up(pid, alone);
             }
