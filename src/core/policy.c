@@ -10,6 +10,7 @@
 #include "core/jsonfile.h"
 #include "core/mirrorhosts.h"
 #include "core/paths.h"
+#include "core/shellword.h"
 
 #define POLICY_VERSION 1
 #define PORTS_MAX 16
@@ -508,12 +509,10 @@ int64_t policy_next_expiry(const struct policy *p, int64_t now)
 
 void policy_handle(char *out, size_t cap, const struct rule *r)
 {
-    char text[RULE_TEXT_MAX];
+    char text[RULE_TEXT_MAX], item[RULE_TEXT_MAX * 2];
     rule_format(text, r);
-    if (r->id[0])
-        snprintf(out, cap, "%s", r->id);
-    else
-        snprintf(out, cap, text[strcspn(text, " |*['")] ? "'%s'" : "%s", text);
+    rule_list_item(item, sizeof item, text);
+    shell_word(out, cap, r->id[0] ? r->id : item);
 }
 
 /* ---- changing ---- */

@@ -55,7 +55,8 @@ bool policy_denies_all(const struct policy *p, const char *name, int64_t now);
 /* The next time at which a rule runs out, 0 if none does. */
 int64_t policy_next_expiry(const struct policy *p, int64_t now);
 
-/* What `sbx policy rm` finds a rule by, as one word of a shell: its id, or its text where it has none. */
+/* What `sbx policy rm` finds a rule by, as one word of a shell: its id, or its text where it has none;
+ * empty if it does not fit. */
 void policy_handle(char *out, size_t cap, const struct rule *r);
 
 /* ---- changing a file, under its lock ---- */

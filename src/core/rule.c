@@ -283,6 +283,33 @@ int rule_parse(struct rule *r, const char *text, struct err *e)
     return 0;
 }
 
+char *rule_list_next(char **rest)
+{
+    while (*rest && **rest) {
+        char *from = *rest + strspn(*rest, " \t\n"), *to = from, *p = from;
+        for (; *p && *p != ','; p++) {
+            p += *p == '\\' && p[1] == ',';
+            *to++ = *p;
+        }
+        *rest = *p ? p + 1 : p;
+        *to = '\0';
+        if (*from)
+            return from;
+    }
+    return NULL;
+}
+
+void rule_list_item(char *out, size_t cap, const char *text)
+{
+    size_t n = 0;
+    for (; *text && n + 3 <= cap; text++) {
+        if (*text == ',')
+            out[n++] = '\\';
+        out[n++] = *text;
+    }
+    out[*text || !cap ? 0 : n] = '\0';
+}
+
 bool rule_has_port(const struct rule *r)
 {
     return !(r->port_low == 1 && r->port_high == 65535);

@@ -47,6 +47,12 @@ struct rule {
  * STATUS_USAGE and one sentence that says what is wrong. */
 int rule_parse(struct rule *r, const char *text, struct err *e);
 
+/* Commands take lists of rules with commas between them; the comma of a path is written \, there (no rule holds a
+ * backslash).  The next rule of a list, cut in place, without blanks before it; NULL: that was all. */
+char *rule_list_next(char **rest);
+/* A rule's text as it stands in such a list; empty if it does not fit. */
+void rule_list_item(char *out, size_t cap, const char *text);
+
 /* The canonical text, which parses to the same rule. */
 void rule_format(char out[RULE_TEXT_MAX], const struct rule *r);
 

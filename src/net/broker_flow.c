@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/addrclass.h"
+#include "core/metadata.h"
 #include "core/sanitize.h"
 
 #define EXPIRY_MAX_S 5 /* the clock may be set, or the machine have slept */
@@ -180,7 +181,7 @@ static bool read_target(const struct ask_target *t, struct flow *f)
 int broker_take_back(const struct broker *b, const struct rule *r, char *which, size_t room, char *out, size_t cap)
 {
     policy_handle(which, room, r);
-    return r->origin == RULE_PRESET ? 0 : snprintf(out, cap, "sbx policy rm %s %s", r->origin == RULE_GLOBAL ? "-g" : b->sandbox, which);
+    return r->origin == RULE_PRESET || !which[0] ? 0 : snprintf(out, cap, "sbx policy rm %s %s", r->origin == RULE_GLOBAL ? "-g" : b->sandbox, which);
 }
 
 /* The command that would allow it; empty if none would, or if it does not fit: half a command is worse than none. */
@@ -193,7 +194,7 @@ static void hint_for(const struct broker *b, const struct flow *f, const struct 
     int n;
     if (policy_error(b->policy))
         n = snprintf(out, cap, "sbx policy ls");
-    else if (d->http)
+    else if (d->http || (!f->is_name && metadata_is_addr(f->family, f->addr)))
         n = 0;
     else if (d->rule && d->rule->deny)
         n = broker_take_back(b, d->rule, which, sizeof which, out, cap);
@@ -453,7 +454,8 @@ void broker_connect(struct broker *b, const struct ask *ask)
         d.allow = false;
     }
     f->intercept = d.http || (f->is_name && broker_secrets_wants(b->secrets, f->host, f->port));
-    if (!d.allow && !d.rule && !policy_error(b->policy) && !(f->is_name && addr_is_metadata_name(f->host))) {
+    bool metadata = f->is_name ? addr_is_metadata_name(f->host) : metadata_is_addr(f->family, f->addr);
+    if (!d.allow && !d.rule && !policy_error(b->policy) && !metadata) {
         struct ask_for what;
         ask_for(f, &what);
         if (asks_take_grant(b->asks, &what, &f->granted_exact)) {

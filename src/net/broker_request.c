@@ -9,8 +9,25 @@
 #include <sodium.h>
 
 #include "core/sanitize.h"
+#include "core/shellword.h"
 
 #define MINT_PIPE_MAX 60000u /* of the 64 KiB that a pipe holds */
+
+/* Method and path are the guest's words: they stand in the command only as what it reads as one rule, and a shell as one
+ * word.  Where no rule can name the path, or the method, it is about less. */
+static int allow_request(const struct broker *b, const struct flow *f, const struct ask_request *ask, char *out, size_t cap)
+{
+    char text[RULE_TEXT_MAX], item[RULE_TEXT_MAX + 64], word[RULE_TEXT_MAX + 128];
+    struct rule r;
+    for (int with_path = 1; with_path >= 0; with_path--) {
+        memset(&r, 0, sizeof r);
+        snprintf(text, sizeof text, "%s %s%.*s", ask->method, f->host, with_path ? (int)ask->path_len : 0, ask->path);
+        rule_list_item(item, sizeof item, text);
+        if (rule_parse(&r, text, NULL) == 0 && shell_word(word, sizeof word, item))
+            return snprintf(out, cap, "sbx policy allow network %s %s", b->sandbox, word);
+    }
+    return snprintf(out, cap, "sbx policy allow network %s %s", b->sandbox, f->host);
+}
 
 /* The same for one request: the narrowest rule that would let it pass. */
 static void request_hint(const struct broker *b, const struct flow *f, const struct ask_request *ask,
@@ -23,8 +40,7 @@ static void request_hint(const struct broker *b, const struct flow *f, const str
     else if (d->rule && d->rule->deny)
         n = broker_take_back(b, d->rule, which, sizeof which, out, cap);
     else
-        n = snprintf(out, cap, "sbx policy allow network %s '%s %s%s'", b->sandbox, ask->method, f->host,
-                     strcspn(ask->path, "'\\") == ask->path_len ? ask->path : "");
+        n = allow_request(b, f, ask, out, cap);
     if (n <= 0 || (size_t)n >= cap)
         out[0] = '\0';
 }

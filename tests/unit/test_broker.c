@@ -637,6 +637,8 @@ static void rules_behind_a_link_change_live(void **state)
     expect("public.example.com", 443, VERDICT_ALLOW);
 }
 
+static char request_hint[256];
+
 static unsigned request(uint32_t id, const char *method, const char *path, bool ambiguous)
 {
     struct ask_request r = {.id = id, .kind = ASK_REQUEST, .version = 1, .request = 7, .ambiguous = ambiguous};
@@ -648,6 +650,7 @@ static unsigned request(uint32_t id, const char *method, const char *path, bool 
     struct answer a = hear(&none);
     assert_int_equal(a.kind, ANSWER_REQUEST);
     assert_int_equal(a.request, 7);
+    snprintf(request_hint, sizeof request_hint, "%.*s", (int)sizeof a.hint, a.hint);
     return a.verdict;
 }
 
@@ -667,6 +670,16 @@ static void requests_are_judged_one_by_one(void **state)
     assert_true(r.flags & ANSWER_INTERCEPT);
     assert_int_equal(request(a.id, "GET", "/x", false), VERDICT_ALLOW);
     assert_int_equal(request(a.id, "POST", "/x", false), VERDICT_DENY);
+    assert_string_equal(request_hint, "sbx policy allow network box 'POST public.example.com/x'");
+    /* The command is for a person to copy: what the guest wrote adds no rule to it, and no command. */
+    assert_int_equal(request(a.id, "POST", "/x,evil.test", false), VERDICT_DENY);
+    assert_string_equal(request_hint, "sbx policy allow network box 'POST public.example.com/x\\,evil.test'");
+    assert_int_equal(request(a.id, "POST", "/'$(id)", false), VERDICT_DENY);
+    assert_string_equal(request_hint, "sbx policy allow network box 'POST public.example.com/'\\''$(id)'");
+    assert_int_equal(request(a.id, "POST", "/a*b", false), VERDICT_DENY);
+    assert_string_equal(request_hint, "sbx policy allow network box 'POST public.example.com'");
+    assert_int_equal(request(a.id, "X'`id`", "/x", false), VERDICT_DENY);
+    assert_string_equal(request_hint, "sbx policy allow network box public.example.com");
     assert_int_equal(request(a.id, "GET", "/a/../x", true), VERDICT_DENY);
     assert_int_equal(request(a.id + 1000, "GET", "/x", false), VERDICT_DENY); /* no such connection */
     close(fd);

@@ -276,6 +276,12 @@ static void test_targets(void **state)
     /* A path that two servers read differently, a method that no rule names, a host that is a public suffix. */
     offers("api.example.com", 443, "GET /a%2fb", (const char *const[]){"api.example.com", "api.example.com:443", "example.com,**.example.com", NULL});
     offers("co.uk", 443, "", (const char *const[]){"co.uk", "co.uk:443", NULL});
+    /* What the guest wrote is one rule, or it would let hosts of its choice through. */
+    offers("api.example.com", 443, "GET /a/x,**.evil.test", /* no rule has an asterisk in its path */
+           (const char *const[]){"api.example.com", "api.example.com:443", "api.example.com/a", "example.com,**.example.com", NULL});
+    offers("api.example.com", 443, "GET /x,evil.test",
+           (const char *const[]){"api.example.com", "api.example.com:443", "GET api.example.com/x\\,evil.test", "api.example.com/x\\,evil.test",
+                                 "example.com,**.example.com", NULL});
     offers("", 0, "", (const char *const[]){NULL});
     offers("a b", 443, "", (const char *const[]){NULL});
 }
@@ -367,9 +373,27 @@ static void test_feed(void **state)
     assert_int_equal(system(cmd), 0);
 }
 
+static void test_rows_that_no_rule_changes(void **state)
+{
+    static const struct {
+        const char *kind, *proto, *host;
+        bool can;
+    } rows[] = {{"deny", "tcp", "api.example.com", true}, {"deny", "dns", "api.example.com", true}, {"deny", "tcp", "10.1.2.3", true},
+                {"open", "tcp", "api.example.com", true}, {"refused", "udp", "8.8.8.8", false}, {"refused", "icmp", "8.8.8.8", false},
+                {"deny", "tcp", "169.254.169.254", false}, {"deny", "dns", "metadata.google.internal", false}, {"deny", "tcp", "fd00:ec2::254", false},
+                {"dropped", "other", "", false}, {"policy", "other", "", false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct netlog_row r = {.kind = rows[i].kind, .proto = rows[i].proto, .host = rows[i].host, .rule = "", .request = "", .verdict = "deny"};
+        if ((netlog_no_rule(&r) == NULL) != rows[i].can)
+            fail_msg("%s of %s: %s", rows[i].proto, rows[i].host, rows[i].can ? netlog_no_rule(&r) : "a rule is offered");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows_that_no_rule_changes),
         cmocka_unit_test(test_filter), cmocka_unit_test(test_typed_letter_by_letter), cmocka_unit_test(test_follow_and_pause), cmocka_unit_test(test_connection_is_one_row),
         cmocka_unit_test(test_groups), cmocka_unit_test(test_bounded),          cmocka_unit_test(test_targets), cmocka_unit_test(test_feed),
     };

@@ -436,11 +436,27 @@ static void log_is_shown(void **state)
     free(path);
 }
 
+static void a_comma_of_a_path_parts_no_rules(void **state)
+{
+    (void)state;
+    assert_int_equal(sbx("allow network box d.example.com/x\\,evil.example.net,other.example.com"), 0);
+    assert_int_equal(sbx("ls box --json"), 0);
+    assert_non_null(strstr(out, "\"d.example.com/x,evil.example.net\""));
+    assert_non_null(strstr(out, "\"other.example.com\""));
+    assert_null(strstr(out, "\"evil.example.net\""));
+    assert_int_equal(sbx("check evil.example.net --sandbox box"), 4);
+    assert_int_equal(sbx("disable box d.example.com/x\\,evil.example.net"), 0);
+    assert_int_equal(sbx("rm box d.example.com/x\\,evil.example.net"), 0);
+    /* And what check says to type is read as that one rule. */
+    assert_int_equal(sbx("check d.example.com --sandbox box --method GET --path /y,evil.example.net/'it"), 4);
+    assert_non_null(strstr(out, "sbx policy allow network box 'GET d.example.com:443/y\\,evil.example.net/'\\''it'"));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox), T(rules_can_rest),
-                                       T(requests_are_checked), T(check_tells_what_would_happen), T(log_keeps_its_order), T(a_log_is_followed_over_its_loss), T(asking_is_a_setting),
+                                       T(requests_are_checked), T(a_comma_of_a_path_parts_no_rules), T(check_tells_what_would_happen), T(log_keeps_its_order), T(a_log_is_followed_over_its_loss), T(asking_is_a_setting),
                                        T(broken_file_is_named), T(log_is_shown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 
 #include "core/publishers.h"
 #include "core/rule.h"
+#include "core/shellword.h"
 
 static struct rule parsed(const char *text)
 {
@@ -259,6 +260,43 @@ static void publishers_are_warned_of(void **state)
     }
 }
 
+static void lists_have_commas_between_rules_alone(void **state)
+{
+    char list[] = " a.test,, *.b.test:8080 ,\n'c,d.test/x\\,evil.test,GET e.test/\\,", *rest = list;
+    static const char *const want[] = {"a.test", "*.b.test:8080 ", "'c", "d.test/x,evil.test", "GET e.test/,"};
+    char item[64], small[6];
+    (void)state;
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++)
+        assert_string_equal(rule_list_next(&rest), want[i]);
+    assert_null(rule_list_next(&rest));
+    rule_list_item(item, sizeof item, "d.test/x,evil.test");
+    assert_string_equal(item, "d.test/x\\,evil.test");
+    rule_list_item(small, sizeof small, "a,b,c");
+    assert_string_equal(small, ""); /* half of it would be another rule */
+}
+
+/* What a guest chose stands in commands that people copy: a shell reads it as one word. */
+static void words_of_a_shell(void **state)
+{
+    static const char *const texts[] = {"a.test", "*.a.test", "GET a.test/it's", "x';touch /tmp/sbx-owned;'", "$(touch /tmp/sbx-owned)", "`x`", "a b", "", "'''",
+                                        "\\", "!x", "~", "[::1]:80", "a\\,b", "-n"};
+    char word[128], command[300], got[128];
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        assert_true(shell_word(word, sizeof word, texts[i]));
+        snprintf(command, sizeof command, "printf '%%s|' %s", word);
+        FILE *p = popen(command, "r");
+        assert_non_null(p);
+        size_t n = fread(got, 1, sizeof got - 1, p);
+        got[n ? n - 1 : 0] = '\0'; /* the bar */
+        pclose(p);
+        assert_string_equal(got, texts[i]);
+    }
+    assert_string_equal((shell_word(word, sizeof word, "a.test:443"), word), "a.test:443");
+    assert_false(shell_word(word, 6, "a b c d"));
+    assert_string_equal(word, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +312,8 @@ int main(void)
         cmocka_unit_test(addresses_and_ranges),
         cmocka_unit_test(threat_41_paths),
         cmocka_unit_test(publishers_are_warned_of),
+        cmocka_unit_test(lists_have_commas_between_rules_alone),
+        cmocka_unit_test(words_of_a_shell),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,11 +115,8 @@ static int add(const struct args *a, bool deny, struct err *e)
         goto out;
     }
     for (int i = next; i < a->nwords; i++) {
-        char *copy = strdup(a->words[i]), *save = NULL;
-        for (char *t = copy ? strtok_r(copy, ",", &save) : NULL; t; t = strtok_r(NULL, ",", &save)) {
-            t += strspn(t, " \t\n");
-            if (!*t)
-                continue;
+        char *copy = strdup(a->words[i]), *rest = copy;
+        for (char *t; (t = rule_list_next(&rest));) {
             if (n == RULES_MAX) {
                 err_set(e, STATUS_USAGE, "at most %d rules at once", RULES_MAX);
                 free(copy);
@@ -330,8 +327,8 @@ static int at_rules(const struct args *a, enum doing what, struct err *e)
     if (next >= a->nwords)
         return err_set(e, STATUS_USAGE, "which rule? Give its text or its id; sbx policy ls shows them");
     for (int i = next; i < a->nwords; i++) {
-        char *copy = strdup(a->words[i]), *save = NULL;
-        for (char *t = copy ? strtok_r(copy, ",", &save) : NULL; t; t = strtok_r(NULL, ",", &save)) {
+        char *copy = strdup(a->words[i]), *rest = copy;
+        for (char *t; (t = rule_list_next(&rest));) {
             int n = what == DO_REMOVE ? policy_remove(sandbox, t, e) : policy_enable(sandbox, t, what == DO_ENABLE, e);
             if (n < 0) {
                 free(copy);

@@ -7,6 +7,7 @@
 #include "core/config.h"
 #include "core/metadata.h"
 #include "core/policy.h"
+#include "core/shellword.h"
 #include "core/urlpath.h"
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
@@ -21,8 +22,21 @@ static void take_back(struct verdict *v, const struct rule *r, const char *scope
 {
     char which[RULE_TEXT_MAX + 2];
     policy_handle(which, sizeof which, r);
-    if (r->origin != RULE_PRESET)
+    if (r->origin != RULE_PRESET && which[0])
         snprintf(v->fix, sizeof v->fix, "sbx policy rm %s %s", r->origin == RULE_GLOBAL ? "-g" : scope, which);
+}
+
+/* As narrow as a rule can be: the request may hold what none can name. */
+static void allow(struct verdict *v, const char *scope, const char *text, const char *method, const char *path)
+{
+    char rule[RULE_TEXT_MAX * 2], item[sizeof rule], word[sizeof rule];
+    struct rule r = {0};
+    snprintf(rule, sizeof rule, "%s%s%s%s", method ? method : "", method ? " " : "", text, method ? path : "");
+    if (rule_parse(&r, rule, NULL) < 0)
+        snprintf(rule, sizeof rule, "%s", text);
+    rule_list_item(item, sizeof item, rule);
+    if (shell_word(word, sizeof word, item))
+        snprintf(v->fix, sizeof v->fix, "sbx policy allow network %s %.800s", scope, word);
 }
 
 static void explain(struct verdict *v, const struct policy *p, const char *sandbox, const char *text, const char *method,
@@ -49,10 +63,8 @@ static void explain(struct verdict *v, const struct policy *p, const char *sandb
         return;
     if (!v->allow && r && r->deny)
         take_back(v, r, scope);
-    else if (!v->allow && method)
-        snprintf(v->fix, sizeof v->fix, "sbx policy allow network %s '%s %s%s'", scope, method, text, path);
     else if (!v->allow)
-        snprintf(v->fix, sizeof v->fix, strchr(text, '[') ? "sbx policy allow network %s '%s'" : "sbx policy allow network %s %s", scope, text);
+        allow(v, scope, text, method, path);
 }
 
 /* What the broker asks of an address that no rule names (design.md section 6): it has to be outside. */

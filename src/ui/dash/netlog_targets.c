@@ -2,17 +2,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/metadata.h"
 #include "core/rule.h"
 #include "ui/dash/netlog_pane.h"
 
-/* Takes up only what sbx will accept; a list is taken if all of it is. */
-static void offer(struct netlog_target *out, unsigned *n, const char *text, const char *what)
+const char *netlog_no_rule(const struct netlog_row *row)
 {
-    char copy[600], *save = NULL;
-    if (*n == NETLOG_TARGETS_MAX || strlen(text) >= sizeof copy)
+    uint8_t addr[16], family = rule_parse_addr(row->host, addr);
+    if (strcmp(row->kind, "refused") == 0)
+        return "UDP, ICMP and the like go nowhere, whatever rules say: only TCP leaves, by name";
+    if (family ? metadata_is_addr(family, addr) : metadata_is_name(row->host))
+        return "a cloud's instance metadata, which holds credentials, is never reachable; no rule opens it";
+    return row->host[0] ? NULL : "this row names no host that a rule could speak of";
+}
+
+/* Takes up only what sbx will accept; a list is taken if all of it is. */
+static void offer_list(struct netlog_target *out, unsigned *n, const char *text, const char *what)
+{
+    char copy[600], *rest = copy;
+    if (*n == NETLOG_TARGETS_MAX || !text[0] || strlen(text) >= sizeof copy)
         return;
     snprintf(copy, sizeof copy, "%s", text);
-    for (char *t = strtok_r(copy, ",", &save); t; t = strtok_r(NULL, ",", &save)) {
+    for (char *t; (t = rule_list_next(&rest));) {
         struct rule r = {0};
         if (rule_parse(&r, t, NULL) < 0)
             return;
@@ -23,6 +34,14 @@ static void offer(struct netlog_target *out, unsigned *n, const char *text, cons
     snprintf(out[*n].text, sizeof out[*n].text, "%s", text);
     snprintf(out[*n].what, sizeof out[*n].what, "%s", what);
     (*n)++;
+}
+
+/* One rule, whatever the guest wrote into its path. */
+static void offer(struct netlog_target *out, unsigned *n, const char *text, const char *what)
+{
+    char item[600];
+    rule_list_item(item, sizeof item, text);
+    offer_list(out, n, item, what);
 }
 
 unsigned netlog_targets(const struct netlog_row *row, struct netlog_target out[NETLOG_TARGETS_MAX])
@@ -65,7 +84,7 @@ unsigned netlog_targets(const struct netlog_row *row, struct netlog_target out[N
     const char *domain = psl ? psl_registrable_domain(psl, host) : NULL;
     if (domain) {
         snprintf(text, sizeof text, "%.253s,**.%.253s", domain, domain);
-        offer(out, &n, text, "the whole domain");
+        offer_list(out, &n, text, "the whole domain");
     }
     return n;
 }
