@@ -67,9 +67,13 @@ static const struct task_ops ops = {.done = on_done};
 static void ask_now(struct details *d)
 {
     char target[300];
-    if (!d->row.host[0])
+    const char *never = netlog_no_rule(&d->row);
+    if (never) {
+        snprintf(d->now, sizeof d->now, "it would be denied: %s", never);
         return;
-    snprintf(target, sizeof target, strchr(d->row.host, ':') ? "[%.250s]:%d" : "%.250s:%d", d->row.host, d->row.port ? d->row.port : 443);
+    }
+    int port = d->row.port && strcmp(d->row.proto, "dns") != 0 ? d->row.port : 443;
+    snprintf(target, sizeof target, strchr(d->row.host, ':') ? "[%.250s]:%d" : "%.250s:%d", d->row.host, port);
     char method[32] = "", *path = strchr(d->row.request, ' ') ? strchr(d->row.request, ' ') + 1 : NULL;
     snprintf(method, sizeof method, "%.*s", (int)strcspn(d->row.request, " "), d->row.request);
     const char *argv[12] = {"policy", "check", "--json", "--sandbox", d->row.box, target};

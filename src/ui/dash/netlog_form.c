@@ -2,25 +2,45 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "core/policy.h"
 #include "core/publishers.h"
 #include "core/rule.h"
+#include "core/shellword.h"
 #include "ui/dash/app.h"
+#include "ui/dash/model.h"
 #include "ui/dash/netlog_pane.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
 
-enum field { F_ACTION, F_TARGET, F_SCOPE, F_LIFE, F_APPLY, F_CANCEL, FIELDS };
+enum field { F_ACTION, F_TARGET, F_SCOPE, F_LIFE, F_BACK, F_APPLY, F_CANCEL, FIELDS };
 enum { LIFE_ONCE, LIFE_HOUR, LIFE_DAY, LIFE_GOOD, LIVES };
+
+/* What is asked for, and what is said to it now. */
+struct wanted {
+    char box[80], host[264], method[32], path[1024];
+    uint16_t port;
+};
+
+struct now {
+    bool allow, exact, denied; /* denied: by a rule, which wins over whatever allows */
+    enum rule_origin origin;
+    bool whole;                /* that rule speaks of this very host and nothing else */
+    char text[RULE_TEXT_MAX + 32], rule[RULE_TEXT_MAX], id[16];
+};
 
 struct form {
     struct pane pane;
     struct netlog_target targets[NETLOG_TARGETS_MAX];
     unsigned ntargets, target, life;
-    bool deny, global;
+    bool deny, global, gone, runs;
+    bool back;  /* the rule that denies is taken back */
+    bool inner, spoken; /* inner: the host is allowed, but was refused for its address, or for what is spoken there */
     enum field at;
-    char box[80], by[600]; /* by: a rule that denies, and wins */
-    int row_of[FIELDS];    /* where it was drawn */
+    struct wanted wanted;
+    struct now now;
+    int row_of[FIELDS]; /* where it was drawn */
     int button_x[2];
 };
 
@@ -29,10 +49,55 @@ static struct form *self(struct pane *p)
     return (struct form *)p;
 }
 
-/* "Once" is the next connection of one sandbox: no rule that lasts. */
+static void decide(const struct wanted *w, struct now *out)
+{
+    struct policy *p = policy_load(w->box[0] ? w->box : NULL);
+    struct decision d = {0};
+    uint8_t addr[16], family = rule_parse_addr(w->host, addr);
+    memset(out, 0, sizeof *out);
+    if (!p)
+        return;
+    if (family)
+        policy_decide_addr(p, family, addr, w->port, time(NULL), &d);
+    else if (w->method[0])
+        policy_decide_request(p, w->host, w->port, w->method, w->path, time(NULL), &d);
+    else
+        policy_decide_name(p, w->host, w->port, time(NULL), &d);
+    out->allow = d.allow;
+    out->exact = d.exact;
+    snprintf(out->text, sizeof out->text, "%s", d.text);
+    if (d.rule && d.rule->deny && !d.allow) {
+        out->denied = true;
+        out->origin = d.rule->origin;
+        out->whole = !rule_is_conditional(d.rule) && (d.rule->kind == RULE_HOST || (d.rule->kind == RULE_RANGE && d.rule->prefix >= (family == 4 ? 32 : 128)));
+        rule_format(out->rule, d.rule);
+        snprintf(out->id, sizeof out->id, "%s", d.rule->id);
+    }
+    policy_free(p);
+}
+
+/* ---- the rule ---- */
+
+static const char *target_of(const struct form *f)
+{
+    return f->targets[f->target].text;
+}
+
+static bool is_list(const struct form *f)
+{
+    char copy[sizeof f->targets[0].text], *rest = copy;
+    snprintf(copy, sizeof copy, "%s", target_of(f));
+    return rule_list_next(&rest) && rule_list_next(&rest);
+}
+
+/* "Once" is the next connection of one running sandbox: no rule that lasts, and none about requests. */
 static bool once_fits(const struct form *f)
 {
-    return !f->deny && !f->global;
+    struct rule r = {0};
+    char copy[sizeof f->targets[0].text], *rest = copy, *first;
+    snprintf(copy, sizeof copy, "%s", target_of(f));
+    first = rule_list_next(&rest);
+    return !f->deny && !f->global && f->runs && first && rule_parse(&r, first, NULL) == 0 && !rule_is_conditional(&r);
 }
 
 static const char *life_text(unsigned life)
@@ -41,10 +106,17 @@ static const char *life_text(unsigned life)
     return texts[life];
 }
 
+/* The rule that denies, where it can be taken back, and the new one does not take its place by itself. */
+static bool can_go_back(const struct form *f)
+{
+    bool same = strcmp(f->now.rule, target_of(f)) == 0 && f->now.origin == (f->global ? RULE_GLOBAL : RULE_SANDBOX) && f->life != LIFE_ONCE;
+    return !f->deny && f->now.denied && f->now.origin != RULE_PRESET && f->now.id[0] && !same;
+}
+
 static void sentence(const struct form *f, char *out, size_t cap)
 {
-    snprintf(out, cap, "%s %s  %s, %s", f->deny ? "deny" : "allow", f->targets[f->target].text,
-             f->global ? "in all sandboxes" : f->box, life_text(f->life));
+    snprintf(out, cap, "%s %s  for %s, %s%s", f->deny ? "deny" : "allow", target_of(f), f->global ? "all sandboxes" : f->wanted.box,
+             f->life == LIFE_ONCE ? "the next connection" : life_text(f->life), f->life == LIFE_ONCE && is_list(f) ? " to each" : "");
 }
 
 static unsigned build(const struct form *f, const char *argv[10])
@@ -53,8 +125,8 @@ static unsigned build(const struct form *f, const char *argv[10])
     argv[n++] = "policy";
     argv[n++] = f->deny ? "deny" : "allow";
     argv[n++] = "network";
-    argv[n++] = f->global ? "-g" : f->box;
-    argv[n++] = f->targets[f->target].text;
+    argv[n++] = f->global ? "-g" : f->wanted.box;
+    argv[n++] = target_of(f);
     if (f->life == LIFE_ONCE) {
         argv[n++] = "--once";
     } else if (f->life != LIFE_GOOD) {
@@ -65,15 +137,41 @@ static unsigned build(const struct form *f, const char *argv[10])
     return n;
 }
 
+/* As it can be copied into a shell: a guest chose some of the words. */
 static void command_text(const struct form *f, char *out, size_t cap)
 {
     const char *argv[10];
+    char word[SHELL_WORD_MAX(sizeof f->targets[0].text)];
     unsigned n = build(f, argv);
     size_t used = (size_t)snprintf(out, cap, "sbx");
-    for (unsigned i = 0; i < n && used < cap; i++) {
-        bool quote = strpbrk(argv[i], " *|[") != NULL;
-        used += (size_t)snprintf(out + used, cap - used, quote ? " '%s'" : " %s", argv[i]);
-    }
+    for (unsigned i = 0; i < n && used < cap; i++)
+        if (shell_word(word, sizeof word, argv[i]))
+            used += (size_t)snprintf(out + used, cap - used, " %s", word);
+    if (f->back && can_go_back(f) && used < cap)
+        snprintf(out + used, cap - used, " && sbx policy rm %s %s", f->now.origin == RULE_GLOBAL ? "-g" : f->wanted.box, f->now.id);
+}
+
+/* What to know before it is put in force. */
+static bool remark(const struct form *f, char *out, size_t cap)
+{
+    struct rule r = {0};
+    char copy[sizeof f->targets[0].text], *rest = copy, *first;
+    snprintf(copy, sizeof copy, "%s", target_of(f));
+    first = rule_list_next(&rest);
+    if (f->deny || !first || rule_parse(&r, first, NULL) < 0)
+        return false;
+    if (f->now.denied && f->now.origin == RULE_PRESET)
+        snprintf(out, cap, "It stays denied: a deny of the preset wins over any allow.");
+    else if (can_go_back(f) && !f->back)
+        snprintf(out, cap, "It stays denied: \"deny %s\" wins over any allow.", f->now.rule);
+    else if (f->inner && !rule_is_exact(&r))
+        snprintf(out, cap, "This changes nothing: the host is allowed already, and was refused for %s. That opens by a rule for host and port alone.",
+                 f->spoken ? "what is spoken there" : "its address, which is not outside");
+    else if (publishers_warning(&r))
+        snprintf(out, cap, "%s", publishers_warning(&r));
+    else
+        return false;
+    return true;
 }
 
 /* ---- drawing ---- */
@@ -81,49 +179,65 @@ static void command_text(const struct form *f, char *out, size_t cap)
 static void choice(WINDOW *w, int y, int cols, const char *label, const char *value, bool on, bool more)
 {
     char text[700];
+    if (!w)
+        return;
     paint_text(w, y, 2, 10, on ? ST_STRONG : ST_DIM, label);
     snprintf(text, sizeof text, "%s%s%s", more ? app_glyph("\xe2\x80\xb9 ", "< ") : "  ", value, more ? app_glyph(" \xe2\x80\xba", " >") : "");
     paint_text(w, y, 13, cols - 15, on ? ST_FIELD_ON : ST_FIELD, text);
 }
 
-static void draw(struct pane *p, WINDOW *w, bool focus)
+/* Without a window the rows are only counted. */
+static int lay_out(struct form *f, WINDOW *w, int cols)
 {
-    struct form *f = self(p);
-    char text[1400];
-    int y = 1, cols = p->cols;
-    (void)focus;
+    char text[SHELL_WORD_MAX(600) + 200];
+    int y = 1;
     f->row_of[F_ACTION] = y;
     choice(w, y++, cols, "What", f->deny ? "deny" : "allow", f->at == F_ACTION, true);
     f->row_of[F_TARGET] = y;
-    snprintf(text, sizeof text, "%s  (%s)", f->targets[f->target].text, f->targets[f->target].what);
+    snprintf(text, sizeof text, "%s  (%s)", target_of(f), f->targets[f->target].what);
     choice(w, y++, cols, "Where to", text, f->at == F_TARGET, f->ntargets > 1);
     f->row_of[F_SCOPE] = y;
-    snprintf(text, sizeof text, "this sandbox (%s)", f->box);
-    choice(w, y++, cols, "For whom", f->global ? "all sandboxes" : text, f->at == F_SCOPE, true);
+    if (f->gone)
+        snprintf(text, sizeof text, "all sandboxes (%s is removed)", f->wanted.box);
+    else
+        snprintf(text, sizeof text, "this sandbox (%s)", f->wanted.box);
+    choice(w, y++, cols, "For whom", f->global && !f->gone ? "all sandboxes" : text, f->at == F_SCOPE, !f->gone);
     f->row_of[F_LIFE] = y;
     choice(w, y++, cols, "How long", life_text(f->life), f->at == F_LIFE, true);
-    y++;
-    sentence(f, text, sizeof text);
-    paint_text(w, y, 2, 10, ST_DIM, "The rule");
-    y += paint_wrap(w, y, 13, cols - 15, 2, f->deny ? ST_DENY : ST_ALLOW, text);
-    command_text(f, text, sizeof text);
-    paint_text(w, y, 2, 10, ST_DIM, "As command");
-    y += paint_wrap(w, y, 13, cols - 15, 2, ST_DIM, text);
-    const char *warning = NULL;
-    struct rule r = {0};
-    char first[600];
-    snprintf(first, sizeof first, "%.*s", (int)strcspn(f->targets[f->target].text, ","), f->targets[f->target].text);
-    if (!f->deny && rule_parse(&r, first, NULL) == 0)
-        warning = publishers_warning(&r);
-    if (warning)
-        y += paint_wrap(w, y, 2, cols - 4, 2, ST_WARN, warning);
-    if (!f->deny && f->by[0]) {
-        snprintf(text, sizeof text, "A deny wins over any allow: \"%s\" must be taken back as well (sbx policy ls shows it).", f->by);
-        y += paint_wrap(w, y, 2, cols - 4, 3, ST_WARN, text);
+    f->row_of[F_BACK] = -1;
+    if (can_go_back(f)) {
+        f->row_of[F_BACK] = y;
+        snprintf(text, sizeof text, "[%s] take back: deny %s", f->back ? "x" : " ", f->now.rule);
+        choice(w, y++, cols, "And", text, f->at == F_BACK, false);
     }
-    if (y > p->rows - 2)
-        y = p->rows - 2;
-    y = p->rows - 2;
+    y++;
+    if (w)
+        paint_text(w, y, 2, 10, ST_DIM, "Now");
+    snprintf(text, sizeof text, "%s, by %s", f->now.allow ? "allowed" : "denied", f->now.text);
+    y += paint_wrap(w, y, 13, cols - 15, 6, ST_DIM, text);
+    if (w)
+        paint_text(w, y, 2, 10, ST_DIM, "The rule");
+    sentence(f, text, sizeof text); /* all of it: nobody agrees to what cannot be read */
+    y += paint_wrap(w, y, 13, cols - 15, 12, f->deny ? ST_DENY : ST_ALLOW, text);
+    if (w)
+        paint_text(w, y, 2, 10, ST_DIM, "As command");
+    command_text(f, text, sizeof text);
+    y += paint_wrap(w, y, 13, cols - 15, 12, ST_DIM, text);
+    if (remark(f, text, sizeof text))
+        y += paint_wrap(w, y, 2, cols - 4, 4, ST_WARN, text);
+    return y;
+}
+
+static void draw(struct pane *p, WINDOW *w, bool focus)
+{
+    struct form *f = self(p);
+    int cols = p->cols;
+    (void)focus;
+    lay_out(f, w, cols);
+    int y = p->rows - 2;
+    for (int i = y - 1; i < p->rows; i++) /* where there is little room the buttons stand before the text */
+        for (int x = 0; x < cols; x++)
+            paint_text(w, i, x, 1, ST_TEXT, " ");
     f->row_of[F_APPLY] = f->row_of[F_CANCEL] = y;
     f->button_x[0] = 2;
     int x = 2 + paint_text(w, y, 2, cols - 4, f->at == F_APPLY ? ST_BUTTON_ON : ST_BUTTON, "  Put in force  ") + 2;
@@ -133,9 +247,10 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
-    (void)p;
-    *rows = max_rows < 15 ? max_rows : 15;
     *cols = max_cols < 76 ? max_cols : 76;
+    int need = lay_out(self(p), NULL, *cols) + 4;
+    need = need < 16 ? 16 : need;
+    *rows = need < max_rows ? need : max_rows;
 }
 
 static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
@@ -148,16 +263,46 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
 
 struct applied {
     struct app *app;
-    char text[1200];
+    struct wanted wanted;
+    bool deny;
+    char text[1200], back_scope[80], back_id[16];
 };
+
+/* What was put in force is looked at as the broker looks at it. */
+static void tell(const struct applied *d)
+{
+    struct now now;
+    decide(&d->wanted, &now);
+    if (!d->deny && now.denied)
+        app_say(d->app, SAY_WARN, "in force: %s; but %s:%u is still denied, by %s", d->text, d->wanted.host, d->wanted.port, now.text);
+    else
+        app_say(d->app, SAY_GOOD, "in force: %s", d->text);
+}
+
+static void on_back(const struct task_end *end, void *arg)
+{
+    struct applied *d = arg;
+    if (end->status != 0)
+        app_say(d->app, SAY_ERROR, "%s", end->error[0] ? end->error : "the rule that denies could not be taken back");
+    else
+        tell(d);
+    free(d);
+}
 
 static void on_done(const struct task_end *end, void *arg)
 {
+    static const struct task_ops back_ops = {.done = on_back};
     struct applied *d = arg;
-    if (end->status == 0)
-        app_say(d->app, SAY_GOOD, "in force: %s", d->text);
-    else
+    struct err e = {0};
+    const char *argv[] = {"policy", "rm", d->back_scope, d->back_id, NULL};
+    if (end->status != 0)
         app_say(d->app, SAY_ERROR, "%s: %s", d->text, end->error[0] ? end->error : "it failed");
+    else if (!d->back_id[0])
+        tell(d);
+    else if (task_run(d->app, argv, NULL, 0, &back_ops, d, &e))
+        return;
+    else
+        app_say(d->app, SAY_ERROR, "%s", e.text);
     free(d);
 }
 
@@ -172,13 +317,31 @@ static void put_in_force(struct form *f)
     if (!d)
         return;
     d->app = a;
+    d->wanted = f->wanted;
+    d->deny = f->deny;
     sentence(f, d->text, sizeof d->text);
+    if (f->back && can_go_back(f)) {
+        snprintf(d->back_scope, sizeof d->back_scope, "%s", f->now.origin == RULE_GLOBAL ? "-g" : f->wanted.box);
+        snprintf(d->back_id, sizeof d->back_id, "%s", f->now.id);
+    }
     build(f, argv);
     if (!task_run(a, argv, NULL, 0, &ops, d, &e)) {
         app_say(a, SAY_ERROR, "%s", e.text);
         free(d);
     }
     app_pop(a, &f->pane); /* f is gone */
+}
+
+static bool shown(const struct form *f, enum field i)
+{
+    return i != F_BACK || can_go_back(f);
+}
+
+static void go(struct form *f, int step)
+{
+    do
+        f->at = (enum field)(((int)f->at + FIELDS + step) % FIELDS);
+    while (!shown(f, f->at));
 }
 
 static void turn(struct form *f, int by)
@@ -191,10 +354,13 @@ static void turn(struct form *f, int by)
         f->target = (f->target + f->ntargets + (unsigned)by) % f->ntargets;
         break;
     case F_SCOPE:
-        f->global = !f->global;
+        f->global = !f->global || f->gone;
         break;
     case F_LIFE:
         f->life = (f->life + LIVES + (unsigned)by) % LIVES;
+        break;
+    case F_BACK:
+        f->back = !f->back;
         break;
     default:
         f->at = f->at == F_APPLY ? F_CANCEL : F_APPLY;
@@ -202,6 +368,7 @@ static void turn(struct form *f, int by)
     }
     if (f->life == LIFE_ONCE && !once_fits(f))
         f->life = f->at == F_LIFE && by < 0 ? LIFE_GOOD : LIFE_HOUR;
+    app_redraw(f->pane.app, false); /* it may need more rows */
 }
 
 static bool action(struct pane *p, const char *what)
@@ -209,9 +376,9 @@ static bool action(struct pane *p, const char *what)
     struct form *f = self(p);
     const char *name = strchr(what, '.') ? strchr(what, '.') + 1 : what;
     if (strcmp(name, "next") == 0 || strcmp(name, "down") == 0)
-        f->at = (f->at + 1) % FIELDS;
+        go(f, 1);
     else if (strcmp(name, "previous") == 0 || strcmp(name, "up") == 0)
-        f->at = (f->at + FIELDS - 1) % FIELDS;
+        go(f, -1);
     else if (strcmp(name, "left") == 0)
         turn(f, -1);
     else if (strcmp(name, "right") == 0)
@@ -219,11 +386,11 @@ static bool action(struct pane *p, const char *what)
     else if (strcmp(name, "cancel") == 0 || strcmp(name, "close") == 0) {
         app_pop(p->app, p);
         return true;
-    } else if (strcmp(name, "accept") == 0 || strcmp(name, "submit") == 0) {
-        if (f->at == F_CANCEL)
-            app_pop(p->app, p);
-        else
-            put_in_force(f);
+    } else if (strcmp(name, "submit") == 0 || (strcmp(name, "accept") == 0 && f->at != F_CANCEL)) {
+        put_in_force(f);
+        return true;
+    } else if (strcmp(name, "accept") == 0) {
+        app_pop(p->app, p);
         return true;
     } else
         return false;
@@ -231,23 +398,11 @@ static bool action(struct pane *p, const char *what)
     return true;
 }
 
+/* Its keys are data, in the context "rule"; no other does anything. */
 static bool key(struct pane *p, const struct input *in)
 {
-    static const struct {
-        uint32_t key;
-        const char *action;
-    } keys[] = {
-        {K_DOWN, "form.next"}, {K_UP, "form.previous"}, {'j', "form.next"},  {'k', "form.previous"}, {K_LEFT, "form.left"},
-        {K_RIGHT, "form.right"}, {'h', "form.left"},    {'l', "form.right"}, {' ', "form.right"},    {K_ENTER, "form.accept"},
-        {K_ESC, "form.cancel"},  {'q', "form.cancel"},
-    };
-    if (in->type != INPUT_KEY)
-        return true;
-    if (in->key == K_TAB)
-        return action(p, in->mods & MOD_SHIFT ? "form.previous" : "form.next");
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (keys[i].key == in->key)
-            return action(p, keys[i].action);
+    (void)p;
+    (void)in;
     return true;
 }
 
@@ -256,8 +411,8 @@ static bool mouse(struct pane *p, const struct input *in)
     struct form *f = self(p);
     if (in->mouse != MOUSE_PRESS || in->button != 1)
         return in->mouse == MOUSE_WHEEL;
-    for (enum field i = F_ACTION; i <= F_LIFE; i++)
-        if (in->y == f->row_of[i]) {
+    for (enum field i = F_ACTION; i <= F_BACK; i++)
+        if (shown(f, i) && in->y == f->row_of[i]) {
             f->at = i;
             if (in->x >= 13)
                 turn(f, 1);
@@ -265,9 +420,9 @@ static bool mouse(struct pane *p, const struct input *in)
             return true;
         }
     if (in->y == f->row_of[F_APPLY]) {
-        if (in->x >= f->button_x[1])
+        if (in->x >= f->button_x[1] && in->x < f->button_x[1] + 9)
             app_pop(p->app, p);
-        else if (in->x >= f->button_x[0])
+        else if (in->x >= f->button_x[0] && in->x < f->button_x[1] - 2)
             put_in_force(f);
         return true;
     }
@@ -279,26 +434,49 @@ static void form_free(struct pane *p)
     free(p);
 }
 
-static const struct pane_class class = {.name = "form", .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+static const struct pane_class class = {.name = "rule", .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
                                         .title = title, .want = want, .free = form_free};
+
+/* Where a rule for the host alone would change nothing: it is allowed, and was refused for its address, or for what is
+ * spoken there.  A rule for host and port opens both. */
+static bool needs_port(const struct form *f, const struct netlog_row *row)
+{
+    return !f->deny && strcmp(row->verdict, "deny") == 0 && f->now.allow && !f->now.exact && (strcmp(row->kind, "deny") == 0 || strcmp(row->kind, "mismatch") == 0);
+}
 
 struct pane *netlog_form_new(struct app *a, const struct netlog_row *row, bool deny)
 {
-    struct form *f = calloc(1, sizeof *f);
-    (void)a;
-    if (!f)
+    struct netlog_target targets[NETLOG_TARGETS_MAX];
+    const char *why = netlog_no_rule(row), *blank = strchr(row->request, ' ');
+    unsigned n = why ? 0 : netlog_targets(row, targets);
+    struct form *f = n ? calloc(1, sizeof *f) : NULL;
+    if (!f) {
+        app_say(a, SAY_WARN, "%s", why ? why : "this row names no host that a rule could speak of");
         return NULL;
+    }
+    const struct box *b = model_find(app_model(a), row->box);
     f->pane.class = &class;
+    f->pane.app = a;
     f->deny = deny;
     f->life = LIFE_GOOD;
     f->at = F_TARGET;
-    f->ntargets = netlog_targets(row, f->targets);
-    snprintf(f->box, sizeof f->box, "%s", row->box);
-    if (strncmp(row->rule, "deny ", 5) == 0)
-        snprintf(f->by, sizeof f->by, "%.590s", row->rule);
-    if (!f->ntargets) {
-        free(f);
-        return NULL;
+    memcpy(f->targets, targets, sizeof targets);
+    f->ntargets = n;
+    f->gone = f->global = b == NULL;
+    f->runs = b && model_running(b);
+    snprintf(f->wanted.box, sizeof f->wanted.box, "%s", row->box);
+    snprintf(f->wanted.host, sizeof f->wanted.host, "%.263s", row->host);
+    f->wanted.port = (uint16_t)(row->port && strcmp(row->proto, "dns") != 0 ? row->port : 443);
+    if (blank && blank[1] == '/' && strlen(blank + 1) < sizeof f->wanted.path) {
+        snprintf(f->wanted.method, sizeof f->wanted.method, "%.*s", (int)(blank - row->request), row->request);
+        snprintf(f->wanted.path, sizeof f->wanted.path, "%s", blank + 1);
     }
+    decide(&f->wanted, &f->now);
+    f->back = f->now.whole;
+    f->inner = needs_port(f, row);
+    f->spoken = strcmp(row->kind, "mismatch") == 0;
+    for (unsigned i = 0; i < n && f->inner; i++)
+        if (strcmp(targets[i].what, "this host and port") == 0)
+            f->target = i;
     return &f->pane;
 }

@@ -343,13 +343,8 @@ static bool current(struct log_pane *l, struct netlog_row *r)
 static void open_form(struct log_pane *l, bool deny)
 {
     struct netlog_row r;
-    struct netlog_target targets[NETLOG_TARGETS_MAX];
     if (!current(l, &r))
         return;
-    if (!netlog_targets(&r, targets)) {
-        app_say(l->pane.app, SAY_WARN, "this row names no host that a rule could speak of");
-        return;
-    }
     netlog_view_pause(l->view);
     struct pane *form = netlog_form_new(l->pane.app, &r, deny);
     if (form)

@@ -65,7 +65,7 @@ void app_show_help(struct app *a)
     static const struct {
         const char *context, *heading;
     } all[] = {{"sandboxes", "Sandboxes"}, {"log", "Network log"}, {"prefix", NULL}, {"copy", "Scrolling and copying in a terminal"},
-               {"list", "In every list"}, {"form", "In every form"}, {"rules", "Rules"}, {"secrets", "Secrets"}, {"settings", "Settings"}};
+               {"list", "In every list"}, {"form", "In every form"}, {"rule", "In the form for a rule from the log"}, {"rules", "Rules"}, {"secrets", "Secrets"}, {"settings", "Settings"}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(all[i].context, own) == 0)
             section(f, a, all[i].context, all[i].heading ? all[i].heading : heading);
