@@ -560,6 +560,7 @@ int broker_main(int argc, char **argv)
         note_policy(&b);
     load_secrets(&b);
     event_base_dispatch(b.base);
+    broker_end(&b);
     journal_free(b.journal); /* the counts that wait become rows */
     linkev_flush(b.supervisor, 100);
     return STATUS_OK;

@@ -577,6 +577,17 @@ void broker_cancelled(struct broker *b, const struct ask *ask)
         close_flow(b, f, ask, "given up before it was connected");
 }
 
+/* What waits for an answer gets none. */
+void broker_end(struct broker *b)
+{
+    for (struct flow *f = b->flows; f; f = f->next) {
+        struct decision_row row = {.kind = "deny", .proto = "tcp", .host = f->host, .port = f->port, .verdict = "deny",
+                                   .rule = f->rule, .reason = "the sandbox ended while somebody was asked", .count = 1};
+        if (f->held)
+            journal_refusal(b->journal, &row);
+    }
+}
+
 /* net found another name in the SNI or the Host than was asked for, and ends the connection, or that one request of it. */
 void broker_mismatch(struct broker *b, const struct ask *ask)
 {

@@ -126,6 +126,7 @@ void broker_connect(struct broker *b, const struct ask *ask);
 void broker_name(struct broker *b, const struct ask *ask);
 void broker_done(struct broker *b, const struct ask *ask);
 void broker_cancelled(struct broker *b, const struct ask *ask);
+void broker_end(struct broker *b);
 void broker_mismatch(struct broker *b, const struct ask *ask);
 void broker_refused(struct broker *b, const struct ask *ask);
 /* What the rules say of a connection. */

@@ -133,13 +133,26 @@ static void tell_askers(struct clients *cs)
     to_broker(cs->s, json_pack("{s:s, s:i}", "op", "askers", "count", n));
 }
 
+static json_int_t boot_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (json_int_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static void op_asks(struct client *c, const json_t *msg)
 {
     struct clients *cs = c->owner;
     json_t *list = json_array(), *q;
     const char *key;
-    json_object_foreach(cs->questions, key, q)
-        json_array_append(list, q);
+    json_object_foreach(cs->questions, key, q) {
+        /* The broker said it when it told of the question; since then time went by. */
+        json_t *now = json_copy(q);
+        json_int_t left = json_integer_value(json_object_get(q, "left_ms")) - (boot_ms() - json_integer_value(json_object_get(q, "told_ms")));
+        json_object_set_new(now, "left_ms", json_integer(left > 0 ? left : 0));
+        json_object_del(now, "told_ms");
+        json_array_append_new(list, now);
+    }
     ctl_reply(link_of(c), id_of(msg), NULL, json_pack("{s:o}", "asks", list));
     if (json_is_true(json_object_get(msg, "watch")) && !c->asks) {
         c->asks = true;
@@ -190,10 +203,13 @@ void clients_question(struct clients *cs, json_t *msg)
     if (!cs)
         return;
     snprintf(key, sizeof key, "%lld", (long long)json_integer_value(json_object_get(msg, "ask")));
-    if (strcmp(op, "ask") == 0)
-        json_object_set(cs->questions, key, msg);
-    else
+    if (strcmp(op, "ask") == 0) {
+        json_t *kept = json_copy(msg);
+        json_object_set_new(kept, "told_ms", json_integer(boot_ms()));
+        json_object_set_new(cs->questions, key, kept);
+    } else {
         json_object_del(cs->questions, key);
+    }
     for (struct client *c = cs->list; c; c = c->next)
         if (c->asks)
             link_send_ctrl(link_of(c), json_incref(msg));

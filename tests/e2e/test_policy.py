@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import SBX, Home, wait_for
+from tmuxdrive import Terminal
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -64,7 +66,7 @@ class Machine(unittest.TestCase):
         cls.h = h = Home()
         cls.server = Server()
         h.sbx("config", "set", "net.map", ",".join(f"{n}.test:80=127.0.0.1:{cls.server.port}" for n in
-                                                   ("one", "two", "asked", "late", "paths", "once", "keep", "ever", "row")))
+                                                   ("one", "two", "asked", "late", "paths", "once", "keep", "ever", "row", "pair", "killed", "ended")))
         h.sbx("config", "set", "net.ask_seconds", "8")
         h.sbx("policy", "set-default", "locked-down")
         h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "shell", str(h.ws))
@@ -285,6 +287,52 @@ class Machine(unittest.TestCase):
         tmux("send-keys", "Enter")
         self.assertTrue(wait_for(lambda: "in force" in screen(), 10), screen())
         self.assertTrue(wait_for(lambda: self.curl("http://ever.test/")[1] == "hello\n", 5), "it is not in force")
+
+    @unittest.skipUnless(shutil.which("tmux"), "tmux is missing")
+    def test_y_questions_end_for_all_who_were_asked(self):
+        h = self.h
+        h.sbx("policy", "ask", "on", "box")
+
+        def ask(host):
+            got = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "--max-time", "30", f"http://{host}/"], env=h.env,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+            self.addCleanup(got.communicate)
+            self.addCleanup(got.kill)
+            return got
+
+        with Terminal(h.env, cwd=h.ws, cols=100, rows=30) as one, Terminal(h.env, cwd=h.ws, cols=80, rows=24) as other:
+            one.wait("Network: box")
+            other.wait("Network: box")
+            time.sleep(1.5)
+            got = ask("pair.test")
+            one.wait("box wants to reach")
+            other.wait("pair.test:80")
+            time.sleep(1.2)
+            one.keys("d")
+            self.assertNotEqual(got.communicate(timeout=20)[0], b"hello\n")
+            one.wait("without asking again for five minutes")
+            other.wait("wants to reach", gone=True)
+            other.wait("pair.test:80: denied elsewhere")
+            # Who could answer is killed: the last one's end denies at once.
+            got = ask("killed.test")
+            one.wait("killed.test:80")
+            other.wait("killed.test:80")
+            os.kill(one.pid(), signal.SIGKILL)
+            time.sleep(0.5)
+            self.assertIsNone(got.poll())
+            began = time.monotonic()
+            os.kill(other.pid(), signal.SIGKILL)
+            self.assertNotEqual(got.communicate(timeout=20)[0], b"hello\n")
+            self.assertLess(time.monotonic() - began, 6)  # far from the limit
+        with Terminal(h.env, cwd=h.ws, cols=100, rows=30) as t:  # the sandbox ends while it waits
+            t.wait("Network: box")
+            time.sleep(1.5)
+            ask("ended.test")
+            t.wait("ended.test:80")
+            h.sbx("stop", "box", "--timeout", "3")
+            t.wait("wants to reach", gone=True)
+            t.wait("stopped")
+            self.assertTrue(self.raw(host="ended.test", verdict="deny"))
 
 
 if __name__ == "__main__":

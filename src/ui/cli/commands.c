@@ -63,7 +63,7 @@ static const struct option login_options[] = {JSON_OPT, {0, "posture", "POSTURE"
 static const struct command policy_commands[] = {
     {"allow", "policy allow network (-g | SANDBOX) RULE[,RULE...]", "let sandboxes reach hosts",
      "A rule is a host (example.com), *.example.com (one label below it, not itself), **.example.com (any depth), an address or a range (10.1.2.0/24), "
-     "each with an optional :PORT or :LOW-HIGH. For HTTP it may name methods and a path: 'GET|HEAD api.example.com/repos'. localhost:1234 is that port of "
+     "each with an optional :PORT or :LOW-HIGH. For HTTP it may name methods and a path: 'GET|HEAD api.example.com/repos' (a comma in it is written \\,). localhost:1234 is that port of "
      "this computer, inside the sandbox host.docker.internal:1234. What speaks TLS or HTTP is held to the name that was asked for, on every port; a rule "
      "for one host and port (db.example.com:5432) leaves open what is spoken there, but for the name in TLS. A deny wins over any allow.",
      add_options, 2, -1, false, 0, cmd_policy_allow, NULL, false},

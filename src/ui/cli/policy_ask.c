@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/policy.h"
@@ -120,9 +119,7 @@ static int list(const struct args *a, struct err *e)
             target_of(q, target, sizeof target);
             snprintf(number, sizeof number, "%lld", (long long)json_integer_value(json_object_get(q, "ask")));
             snprintf(count, sizeof count, "%lld", (long long)json_integer_value(json_object_get(q, "count")));
-            int64_t gone = (int64_t)time(NULL) * 1000 - json_integer_value(json_object_get(q, "time_ms"));
-            int64_t remain = json_integer_value(json_object_get(q, "left_ms")) - gone;
-            snprintf(left, sizeof left, "%lld", (long long)(remain > 0 ? remain / 1000 : 0));
+            snprintf(left, sizeof left, "%lld", (long long)json_integer_value(json_object_get(q, "left_ms")) / 1000);
             const char *cells[] = {name, number, target, count, left};
             if (goes_on)
                 continue; /* they are told again to who watches */

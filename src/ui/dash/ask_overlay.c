@@ -14,9 +14,10 @@
 struct overlay {
     struct pane pane;
     struct ask_watch *watch;
-    unsigned at;
+    unsigned at, first; /* first: of the list, where it does not fit */
     int64_t ready_ms, shown_id;
-    int list_y, buttons_y;
+    char shown_box[80]; /* numbers are the sandboxes' own: two of them ask by the same one */
+    int list_y, list_rows, buttons_y;
 };
 
 static const struct {
@@ -49,11 +50,12 @@ static struct ask_question *current(struct overlay *o)
     if (o->at >= n)
         o->at = n ? n - 1 : 0;
     struct ask_question *q = ask_watch_at(o->watch, o->at);
-    if (q && q->id != o->shown_id) {
+    if (q && (q->id != o->shown_id || strcmp(q->box, o->shown_box) != 0)) {
         /* A key that was meant for the one before is no answer to this one. */
         if (o->shown_id && o->ready_ms < app_now_ms() + OTHER_MS)
             o->ready_ms = app_now_ms() + OTHER_MS;
         o->shown_id = q->id;
+        snprintf(o->shown_box, sizeof o->shown_box, "%s", q->box);
     }
     return q;
 }
@@ -63,13 +65,16 @@ static void target(const struct ask_question *q, char *out, size_t cap)
     snprintf(out, cap, strchr(q->host, ':') ? "[%s]:%d" : "%s:%d", q->host, q->port);
 }
 
-/* Where an answer's button stands; how many rows all of them take. */
+/* Where an answer's button stands; how many rows all of them take.  What denies stands together. */
 static int button_place(int cols, size_t which, int *row, int *x, int *width)
 {
-    int at = 2, y = 0;
+    int at = 2, y = 0, all = 2;
+    for (size_t i = 0; i < NANSWERS; i++)
+        all += (int)strlen(answers[i].label) + 5;
+    bool tight = all - 1 > cols - 1;
     for (size_t i = 0; i < NANSWERS; i++) {
         int n = (int)strlen(answers[i].label) + 4;
-        if (at + n > cols - 1) {
+        if (at + n > cols - 1 || (tight && answers[i].word[0] == 'd' && answers[i - 1].word[0] == 'a')) {
             at = 2;
             y++;
         }
@@ -83,40 +88,67 @@ static int button_place(int cols, size_t which, int *row, int *x, int *width)
     return y + 1;
 }
 
-static void draw(struct pane *p, WINDOW *w, bool focus)
+/* What is asked, down to the time that is left. Without a window the rows are only counted. */
+static int draw_question(WINDOW *w, const struct ask_question *q, int cols)
 {
-    struct overlay *o = self(p);
-    struct ask_question *q = current(o);
     char text[500], where[300];
-    int y = 1, cols = p->cols;
-    (void)focus;
-    if (!q)
-        return;
+    int y = 1;
     int64_t left = q->deadline_ms - app_now_ms();
     target(q, where, sizeof where);
     snprintf(text, sizeof text, "%s wants to reach", q->box);
-    paint_text(w, y++, 2, cols - 4, ST_TEXT, text);
+    y += paint_wrap(w, y, 2, cols - 4, 2, ST_TEXT, text);
     y += paint_wrap(w, y, 4, cols - 6, 5, ST_STRONG, where) + 1; /* all of it: what it ends with says whose it is */
+    if (q->where[0]) {
+        snprintf(text, sizeof text, "It is not outside: %s", q->where);
+        y += paint_wrap(w, y, 2, cols - 4, 2, ST_WARN, text);
+    }
     snprintf(text, sizeof text, "No rule speaks of it.%s", q->is_name ? "" : " It is an address, not a name.");
-    if (q->where[0])
-        y += paint_f(w, y, 2, cols - 4, ST_WARN, "It is not outside: %s", q->where) > 0;
     y += paint_wrap(w, y, 2, cols - 4, 2, ST_DIM, text);
     if (q->count > 1)
         snprintf(text, sizeof text, "%lld attempts wait; denied in %lld s without an answer", (long long)q->count, (long long)(left > 0 ? left / 1000 : 0));
     else
         snprintf(text, sizeof text, "It waits; denied in %lld s without an answer", (long long)(left > 0 ? left / 1000 : 0));
-    paint_text(w, y++, 2, cols - 4, left < 10000 ? ST_WARN : ST_DIM, text);
-    paint_bar(w, y++, 2, cols - 4, q->limit_ms > 0 ? (double)left / (double)q->limit_ms : 0);
-    y++;
+    if (w) {
+        paint_text(w, y, 2, cols - 4, left < 10000 ? ST_WARN : ST_DIM, text);
+        paint_bar(w, y + 1, 2, cols - 4, q->limit_ms > 0 ? (double)left / (double)q->limit_ms : 0);
+    }
+    return y + 3;
+}
+
+static void draw_list(struct overlay *o, WINDOW *w, int y, int rows, int cols)
+{
+    char text[500], where[300];
+    unsigned n = ask_watch_count(o->watch);
     o->list_y = y;
-    for (unsigned i = 0; ask_watch_count(o->watch) > 1 && i < ask_watch_count(o->watch) && y < p->rows - 3; i++, y++) {
-        const struct ask_question *other = ask_watch_at(o->watch, i);
+    o->list_rows = n > 1 && rows > 0 ? (int)n < rows ? (int)n : rows : 0;
+    if (o->at < o->first)
+        o->first = o->at;
+    if (o->list_rows && o->at >= o->first + (unsigned)o->list_rows)
+        o->first = o->at - (unsigned)o->list_rows + 1;
+    if (o->first + (unsigned)o->list_rows > n)
+        o->first = n - (unsigned)o->list_rows;
+    for (int i = 0; i < o->list_rows; i++) {
+        const struct ask_question *other = ask_watch_at(o->watch, o->first + (unsigned)i);
         target(other, where, sizeof where);
         snprintf(text, sizeof text, "%s  %s", other->box, where);
-        paint_text(w, y, 2, cols - 4, i == o->at ? ST_SELECTED : ST_TEXT, text);
+        paint_text(w, y + i, 2, cols - 4, o->first + (unsigned)i == o->at ? ST_SELECTED : ST_TEXT, text);
     }
+    paint_scroll(w, y, o->list_rows, (long)o->first, o->list_rows, (long)n, ST_FRAME_ON);
+}
+
+static void draw(struct pane *p, WINDOW *w, bool focus)
+{
+    struct overlay *o = self(p);
+    struct ask_question *q = current(o);
+    char text[64];
+    int cols = p->cols;
+    (void)focus;
+    if (!q)
+        return;
     int row, x, width, lines = button_place(cols, 0, &row, &x, &width);
     o->buttons_y = p->rows - 1 - lines;
+    int y = draw_question(w, q, cols);
+    draw_list(o, w, y, o->buttons_y - 1 - y, cols);
     for (size_t i = 0; i < NANSWERS; i++) {
         bool live = ready(o) && !q->answered;
         button_place(cols, i, &row, &x, &width);
@@ -132,9 +164,10 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     const struct ask_question *q = current(self(p));
-    int count = (int)ask_watch_count(self(p)->watch), need = 11 + (max_cols < 72) + (count > 1 ? count + 1 : 0) + (q ? (int)strlen(q->host) / 64 : 0);
+    int count = (int)ask_watch_count(self(p)->watch), row, x, width;
+    *cols = max_cols < 76 ? max_cols : 76;
+    int need = (q ? draw_question(NULL, q, *cols) : 9) + (count > 1 ? (count < 8 ? count : 8) + 1 : 0) + button_place(*cols, 0, &row, &x, &width) + 1;
     *rows = max_rows < need ? max_rows : need;
-    *cols = max_cols < 72 ? max_cols : 72;
 }
 
 static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
@@ -148,17 +181,21 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
 }
 
 struct sent {
+    struct ask_watch *watch;
     struct app *app;
-    char text[600];
+    char text[600], box[80];
+    int64_t id;
 };
 
 static void on_done(const struct task_end *end, void *arg)
 {
     struct sent *s = arg;
-    if (end->status != 0)
+    if (end->status != 0) {
         app_say(s->app, SAY_ERROR, "%s: %s", s->text, end->error[0] ? end->error : "it failed");
-    else
+        ask_watch_failed(s->watch, s->box, s->id); /* if it stands, it can be answered again */
+    } else {
         app_say(s->app, SAY_GOOD, "%s", s->text);
+    }
     free(s);
 }
 
@@ -176,8 +213,13 @@ static void answer(struct overlay *o, size_t i)
         return;
     target(q, where, sizeof where);
     s->app = o->pane.app;
-    snprintf(s->text, sizeof s->text, "%s %s: %s", answers[i].word, where,
-             answers[i].option ? strcmp(answers[i].option, "--global") == 0 ? "all sandboxes" : q->box : "this time");
+    s->watch = o->watch;
+    s->id = q->id;
+    snprintf(s->box, sizeof s->box, "%s", q->box);
+    if (answers[i].option)
+        snprintf(s->text, sizeof s->text, "%s %s for %s, for good", answers[i].word, where, strcmp(answers[i].option, "--global") == 0 ? "all sandboxes" : q->box);
+    else
+        snprintf(s->text, sizeof s->text, "%s %s for %s, %s", answers[i].word, where, q->box, answers[i].word[0] == 'a' ? "this time" : "without asking again for five minutes");
     snprintf(number, sizeof number, "%lld", (long long)q->id);
     const char *argv[] = {"policy", "ask", answers[i].word, q->box, number, answers[i].option, NULL};
     if (task_run(o->pane.app, argv, NULL, 0, &ops, s, &e)) {
@@ -187,6 +229,17 @@ static void answer(struct overlay *o, size_t i)
         free(s);
     }
     pane_dirty(&o->pane);
+}
+
+/* By the user's own will: nothing took another's place. */
+static void look_at(struct overlay *o, unsigned i)
+{
+    const struct ask_question *q = ask_watch_at(o->watch, i);
+    if (!q)
+        return;
+    o->at = i;
+    o->shown_id = q->id;
+    snprintf(o->shown_box, sizeof o->shown_box, "%s", q->box);
 }
 
 static bool key(struct pane *p, const struct input *in)
@@ -208,9 +261,9 @@ static bool key(struct pane *p, const struct input *in)
         return true;
     }
     if (in->key == K_UP || in->key == 'k')
-        o->at -= o->at > 0;
+        look_at(o, o->at - (o->at > 0));
     else if (in->key == K_DOWN || in->key == 'j' || in->key == K_TAB)
-        o->at = (o->at + 1) % (ask_watch_count(o->watch) ? ask_watch_count(o->watch) : 1);
+        look_at(o, (o->at + 1) % (ask_watch_count(o->watch) ? ask_watch_count(o->watch) : 1));
     for (size_t i = 0; i < NANSWERS; i++)
         if (in->key == answers[i].key && !(in->mods & (MOD_CTRL | MOD_ALT))) {
             answer(o, i);
@@ -234,8 +287,8 @@ static bool mouse(struct pane *p, const struct input *in)
     current(o);
     if (in->mouse != MOUSE_PRESS || in->button != 1 || !ready(o))
         return true;
-    if (in->y >= o->list_y && in->y < o->list_y + (int)ask_watch_count(o->watch) && ask_watch_count(o->watch) > 1)
-        o->at = (unsigned)(in->y - o->list_y);
+    if (in->y >= o->list_y && in->y < o->list_y + o->list_rows)
+        look_at(o, o->first + (unsigned)(in->y - o->list_y));
     for (size_t i = 0; i < NANSWERS; i++) {
         int row, x, width;
         button_place(p->cols, i, &row, &x, &width);
@@ -265,6 +318,14 @@ static const struct pane_class class = {.name = "ask", .modal = true, .draw = dr
 void ask_overlay_news(struct pane *p)
 {
     pane_dirty(p);
+    app_redraw(p->app, false); /* it grows with them */
+}
+
+/* The one that is looked at stays, whatever goes beside it. */
+void ask_overlay_dropped(struct pane *p, unsigned i)
+{
+    struct overlay *o = self(p);
+    o->at -= i < o->at;
 }
 
 struct pane *ask_overlay_new(struct app *a, struct ask_watch *w)

@@ -44,17 +44,28 @@ void ask_watch_hidden(struct ask_watch *w, const struct pane *p)
 
 static void drop(struct ask_watch *w, unsigned i)
 {
+    if (w->overlay)
+        ask_overlay_dropped(w->overlay, i);
     memmove(&w->questions[i], &w->questions[i + 1], (w->n - i - 1) * sizeof w->questions[0]);
     w->n--;
     if (!w->overlay)
         return;
     if (w->n > 0) {
-        pane_dirty(w->overlay);
+        ask_overlay_news(w->overlay);
         return;
     }
     struct pane *p = w->overlay;
     w->overlay = NULL;
     app_pop(w->app, p);
+}
+
+void ask_watch_failed(struct ask_watch *w, const char *box, int64_t id)
+{
+    for (unsigned i = 0; i < w->n; i++)
+        if (w->questions[i].id == id && strcmp(w->questions[i].box, box) == 0)
+            w->questions[i].answered = false;
+    if (w->overlay)
+        pane_dirty(w->overlay);
 }
 
 static int find(const struct ask_watch *w, const char *box, int64_t id)
@@ -134,6 +145,9 @@ static void on_note(struct conn *c, const char *op, const json_t *msg, void *arg
         const struct ask_question *q = &l->owner->questions[i];
         if (how && strcmp(how, "unanswered") == 0)
             app_say(l->owner->app, SAY_WARN, "nobody answered in time: %s:%d was denied to %s", q->host, q->port, l->box);
+        else if (how && !q->answered)
+            app_say(l->owner->app, SAY_INFO, "%s asked for %s:%d: %s", l->box, q->host, q->port,
+                    strcmp(how, "ruled") == 0 ? "a rule decides about it now" : strcmp(how, "allowed") == 0 ? "allowed elsewhere" : "denied elsewhere");
         drop(l->owner, (unsigned)i);
     }
 }

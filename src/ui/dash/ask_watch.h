@@ -35,7 +35,11 @@ struct ask_question *ask_watch_at(struct ask_watch *w, unsigned i);
 /* That overlay is gone. */
 void ask_watch_hidden(struct ask_watch *w, const struct pane *p);
 struct pane *ask_overlay_new(struct app *a, struct ask_watch *w);
-/* There is another question. */
+/* An answer came to nothing: the question stands. */
+void ask_watch_failed(struct ask_watch *w, const char *box, int64_t id);
+/* There are more questions, or fewer. */
 void ask_overlay_news(struct pane *p);
+/* That one is about to go; called before its place is another's. */
+void ask_overlay_dropped(struct pane *p, unsigned i);
 
 #endif

@@ -1,0 +1,108 @@
+"""A sandbox without a machine, for tests of the dashboard: its record is real, and who holds its lock and answers at its
+socket is the test."""
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import struct
+import threading
+import time
+
+from sbxclient import CTRL, Link
+
+F_OFD_SETLK = 37
+
+
+class FakeBox:
+    def __init__(self, home, name):
+        home.sbx("create", "--name", name, "shell", str(home.ws))
+        self.name = name
+        self.dir = home.dir / "data/sbx/sandboxes" / name
+        self.asks = {}       # number: what the broker would tell
+        self.answers = []    # (number, allow)
+        self.refuse = None   # what an answer is answered, instead of being taken
+        self.links = []
+        self.lock = os.open(self.dir / "lock", os.O_RDWR | os.O_CREAT)
+        fcntl.fcntl(self.lock, F_OFD_SETLK, struct.pack("hhqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        os.write(self.lock, f"{os.getpid()}\n".encode())
+        self.say("running")
+        run = home.dir / "run/sbx"
+        run.mkdir(mode=0o700, exist_ok=True)
+        self.path = run / f"{name}.sock"
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.bind(str(self.path))
+        os.chmod(self.path, 0o600)
+        self.sock.listen(16)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def status(self):
+        return {"name": self.name, "state": "running", "phase": "running", "reason": "", "accel": "kvm", "notice": "", "pid": os.getpid(), "started": int(time.time()),
+                "uptime_ms": 1000, "cpu_us": 0, "mem_kib": 1024, "sessions": [], "blocked": 0, "ports": [], "asks": len(self.asks)}
+
+    def accept(self):
+        while True:
+            try:
+                s, _ = self.sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(Link(s),), daemon=True).start()
+
+    def serve(self, link):
+        try:
+            while True:
+                kind, _, _, m = link.read(100000)
+                if kind == CTRL and "id" in m:
+                    link.ctrl(**{"op": "reply", "id": m["id"], "ok": True, **self.reply(link, m)})
+        except (OSError, EOFError, TimeoutError):
+            link.sock.close()
+
+    def reply(self, link, m):
+        if m["op"] in ("status", "watch"):
+            return self.status()
+        if m["op"] == "asks":
+            if m.get("watch") and link not in self.links:
+                self.links.append(link)
+            return {"asks": list(self.asks.values())}
+        if m["op"] == "answer":
+            self.answers.append((m["ask"], m["allow"]))
+            if self.refuse or m["ask"] not in self.asks:
+                return {"ok": False, "error": self.refuse or f"question {m['ask']} is not open any more", "status": 3}
+            self.end(m["ask"], "allowed" if m["allow"] else "denied")
+            return {}
+        return {"ok": False, "error": "the test knows no such request", "status": 2}
+
+    def note(self, **m):
+        for link in self.links:
+            try:
+                link.ctrl(**m)
+            except OSError:
+                pass
+
+    def ask(self, number, host, port=443, left=30, **more):
+        self.asks[number] = {"op": "ask", "ask": number, "host": host, "where": "", "port": port, "name": True, "time_ms": int(time.time() * 1000),
+                             "left_ms": left * 1000, "count": 1, "held": 1, **more}
+        self.note(**self.asks[number])
+
+    def end(self, number, how):
+        del self.asks[number]
+        self.note(op="asked", ask=number, how=how)
+
+    def say(self, state):
+        text = json.dumps({"version": 1, "state": state, "reason": "", "when": int(time.time())})
+        (self.dir / "new.json").write_text(text)
+        (self.dir / "new.json").rename(self.dir / "last.json")
+
+    def close(self):
+        if self.lock < 0:
+            return
+        self.path.unlink(missing_ok=True)
+        self.sock.close()
+        self.say("stopped")
+        os.close(self.lock)
+        self.lock = -1
+        for link in self.links:
+            try:
+                link.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
