@@ -196,6 +196,18 @@ class Terminal(unittest.TestCase):
         self.s.raw(f"\033[<0;{x};{y + 1}M\033[<32;{x + 3};{y + 1}M\033[<32;139;{y + 2}M\033[<0;139;{y + 2}m")
         self.s.sees("copied")
         self.assertEqual(self.s.tmux("show-buffer").splitlines()[:2], ["first", "second"])
+        # A flood does not carry away what is being selected.
+        self.run_line("clear; for i in $(seq 1 400); do echo line$i; sleep 0.01; done")
+        self.s.sees(r"│line1?50")
+        self.s.raw(f"\033[<0;{x};12M\033[<32;{x + 2};12M")
+        self.s.sees("PAUSED")
+        before = self.pane()
+        time.sleep(0.5)
+        self.assertEqual(self.pane(), before)
+        self.s.raw(f"\033[<32;{x + 6};12M\033[<0;{x + 6};12m")
+        self.s.gone("PAUSED")
+        self.assertEqual(self.s.tmux("show-buffer").strip(), before[9][:7])
+        self.s.sees(r"│line400")
 
     def test_the_mouse_is_the_programs_when_it_asks(self):
         self.run_line(r"printf '\033[?1000h\033[?1006h'; cat -v")
@@ -206,6 +218,25 @@ class Terminal(unittest.TestCase):
         self.s.sees(r"\^\[\[<0;\d+;\d+M")
         self.interrupt()
         self.run_line(r"printf '\033[?1000l\033[?1006l'")
+
+    def test_the_users_terminal_has_what_the_program_asks_for_while_it_has_the_keys(self):
+        def flags():
+            return self.s.tmux("display", "-p", "-t", "t", "#{keypad_flag} #{mouse_all_flag} #{mouse_button_flag}").split()
+
+        self.run_line(r"printf '\033=\033[?1003h\033[?1006h'; cat -v")
+        self.assertTrue(wait_for(lambda: flags()[:2] == ["1", "1"], 5), flags())
+        x = self.s.text().splitlines()[1].index("╮╭") + 10
+        self.s.raw(f"\033[<35;{x};10M")
+        self.s.sees(r"\^\[\[<35;\d+;\d+M")  # a movement without a button
+        for keys, back in (((PREFIX, "d"), ("Enter",)), ((PREFIX, "?"), ("Escape",)), ((PREFIX, "["), ("q",))):
+            self.s.keys(*keys)
+            self.assertTrue(wait_for(lambda: flags() == ["0", "0", "1"], 5), (keys, flags()))
+            time.sleep(0.1)
+            self.s.keys(*back)
+            self.assertTrue(wait_for(lambda: flags()[:2] == ["1", "1"], 5), (back, flags()))
+        self.interrupt()
+        self.run_line(r"printf '\033>\033[?1003l\033[?1006l'")
+        self.assertTrue(wait_for(lambda: flags() == ["0", "0", "1"], 5), flags())
 
     def test_a_paste_is_bracketed_only_where_the_program_asked(self):
         self.run_line(r"printf '\033[?2004l'; cat -v")
@@ -229,9 +260,21 @@ class Terminal(unittest.TestCase):
         self.s.sees("second2")
         self.s.keys(PREFIX, "s")
         self.s.sees(r"\(\d+ |\d+ bash\)")
-        self.s.keys(PREFIX, "o", PREFIX, "s")
-        time.sleep(0.3)
-        self.run_line("exit")
+        shown = int(re.search(r"\[(\d+) bash\]", self.s.text())[1])
+        other = int(re.search(r"\((\d+) bash\)", self.s.text())[1])
+
+        def digit(n):  # the number that the tab shows, or its place among the two
+            return str(n if n < 10 else 1 + (n > min(shown, other)))
+
+        self.s.keys(PREFIX, digit(other))
+        self.s.sees(rf"\({shown} bash\).*\[{other} bash\]|\[{other} bash\].*\({shown} bash\)")
+        self.s.keys(PREFIX, digit(shown))
+        self.s.sees(rf"\[{shown} bash\]")
+        if shown == 1:
+            self.s.keys(PREFIX, "o")
+            self.s.sees(r"\(1 bash\)")
+        self.run_line("exit")  # half a split that has nothing to show is none
+        self.s.gone(r"\(\d+ bash\)")
         self.s.sees(r"\[1 ")
 
     def test_a_resize_while_output_floods_leaves_no_wrong_cell(self):

@@ -73,6 +73,7 @@ static void test_keys(void **state)
     assert_string_equal(events("\303\244\360\237\230\200"), "\303\244 \360\237\230\200 ");
     assert_string_equal(events("\033[A\033OB\033[1;5C"), "\xe2\x86\x91 \xe2\x86\x93 Ctrl-\xe2\x86\x92 ");
     assert_string_equal(events("\033[Z\033[3~\033[15~\033OP"), "Shift-Tab Del F5 F1 ");
+    assert_string_equal(events("\033[[A\033[[E\033[[Zx"), "F1 F5 unknown x "); /* the Linux console's */
     assert_string_equal(events("\033x"), "Alt-x ");
     assert_string_equal(events("\033"), "Esc ");
     assert_string_equal(events("\033\033"), "Esc Esc ");
@@ -107,6 +108,13 @@ static void test_pastes(void **state)
     /* What a paste holds is text, a key never. */
     assert_string_equal(events("\033[200~\033[A\003q\033[201~"), "paste():\033[A\003q ");
     struct input_decoder *d = input_new(note, NULL);
+    seen[0] = '\0';
+    /* A character that is cut between two reads stays whole, so that whoever looks for controls finds it. */
+    input_feed(d, "\033[200~z\xc2", 8);
+    assert_string_equal(seen, "paste(:z ");
+    input_feed(d, "\x9b", 1);
+    input_feed(d, "\033[201~", 6);
+    assert_string_equal(seen, "paste(:z paste:\xc2\x9b paste): ");
     seen[0] = '\0';
     input_feed(d, "\033[200~a", 7);
     input_flush(d); /* no timer ends a paste */

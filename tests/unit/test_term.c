@@ -696,6 +696,11 @@ static void keys_pass_and_cursor_keys_follow_the_mode(void **state)
     feed(t, "\033[?1h");
     sends(t, (struct input){.type = INPUT_KEY, .key = K_UP, .raw = "\033[A"}, "\033OA");
     sends(t, (struct input){.type = INPUT_KEY, .key = K_UP, .mods = MOD_CTRL, .raw = "\033[1;5A"}, "\033[1;5A");
+    /* Whatever the user's terminal sends for them (rxvt, the Linux console), the session's is an xterm. */
+    sends(t, (struct input){.type = INPUT_KEY, .key = K_F1, .raw = "\033[11~"}, "\033OP");
+    sends(t, (struct input){.type = INPUT_KEY, .key = K_F1 + 4, .raw = "\033[[E"}, "\033[15~");
+    sends(t, (struct input){.type = INPUT_KEY, .key = K_HOME, .raw = "\033[7~"}, "\033OH");
+    sends(t, (struct input){.type = INPUT_KEY, .key = K_F1, .mods = MOD_SHIFT, .raw = "\033[1;2P"}, "\033[1;2P");
     sends(t, (struct input){.type = INPUT_KEY, .key = K_ENTER, .mods = MOD_SHIFT, .raw = "\033[27;2;13~"}, "\033\r");
     sends(t, (struct input){.type = INPUT_REPLY, .raw = "\033[?62;22c"}, ""); /* agent-deck#597: never to a session */
     term_emu_free(t);

@@ -153,7 +153,6 @@ void app_focus(struct app *a, enum area area)
     tell_focus(a, a->slot[a->focus].pane, false);
     a->focus = area;
     a->prefixed = false;
-    app_cursor_shape(a, 0);
     tell_focus(a, a->slot[area].pane, true);
     if (a->zoomed || a->narrow)
         app_layout(a);
@@ -337,13 +336,20 @@ static void next_theme(struct app *a)
     app_redraw(a, true);
 }
 
+/* The terminal is ours again, in whatever state others left it. */
+static void resume(struct app *a)
+{
+    screen_resume();
+    screen_fit();
+    a->outer = (struct outer){0};
+    app_redraw(a, true);
+}
+
 static void suspend(struct app *a)
 {
     screen_suspend();
     raise(SIGSTOP);
-    screen_resume();
-    screen_fit();
-    app_redraw(a, true);
+    resume(a);
 }
 
 static void leave_terminal(struct app *a)
@@ -414,9 +420,7 @@ static void on_signal(evutil_socket_t sig, short what, void *arg)
     } else if (sig == SIGTSTP) {
         suspend(a);
     } else if (sig == SIGCONT) {
-        screen_resume();
-        screen_fit();
-        app_redraw(a, true);
+        resume(a);
     } else {
         a->status_code = 128 + (int)sig;
         app_quit(a);
@@ -462,9 +466,7 @@ int app_foreground(struct app *a, char *const *argv, struct err *e)
     for (size_t i = 0; i < SIGNALS; i++)
         if (a->signals[i])
             event_add(a->signals[i], NULL);
-    screen_resume();
-    screen_fit();
-    app_redraw(a, true);
+    resume(a);
     return status;
 }
 

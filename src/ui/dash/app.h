@@ -69,8 +69,6 @@ void app_copy(struct app *a, const char *text, size_t len);
 /* What a program in a sandbox wants there, as base64: only if the user allowed that (ui/clip.h), and it is said;
  * that it is not allowed is said once (*said). */
 void app_copy_from(struct app *a, const char *sandbox, const char *base64, bool *said);
-/* The shape of the cursor, DECSCUSR 0 to 6, for the frame that comes. */
-void app_cursor_shape(struct app *a, int shape);
 
 /* Milliseconds of the monotonic clock. */
 int64_t app_now_ms(void);

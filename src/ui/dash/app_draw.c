@@ -365,6 +365,26 @@ static void set_cursor(struct app *a)
     }
 }
 
+/* The program with the keys has its cursor, its keypad and its mouse; nobody else is left with them. */
+static void set_outer(struct app *a)
+{
+    struct pane *p = app_focused(a);
+    struct outer want = {0}, *now = &a->outer;
+    if (p && p->class->outer && p->visible && !a->line.on && !a->too_small)
+        p->class->outer(p, &want);
+    want.motion = want.motion && a->mouse;
+    if (want.shape != now->shape) {
+        char seq[16];
+        int n = snprintf(seq, sizeof seq, "\033[%d q", want.shape >= 0 && want.shape <= 6 ? want.shape : 0);
+        screen_write(seq, (size_t)n);
+    }
+    if (want.keypad != now->keypad)
+        screen_write(want.keypad ? "\033=" : "\033>", 2);
+    if (want.motion != now->motion)
+        screen_motion(want.motion);
+    *now = want;
+}
+
 void app_draw(struct app *a)
 {
     bool below = a->all_dirty;
@@ -373,6 +393,7 @@ void app_draw(struct app *a)
         curs_set(0);
         draw_too_small();
         doupdate();
+        set_outer(a);
         return;
     }
     if (a->all_dirty) {
@@ -407,12 +428,7 @@ void app_draw(struct app *a)
     }
     set_cursor(a);
     doupdate();
-    if (a->shape != a->shape_shown) {
-        char seq[16];
-        int n = snprintf(seq, sizeof seq, "\033[%d q", a->shape);
-        screen_write(seq, (size_t)n);
-        a->shape_shown = a->shape;
-    }
+    set_outer(a);
 }
 
 void app_on_spin(evutil_socket_t fd, short what, void *arg)
@@ -430,12 +446,6 @@ void app_on_frame(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     app_draw(arg);
-}
-
-void app_cursor_shape(struct app *a, int shape)
-{
-    a->shape = shape >= 0 && shape <= 6 ? shape : 0;
-    app_want_frame(a);
 }
 
 void app_progress(struct app *a, double fraction, const char *text)

@@ -60,7 +60,8 @@ struct app {
         char text[200];  /* "": nothing is under way that no card shows */
     } progress;
     bool unread_error;
-    int shape, shape_shown, status_code;
+    struct outer outer; /* as the terminal was told */
+    int status_code;
     time_t minute;
     struct {
         bool on;

@@ -705,7 +705,8 @@ static bool mouse(struct pane *pane, const struct input *in)
     struct app *a = pane->app;
     int rows = card_rows(p), top = p->typing || p->filter[0] ? 1 : 0;
     if (in->mouse == MOUSE_WHEEL) {
-        shift_to(p, in->button);
+        if (in->button == 1 || in->button == -1)
+            shift_to(p, in->button);
         return true;
     }
     if (in->mouse != MOUSE_PRESS || in->y < top)

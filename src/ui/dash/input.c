@@ -179,6 +179,10 @@ static void emit_csi(struct input_decoder *d, const char *raw, size_t len)
     long p[4];
     char final = raw[len - 1];
     const char *body = raw + 2;
+    if (*body == '[') {
+        emit_key(d, final >= 'A' && final <= 'E' ? K_F1 + (uint32_t)(final - 'A') : K_UNKNOWN, 0, raw, len);
+        return;
+    }
     if (*body == '<' && (final == 'M' || final == 'm')) {
         emit_mouse(d, raw, len);
         return;
@@ -227,6 +231,8 @@ static size_t sequence(const unsigned char *p, size_t len)
 {
     if (len < 2)
         return 0;
+    if (p[1] == '[' && len > 2 && p[2] == '[') /* F1 to F5 of the Linux console */
+        return len < 4 ? 0 : 4;
     if (p[1] == '[') {
         for (size_t i = 2; i < len; i++) {
             if (p[i] >= 0x40 && p[i] <= 0x7e)
@@ -297,6 +303,8 @@ static size_t step(struct input_decoder *d, const char *buf, size_t len, bool fl
     if (d->paste) {
         bool end;
         size_t n = paste_part(buf, len, &end);
+        if (n && n == len && u[n - 1] == 0xc2) /* perhaps a control of two bytes: it is judged as one */
+            n--;
         if (n || end) {
             struct input in = {.type = INPUT_PASTE, .paste_begin = !d->paste_begun, .paste_end = end, .raw = buf, .raw_len = n};
             d->paste_begun = true;

@@ -31,7 +31,7 @@ static void section(FILE *f, const struct app *a, const char *context, const cha
             input_key_name(b->key, b->mods, first, sizeof first);
             o = keymap_at(a->keys, context, i + len - 1);
             input_key_name(o->key, o->mods, key, sizeof key);
-            fprintf(f, "\002%s ... %s\tsession by its place in the list\n", first, key);
+            fprintf(f, "\002%s ... %s\tsession by its number, or its place\n", first, key);
             i += len - 1;
             continue;
         }

@@ -18,6 +18,13 @@ struct app;
 struct box;
 struct pane;
 
+/* What the user's own terminal is set to while a program that has the keys asks for it; all zero else. */
+struct outer {
+    int shape;   /* of the cursor, DECSCUSR 0 to 6 */
+    bool keypad; /* the keypad sends its application keys */
+    bool motion; /* the mouse is told of without a button */
+};
+
 struct pane_class {
     const char *name; /* the keymap's context: "sandboxes", "terminal", "log", "form", ... */
     bool list;        /* the bindings of the context "list" hold here, too; they come to action() as "list.down" ... */
@@ -51,6 +58,8 @@ struct pane_class {
     bool (*open)(struct pane *p, struct box *b, int session);
     /* Focus came or went (of the dashboard; the outer terminal's own comes as INPUT_FOCUS). */
     void (*focus)(struct pane *p, bool on);
+    /* While it has the focus: what the user's terminal is to be set to. */
+    void (*outer)(struct pane *p, struct outer *want);
     void (*free)(struct pane *p);
 };
 

@@ -22,7 +22,7 @@ static const char restore_modes[] =
     "\033[?25h";
 static const char restore_screen[] = "\033[?1049l\r";
 static const char mouse_on[] = "\033[?1000h\033[?1002h\033[?1006h";
-static const char mouse_off[] = "\033[?1006l\033[?1002l\033[?1000l";
+static const char mouse_off[] = "\033[?1006l\033[?1003l\033[?1002l\033[?1000l";
 static const char modes_on[] = "\033[?2004h\033[?1004h";
 
 static struct termios saved;
@@ -226,6 +226,17 @@ void screen_mouse(bool on)
         put(mouse_on, sizeof mouse_on - 1);
     else
         put(mouse_off, sizeof mouse_off - 1);
+}
+
+void screen_motion(bool on)
+{
+    fflush(stdout);
+    if (!entered)
+        return;
+    /* Off, it takes the lesser modes with it. */
+    put(on ? "\033[?1003h" : "\033[?1003l", 8);
+    if (!on && with_mouse)
+        put(mouse_on, sizeof mouse_on - 1);
 }
 
 void screen_write(const void *buf, size_t len)

@@ -17,7 +17,9 @@ void screen_resume(void);
 /* Reads the terminal's size and tells ncurses; true if it changed. */
 bool screen_fit(void);
 void screen_mouse(bool on);
-/* Raw bytes to the terminal, between frames: bell, notification, clipboard, cursor shape. */
+/* The mouse is told of without a button, too. */
+void screen_motion(bool on);
+/* Raw bytes to the terminal, between frames: bell, notification, clipboard, cursor shape, keypad. */
 void screen_write(const void *buf, size_t len);
 /* Can the terminal's locale show more than ASCII? */
 bool screen_utf8(void);

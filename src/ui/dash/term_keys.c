@@ -23,6 +23,18 @@ static bool key(const struct term_emu *emu, const struct input *in, term_out_fn 
                 cursor_key(emu, letters[i].letter, out, arg);
                 return true;
             }
+    /* The user's terminal may have forms of its own for these; in the sandbox stands xterm's. */
+    static const struct {
+        uint32_t key;
+        const char *form;
+    } forms[] = {{K_INSERT, "\033[2~"}, {K_DELETE, "\033[3~"}, {K_PGUP, "\033[5~"}, {K_PGDN, "\033[6~"}, {K_F1, "\033OP"}, {K_F1 + 1, "\033OQ"},
+                 {K_F1 + 2, "\033OR"}, {K_F1 + 3, "\033OS"}, {K_F1 + 4, "\033[15~"}};
+    if (in->mods == 0)
+        for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+            if (forms[i].key == in->key) {
+                out(forms[i].form, strlen(forms[i].form), arg);
+                return true;
+            }
     /* A line break without sending: what every agent understands, where the terminal has a form of its own for it. */
     if (in->key == K_ENTER && in->mods == MOD_SHIFT) {
         out("\033\r", 2, arg);

@@ -25,6 +25,7 @@
 #define CLICK_MS 350
 #define WHEEL_LINES 3
 #define CLOSE_MS 5000
+#define ENDED_MS 700 /* what was still typed for a session that ended is nothing that was meant for us */
 #define SPLIT_COLS 100 /* below, the halves lie one above the other */
 
 struct half {
@@ -53,7 +54,9 @@ struct term_pane {
     int clicks, close_session;
     struct term_place clicked;
     struct edge edges[EDGES_MAX];
-    int nedges, shape;
+    int nedges;
+    uint64_t paused_at; /* where a drag stopped it, UINT64_MAX: it did not */
+    int64_t ended_ms;
     bool clip_said; /* that this sandbox may not copy */
 };
 
@@ -151,6 +154,9 @@ static void attach(struct term_pane *t, int half, struct box *b, int session)
     pane_dirty(&t->pane);
 }
 
+static void go(struct term_pane *t, int half);
+static void split(struct term_pane *t);
+
 static void on_preview(evutil_socket_t fd, short what, void *arg)
 {
     struct term_pane *t = arg;
@@ -162,6 +168,11 @@ static void on_preview(evutil_socket_t fd, short what, void *arg)
         int session = b && b->conn && (s == VIEW_EMPTY || s == VIEW_ENDED) ? choose(t, b, i) : 0;
         if (session)
             attach(t, i, b, session);
+        else if (s == VIEW_ENDED && t->split && term_view_state(t->half[1 - i].view) == VIEW_LIVE) {
+            go(t, 1 - i); /* nothing is left to be shown beside the other */
+            split(t);
+            return;
+        }
     }
 }
 
@@ -232,6 +243,7 @@ static void on_ended(struct term_view *v, const char *why, void *arg)
         app_say(t->pane.app, SAY_INFO, "%s, session %d: %s", t->box, term_view_session(v), why);
     term_copy_leave(term_view_copy(v));
     t->typing = false;
+    t->ended_ms = app_now_ms();
     look_soon(t, 50);
 }
 
@@ -322,7 +334,7 @@ static void draw_half(struct term_pane *t, WINDOW *win, struct half *h, bool key
         mvwhline(win, h->y + h->rows - 1, h->x, ' ', h->cols);
         paint_text(win, h->y + h->rows - 1, h->x, h->cols, ST_FIELD_ON, text);
     } else if (term_view_state(h->view) == VIEW_ENDED) {
-        snprintf(text, sizeof text, " %s ", term_view_word(h->view));
+        snprintf(text, sizeof text, " %s%s ", term_view_word(h->view), keys && t->focus ? "; Enter starts the agent again, Esc leaves" : "");
         paint_text(win, h->y + h->rows - 1, h->x, h->cols, ST_BADGE, text);
     }
 }
@@ -340,10 +352,19 @@ static void draw(struct pane *p, WINDOW *win, bool focus)
         for (int i = 0; i < (beside ? p->rows : p->cols); i++)
             mvwaddstr(win, beside ? i : t->half[1].y - 1, beside ? t->half[1].x - 1 : i, beside ? app_glyph("│", "|") : app_glyph("─", "-"));
     }
-    struct term_emu *emu = term_view_emu(current(t)->view);
-    int shape = focus && emu && term_view_copy(current(t)->view)->look == TERM_FOLLOW ? term_emu_shape(emu) : 0;
-    if (focus && shape != t->shape)
-        app_cursor_shape(p->app, t->shape = shape);
+    (void)focus;
+}
+
+static void outer(struct pane *p, struct outer *want)
+{
+    struct term_pane *t = self(p);
+    struct term_view *v = current(t)->view;
+    struct term_emu *emu = term_view_emu(v);
+    if (!emu || term_view_state(v) != VIEW_LIVE || t->typing || term_view_copy(v)->look == TERM_COPY)
+        return;
+    want->shape = term_view_copy(v)->look == TERM_FOLLOW ? term_emu_shape(emu) : 0;
+    want->keypad = term_emu_keypad(emu);
+    want->motion = term_emu_mode(emu, 1003);
 }
 
 /* The program's name as a tab shows it. */
@@ -387,15 +408,13 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
     if (c->look == TERM_COPY)
         snprintf(right, right_cap, "COPY  %llu/%llu", (unsigned long long)(c->cursor.line - term_emu_first(emu) + 1),
                  (unsigned long long)(term_emu_end(emu) - term_emu_first(emu)));
-    else if (c->look == TERM_PAUSED)
+    else if (c->look == TERM_PAUSED && term_emu_top(emu) > c->top)
         snprintf(right, right_cap, "PAUSED  %llu lines below", (unsigned long long)(term_emu_top(emu) - c->top));
     else if (term_emu_rows(emu) != current(t)->rows || term_emu_cols(emu) != current(t)->cols)
         snprintf(right, right_cap, "%dx%d", term_emu_cols(emu), term_emu_rows(emu));
     else if (said[0])
         snprintf(right, right_cap, "%.60s", said);
 }
-
-static void go(struct term_pane *t, int half);
 
 /* A click on a tab shows its session; where the other half shows it, the keys go there. */
 static void edge(struct pane *p, int col)
@@ -547,6 +566,25 @@ static bool copy_action(struct term_pane *t, const char *action)
     return true;
 }
 
+/* Words meant for a session that just ended must not become commands of the dashboard's. */
+static bool ended_key(struct term_pane *t, const struct input *in)
+{
+    struct term_copy *c = term_view_copy(current(t)->view);
+    if (c->look != TERM_FOLLOW || c->select != SELECT_NONE) {
+        term_copy_leave(c);
+        pane_dirty(&t->pane);
+    }
+    if (in->type != INPUT_KEY || app_now_ms() - t->ended_ms < ENDED_MS)
+        return true;
+    if (in->key == K_ENTER && !in->mods)
+        app_command(t->pane.app, "sandbox.attach");
+    else if (in->key == K_ESC)
+        app_command(t->pane.app, "app.leave");
+    else
+        app_say(t->pane.app, SAY_INFO, "this session ended; Enter starts the agent again, Esc leaves");
+    return true;
+}
+
 static bool key(struct pane *p, const struct input *in)
 {
     struct term_pane *t = self(p);
@@ -570,6 +608,8 @@ static bool key(struct pane *p, const struct input *in)
             copy_action(t, action + 5);
         return true;
     }
+    if (term_view_state(v) == VIEW_ENDED)
+        return ended_key(t, in);
     if (term_view_state(v) != VIEW_LIVE)
         return false;
     if (c->look == TERM_PAUSED || c->select != SELECT_NONE) { /* typing goes to the screen, so the screen is shown */
@@ -584,7 +624,7 @@ static bool grabs(struct pane *p)
 {
     struct term_pane *t = self(p);
     enum view_state s = term_view_state(current(t)->view);
-    return s == VIEW_LIVE || s == VIEW_WAITING || t->typing || term_view_copy(current(t)->view)->look == TERM_COPY;
+    return s == VIEW_LIVE || s == VIEW_WAITING || s == VIEW_ENDED || t->typing || term_view_copy(current(t)->view)->look == TERM_COPY;
 }
 
 /* ---- actions ---- */
@@ -637,6 +677,7 @@ static void split(struct term_pane *t)
     } else if (t->pane.rows >= 8 && b && b->conn) {
         t->split = true;
     } else {
+        app_say(t->pane.app, SAY_WARN, b && b->conn ? "there is no room to split it" : "a sandbox that does not run has nothing to split");
         return;
     }
     resize(&t->pane, t->pane.rows, t->pane.cols);
@@ -685,7 +726,14 @@ static bool action(struct pane *p, const char *name)
     } else if (name[0] >= '1' && name[0] <= '9' && !name[1]) {
         const json_t *list[TABS_MAX];
         int n = tabs(b, list), at = name[0] - '1';
-        if (at < n && !is_shown(t, number_of(list[at]), t->on))
+        for (int i = 0; i < n; i++) /* the number that its tab shows, else its place */
+            if (number_of(list[i]) == name[0] - '0')
+                at = i;
+        if (at >= n)
+            app_say(p->app, SAY_WARN, "there is no session %s", name);
+        else if (is_shown(t, number_of(list[at]), t->on))
+            go(t, 1 - t->on);
+        else if (number_of(list[at]) != term_view_session(h->view) || term_view_state(h->view) != VIEW_LIVE)
             attach(t, t->on, b, number_of(list[at]));
     } else if (strcmp(name, "new") == 0) {
         if (b && b->conn)
@@ -755,6 +803,8 @@ static bool mouse(struct pane *p, const struct input *in)
         (t->focus || in->mouse == MOUSE_WHEEL) &&
         term_keys_mouse(emu, in, y + (int)(int64_t)(top - term_emu_top(emu)), x, term_view_send, v))
         return true;
+    if (in->mouse == MOUSE_MOVE)
+        return true;
     if (in->mouse == MOUSE_WHEEL) {
         if (in->button == -1 || in->button == 1)
             term_copy_scroll(c, emu, in->button * WHEEL_LINES);
@@ -775,12 +825,18 @@ static bool mouse(struct pane *p, const struct input *in)
         if (c->select == SELECT_NONE && (at.line != t->clicked.line || at.col != t->clicked.col)) {
             c->select = in->mods & MOD_ALT ? SELECT_BLOCK : SELECT_CELLS;
             c->anchor = t->clicked;
+            t->paused_at = c->look == TERM_FOLLOW ? c->top : UINT64_MAX;
+            if (c->look == TERM_FOLLOW) /* it does not run away under the pointer */
+                c->look = TERM_PAUSED;
         }
         c->point = at;
     } else if (in->mouse == MOUSE_RELEASE && t->selecting) {
         t->selecting = false;
         if (c->select != SELECT_NONE)
             yank(t, v);
+        if (c->look == TERM_PAUSED && c->top == t->paused_at)
+            c->look = TERM_FOLLOW;
+        t->paused_at = UINT64_MAX;
     }
     pane_dirty(p);
     return true;
@@ -812,7 +868,6 @@ static void focus(struct pane *p, bool on)
     if (t->focus == on)
         return;
     t->focus = on;
-    t->shape = 0;
     t->selecting = false;
     for (int i = 0; i < halves(t) && on; i++)
         term_view_size(t->half[i].view, t->half[i].rows, t->half[i].cols, true);
@@ -839,13 +894,15 @@ struct pane *term_pane_new(struct app *a)
 {
     static const struct pane_class class = {
         .name = "terminal", .draw = draw,     .key = key,   .action = action,      .mouse = mouse, .edge = edge,       .resize = resize,  .box = box_changed,
-        .title = title,     .cursor = cursor, .grabs = grabs, .open = open_session, .focus = focus, .free = free_pane,
+        .title = title,     .cursor = cursor, .grabs = grabs, .open = open_session, .focus = focus,
+        .outer = outer,   .free = free_pane,
     };
     struct term_pane *t = calloc(1, sizeof *t);
     if (!t)
         return NULL;
     int lines = (int)config_int("attach.scrollback", NULL);
     t->pane.class = &class;
+    t->paused_at = UINT64_MAX;
     t->preview = evtimer_new(app_base(a), on_preview, t);
     t->hold = evtimer_new(app_base(a), on_hold, t);
     for (int i = 0; i < 2; i++)

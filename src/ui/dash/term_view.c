@@ -343,7 +343,8 @@ void term_view_send(const char *bytes, size_t len, void *view)
     struct term_view *v = view;
     if (v->state != VIEW_LIVE && v->state != VIEW_WAITING)
         return;
-    if (evbuffer_get_length(v->input) + len > INPUT_MAX)
+    /* What is cut of a paste is its text, not the mark that ends it. */
+    if (evbuffer_get_length(v->input) + len > INPUT_MAX + (len <= 16 ? 4096 : 0))
         return;
     evbuffer_add(v->input, bytes, len);
     if (v->state == VIEW_LIVE)
