@@ -88,8 +88,8 @@ json_t *supervisor_status(struct supervisor *s)
     usage_read(s, &u);
     const char *reason = s->reason[0] || s->life != LIFE_RUNNING ? s->reason : s->policy_trouble[0] ? s->policy_trouble : s->log_trouble;
     json_t *publish = s->record.publish ? json_incref(s->record.publish) : json_array();
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:i}", "name", s->name,
-                     "state", life_name(s->life), "phase", s->phase ? s->phase : "", "reason", reason,
+    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:i}", "name", s->name,
+                     "state", life_name(s->life), "phase", s->phase ? s->phase : "", "reason", reason, "paused", s->paused,
                      "accel", s->qemu.kvm ? "kvm" : "tcg", "notice", s->notice, "pid", (int)getpid(), "started",
                      (json_int_t)s->started, "uptime_ms", (json_int_t)since_ms(&s->began), "cpu_us",
                      (json_int_t)u.cpu_us, "mem_kib", (json_int_t)u.mem_kib, "sessions",

@@ -448,6 +448,12 @@ class Machine(unittest.TestCase):
     def tearDownClass(cls):
         cls.h.close()
 
+    def setUp(self):
+        # The first test makes the sandbox that the others share; each of them can run alone as well.
+        if not hasattr(type(self), "name") and "test_1" not in self.id():
+            self.h.sbx("run", "--detach", "shell", str(self.h.ws), timeout=300)
+            type(self).name = next(iter(self.h.ls()))
+
     def terminal(self, **more):
         t = Terminal(self.h.env, cwd=self.h.ws, **more)
         self.addCleanup(t.close)
@@ -503,8 +509,14 @@ class Machine(unittest.TestCase):
         t.keys("y")
         t.wait("stopped", 40)
         self.assertEqual(self.state(self.name), "stopped")
+        self.h.sbx("config", "set", "limit.keep_free", "1048576")  # as if the disk were full
+        self.addCleanup(self.h.sbx, "config", "unset", "limit.keep_free")
         t.keys("s")
+        t.wait("‖.*paused", 40)
+        self.assertRegex(t.wait("▲ .*: paused, for the disk"), r"│▎ +paused, for the")  # in its card, and as a message
+        self.h.sbx("config", "set", "limit.keep_free", "1")
         t.wait("running", 40)
+        t.wait("‖", gone=True)
         self.assertEqual(self.state(self.name), "running")
 
     def test_5_shell_and_a_command(self):
@@ -563,8 +575,12 @@ class Machine(unittest.TestCase):
         t.wait("stop it to rename it")
 
     def test_6_filter_and_marks(self):
-        self.h.sbx("create", "--name", "zebra", "shell", str(self.h.ws))
-        self.h.sbx("create", "--name", "yak", "shell", str(self.h.ws))
+        repo = self.h.dir / "repo"
+        (repo / "sub").mkdir(parents=True)
+        for words in (["init", "-q", "-b", "trunk"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"]):
+            subprocess.run(["git", *words], cwd=repo, env=self.h.env, check=True)
+        self.h.sbx("create", "--name", "zebra", "--branch", "my-feature", "shell", ".", cwd=repo)
+        self.h.sbx("create", "--name", "yak", "shell", str(repo / "sub"))
         self.h.sbx("create", "--name", "x" * 40, "shell", str(self.h.ws))
         small = self.terminal(cols=80, rows=24)
         small.wait("xxx")
@@ -575,6 +591,8 @@ class Machine(unittest.TestCase):
         t = self.terminal(cols=120, rows=40)
         t.wait("zebra")
         t.wait("yak")
+        self.assertRegex(t.text(), r"zebra.*\n.*shell ⎇ my-feature .*\n.*/repo ")  # its own branch, and whose it is
+        self.assertRegex(t.text(), r"yak.*\n.*shell ⎇ trunk ")  # that of the repository around its folder
         t.keys("/")
         t.type("zeb")
         t.wait("yak", gone=True)
@@ -588,6 +606,19 @@ class Machine(unittest.TestCase):
         self.assertFalse(t.has("Remove"))
         t.keys("Escape")
         t.wait("yak")
+        t.click("○ zebra")
+        t.keys("Space")
+        t.wait("1 marked")
+        t.click("○ yak", button=2)
+        t.wait("2 marked")
+        t.keys("/")
+        t.type("yak")
+        t.keys("Enter")
+        t.wait("zebra", gone=True)
+        t.keys("r")  # a mark that the filter hides is out of reach
+        t.wait("Remove yak")
+        t.keys("Escape", "Escape")
+        t.wait("zebra")
         t.click("○ zebra")
         t.keys("Space")
         t.wait("1 marked")

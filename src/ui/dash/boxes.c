@@ -33,7 +33,7 @@ static int rank(const struct box *b)
 {
     if (b->wants == WANTS_INPUT)
         return 0;
-    if (b->life == LIFE_FAILED || b->wants == WANTS_LOOK)
+    if (b->life == LIFE_FAILED || b->wants == WANTS_LOOK || b->trouble[0])
         return 1;
     if (b->task || b->life == LIFE_STARTING || b->life == LIFE_STOPPING || b->life == LIFE_CREATING)
         return 2;
@@ -99,6 +99,8 @@ static enum style state_style(const struct box *b)
         return ST_WAITING;
     if (b->task)
         return ST_BUSY;
+    if (b->paused && b->life == LIFE_RUNNING)
+        return ST_FAILED;
     switch (b->life) {
     case LIFE_RUNNING:
         return ST_RUNNING;
@@ -117,6 +119,8 @@ static const char *glyph(const struct box *b)
         return app_glyph("◆", "!");
     if (b->task)
         return paint_spinner();
+    if (b->paused && b->life == LIFE_RUNNING)
+        return app_glyph("‖", "=");
     switch (b->life) {
     case LIFE_RUNNING:
         return app_glyph("●", "*");
@@ -165,6 +169,23 @@ static void sparkline(const struct box *b, int n, char *out, size_t cap)
     }
 }
 
+/* What is to be told of it rather than where it works; NULL: nothing. */
+static const char *what_it_says(const struct box *b, enum style *s)
+{
+    if (b->wants == WANTS_INPUT && b->why[0]) {
+        *s = ST_WARN;
+        return b->why;
+    }
+    if (b->life == LIFE_RUNNING && b->trouble[0]) {
+        *s = ST_WARN;
+        return b->trouble;
+    }
+    *s = ST_FAILED;
+    if (b->life == LIFE_FAILED && b->reason[0]) /* all of it: why has less room */
+        return b->reason;
+    return b->wants != WANTS_NOTHING && b->why[0] ? b->why : NULL;
+}
+
 static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct box *b, bool on, bool focus)
 {
     int cols = p->pane.cols, x = 1;
@@ -197,12 +218,24 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
     paint_text(w, y + 1, 3, fx - 4, ST_ACCENT, text);
     if (rows < 3)
         return;
+    enum style said = ST_FAILED;
+    const char *says = what_it_says(b, &said);
     if (b->task && b->fraction >= 0) {
         paint_bar(w, y + 2, 3, cols - 5, b->fraction);
-    } else if (b->wants != WANTS_NOTHING && b->why[0]) {
-        paint_text(w, y + 2, 3, cols - 5, b->wants == WANTS_INPUT ? ST_WARN : ST_FAILED, b->why);
-    } else if (b->life == LIFE_FAILED && b->reason[0]) {
-        paint_text(w, y + 2, 3, cols - 5, ST_FAILED, b->reason);
+        says = NULL;
+    } else if (says && rows >= 4 && paint_width(says) > cols - 5) {
+        /* More than a line of it: the rest stands where its history would. */
+        if (b->blocked) {
+            snprintf(figure, sizeof figure, "%s %lld", app_glyph("⊘", "#"), (long long)b->blocked);
+            paint_right(w, y + 3, cols - 1, 12, ST_DENY, figure);
+        }
+        const char *rest = says + paint_line(says, cols - 5);
+        paint_f(w, y + 2, 3, cols - 5, said, "%.*s", (int)(rest - says), says);
+        rest += strspn(rest, " ");
+        paint_text(w, y + 3, 3, cols - 5 - (b->blocked ? paint_width(figure) + 1 : 0), said, rest);
+        return;
+    } else if (says) {
+        paint_text(w, y + 2, 3, cols - 5, said, says);
     } else {
         figure[0] = '\0';
         if (b->life == LIFE_RUNNING) {
@@ -217,7 +250,7 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
         return;
     x = 3;
     cols -= 1;
-    if (b->life == LIFE_RUNNING && b->wants != WANTS_NOTHING && b->why[0]) { /* its line says something else */
+    if (b->life == LIFE_RUNNING && says) { /* its line says something else */
         paint_span((b->uptime_ms + app_now_ms() - b->uptime_at_ms) / 1000, span, sizeof span);
         cols = paint_right(w, y + 3, cols, 16, ST_DIM, span) - 1;
     }
@@ -295,13 +328,13 @@ static void shift_to(struct boxes *p, int by)
     pane_dirty(&p->pane);
 }
 
-/* The marked ones, or the one under the cursor. */
+/* The marked ones that can be seen, or the one under the cursor. */
 static unsigned targets(struct boxes *p, struct box **out, unsigned cap)
 {
     struct app *a = p->pane.app;
     unsigned n = 0;
     for (unsigned i = 0; i < model_count(a->model) && n < cap; i++)
-        if (model_at(a->model, i)->marked)
+        if (model_at(a->model, i)->marked && passes(p, model_at(a->model, i)))
             out[n++] = model_at(a->model, i);
     if (n == 0 && app_box(a))
         out[n++] = app_box(a);
@@ -677,9 +710,14 @@ static bool key(struct pane *pane, const struct input *in)
 {
     struct boxes *p = (struct boxes *)pane;
     size_t n = strlen(p->filter);
-    if (!p->typing || in->type != INPUT_KEY)
+    if (!p->typing || (in->type != INPUT_KEY && in->type != INPUT_PASTE))
         return false;
-    if (in->key == K_ENTER || in->key == K_TAB)
+    if (in->type == INPUT_PASTE) {
+        for (size_t i = 0; i < in->raw_len && n + 1 < sizeof p->filter; i++)
+            if ((unsigned char)in->raw[i] >= 32 && in->raw[i] != 127)
+                p->filter[n++] = in->raw[i];
+        p->filter[n] = '\0';
+    } else if (in->key == K_ENTER || in->key == K_TAB)
         p->typing = false;
     else if (in->key == K_ESC) {
         p->typing = false;
@@ -729,11 +767,16 @@ static bool mouse(struct pane *pane, const struct input *in)
 static void title(struct pane *pane, char *left, size_t lc, char *right, size_t rc)
 {
     struct boxes *p = (struct boxes *)pane;
-    unsigned marked = 0;
-    for (unsigned i = 0; i < model_count(pane->app->model); i++)
-        marked += model_at(pane->app->model, i)->marked;
+    unsigned marked = 0, hidden = 0;
+    for (unsigned i = 0; i < model_count(pane->app->model); i++) {
+        const struct box *b = model_at(pane->app->model, i);
+        marked += b->marked;
+        hidden += b->marked && !passes(p, b);
+    }
     snprintf(left, lc, "Sandboxes");
-    if (marked)
+    if (hidden && pane->cols >= 34)
+        snprintf(right, rc, "%u marked, %u hidden", marked, hidden);
+    else if (marked)
         snprintf(right, rc, "%u marked", marked);
     else if (p->order != BY_NEED)
         snprintf(right, rc, "by %s", order_names[p->order]);

@@ -1,5 +1,6 @@
 #include "ui/dash/model.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -39,9 +40,18 @@ static const struct conn_ops conn_ops;
 static void read_branch(struct box *b)
 {
     char text[256] = "";
+    if (b->own_branch)
+        return;
     b->branch[0] = '\0';
     int dir = b->folder ? open(b->folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
     int git = dir >= 0 ? openat(dir, ".git", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    /* A folder within a repository. */
+    for (int up = 0; dir >= 0 && git < 0 && errno == ENOENT && up < 32; up++) {
+        int above = openat(dir, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        close(dir);
+        dir = above;
+        git = dir >= 0 ? openat(dir, ".git", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    }
     int fd = git >= 0 ? openat(git, "HEAD", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
     struct stat st;
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
@@ -84,7 +94,8 @@ static void hang_up(struct box *b)
     b->mem_kib = b->uptime_ms = 0;
     b->cpu_at_ms = 0;
     b->ports[0] = '\0';
-    b->asked_text = false;
+    b->asked_text = b->paused = false;
+    b->trouble[0] = '\0';
     if (b->wants == WANTS_INPUT)
         b->wants = WANTS_NOTHING;
 }
@@ -208,6 +219,15 @@ static void take_status(struct model *m, struct box *b, const json_t *msg)
     b->blocked = json_integer_value(json_object_get(msg, "blocked"));
     const char *accel = json_string_value(json_object_get(msg, "accel"));
     b->emulated = accel && strcmp(accel, "tcg") == 0;
+    b->paused = json_is_true(json_object_get(msg, "paused"));
+    const char *reason = json_string_value(json_object_get(msg, "reason"));
+    char trouble[sizeof b->trouble];
+    sanitize_line(trouble, sizeof trouble, reason ? reason : "", reason ? strlen(reason) : 0);
+    if (strcmp(trouble, b->trouble) != 0) {
+        memcpy(b->trouble, trouble, sizeof trouble);
+        if (trouble[0])
+            app_say(m->app, SAY_WARN, "%s: %s", b->name, trouble);
+    }
     ports_text(b, json_object_get(msg, "ports"));
     judge(m, b);
     app_boxes_changed(m->app);
@@ -295,6 +315,8 @@ static void read_state(struct model *m, struct box *b)
         connect_box(m, b);
     else if (b->conn && b->life != LIFE_STOPPING)
         hang_up(b);
+    if (b->life == LIFE_FAILED && before != LIFE_FAILED && m->announced && !b->task) /* a task tells its own end */
+        app_say(m->app, SAY_ERROR, "%s failed: %s", b->name, b->reason[0] ? b->reason : "nobody knows why");
     if (b->life == LIFE_FAILED && (before != LIFE_FAILED || b->wants == WANTS_NOTHING) && !b->seen)
         want(b, m->app, WANTS_LOOK, b->reason[0] ? b->reason : "it failed", false);
     else if (b->life != LIFE_FAILED && b->life != before) {
@@ -319,6 +341,17 @@ static struct box *box_new(struct model *m, const char *name)
     snprintf(b->name, sizeof b->name, "%s", name);
     snprintf(b->agent, sizeof b->agent, "%s", r.agent ? r.agent : "");
     b->folder = r.nfolders ? strdup(r.folders[0].path) : NULL;
+    const json_t *branch = json_object_get(r.extra, "branch"), *clone = json_object_get(r.extra, "clone");
+    const char *own = json_string_value(json_object_get(branch, "name")), *repo = json_string_value(json_object_get(branch ? branch : clone, "repository"));
+    b->own_branch = branch || clone;
+    if (branch && own)
+        sanitize_line(b->branch, sizeof b->branch, own, strlen(own));
+    else if (clone)
+        snprintf(b->branch, sizeof b->branch, "its own clone");
+    if (b->own_branch && repo) {
+        free(b->folder);
+        b->folder = strdup(repo);
+    }
     b->nfolders = r.nfolders;
     b->cpus = r.cpus;
     b->memory_mib = r.memory_mib;
@@ -505,5 +538,7 @@ const char *box_state_word(const struct box *b)
 {
     if (b->wants == WANTS_INPUT)
         return "waiting";
+    if (b->life == LIFE_RUNNING && b->paused)
+        return "paused";
     return life_name(b->life);
 }

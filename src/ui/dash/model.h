@@ -21,12 +21,15 @@ enum wants { WANTS_NOTHING, WANTS_LOOK /* it ended or failed unseen */, WANTS_IN
 struct box {
     char name[RECORD_NAME_MAX + 1];
     char agent[RECORD_NAME_MAX + 1];
-    char *folder;      /* the workspace, or NULL */
-    char branch[128];  /* as .git/HEAD says, "" if unknown; printable */
+    char *folder;      /* the workspace, or NULL; with a branch or a clone of its own, the repository */
+    char branch[128];  /* its own, or as .git/HEAD says; "" if unknown; printable */
+    bool own_branch;   /* recorded: nothing is read */
     unsigned nfolders, cpus, memory_mib;
     int64_t created;
     enum life life;
     char reason[256];
+    char trouble[256]; /* of one that runs; printable */
+    bool paused;       /* it runs, but stands still: for want of room on the disk */
     json_t *status;    /* the supervisor's last word (docs/protocols.md, `status`), NULL while it does not run */
     struct conn *conn; /* NULL while it does not run; belongs to the model */
     double cpu;        /* percent of one processor, -1: unknown */

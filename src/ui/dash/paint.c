@@ -35,15 +35,24 @@ int paint_width(const char *text)
     return total;
 }
 
-static void put_char(WINDOW *w, unsigned code, const struct look *l)
+static void put_glyph(WINDOW *w, unsigned code, int width, const struct look *l)
 {
     wchar_t wc[2] = {(wchar_t)code, 0};
     cchar_t cell;
     int pair = l->pair;
     if (code > 126 && !screen_utf8())
         wc[0] = L'?';
+    else if (code > 126 && wcwidth((wchar_t)code) != width) /* ncurses would move what follows */
+        wc[0] = 0xfffd;
     setcchar(&cell, wc, l->attrs, (short)(pair > 32767 ? 0 : pair), &pair);
     wadd_wch(w, &cell);
+    if (width == 2 && (wc[0] == 0xfffd || wc[0] == L'?')) /* what stands for it has one column */
+        wadd_wch(w, &cell);
+}
+
+static void put_char(WINDOW *w, unsigned code, const struct look *l)
+{
+    put_glyph(w, code, 1, l);
 }
 
 int paint_text(WINDOW *w, int y, int x, int room, enum style s, const char *text)
@@ -63,7 +72,7 @@ int paint_text(WINDOW *w, int y, int x, int room, enum style s, const char *text
             break;
         if (width == 0)
             continue; /* a mark that joins: names of files and hosts do without */
-        put_char(w, c, &l);
+        put_glyph(w, c, width, &l);
         used += width;
     }
     if (cut) {
@@ -98,28 +107,30 @@ int paint_centre(WINDOW *w, int y, int cols, enum style s, const char *text)
     return x + paint_text(w, y, x, cols - x, s, text);
 }
 
+size_t paint_line(const char *text, int cols)
+{
+    const char *p = text, *word = NULL;
+    int used = 0, width;
+    unsigned c;
+    while (*p && *p != '\n') {
+        size_t n = next(p, &c, &width);
+        if (*p == ' ')
+            word = p;
+        if (used + width > cols)
+            break;
+        used += width;
+        p += n;
+    }
+    return (size_t)((*p && *p != '\n' && word && word > text ? word : p) - text);
+}
+
 int paint_wrap(WINDOW *w, int y, int x, int cols, int max, enum style s, const char *text)
 {
     int rows = 0;
     if (cols < 4)
         return 0;
     while (*text && rows < max) {
-        const char *p = text, *fit = text, *word = NULL;
-        int used = 0, width;
-        unsigned c;
-        while (*p && *p != '\n') {
-            size_t n = next(p, &c, &width);
-            if (used + width > cols)
-                break;
-            if (*p == ' ')
-                word = p;
-            used += width;
-            p += n;
-            fit = p;
-        }
-        const char *end = fit;
-        if (*fit && *fit != '\n' && word && word > text)
-            end = word;
+        const char *end = text + paint_line(text, cols);
         char line[1024];
         size_t n = (size_t)(end - text) < sizeof line ? (size_t)(end - text) : sizeof line - 1;
         memcpy(line, text, n);
