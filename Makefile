@@ -105,7 +105,7 @@ $(BUILD)/%.o: %.c
 $(BUILD)/unit/%: tests/unit/%.c $(BUILD)/libsbx.a
 	@mkdir -p $(@D)
 	@echo "LD $@"
-	@$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a -lcmocka $(LIBS_SBX)
+	@$(CC) $(CPPFLAGS_SBX) $(CFLAGS_SBX) -Itests -MMD -MP $(LDFLAGS_SBX) -o $@ $< $(BUILD)/libsbx.a -lcmocka -lm $(LIBS_SBX)
 
 $(BUILD)/bench/%: tests/bench/%.c $(BUILD)/libsbx.a
 	@mkdir -p $(@D)

@@ -8,6 +8,11 @@
 
 #define MARKS_MAX 5u /* joined to one character: libvterm's cell has room for them, and more is an attack on somebody */
 
+void vtfilter_light(struct vtfilter *f, bool light)
+{
+    f->light = light;
+}
+
 struct vtfilter *vtfilter_new(enum vt_profile profile, const struct vt_ops *ops, void *arg)
 {
     struct vtfilter *f = calloc(1, sizeof *f);

@@ -59,6 +59,8 @@ void vtfilter_feed(struct vtfilter *f, const void *buf, size_t len);
 void vtfilter_resized(struct vtfilter *f);
 /* The end of the output: an incomplete sequence is dropped, an incomplete character becomes U+FFFD. */
 void vtfilter_end(struct vtfilter *f);
+/* Which of two constants answers the question for the terminal's colours: dark (the default) or light. */
+void vtfilter_light(struct vtfilter *f, bool light);
 
 /* libvterm's table of widths is of 2007, and newer emoji are one column there.  For VT_LIBVTERM they are carried by
  * characters that it knows as wide and that Unicode does not use; this gives back what a cell's character stands for. */

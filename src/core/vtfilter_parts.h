@@ -49,6 +49,7 @@ struct vtfilter {
     bool alt, insert, newline;
     uint32_t modes;                   /* bits of mode_table */
     unsigned top, bottom;             /* the margins; 0: the whole screen */
+    bool light;                       /* what colours a program is told */
     bool rang, coloured;              /* a BEL was the last that was passed on; an SGR other than reset was */
     char out[OUT_CAP];
     size_t out_len;

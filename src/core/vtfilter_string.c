@@ -74,7 +74,8 @@ static void colour_query(struct vtfilter *f, unsigned code, const char *rest)
     char text[64];
     if (strcmp(rest, "?") != 0)
         return;
-    const char *rgb = code == 10 || code == 12 ? "d0d0/d0d0/d0d0" : "1010/1010/1010";
+    bool ink = code == 10 || code == 12;
+    const char *rgb = f->light ? (ink ? "2b2b/3434/4040" : "fafa/fafa/f8f8") : ink ? "c8c8/d0d0/dcdc" : "0d0d/1111/1717";
     snprintf(text, sizeof text, "\033]%u;rgb:%s\033\\", code, rgb);
     vt_reply(f, text);
 }

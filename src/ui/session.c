@@ -14,6 +14,7 @@
 
 #include "core/config.h"
 #include "core/vtfilter.h"
+#include "ui/backdrop.h"
 #include "ui/client.h"
 #include "ui/clip.h"
 
@@ -237,6 +238,8 @@ static json_t *request_args(struct run *s)
     struct winsize ws = {.ws_row = 24, .ws_col = 80};
     ioctl(isatty(STDOUT_FILENO) ? STDOUT_FILENO : STDIN_FILENO, TIOCGWINSZ, &ws);
     json_t *o = json_pack("{s:i, s:i, s:i}", "chan", (int)s->chan, "rows", ws.ws_row ? ws.ws_row : 24, "cols", ws.ws_col ? ws.ws_col : 80);
+    if (r->tty && backdrop_light() >= 0)
+        json_object_set_new(o, "light", json_boolean(backdrop_light()));
     if (!r->argv) {
         if (r->session)
             json_object_set_new(o, "session", json_integer(r->session));
@@ -250,8 +253,10 @@ static json_t *request_args(struct run *s)
     json_object_set_new(o, "agent", json_boolean(r->agent));
     json_object_set_new(o, "login", json_boolean(r->login));
     json_object_set_new(o, "term", json_string("xterm-256color"));
-    if (r->env)
-        json_object_set(o, "env", r->env);
+    json_t *env = r->env ? json_copy(r->env) : json_object();
+    if (r->tty && backdrop_colours() && !json_object_get(env, "COLORFGBG"))
+        json_object_set_new(env, "COLORFGBG", json_string(backdrop_colours()));
+    json_object_set_new(o, "env", env);
     if (r->cwd)
         json_object_set_new(o, "cwd", json_string(r->cwd));
     if (r->user)

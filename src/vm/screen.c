@@ -671,6 +671,11 @@ struct screen *screen_new(int rows, int cols, unsigned scrollback, const struct 
     return s;
 }
 
+void screen_light(struct screen *s, bool light)
+{
+    vtfilter_light(s->model, light);
+}
+
 void screen_free(struct screen *s)
 {
     if (!s)

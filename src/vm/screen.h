@@ -26,6 +26,8 @@ struct screen *screen_new(int rows, int cols, unsigned scrollback, const struct 
 void screen_free(struct screen *s);
 void screen_feed(struct screen *s, const void *buf, size_t len);
 void screen_resize(struct screen *s, int rows, int cols);
+/* The colours that a program is told which asks for its terminal's: those of a dark one (at first) or of a light one. */
+void screen_light(struct screen *s, bool light);
 
 /* Bytes that draw the screen exactly as it stands on a terminal of the same size, preceded by the last `scrollback`
  * lines.  malloc'ed; NULL: no memory. */

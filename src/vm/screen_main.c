@@ -185,6 +185,7 @@ static void open_session(const json_t *msg)
         free(s);
         return;
     }
+    screen_light(s->screen, json_is_true(json_object_get(msg, "light")));
     s->next = sessions;
     sessions = s;
     count++;
@@ -258,6 +259,8 @@ static void on_ctrl(struct linkev *c, json_t *msg, void *arg)
         text(s, msg);
     else if (strcmp(op, "resize") == 0 && s)
         screen_resize(s->screen, number(msg, "rows"), number(msg, "cols"));
+    else if (strcmp(op, "backdrop") == 0 && s)
+        screen_light(s->screen, json_is_true(json_object_get(msg, "light")));
     else if (strcmp(op, "paint") == 0 && s)
         paint(s, msg);
 }

@@ -259,8 +259,19 @@ static int open_screen(struct session *s)
     if (link_open(ss->screen, s->chan, 0) < 0)
         return -1;
     return link_send_ctrl(ss->screen,
-                          json_pack("{s:s, s:i, s:i, s:i, s:i}", "op", "open", "chan", (int)s->chan, "rows",
-                                    (int)s->rows, "cols", (int)s->cols, "scrollback", (int)ss->scrollback));
+                          json_pack("{s:s, s:i, s:i, s:i, s:i, s:b}", "op", "open", "chan", (int)s->chan, "rows",
+                                    (int)s->rows, "cols", (int)s->cols, "scrollback", (int)ss->scrollback, "light", (int)s->light));
+}
+
+/* What a program that asks for the colours of its terminal is told. */
+static void take_light(struct session *s, const json_t *msg)
+{
+    json_t *light = json_object_get(msg, "light");
+    if (!json_is_boolean(light) || json_is_true(light) == s->light)
+        return;
+    s->light = json_is_true(light);
+    if (s->tty && s->running && s->owner->screen)
+        link_send_ctrl(s->owner->screen, json_pack("{s:s, s:i, s:b}", "op", "backdrop", "chan", (int)s->chan, "light", (int)s->light));
 }
 
 void sessions_set_screen(struct sessions *ss, struct link *screen, struct ctl *requests)
@@ -411,6 +422,7 @@ void sessions_exec(struct sessions *ss, struct link *client, const json_t *msg)
     s->detached = json_is_true(json_object_get(msg, "detach"));
     s->rows = side(msg, "rows", 24);
     s->cols = side(msg, "cols", 80);
+    take_light(s, msg);
     s->command = json_incref(argv);
     s->started = time(NULL);
     s->about = json_object();
@@ -497,6 +509,8 @@ void sessions_attach(struct sessions *ss, struct link *client, const json_t *msg
     ctl_reply(client, id, NULL,
               json_pack("{s:i, s:i, s:i}", "session", (int)s->chan, "rows", (int)s->rows, "cols", (int)s->cols));
     if (s->tty && !s->over) {
+        if (!v->read_only)
+            take_light(s, msg);
         if (!v->read_only && v->rows && v->cols)
             sessions_resize(ss, client, msg);
         json_int_t lines = json_integer_value(json_object_get(msg, "scrollback"));

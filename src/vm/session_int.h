@@ -45,6 +45,7 @@ struct session {
     bool eof_in[2];     /* the guest ended stdout, stderr */
     bool screen_eof_sent, screen_eof;
     bool stdin_closed;
+    bool light; /* the user's terminal, as the latest client had it */
     int status, signal;
     unsigned rows, cols;
     uint64_t screen_pos; /* bytes of the filtered stream so far */

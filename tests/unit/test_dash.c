@@ -1,3 +1,4 @@
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "ui/backdrop.h"
 #include "ui/dash/attention.h"
 #include "ui/dash/input.h"
 #include "ui/dash/keymap.h"
@@ -207,6 +209,78 @@ static void test_colours(void **state)
     assert_int_equal(theme_to_256(0x808080), 244);
     assert_int_equal(theme_to_16(0xff0000), 9);
     assert_int_equal(theme_to_16(0x000000), 0);
+    assert_int_equal(theme_to_8(0x8792a3), 7); /* faint, and yet it is seen */
+    assert_int_equal(theme_to_8(0x0d1117), 0);
+    assert_int_equal(theme_to_8(0xff6b6b), 1);
+    assert_int_equal(theme_to_8(0x5ac8fa), 6);
+    assert_int_equal(theme_to_8(0xffb454), 3);
+    assert_int_equal(theme_to_8(0x2a4d6e), 4);
+    assert_int_equal(theme_to_8(0x0a6ebd), 4);
+}
+
+static double luminance(unsigned rgb)
+{
+    double sum = 0;
+    static const double weight[] = {0.2126, 0.7152, 0.0722};
+    for (int i = 0; i < 3; i++) {
+        double v = (rgb >> (16 - 8 * i) & 255u) / 255.0;
+        sum += weight[i] * (v <= 0.03928 ? v / 12.92 : pow((v + 0.055) / 1.055, 2.4));
+    }
+    return sum;
+}
+
+/* What WCAG asks for: 4.5 of whatever is read, 7 in the theme for high contrast, 3 of lines. */
+static void test_contrast(void **state)
+{
+    static const char *const names[] = {"dark", "light", "contrast"};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        char path[64], line[200], style[32], fg[16], bg[16];
+        unsigned f, b, text_bg = 0, n = 0;
+        snprintf(path, sizeof path, "assets/themes/%s.theme", names[i]);
+        FILE *file = fopen(path, "re");
+        assert_non_null(file);
+        while (fgets(line, sizeof line, file)) {
+            if (line[0] == '#' || sscanf(line, "%31s = %15s %15s", style, fg, bg) != 3)
+                continue;
+            assert_int_equal(sscanf(fg, "#%6x", &f), 1);
+            if (strcmp(bg, "-") == 0)
+                b = text_bg;
+            else
+                assert_int_equal(sscanf(bg, "#%6x", &b), 1);
+            text_bg = strcmp(style, "text") == 0 ? b : text_bg;
+            double l = luminance(f), k = luminance(b), ratio = l > k ? (l + 0.05) / (k + 0.05) : (k + 0.05) / (l + 0.05);
+            double least = strcmp(style, "bar.empty") == 0 ? 1.5 : strncmp(style, "frame", 5) == 0 ? 3 : i == 2 ? 7 : 4.5;
+            if (ratio < least)
+                fail_msg("%s: %s has a contrast of %.1f, not %.1f", names[i], style, ratio, least);
+            n++;
+        }
+        assert_int_equal(n, ST_COUNT);
+        fclose(file);
+    }
+}
+
+static void test_backdrop(void **state)
+{
+    static const struct {
+        const char *bytes;
+        int light;
+    } cases[] = {{"\033]11;rgb:0d0d/1111/1717\033\\", 0}, {"\033]11;rgb:fafa/fafa/f8f8\a", 1}, {"\033]11;rgb:f/f/f\a", 1}, {"\033]11;rgba:ff/ff/ff/ff\a", 1},
+                 {"\033[?62c", -1}, {"\033]11;rgb:12345/0/0\a", -1}, {"\033]11;rgb:ff/ff", -1}, {"\033]11;red\a", -1}, {"", -1}, {"x\033]11;rgb:00/00/80\a", 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(backdrop_answer(cases[i].bytes, strlen(cases[i].bytes)), cases[i].light);
+    static const struct {
+        const char *value;
+        int light;
+    } vars[] = {{"15;0", 0}, {"0;15", 1}, {"0;default;15", 1}, {"7;8", 0}, {"0;7", 1}, {"x", -1}, {"15;", -1}, {"0;x", -1}};
+    for (size_t i = 0; i < sizeof vars / sizeof *vars; i++) {
+        setenv("COLORFGBG", vars[i].value, 1);
+        assert_int_equal(backdrop_light(), vars[i].light);
+    }
+    assert_null(backdrop_colours());
+    unsetenv("COLORFGBG");
+    assert_int_equal(backdrop_light(), -1);
 }
 
 /* ---- who waits ---- */
@@ -264,7 +338,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keys), cmocka_unit_test(test_mouse_beyond_column_223), cmocka_unit_test(test_replies_are_not_keys),
         cmocka_unit_test(test_pastes), cmocka_unit_test(test_nonsense_is_bounded), cmocka_unit_test(test_keymap),
-        cmocka_unit_test(test_names_of_keys_come_back), cmocka_unit_test(test_colours), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_names_of_keys_come_back), cmocka_unit_test(test_colours), cmocka_unit_test(test_contrast), cmocka_unit_test(test_backdrop), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_what_a_screen_asks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

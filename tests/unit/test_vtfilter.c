@@ -288,7 +288,7 @@ static void questions_get_constants(void **state)
     ANSWERS("\033[?9999$p", "\033[?9999;0$y");
     ANSWERS("\033P$qm\033\\", "\033P0$r\033\\");
     ANSWERS("\033P+q544e\033\\", "\033P0+r\033\\");
-    ANSWERS("\033]11;?\a", "\033]11;rgb:1010/1010/1010\033\\");
+    ANSWERS("\033]11;?\a", "\033]11;rgb:0d0d/1111/1717\033\\");
     ANSWERS("\033]4;196;?\a", "\033]4;196;rgb:ffff/0000/0000\033\\");
     ANSWERS("\033]4;1;red\a", "");
     ANSWERS("\033[21t\033[20t\033[>q\033[?u\033[>1u\033[>4;2m\033[?15n\033[0x\033[1;1;1;1;1;1*y\x05", "");
@@ -301,6 +301,20 @@ static void questions_get_constants(void **state)
     assert_string_equal(whole.reply, "\033[20;1$y");
     same_in_pieces(VT_LIBVTERM, "\033[3;20r\033[?6h\033[6n", 16); /* counted from the margin */
     assert_string_equal(whole.reply, "\033[5;9R");
+}
+
+static void a_light_terminal_is_told_as_one(void **state)
+{
+    static const char ask[] = "\033]11;?\a\033c\033]10;?\a"; /* a reset leaves it light */
+    (void)state;
+    memset(&whole, 0, sizeof whole);
+    struct vtfilter *f = vtfilter_new(VT_LIBVTERM, &ops, &whole);
+    vtfilter_light(f, true);
+    vtfilter_feed(f, ask, sizeof ask - 1);
+    vtfilter_light(f, false);
+    vtfilter_feed(f, ask, 8);
+    vtfilter_free(f);
+    assert_string_equal(whole.reply, "\033]11;rgb:fafa/fafa/f8f8\033\\\033]10;rgb:2b2b/3434/4040\033\\\033]11;rgb:0d0d/1111/1717\033\\");
 }
 
 static void modes_are_a_list(void **state)
@@ -412,7 +426,7 @@ int main(void)
         cmocka_unit_test(clipboard_writes_only),
         cmocka_unit_test(links_go_to_the_web_alone),
         cmocka_unit_test(titles_are_made_harmless),
-        cmocka_unit_test(questions_get_constants),
+        cmocka_unit_test(questions_get_constants), cmocka_unit_test(a_light_terminal_is_told_as_one),
         cmocka_unit_test(modes_are_a_list),
         cmocka_unit_test(a_reset_is_a_list_too),
         cmocka_unit_test(line_drawing_becomes_unicode),

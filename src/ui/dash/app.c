@@ -14,6 +14,7 @@
 #include "core/paths.h"
 #include "core/sanitize.h"
 #include "core/spawn.h"
+#include "ui/backdrop.h"
 #include "ui/clip.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/model.h"
@@ -316,11 +317,32 @@ void app_quit(struct app *a)
     event_base_loopbreak(a->base);
 }
 
+/* Programs in sessions are told what they stand on, and those that we start. */
+static void use_theme(struct app *a, const char *name)
+{
+    struct err e = {0};
+    if (theme_load(name, &e) < 0)
+        app_say(a, SAY_ERROR, "%s", e.text);
+    if (strcmp(theme_current(), "monochrome") != 0)
+        setenv("COLORFGBG", theme_light() ? "0;15" : "15;0", 1);
+}
+
+void app_terminal_says(struct app *a, const char *bytes, size_t len)
+{
+    int light = backdrop_answer(bytes, len);
+    if (light < 0)
+        return;
+    theme_terminal(light);
+    if (strcmp(a->theme, "auto") == 0 && light != theme_light()) {
+        use_theme(a, a->theme);
+        app_redraw(a, true);
+    }
+}
+
 static void next_theme(struct app *a)
 {
     char names[300], *save = NULL, first[32] = "", next[32] = "";
     bool found = false;
-    struct err e = {0};
     theme_names(names, sizeof names);
     for (char *n = strtok_r(names, " ", &save); n; n = strtok_r(NULL, " ", &save)) {
         if (!first[0])
@@ -329,8 +351,10 @@ static void next_theme(struct app *a)
             snprintf(next, sizeof next, "%.31s", n);
         found |= strcmp(n, theme_current()) == 0;
     }
-    if (theme_load(next[0] ? next : first, &e) < 0)
-        app_say(a, SAY_ERROR, "%s", e.text);
+    snprintf(a->theme, sizeof a->theme, "%s", next[0] ? next : first);
+    use_theme(a, a->theme);
+    if (strcmp(theme_current(), a->theme) != 0)
+        app_say(a, SAY_INFO, "there are no colours to choose from: the terminal has none, or NO_COLOR is set");
     else
         app_say(a, SAY_INFO, "theme: %s (kept by: sbx config set ui.theme %s)", theme_current(), theme_current());
     app_redraw(a, true);
@@ -558,8 +582,13 @@ int app_run(struct app *a)
         fprintf(stderr, "sbx: %s\n", e.text);
         return STATUS_FAILED;
     }
-    if (theme_load(a->theme, &e) < 0)
-        app_say(a, SAY_ERROR, "%s", e.text);
+    char typed[256];
+    size_t ntyped = 0;
+    int light = strcmp(a->theme, "auto") == 0 ? screen_backdrop(typed, sizeof typed, &ntyped) : -1;
+    light = light < 0 ? backdrop_light() : light;
+    if (light >= 0)
+        theme_terminal(light);
+    use_theme(a, a->theme);
     for (size_t i = 0; i < SIGNALS; i++) {
         a->signals[i] = evsignal_new(a->base, signal_numbers[i], on_signal, a);
         event_add(a->signals[i], NULL);
@@ -572,6 +601,7 @@ int app_run(struct app *a)
     if (model_count(a->model) == 0)
         app_show_welcome(a);
     app_draw(a);
+    input_feed(a->input, typed, ntyped);
     event_add(a->tty_ev, NULL);
     struct timeval second = {1, 0};
     event_add(a->tick_ev, &second);

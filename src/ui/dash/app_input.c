@@ -140,8 +140,10 @@ void app_on_input(const struct input *event, void *arg)
     struct app *a = arg;
     struct input in = *event;
     struct pane *p = app_focused(a);
-    if (in.type == INPUT_REPLY)
+    if (in.type == INPUT_REPLY) {
+        app_terminal_says(a, in.raw, in.raw_len);
         return;
+    }
     if (in.type == INPUT_MOUSE) {
         on_mouse(a, &in);
         return;

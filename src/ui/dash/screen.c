@@ -5,6 +5,7 @@
 #include <langinfo.h>
 #include <locale.h>
 #include <ncurses.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,9 @@
 #include <unistd.h>
 
 #include "core/paths.h"
+#include "ui/backdrop.h"
+
+#define BACKDROP_MS 30 /* an answer that comes later is heard all the same */
 
 /* Every mode that we or a program may have set, off: one static string, so that a signal handler can say it. */
 static const char restore_modes[] =
@@ -94,11 +98,13 @@ static bool says(const char *var, const char *const *words, bool prefix)
     return false;
 }
 
+static const char *const multiplexers[] = {"tmux", "screen", NULL},
+                  *const alike[] = {"xterm", "alacritty", "foot", "ghostty", "konsole", "vte", "st-", "iterm", NULL};
+
 /* With direct colours where the terminal has them: by descriptions of our own, which the system may lack. */
 static SCREEN *open_direct(void)
 {
-    static const char *const yes[] = {"truecolor", "24bit", NULL}, *const multiplexers[] = {"tmux", "screen", NULL},
-                             *const alike[] = {"xterm", "alacritty", "foot", "ghostty", "konsole", "vte", "st-", "iterm", NULL};
+    static const char *const yes[] = {"truecolor", "24bit", NULL};
     bool mux = says("TERM", multiplexers, true);
     if (!says("COLORTERM", yes, false) || !(mux || says("TERM", alike, true)) || (getenv("NO_COLOR") && *getenv("NO_COLOR")))
         return NULL;
@@ -244,6 +250,28 @@ void screen_write(const void *buf, size_t len)
     fflush(stdout);
     if (entered)
         put(buf, len);
+}
+
+int screen_backdrop(char *buf, size_t cap, size_t *len)
+{
+    static const char ask[] = "\033]11;?\033\\\033[c"; /* every terminal answers the second one: it ends the waiting */
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    int said = -1;
+    *len = 0;
+    if (!says("TERM", multiplexers, true) && !says("TERM", alike, true) && !says("TERM", (const char *const[]){"rxvt", "wezterm", "contour", NULL}, true))
+        return -1;
+    put(ask, sizeof ask - 1);
+    while (said < 0 && *len < cap && poll(&p, 1, BACKDROP_MS) > 0) {
+        ssize_t n = read(STDIN_FILENO, buf + *len, cap - *len);
+        if (n <= 0)
+            break;
+        *len += (size_t)n;
+        said = backdrop_answer(buf, *len);
+        const char *attributes = memmem(buf, *len, "\033[?", 3);
+        if (attributes && memchr(attributes, 'c', *len - (size_t)(attributes - buf)))
+            break;
+    }
+    return said;
 }
 
 bool screen_utf8(void)

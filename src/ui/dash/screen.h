@@ -23,5 +23,11 @@ void screen_motion(bool on);
 void screen_write(const void *buf, size_t len);
 /* Can the terminal's locale show more than ASCII? */
 bool screen_utf8(void);
+/* Asks the user's terminal for its background, and waits a moment: 1 light, 0 dark, -1 it does not say so soon.  What
+ * came meanwhile, the answer and keys, is in buf. */
+int screen_backdrop(char *buf, size_t cap, size_t *len);
+/* Asks the user's terminal for its background, and waits a moment: 1 light, 0 dark, -1 it does not say so soon.  What came
+ * meanwhile, the answer and keys, is left in buf. */
+int screen_backdrop(char *buf, size_t cap, size_t *len);
 
 #endif

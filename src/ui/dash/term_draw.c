@@ -30,7 +30,7 @@ int term_draw_colour(uint32_t c)
         return n < 8 ? (int)n : theme_rgb(palette(n));
     if (COLORS >= 256 || (int)n < COLORS)
         return (int)n;
-    return n < 16 ? (int)(n & 7) : theme_rgb(palette(n));
+    return n < 16 ? (int)(n == 8 ? 7 : n & 7) : theme_rgb(palette(n));
 }
 
 static attr_t attributes(uint16_t a)
@@ -73,7 +73,9 @@ struct pen {
 static int pair_of(struct pen *p, uint32_t fg, uint32_t bg)
 {
     if (!p->known || p->fg != fg || p->bg != bg) {
-        *p = (struct pen){fg, bg, theme_pair(term_draw_colour(fg), term_draw_colour(bg)), true};
+        int ink, ground;
+        theme_default(&ink, &ground);
+        *p = (struct pen){fg, bg, theme_pair(fg == TERM_DEFAULT ? ink : term_draw_colour(fg), bg == TERM_DEFAULT ? ground : term_draw_colour(bg)), true};
     }
     return p->pair;
 }

@@ -7,6 +7,7 @@
 
 #include "core/link.h"
 #include "core/sanitize.h"
+#include "ui/backdrop.h"
 
 /* A paste waits here until the session takes it; beyond, it is cut. */
 #define INPUT_MAX (8u * 1024u * 1024u)
@@ -266,6 +267,8 @@ void term_view_attach(struct term_view *v, struct conn *c, int session, bool tak
     json_t *o = json_pack("{s:i, s:i}", "chan", (int)v->chan, "scrollback", (int)v->scrollback);
     if (session)
         json_object_set_new(o, "session", json_integer(session));
+    if (backdrop_light() >= 0)
+        json_object_set_new(o, "light", json_boolean(backdrop_light()));
     if (take && v->rows >= 2 && v->cols >= 2) {
         json_object_set_new(o, "rows", json_integer(v->rows));
         json_object_set_new(o, "cols", json_integer(v->cols));
@@ -287,10 +290,13 @@ void term_view_shell(struct term_view *v, struct conn *c)
     v->told_rows = rows;
     v->told_cols = cols;
     v->told_take = true;
-    conn_request(c, "exec",
-                 json_pack("{s:i, s:[s, s], s:b, s:i, s:i, s:s}", "chan", (int)v->chan, "argv", "bash", "-l", "tty", 1, "rows", rows, "cols", cols,
-                           "term", "xterm-256color"),
-                 on_reply, v);
+    json_t *o = json_pack("{s:i, s:[s, s], s:b, s:i, s:i, s:s}", "chan", (int)v->chan, "argv", "bash", "-l", "tty", 1, "rows", rows, "cols", cols,
+                          "term", "xterm-256color");
+    if (backdrop_light() >= 0) {
+        json_object_set_new(o, "light", json_boolean(backdrop_light()));
+        json_object_set_new(o, "env", json_pack("{s:s}", "COLORFGBG", backdrop_colours()));
+    }
+    conn_request(c, "exec", o, on_reply, v);
     changed(v);
 }
 

@@ -15,6 +15,9 @@ static const char *const style_names[ST_COUNT] = {
 
 static struct look looks[ST_COUNT];
 static char current[32] = "dark";
+static int outer = -1;      /* the terminal's own background: 1 light, 0 dark */
+static int text_fg, text_bg; /* of ordinary text; -1: the terminal's own */
+static bool light;
 
 /* The 6 levels of the colour cube. */
 static const int levels[] = {0, 95, 135, 175, 215, 255};
@@ -57,14 +60,26 @@ int theme_to_16(uint32_t rgb)
     return best;
 }
 
+/* Of 8 there is no grey: it is white or black, whatever is nearer, so that a faint text is seen on a dark ground. */
+int theme_to_8(uint32_t rgb)
+{
+    int r = (int)(rgb >> 16 & 255), g = (int)(rgb >> 8 & 255), b = (int)(rgb & 255);
+    int most = r > g ? (r > b ? r : b) : g > b ? g : b, least = r < g ? (r < b ? r : b) : g < b ? g : b;
+    if (most < 96)
+        return 0;
+    if (most - least < 48)
+        return 7;
+    int much = least + (most - least) * 56 / 100; /* a little above the middle: a dim blue ground stays blue */
+    return (r > much) | (g > much) << 1 | (b > much) << 2;
+}
+
 int theme_rgb(uint32_t rgb)
 {
     if (COLORS > 0xffff) /* a terminal description with direct colours; the first 8 numbers are the palette's */
         return (int)((rgb & 0xffffff) < 8 ? 8 : (rgb & 0xffffff));
     if (COLORS >= 256)
         return theme_to_256(rgb);
-    int c = theme_to_16(rgb);
-    return COLORS >= 16 ? c : c & 7;
+    return COLORS >= 16 ? theme_to_16(rgb) : theme_to_8(rgb);
 }
 
 int theme_pair(int fg, int bg)
@@ -113,8 +128,23 @@ static bool colour(const char *word, int *out)
     long n = strtol(word, &end, 10);
     if (*end || end == word || n < 0 || n > 255)
         return false;
-    *out = COLORS > 0xffff && n >= 8 ? theme_rgb(palette(n)) : COLORS >= 256 ? (int)n : (int)(n & 7);
+    *out = COLORS >= 256 && (COLORS <= 0xffff || n < 8) ? (int)n : n < COLORS && n < 16 ? (int)n : theme_rgb(palette(n));
     return true;
+}
+
+/* Is "#rrggbb", or a number of the palette, a light colour? -1: neither of them. */
+static int is_light(const char *word)
+{
+    char *end;
+    long n = strtol(word, &end, 10);
+    uint32_t c;
+    if (word[0] == '#' && strlen(word) == 7)
+        c = (uint32_t)strtoul(word + 1, NULL, 16);
+    else if (*word && !*end && n >= 0 && n < 256)
+        c = palette(n);
+    else
+        return -1;
+    return 3 * (c >> 16 & 255) + 6 * (c >> 8 & 255) + (c & 255) > 1275;
 }
 
 static bool attribute(const char *word, attr_t *out)
@@ -131,13 +161,20 @@ static bool attribute(const char *word, attr_t *out)
     return false;
 }
 
-static int read_line(char *line, bool seen[ST_COUNT], bool mono)
+/* A style as its line gives it. */
+struct drawn {
+    bool seen;
+    int fg, bg;
+    attr_t attrs;
+};
+
+static int read_line(char *line, struct drawn all[ST_COUNT])
 {
     char *save = NULL, *name = strtok_r(line, " \t\n", &save);
     if (!name || name[0] == '#')
         return 0;
     char *eq = strtok_r(NULL, " \t\n", &save), *word;
-    int s = 0, colours[2] = {-1, -1}, n = 0;
+    int s = 0, colours[2] = {-1, -1}, n = 0, ground = -1;
     attr_t attrs = 0;
     while (s < ST_COUNT && strcmp(style_names[s], name) != 0)
         s++;
@@ -148,11 +185,27 @@ static int read_line(char *line, bool seen[ST_COUNT], bool mono)
             continue;
         if (n == 2 || !colour(word, &colours[n]))
             return -1;
-        n++;
+        if (n++ == 1)
+            ground = is_light(word);
     }
-    looks[s] = (struct look){.attrs = attrs, .pair = mono ? 0 : theme_pair(colours[0], colours[1])};
-    seen[s] = true;
+    if (s == ST_TEXT)
+        light = ground < 0 ? outer == 1 : ground == 1;
+    all[s] = (struct drawn){true, colours[0], colours[1], attrs};
     return 0;
+}
+
+/* "-" is as ordinary text has it, and of that the terminal's own. */
+static void settle(struct drawn all[ST_COUNT], bool mono)
+{
+    text_fg = mono || !all[ST_TEXT].seen ? -1 : all[ST_TEXT].fg;
+    text_bg = mono || !all[ST_TEXT].seen ? -1 : all[ST_TEXT].bg;
+    for (int s = 0; s < ST_COUNT; s++) {
+        const struct drawn *d = all[s].seen ? &all[s] : &all[ST_TEXT];
+        int fg = d->fg < 0 ? text_fg : d->fg, bg = d->bg < 0 ? text_bg : d->bg;
+        if (fg >= 0 && fg == bg) /* where colours are few, two become one: it must be read all the same */
+            fg = bg == COLOR_BLACK ? COLOR_WHITE : COLOR_BLACK;
+        looks[s] = (struct look){.attrs = d->attrs, .pair = mono ? 0 : theme_pair(fg, bg)};
+    }
 }
 
 static FILE *open_theme(const char *name)
@@ -170,44 +223,53 @@ static FILE *open_theme(const char *name)
     return f;
 }
 
-/* "15;0": the last number is the background; 7 and 9 to 15 are light. */
-static bool light_terminal(void)
+void theme_terminal(bool is_light)
 {
-    const char *v = getenv("COLORFGBG"), *semi = v ? strrchr(v, ';') : NULL;
-    int bg = semi ? atoi(semi + 1) : 0;
-    return bg == 7 || (bg > 8 && bg < 16);
+    outer = is_light;
+}
+
+bool theme_light(void)
+{
+    return light;
+}
+
+void theme_default(int *fg, int *bg)
+{
+    *fg = text_fg;
+    *bg = text_bg;
 }
 
 int theme_load(const char *name, struct err *e)
 {
     const char *no = getenv("NO_COLOR");
-    bool mono = (no && *no) || COLORS < 8 || !has_colors(), seen[ST_COUNT] = {false};
+    bool mono = (no && *no) || COLORS < 8 || !has_colors();
+    struct drawn all[ST_COUNT] = {0};
     if (mono)
         name = "monochrome";
     else if (!name || !*name || strcmp(name, "auto") == 0)
-        name = light_terminal() ? "light" : "dark";
+        name = outer == 1 ? "light" : "dark";
     int rc = 0, line_no = 0;
     FILE *f = open_theme(name);
     if (!f) {
-        char all[200];
-        theme_names(all, sizeof all);
-        rc = err_set(e, STATUS_NOT_FOUND, "there is no theme \"%s\"; there are: %s", name, all);
+        char names[200];
+        theme_names(names, sizeof names);
+        rc = err_set(e, STATUS_NOT_FOUND, "there is no theme \"%s\"; there are: %s", name, names);
         name = mono ? "monochrome" : "dark";
         f = open_theme(name);
     }
     memset(looks, 0, sizeof looks);
+    text_fg = text_bg = -1;
+    light = outer == 1;
     looks[ST_SELECTED].attrs = looks[ST_BUTTON_ON].attrs = A_REVERSE; /* if there is no file at all */
     char line[256];
     while (f && fgets(line, sizeof line, f)) {
         line_no++;
-        if (read_line(line, seen, mono) < 0 && rc == 0)
+        if (read_line(line, all) < 0 && rc == 0)
             rc = err_set(e, STATUS_USAGE, "theme %s, line %d: write STYLE = FOREGROUND BACKGROUND ATTRIBUTE...", name, line_no);
     }
     if (f) {
         fclose(f);
-        for (int s = 0; s < ST_COUNT; s++)
-            if (!seen[s])
-                looks[s] = looks[ST_TEXT];
+        settle(all, mono);
     }
     snprintf(current, sizeof current, "%.31s", name);
     return rc;

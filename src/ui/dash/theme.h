@@ -1,9 +1,9 @@
 /* Themes: named styles -> ncurses attributes.
  *
  * A theme is a file of lines `style = FOREGROUND BACKGROUND ATTRIBUTE...` (assets/themes/NAME.theme, or the user's in
- * $XDG_CONFIG_HOME/sbx/themes).  A colour is #rrggbb, a number of the 256, or "-" for the terminal's own; attributes are
- * bold, dim, italic, underline, reverse.  It is brought down to what the terminal can show: true colour, 256, 16, 8,
- * none.  Meaning is never in colour alone: states have a glyph and a word as well. */
+ * $XDG_CONFIG_HOME/sbx/themes).  A colour is #rrggbb, a number of the 256, or "-": what "text" has, and there the
+ * terminal's own; attributes are bold, dim, italic, underline, reverse.  It is brought down to what the terminal can
+ * show: true colour, 256, 16, 8, none.  Meaning is never in colour alone: states have a glyph and a word as well. */
 #ifndef SBX_UI_DASH_THEME_H
 #define SBX_UI_DASH_THEME_H
 
@@ -58,6 +58,12 @@ int theme_load(const char *name, struct err *e);
 /* The names of all themes, separated by blanks. */
 void theme_names(char *out, size_t cap);
 const char *theme_current(void);
+/* What the user's terminal says of its own background, for "auto"; before theme_load. */
+void theme_terminal(bool is_light);
+/* Is the ground that text stands on a light one? */
+bool theme_light(void);
+/* The colours of ordinary text, which programs in a session get for theirs; -1: the terminal's own. */
+void theme_default(int *fg, int *bg);
 
 struct look theme_look(enum style s);
 /* Sets the style of what is written to win next; like wattron with a pair beyond 255. */
@@ -68,7 +74,8 @@ int theme_rgb(uint32_t rgb);
 /* A pair for two colour numbers (alloc_pair; 0 where the terminal has no colours). */
 int theme_pair(int fg, int bg);
 
-/* The pure part, for tests: the nearest of the 256 and of the 16 colours. */
+/* The pure part, for tests: the nearest of the 256, of the 16 and of the 8 colours. */
 int theme_to_256(uint32_t rgb);
 int theme_to_16(uint32_t rgb);
+int theme_to_8(uint32_t rgb);
 #endif
