@@ -52,6 +52,8 @@ struct h1proxy {
     bool guest_eof, up_eof, tunnel;
     bool up_shut; /* the server takes no more */
     bool close_after; /* the answer under way is the last */
+    bool served;   /* an exchange was completed before */
+    bool answered; /* something came of the one under way */
     struct credentials *secrets; /* of the exchange under way */
     struct scrub_set *scrub_set; /* borrowed from it */
     struct scrub *scrub;         /* of its body */
@@ -397,6 +399,7 @@ static void send_request(struct h1proxy *p, const char *payload)
     httpbody_init(&p->rq_body, h->framing, h->length);
     p->rq = p->rq_body.done ? RQ_SENT : RQ_BODY;
     p->rs = RS_HEAD;
+    p->answered = false;
     p->close_after = h->close || h->minor == 0;
     if (p->secrets) /* written: the head that we keep for the answer shall not hold them */
         headers_clear_secret(&h->fields);
@@ -566,6 +569,7 @@ static void response_over(struct h1proxy *p)
     forget_secrets(p);
     http1_head_finish(&p->rs_head);
     p->rs = RS_NONE;
+    p->served = true;
     /* The server answered before it had the whole request: what is still to come has nowhere to go. */
     if (p->close_after || p->rq != RQ_SENT || p->up_shut)
         p->rq = RQ_CLOSE;
@@ -629,6 +633,16 @@ static void response_whole(struct h1proxy *p)
         response_over(p);
 }
 
+/* A connection that served before, and that its server closed while the next request was on its way: whoever sent that knows
+ * what this means, and whether it may be repeated (RFC 9112 9.3.1).  An answer of ours would look like the server's. */
+static void hang_up(struct h1proxy *p)
+{
+    forget_secrets(p);
+    http1_head_finish(&p->rq_head);
+    p->rq = RQ_CLOSE;
+    p->rs = RS_NONE;
+}
+
 static bool read_response_head(struct h1proxy *p)
 {
     struct http1_error e = {0};
@@ -638,9 +652,13 @@ static bool read_response_head(struct h1proxy *p)
         return false;
     if (got < 0) {
         p->broken = false;
-        answer_failed(p, 502, "the server closed the connection without an answer");
+        if (p->served && !p->answered)
+            hang_up(p);
+        else
+            answer_failed(p, 502, "the server closed the connection without an answer");
         return true;
     }
+    p->answered = true;
     struct in *in = &p->from_up;
     switch (http1_read(&p->rs_reader, in->p + in->pos, in->len - in->pos, &used, &e)) {
     case HTTP1_BAD:

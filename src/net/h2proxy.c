@@ -63,6 +63,7 @@ struct h2proxy {
     bool eof[2], gone[2], broken;
     bool mute[2]; /* takes nothing any more */
     bool up_over; /* its streams were told */
+    bool served;  /* an answer came whole */
 };
 
 static enum side side_of(const struct h2proxy *p, const nghttp2_session *s)
@@ -272,6 +273,17 @@ static void answer_denied(struct stream *s, const char *rule, const char *hint)
     answer(s, &r);
 }
 
+/* The server took no notice of it: its client may try again, on a new connection (RFC 9113 8.7). */
+static void untouched(struct stream *s)
+{
+    reset(s, GUEST, NGHTTP2_REFUSED_STREAM);
+}
+
+static bool is_safe(const char *method)
+{
+    return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "OPTIONS") == 0;
+}
+
 /* ---- requests ---- */
 
 /* What came for a request that is gathered whole; the guest may send on at once, as far as there is room. */
@@ -377,7 +389,7 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
     } else if (v->allow && !p->gone[UP])
         open_upstream(s);
     else if (v->allow)
-        answer_failed(s, 502, "the server closed the connection");
+        untouched(s);
     else
         answer_denied(s, v->rule, v->hint);
 }
@@ -624,7 +636,7 @@ static void ended(struct stream *s, enum side side)
     if (side == GUEST && s->spooling) {
         s->spooling = false;
         if (s->proxy->gone[UP])
-            answer_failed(s, 502, "the server closed the connection");
+            untouched(s);
         else
             open_upstream(s);
         return;
@@ -649,6 +661,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     if (!s)
         return 0;
     bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+    p->served |= end && side == UP;
     if (frame->hd.type == NGHTTP2_DATA) {
         if (end)
             ended(s, side);
@@ -914,7 +927,9 @@ enum proxy_state h2proxy_step(struct h2proxy *p)
             p->up_over = p->gone[UP] = true;
             for (struct stream *s = p->streams; s; s = s->next) {
                 s->closed[UP] = true;
-                if (s->opened && !s->answered)
+                if (s->opened && !s->answered && p->served && is_safe(s->method))
+                    untouched(s); /* as it is to repeat: the connection was an old one */
+                else if (s->opened && !s->answered)
                     answer_failed(s, 502, "the server closed the connection without an answer");
                 else if (s->opened && !s->q[UP].end)
                     reset(s, GUEST, NGHTTP2_INTERNAL_ERROR);

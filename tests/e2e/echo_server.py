@@ -84,6 +84,7 @@ class EchoServer:
 
     def serve_h1(self, s):
         f = s.makefile("rb")
+        served = 0
         while True:
             line = f.readline().decode()
             if not line:
@@ -99,6 +100,9 @@ class EchoServer:
             secret = self.secret_of(headers)
             text = spellings(secret).encode()
             own = self.app(path, headers, body) if self.app else None
+            served += 1
+            if path == "/gone-at-once" or (path == "/gone" and served > 1):  # as a server that closes what was idle too long
+                return
             if own:
                 s.sendall(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" % own[0])
                 for i in range(0, len(own[1]), 11):
@@ -169,7 +173,7 @@ class EchoServer:
         c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         c.initiate_connection()
         s.sendall(c.data_to_send())
-        bodies, waiting = {}, {}
+        bodies, waiting, served = {}, {}, 0
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while (data := s.recv(65536)):
             for e in c.receive_data(data):
@@ -188,6 +192,9 @@ class EchoServer:
                         continue
                     secret = self.secret_of(headers)
                     text = spellings(secret).encode()
+                    served += 1
+                    if headers[":path"] == "/gone-at-once" or (headers[":path"] == "/gone" and served > 1):
+                        return
                     own = self.app(headers[":path"], headers, b"") if self.app else None
                     if own:
                         c.send_headers(e.stream_id, [(":status", str(own[0])), ("content-type", "application/json")])

@@ -154,6 +154,48 @@ class Minted(unittest.TestCase):
             self.lab.h.sbx("secret", "rotate", "-g", "docker", "--password-stdin", input=DOCKER.encode())
         self.assertTrue(wait_for(lambda: self.get("https://auth.docker.io/token", "--http1.1")[0] == 200, 5))
 
+    def check_stale(self, how, *content):
+        n = len(self.server.seen)
+        r = self.lab.run("curl", "-sS", how, "--max-time", "10", *content, "-o", "/dev/null", "-o", "/dev/null", "-w", "%{http_code} ",
+                         "https://api.openai.com/gone", "https://api.openai.com/gone")
+        return r.stdout.decode().split(), len(self.server.seen) - n
+
+    def test_a_server_that_closes_an_old_connection(self):
+        """While a request is on its way: its client hears what it would without us, and repeats it (RFC 9112 9.3.1)."""
+        for content in ((), ("-d", "x")):
+            self.assertEqual(self.check_stale("--http1.1", *content), (["200", "200"], 3))
+        # Of the first on a connection nobody else would say what happened.
+        code, body = self.get("https://api.openai.com/gone-at-once", "--http1.1")
+        self.assertEqual(code, 502)
+        self.assertIn("without an answer", body)
+        if not echo_server.h2:
+            return
+        refused, answered = echo_server.h2.events.StreamReset, echo_server.h2.events.ResponseReceived
+        self.assertEqual([type(e) for e in self.h2_first_events("/gone", "/gone")], [answered, refused])
+        self.assertEqual(self.check_stale("--http2", "-X", "POST"), (["200", "502"], 2))  # that may have had an effect: its client is told
+        self.assertEqual(self.get("https://api.openai.com/gone-at-once", "--http2")[0], 502)
+
+    def h2_first_events(self, *paths):
+        """Of each request, one after the other on a connection: its answer's beginning, or that it was refused unseen."""
+        import h2.errors
+        c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        c.initiate_connection()
+        found = []
+        with self.lab.tls("api.openai.com", alpn=("h2",)) as s:
+            for path in paths:
+                stream, first, over = c.get_next_available_stream_id(), None, False
+                c.send_headers(stream, [(":method", "GET"), (":scheme", "https"), (":authority", "api.openai.com"), (":path", path)], end_stream=True)
+                while not over:
+                    s.sendall(c.data_to_send())
+                    for e in c.receive_data(s.recv(65536) or self.fail("closed")):
+                        if getattr(e, "stream_id", None) == stream and isinstance(e, (h2.events.ResponseReceived, h2.events.StreamReset)):
+                            first = first or e
+                        over |= isinstance(e, (h2.events.StreamEnded, h2.events.StreamReset)) and e.stream_id == stream
+                if isinstance(first, h2.events.StreamReset):
+                    self.assertEqual(first.error_code, h2.errors.ErrorCodes.REFUSED_STREAM)
+                found.append(first)
+        return found
+
     def check_halves(self, got, times=1):
         """What comes back says the sentinel in every spelling, as if each had come in one piece."""
         whole = self.get("https://api.openai.com/echo", "--http1.1")[1].split("\n")[:-1]
