@@ -223,3 +223,18 @@ int secretkeyring_put(const char *id, const unsigned char *key, size_t len, stru
     sodium_free(back);
     return rc;
 }
+
+void secretkeyring_forget(const char *id)
+{
+    struct ring r;
+    sd_bus_message *m = NULL;
+    bool locked;
+    if (ring_open(&r, NULL) < 0)
+        return;
+    char *path = find(&r, id, &locked, NULL);
+    if (path)
+        sd_bus_call_method(r.bus, SERVICE, path, IFACE "Item", "Delete", NULL, &m, "");
+    sd_bus_message_unref(m);
+    free(path);
+    ring_close(&r);
+}

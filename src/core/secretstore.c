@@ -38,8 +38,11 @@ struct secretstore {
     struct record *v;
     size_t n;
     enum secret_lock lock;
-    json_t *wrap;
+    json_t *wrap, *bridge;
     int lock_fd;
+    unsigned char *old_key; /* guarded: the data key before a new lock, until that is settled */
+    json_t *old_wrap;       /* what a new lock replaced, until it is saved */
+    bool new_file;          /* the key is in the file beside the key file */
 };
 
 /* ---- records ---- */
@@ -298,6 +301,14 @@ static void keyring_name(const json_t *wrap, char out[80])
     snprintf(out, 80, "sbx:%.64s", salt ? salt : "");
 }
 
+/* Another data key holds now: what knows the old one has no use of it. */
+static void keyring_drop(const char *name)
+{
+    long id = syscall(SYS_request_key, "user", name, NULL, 0);
+    if (id > 0)
+        keyring_call(9 /* KEYCTL_UNLINK */, (unsigned long)id, (unsigned long)-4L /* KEY_SPEC_USER_KEYRING */, 0);
+}
+
 static int derive(const char *passphrase, const unsigned char *salt, json_int_t ops, json_int_t mem, unsigned char *key, struct err *e)
 {
     if (ops < 1 || ops > 16 || mem < 8192 || mem > (json_int_t)1 << 31)
@@ -314,12 +325,6 @@ static const char *const lock_names[] = {"keyfile", "passphrase", "systemd", "ke
 static int wrapping_key(const json_t *wrap, secretstore_ask_fn *ask, void *arg, unsigned char *key, struct err *e)
 {
     const char *kind = json_string_value(json_object_get(wrap, "kind"));
-    if (kind && strcmp(kind, "keyfile") == 0) {
-        char *path = store_path("key", e);
-        int rc = path ? read_key_file(path, key, e) : -1;
-        free(path);
-        return rc;
-    }
     if (kind && strcmp(kind, "systemd") == 0)
         return systemd_key(key, e);
     if (kind && strcmp(kind, "keyring") == 0) {
@@ -367,33 +372,92 @@ static bool recall(const char *name, unsigned char *key)
     return true;
 }
 
+/* A box with a data key in it: under the wrapping key, or under the data key of before. */
+struct box {
+    unsigned char nonce[crypto_secretbox_NONCEBYTES], text[KEY_LEN + crypto_secretbox_MACBYTES];
+};
+
+static bool read_box(const json_t *o, struct box *b)
+{
+    size_t n = 0, m = 0;
+    return from_base64(o, "nonce", b->nonce, sizeof b->nonce, &n) && n == sizeof b->nonce && from_base64(o, "box", b->text, sizeof b->text, &m) &&
+           m == sizeof b->text;
+}
+
+static bool open_box(const struct box *b, const unsigned char *key, unsigned char *data_key)
+{
+    return crypto_secretbox_open_easy(data_key, b->text, sizeof b->text, b->nonce, key) == 0;
+}
+
+static json_t *make_box(const unsigned char *data_key, const unsigned char *key)
+{
+    struct box b;
+    randombytes_buf(b.nonce, sizeof b.nonce);
+    crypto_secretbox_easy(b.text, data_key, KEY_LEN, b.nonce, key);
+    return json_pack("{s:o, s:o}", "nonce", to_base64(b.nonce, sizeof b.nonce), "box", to_base64(b.text, sizeof b.text));
+}
+
+/* Tells data keys apart without showing them. */
+static void key_mark(const unsigned char *data_key, char out[33])
+{
+    unsigned char hash[16];
+    crypto_generichash(hash, sizeof hash, data_key, KEY_LEN, (const unsigned char *)"sbx data key mark", 17);
+    sodium_bin2hex(out, 33, hash, sizeof hash);
+}
+
+/* A new key file is put beside the old one, and in its place when the store that it opens is: whoever is interrupted, or
+ * reads in between, finds the one or the other. */
+static int open_with_file(struct secretstore *s, const struct box *b, unsigned char *key, struct err *e)
+{
+    struct err first = {0}, none = {0};
+    for (int i = 0; i < 3; i++) {
+        char *path = store_path(i == 1 ? "key.new" : "key", e);
+        bool got = path && read_key_file(path, key, i ? &none : &first) == 0;
+        free(path);
+        if (got && open_box(b, key, s->key)) {
+            s->new_file = i == 1;
+            return 0;
+        }
+    }
+    if (first.text[0])
+        return err_set(e, STATUS_FAILED, "%s", first.text);
+    return err_set(e, STATUS_FAILED, "the key does not open the secret store: it is another store's");
+}
+
 static int unwrap(struct secretstore *s, secretstore_ask_fn *ask, void *arg, struct err *e)
 {
-    unsigned char nonce[crypto_secretbox_NONCEBYTES], box[KEY_LEN + crypto_secretbox_MACBYTES];
-    size_t n = 0, m = 0;
-    char name[80];
-    const char *kind = json_string_value(json_object_get(s->wrap, "kind"));
+    struct box box;
+    char name[80], mark[33];
+    const char *kind = json_string_value(json_object_get(s->wrap, "kind")), *of = json_string_value(json_object_get(s->wrap, "of"));
     for (int i = 0; i < 4; i++)
         if (kind && strcmp(kind, lock_names[i]) == 0)
             s->lock = (enum secret_lock)i;
-    if (!from_base64(s->wrap, "nonce", nonce, sizeof nonce, &n) || n != sizeof nonce ||
-        !from_base64(s->wrap, "box", box, sizeof box, &m) || m != sizeof box)
+    if (!read_box(s->wrap, &box))
         return err_set(e, STATUS_FAILED, "the secret store is damaged: its key cannot be read");
     keyring_name(s->wrap, name);
     bool kept = s->lock == SECRET_LOCK_PASSPHRASE || s->lock == SECRET_LOCK_KEYRING;
     if (kept && sealed) {
-        if (!opened.key)
-            return err_set(e, STATUS_FAILED, "the secret store got another lock since this sandbox was started; start it again");
-        memcpy(s->key, opened.key, KEY_LEN);
-        return 0;
+        struct box bridge;
+        if (opened.key) {
+            memcpy(s->key, opened.key, KEY_LEN);
+            key_mark(s->key, mark);
+            if (!of || strcmp(of, mark) == 0)
+                return 0;
+            if (read_box(s->bridge, &bridge) && open_box(&bridge, opened.key, s->key)) {
+                remember(name, s->key);
+                return 0;
+            }
+        }
+        return err_set(e, STATUS_FAILED, "the secret store got another lock since this sandbox was started; start it again");
     }
     if (kept && (recall(name, s->key) || keyring_get(name, s->key))) {
         remember(name, s->key);
         return 0;
     }
     unsigned char *key = sodium_malloc(WRAP_KEY_LEN);
-    int rc = key ? wrapping_key(s->wrap, ask, arg, key, e) : -1;
-    if (rc == 0 && crypto_secretbox_open_easy(s->key, box, sizeof box, nonce, key) != 0)
+    bool file = kind && s->lock == SECRET_LOCK_KEYFILE;
+    int rc = !key ? -1 : file ? open_with_file(s, &box, key, e) : wrapping_key(s->wrap, ask, arg, key, e);
+    if (rc == 0 && !file && !open_box(&box, key, s->key))
         rc = err_set(e, STATUS_FAILED, s->lock == SECRET_LOCK_PASSPHRASE ? "the passphrase of the secret store is wrong"
                                                                          : "the key does not open the secret store: it is another store's");
     sodium_free(key);
@@ -404,25 +468,21 @@ static int unwrap(struct secretstore *s, secretstore_ask_fn *ask, void *arg, str
     return rc;
 }
 
-static json_t *make_wrap(const unsigned char *data_key, const unsigned char *key, enum secret_lock kind)
-{
-    unsigned char nonce[crypto_secretbox_NONCEBYTES], box[KEY_LEN + crypto_secretbox_MACBYTES];
-    randombytes_buf(nonce, sizeof nonce);
-    crypto_secretbox_easy(box, data_key, KEY_LEN, nonce, key);
-    return json_pack("{s:s, s:o, s:o}", "kind", lock_names[kind], "nonce", to_base64(nonce, sizeof nonce), "box",
-                     to_base64(box, sizeof box));
-}
-
+/* With a data key of its own for each lock: what the old one opened is of no use for what is set from now on. */
 int secretstore_relock(struct secretstore *s, enum secret_lock kind, const char *passphrase, struct err *e)
 {
-    unsigned char *key = sodium_malloc(WRAP_KEY_LEN), salt[crypto_pwhash_SALTBYTES];
-    char id[2 * sizeof salt + 1] = "";
+    unsigned char *key = sodium_malloc(WRAP_KEY_LEN), *fresh = sodium_malloc(KEY_LEN), salt[crypto_pwhash_SALTBYTES];
+    char id[2 * sizeof salt + 1] = "", mark[33], name[80];
     const json_int_t ops = crypto_pwhash_OPSLIMIT_MODERATE, mem = crypto_pwhash_MEMLIMIT_MODERATE;
+    json_t *wrap = NULL;
     int rc = -1;
-    if (!key)
-        return err_set(e, STATUS_FAILED, "out of memory");
+    randombytes_buf(salt, sizeof salt);
+    if (!key || !fresh) {
+        err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
+        goto out;
+    }
+    randombytes_buf(fresh, KEY_LEN);
     if (kind == SECRET_LOCK_PASSPHRASE) {
-        randombytes_buf(salt, sizeof salt);
         if (!passphrase || strlen(passphrase) < 8)
             err_set(e, STATUS_USAGE, "a passphrase has at least 8 characters");
         else
@@ -431,41 +491,82 @@ int secretstore_relock(struct secretstore *s, enum secret_lock kind, const char 
         rc = systemd_key(key, e);
     } else if (kind == SECRET_LOCK_KEYRING) {
         randombytes_buf(key, WRAP_KEY_LEN);
-        randombytes_buf(salt, sizeof salt);
         sodium_bin2hex(id, sizeof id, salt, sizeof salt);
         rc = secretkeyring_put(id, key, WRAP_KEY_LEN, e);
     } else {
-        char *path = store_path("key", e);
+        char *path = store_path("key.new", e);
         randombytes_buf(key, WRAP_KEY_LEN);
-        /* One that is there belongs to this store; a new one must not make it unreadable. */
-        if (path && access(path, F_OK) == 0)
-            rc = read_key_file(path, key, e);
-        else if (path)
-            rc = file_replace(path, key, WRAP_KEY_LEN, 0600, e);
+        rc = path ? file_replace(path, key, WRAP_KEY_LEN, 0600, e) : -1;
         free(path);
     }
-    json_t *wrap = rc == 0 ? make_wrap(s->key, key, kind) : NULL;
-    sodium_free(key);
-    if (!wrap)
-        return rc == 0 ? err_set(e, STATUS_FAILED, "out of memory") : -1;
+    if (rc < 0)
+        goto out;
+    rc = -1;
+    wrap = make_box(fresh, key);
+    if (!wrap) {
+        err_set(e, STATUS_FAILED, "out of memory");
+        goto out;
+    }
+    key_mark(fresh, mark);
+    json_object_set_new(wrap, "kind", json_string(lock_names[kind]));
+    json_object_set_new(wrap, "of", json_string(mark));
     if (kind == SECRET_LOCK_PASSPHRASE) {
         json_object_set_new(wrap, "salt", to_base64(salt, sizeof salt));
         json_object_set_new(wrap, "ops", json_integer(ops));
         json_object_set_new(wrap, "mem", json_integer(mem));
-        char name[80];
-        keyring_name(wrap, name);
-        keyring_put(name, s->key);
     }
-    if (kind == SECRET_LOCK_KEYRING) {
-        char name[80];
+    if (kind == SECRET_LOCK_KEYRING)
         json_object_set_new(wrap, "id", json_string(id));
-        keyring_name(wrap, name);
-        keyring_put(name, s->key);
+    keyring_name(wrap, name);
+    if (kind == SECRET_LOCK_PASSPHRASE || kind == SECRET_LOCK_KEYRING)
+        keyring_put(name, fresh);
+    if (s->wrap && !s->old_key) { /* twice before it is saved: what is on the disk counts */
+        s->old_key = s->key;
+        s->old_wrap = json_incref(s->wrap);
+        s->key = NULL;
     }
+    sodium_free(s->key);
+    s->key = fresh;
+    fresh = NULL;
     json_decref(s->wrap);
     s->wrap = wrap;
     s->lock = kind;
-    return 0;
+    s->new_file = kind == SECRET_LOCK_KEYFILE;
+    rc = 0;
+out:
+    sodium_free(key);
+    sodium_free(fresh);
+    return rc;
+}
+
+void secretstore_settle(struct secretstore *s)
+{
+    sodium_free(s->old_key);
+    s->old_key = NULL;
+}
+
+/* The store is on the disk: now the key file takes its place, and what the old lock left goes. */
+static void put_away(struct secretstore *s)
+{
+    const char *kind = json_string_value(json_object_get(s->old_wrap, "kind")), *id = json_string_value(json_object_get(s->old_wrap, "id"));
+    char *key = store_path("key", NULL), *fresh = store_path("key.new", NULL), name[80];
+    if (key && fresh && s->new_file && s->lock == SECRET_LOCK_KEYFILE && rename(fresh, key) == 0)
+        s->new_file = false;
+    if (key && fresh && s->old_wrap && s->lock != SECRET_LOCK_KEYFILE) {
+        unlink(key);
+        unlink(fresh);
+    }
+    if (s->old_wrap) {
+        keyring_name(s->old_wrap, name);
+        if (name[sizeof "sbx:" - 1])
+            keyring_drop(name);
+        if (kind && id && strcmp(kind, lock_names[SECRET_LOCK_KEYRING]) == 0)
+            secretkeyring_forget(id);
+    }
+    json_decref(s->old_wrap);
+    s->old_wrap = NULL;
+    free(key);
+    free(fresh);
 }
 
 void secretstore_seal(void)
@@ -523,6 +624,7 @@ static int read_file(struct secretstore *s, secretstore_ask_fn *ask, void *arg, 
         err_set(e, STATUS_FAILED, "the secret store is damaged: it has no version or no key");
     else {
         s->wrap = json_incref(json_object_get(file, "wrap"));
+        s->bridge = json_incref(json_object_get(file, "bridge"));
         rc = unwrap(s, ask, arg, e) < 0 ? -1 : read_data(s, file, e);
     }
     json_decref(file);
@@ -577,7 +679,10 @@ void secretstore_free(struct secretstore *s)
         sodium_free(s->v[i].memory);
     free(s->v);
     sodium_free(s->key);
+    sodium_free(s->old_key);
     json_decref(s->wrap);
+    json_decref(s->bridge);
+    json_decref(s->old_wrap);
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     free(s);
@@ -607,10 +712,15 @@ int secretstore_save(struct secretstore *s, struct err *e)
     json_t *file = json_pack("{s:i, s:O, s:o}", "version", 1, "wrap", s->wrap, "data",
                              to_base64(data, crypto_secretstream_xchacha20poly1305_HEADERBYTES + (size_t)out));
     free(data);
+    /* A broker that runs has but the data key of before: it finds the new one, until all were told. */
+    if (file && s->old_key)
+        json_object_set_new(file, "bridge", make_box(s->key, s->old_key));
     char *path = file ? store_path("store.json", e) : NULL;
     int rc = path ? jsonfile_write(path, file, 0600, e) : -1;
     free(path);
     json_decref(file);
+    if (rc == 0)
+        put_away(s);
     return rc;
 }
 

@@ -62,7 +62,10 @@ int secretstore_save(struct secretstore *s, struct err *e);
 /* How the data key is protected, and a sentence on what that is worth. */
 enum secret_lock secretstore_lock_kind(const struct secretstore *s);
 const char *secretstore_lock_text(enum secret_lock kind);
-/* Wraps the data key anew; passphrase for SECRET_LOCK_PASSPHRASE. Then save. */
+/* Another lock, and another data key, so that an old copy of the store with its passphrase or key opens nothing that comes
+ * after; passphrase for SECRET_LOCK_PASSPHRASE.  Then save: brokers that run find the new data key under the old one, and
+ * read it when they are told; then settle and save once more, which takes that away. */
 int secretstore_relock(struct secretstore *s, enum secret_lock kind, const char *passphrase, struct err *e);
+void secretstore_settle(struct secretstore *s);
 
 #endif

@@ -431,6 +431,12 @@ class Guest(unittest.TestCase):
             h.sbx("secret", "lock", "--passphrase", "--password-stdin", input=b"correct horse battery\n")
             h.sbx("secret", "set", "-g", "acme", "--host", "api.acme.example", "--header", "X-Api-Key", "-t", "acme-locked-0123456789")
             self.assertTrue(wait_for(lambda: sent() == "acme-locked-0123456789", 5))
+            store = json.loads((h.dir / "data/sbx/secrets/store.json").read_text())
+            self.assertNotIn("bridge", store)  # the way from the old key to the new one, for brokers that run
+            h.sbx("secret", "lock", "--passphrase", "--password-stdin", input=b"another horse battery\n")
+            h.sbx("secret", "rotate", "-g", "acme", "-t", "acme-another-0123456789")
+            self.assertEqual(sent(), "acme-another-0123456789")
+            self.assertNotEqual(json.loads((h.dir / "data/sbx/secrets/store.json").read_text())["wrap"]["of"], store["wrap"]["of"])
         finally:
             h.sbx("secret", "lock", "--keyfile")
             h.run("secret", "rm", "-g", "acme")

@@ -1,11 +1,13 @@
 /* core/secretstore and core/sentinel: what lies on the disk, what a damaged file does, what the guest holds instead. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -213,6 +215,158 @@ static void passphrase(void **state)
     assert_non_null(strstr(e.text, "out of range"));
 }
 
+static void relock(enum secret_lock kind, const char *passphrase, bool settle)
+{
+    struct err e = {0};
+    struct secretstore *s = secretstore_begin(tell, (void *)(uintptr_t)"correct horse", &e);
+    assert_non_null(s);
+    assert_int_equal(secretstore_relock(s, kind, passphrase, &e), 0);
+    assert_int_equal(secretstore_save(s, &e), 0);
+    if (settle) {
+        secretstore_settle(s);
+        assert_int_equal(secretstore_save(s, &e), 0);
+    }
+    secretstore_free(s);
+}
+
+/* Of a store: "wrap" or "data" of one in the place of another's. */
+static void mix(const char *wrap_of, const char *data_of)
+{
+    json_t *w = json_loads(wrap_of, 0, NULL), *d = json_loads(data_of, 0, NULL);
+    json_object_set(d, "wrap", json_object_get(w, "wrap"));
+    char *text = json_dumps(d, 0);
+    spill(file, text);
+    free(text);
+    json_decref(w);
+    json_decref(d);
+}
+
+/* Who had a copy of the store and what opened it then opens nothing that was set after the lock was changed. */
+static void another_lock_is_another_data_key(void **state)
+{
+    static char old[16384], new[16384], old_key[64], new_key[64];
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    slurp(file, old, sizeof old);
+    slurp(key, old_key, sizeof old_key);
+    relock(SECRET_LOCK_KEYFILE, NULL, true);
+    slurp(file, new, sizeof new);
+    slurp(key, new_key, sizeof new_key);
+    assert_memory_not_equal(old_key, new_key, 32);
+    assert_null(strstr(new, "bridge"));
+    FILE *f = fopen(key, "w");
+    fwrite(old_key, 1, 32, f);
+    fclose(f);
+    opening_fails("another store's");
+    mix(old, new);
+    opening_fails("damaged");
+    f = fopen(key, "w");
+    fwrite(new_key, 1, 32, f);
+    fclose(f);
+    spill(file, new);
+    relock(SECRET_LOCK_PASSPHRASE, "correct horse", true);
+    assert_int_equal(access(key, F_OK), -1); /* it would open old copies */
+    slurp(file, old, sizeof old);
+    relock(SECRET_LOCK_PASSPHRASE, "another horse", true);
+    slurp(file, new, sizeof new);
+    mix(old, new);
+    struct err e = {0};
+    assert_null(secretstore_open(tell, (void *)(uintptr_t)"correct horse", &e));
+    spill(file, new);
+    struct secretstore *s = secretstore_open(tell, (void *)(uintptr_t)"another horse", &e);
+    assert_non_null(s);
+    assert_string_equal(secretstore_at(s, 0)->value, "sk-global-0123456789");
+    secretstore_free(s);
+}
+
+/* Two files change: after each step of that the store opens, and the next change of it clears up. */
+static void an_interrupted_change_of_the_key_loses_nothing(void **state)
+{
+    static char old_key[64], fresh[160];
+    struct err e = {0};
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    snprintf(fresh, sizeof fresh, "%s.new", key);
+    slurp(key, old_key, sizeof old_key);
+    spill(fresh, "01234567890123456789012345678901"); /* before the store was written */
+    struct secretstore *s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    secretstore_free(s);
+    relock(SECRET_LOCK_KEYFILE, NULL, true);
+    assert_int_equal(access(fresh, F_OK), -1);
+    assert_int_equal(rename(key, fresh), 0); /* after it */
+    FILE *f = fopen(key, "w");
+    fwrite(old_key, 1, 32, f);
+    fclose(f);
+    assert_int_equal(chmod(key, 0600), 0);
+    assert_int_equal(chmod(fresh, 0600), 0);
+    s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_string_equal(secretstore_at(s, 0)->value, "sk-global-0123456789");
+    secretstore_free(s);
+    put("github", "", "ghp_0123456789", "ghp_9876543210");
+    assert_int_equal(access(fresh, F_OK), -1);
+    s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_int_equal(secretstore_count(s), 2);
+    secretstore_free(s);
+}
+
+/* A broker: confined, with the data key that it had at its start.  It says how many secrets it sees, or what hinders it. */
+static pid_t broker(int in[2], int out[2])
+{
+    assert_int_equal(pipe(in) + pipe(out), 0);
+    pid_t pid = fork();
+    if (pid)
+        return pid;
+    char c;
+    secretstore_free(secretstore_open(NULL, NULL, NULL));
+    secretstore_seal();
+    close(in[1]); /* whoever asks may be gone */
+    while (read(in[0], &c, 1) == 1) {
+        struct err e = {0};
+        struct secretstore *s = secretstore_open(NULL, NULL, &e);
+        c = s ? (char)('0' + secretstore_count(s)) : strstr(e.text, "start it again") ? '!' : '?';
+        secretstore_free(s);
+        if (write(out[1], &c, 1) != 1)
+            break;
+    }
+    _exit(0);
+}
+
+static char asked(int in[2], int out[2])
+{
+    char c = 'a';
+    assert_int_equal(write(in[1], &c, 1), 1);
+    assert_int_equal(read(out[0], &c, 1), 1);
+    return c;
+}
+
+static void who_runs_follows_a_new_lock(void **state)
+{
+    int in[2], out[2], late_in[2], late_out[2];
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    pid_t one = broker(in, out), late = broker(late_in, late_out);
+    assert_int_equal(asked(in, out), '1');
+    assert_int_equal(asked(late_in, late_out), '1');
+    relock(SECRET_LOCK_PASSPHRASE, "correct horse", false);
+    assert_int_equal(asked(in, out), '1');
+    struct err e = {0};
+    struct secretstore *s = secretstore_begin(tell, (void *)(uintptr_t)"correct horse", &e); /* the next change takes the way away */
+    assert_non_null(s);
+    assert_int_equal(secretstore_save(s, &e), 0);
+    secretstore_free(s);
+    assert_int_equal(asked(in, out), '1');
+    assert_int_equal(asked(late_in, late_out), '!'); /* it was not told in time */
+    close(in[1]);
+    close(late_in[1]);
+    kill(one, SIGKILL);
+    kill(late, SIGKILL);
+    waitpid(one, NULL, 0);
+    waitpid(late, NULL, 0);
+}
+
 /* ---- sentinels ---- */
 
 static void threat_71_sentinels_are_unique_equal_in_length_and_never_nested(void **state)
@@ -292,6 +446,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_changed_byte_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(each_trouble_has_its_sentence, setup, teardown),
         cmocka_unit_test_setup_teardown(passphrase, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_lock_is_another_data_key, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_interrupted_change_of_the_key_loses_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_runs_follows_a_new_lock, setup, teardown),
         cmocka_unit_test(threat_71_sentinels_are_unique_equal_in_length_and_never_nested),
         cmocka_unit_test(sentinels_look_like_the_key),
         cmocka_unit_test(threat_70_only_visible_characters_are_values),

@@ -671,6 +671,11 @@ int cmd_secret_lock(const struct args *a, struct err *e)
         }
         if (rc == 0)
             rc = secretstore_relock(s, kind, one, e) < 0 ? -1 : secretstore_save(s, e);
+        if (rc == 0) {
+            secret_tell("");
+            secretstore_settle(s);
+            rc = secretstore_save(s, e);
+        }
         if (rc == 0)
             printf("locked by %s\n", secretstore_lock_text(kind));
         sodium_free(one);
