@@ -22,17 +22,22 @@ static const char *const scrubbed[] = {
     "ALL_PROXY",
 };
 
-static bool is_scrubbed(const char *var)
+static const char *const bare[] = {
+    "HOME", "USER", "LOGNAME", "PATH", "LANG", "LANGUAGE", "LC_", "TZ", "TMPDIR", "XDG_", "SBX_", "DBUS_SESSION_BUS_ADDRESS", "CREDENTIALS_DIRECTORY",
+    "RES_OPTIONS", "LOCALDOMAIN", "HOSTALIASES", "ASAN_OPTIONS", "UBSAN_OPTIONS", "GLIBC_TUNABLES",
+};
+
+static bool is_of(const char *var, const char *const *list, size_t many)
 {
-    for (size_t i = 0; i < sizeof scrubbed / sizeof *scrubbed; i++) {
-        size_t n = strlen(scrubbed[i]);
-        if (strncmp(var, scrubbed[i], n) == 0 && (var[n] == '=' || scrubbed[i][n - 1] == '_'))
+    for (size_t i = 0; i < many; i++) {
+        size_t n = strlen(list[i]);
+        if (strncmp(var, list[i], n) == 0 && (var[n] == '=' || list[i][n - 1] == '_'))
             return true;
     }
     return false;
 }
 
-static char **scrub(void)
+static char **scrub(bool only_bare)
 {
     size_t n = 0;
     while (environ[n])
@@ -42,7 +47,7 @@ static char **scrub(void)
         return NULL;
     size_t k = 0;
     for (size_t i = 0; i < n; i++)
-        if (!is_scrubbed(environ[i]))
+        if (only_bare ? is_of(environ[i], bare, sizeof bare / sizeof *bare) : !is_of(environ[i], scrubbed, sizeof scrubbed / sizeof *scrubbed))
             env[k++] = environ[i];
     return env;
 }
@@ -118,7 +123,7 @@ pid_t spawn_run(const struct spawn *s, struct err *e)
     int pipefd[2];
     if (pipe2(pipefd, O_CLOEXEC) < 0)
         return err_errno(e, errno, "cannot start %s", s->path);
-    char **own = s->env ? NULL : scrub();
+    char **own = s->env ? NULL : scrub(s->bare);
     char *const *env = s->env ? s->env : own;
     pid_t parent = getpid();
     sigset_t all, old;

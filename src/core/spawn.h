@@ -17,6 +17,7 @@ struct spawn {
     const char *path;  /* absolute; or a name that is looked up in PATH */
     char *const *argv; /* NULL-terminated */
     char *const *env;  /* NULL: ours without what describes the host's terminal, proxy or session */
+    bool bare;         /* of ours only what says who and where we are: a shell's variables hold keys */
     const char *cwd;   /* NULL: unchanged */
     const struct spawn_fd *fds; /* every descriptor not named here, but 0 to 2, is closed */
     size_t nfds;

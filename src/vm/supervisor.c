@@ -20,6 +20,7 @@
 #include "core/obeyed.h"
 #include "core/paths.h"
 #include "core/sanitize.h"
+#include "core/service.h"
 #include "core/spawn.h"
 #include "vm/ports.h"
 #include "vm/supervisor_int.h"
@@ -157,6 +158,30 @@ static void watch_room(struct supervisor *s)
     }
 }
 
+/* The user's shell may have given us keys in its variables: who speaks with the guest keeps none.  (Our helpers never had them.) */
+static void forget_keys(void)
+{
+    json_t *names = service_list(), *name, *form, *var;
+    const char *key;
+    size_t i, k;
+    json_array_foreach(names, i, name) {
+        json_t *service = service_load(json_string_value(name), NULL);
+        json_object_foreach(json_object_get(service, "forms"), key, form) {
+            const json_t *const lists[] = {json_object_get(form, "env"), json_object_get(form, "from_env")};
+            for (int l = 0; l < 2; l++)
+                json_array_foreach(lists[l], k, var) {
+                    char *value = json_is_string(var) ? getenv(json_string_value(var)) : NULL;
+                    if (value)
+                        explicit_bzero(value, strlen(value));
+                    if (value)
+                        unsetenv(json_string_value(var));
+                }
+        }
+        json_decref(service);
+    }
+    json_decref(names);
+}
+
 /* Each second a look whether the host slept or its clock was set; each minute in any case. */
 static void on_clock(evutil_socket_t fd, short what, void *arg)
 {
@@ -164,10 +189,14 @@ static void on_clock(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct supervisor *s = arg;
     static unsigned ticks;
+    static bool forgot;
     static struct timespec last_mono, last_boot;
     struct timespec mono, boot;
     watch_room(s);
     helpers_renew(s);
+    if (!forgot) /* not in the way of who waits for the start */
+        forget_keys();
+    forgot = true;
     clock_gettime(CLOCK_MONOTONIC, &mono);
     clock_gettime(CLOCK_BOOTTIME, &boot);
     int64_t slept = last_boot.tv_sec ? (int64_t)(boot.tv_sec - last_boot.tv_sec) - (mono.tv_sec - last_mono.tv_sec) : 0;

@@ -289,7 +289,7 @@ static int start_one(struct supervisor *s, enum role role, const struct spawn_fd
     fds[n++] = (struct spawn_fd){null, 1};
     fds[n++] = (struct spawn_fd){s->log_pipe[1], 2};
     char *argv[] = {(char *)"sbx", (char *)role_names[role], (char *)s->name, NULL};
-    struct spawn sp = {.path = self, .argv = argv, .fds = fds, .nfds = n, .die_with_parent = true, .new_session = true};
+    struct spawn sp = {.path = self, .argv = argv, .fds = fds, .nfds = n, .bare = true, .die_with_parent = true, .new_session = true};
     h->owner = s;
     h->role = role;
     h->ready = false;

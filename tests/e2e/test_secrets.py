@@ -262,7 +262,7 @@ class Guest(unittest.TestCase):
         h.sbx("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
         h.sbx("secret", "set", "-g", "github", "--password-stdin", input=TOKEN.encode())
         h.sbx("create", "--name", "s", "shell", h.ws)
-        h.sbx("start", "s")
+        h.sbx("start", "s", env={"OPENAI_API_KEY": KEY, "GH_TOKEN": TOKEN})  # as in the shell of whoever has them there
 
     @classmethod
     def tearDownClass(cls):

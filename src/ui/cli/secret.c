@@ -154,15 +154,23 @@ static int read_file(const char *path, char *out, size_t cap, struct err *e)
     return rc;
 }
 
-/* A value on the command line stays in the shell's history, but at least not in the list of processes. */
-static void wipe_argument(const char *value)
+/* A value on the command line stays in the shell's history, but at least not in the list of processes: it is taken before
+ * anything is waited for.  Guarded; NULL: there is none. */
+static char *take_argument(const struct args *a)
 {
-    memset((char *)(uintptr_t)value, 'x', strlen(value));
+    const char *t = args_value(a, "token");
+    size_t n = t ? strlen(t) : 0;
+    char *out = t ? sodium_malloc(n + 1) : NULL;
+    if (out)
+        memcpy(out, t, n + 1);
+    if (t)
+        memset((char *)(uintptr_t)t, 'x', n);
+    return out;
 }
 
-static int read_value(const struct args *a, const char *title, char *out, struct err *e)
+static int read_value(const struct args *a, const char *t, const char *title, char *out, struct err *e)
 {
-    const char *t = args_value(a, "token"), *env = args_value(a, "from-env"), *file = args_value(a, "from-file"),
+    const char *env = args_value(a, "from-env"), *file = args_value(a, "from-file"),
                *command = args_value(a, "command");
     int given = (t != NULL) + (env != NULL) + (file != NULL) + (command != NULL) + args_has(a, "password-stdin");
     if (given > 1)
@@ -172,7 +180,6 @@ static int read_value(const struct args *a, const char *title, char *out, struct
         if (n >= SECRET_INPUT_MAX)
             return err_set(e, STATUS_USAGE, "the value is too long");
         memcpy(out, t, n + 1);
-        wipe_argument(t);
         out_notice("a value on the command line stays in the shell's history; --password-stdin leaves no trace");
         return n ? 0 : err_set(e, STATUS_USAGE, "the value of -t is empty; nothing was changed");
     }
@@ -231,7 +238,7 @@ static void say_hosts(const json_t *service, const char *form, char *out, size_t
     }
 }
 
-static int set(const struct args *a, bool must_exist, struct err *e)
+static int set_with(const struct args *a, const char *argument, bool must_exist, struct err *e)
 {
     const char *scope, *name, *ttl = args_value(a, "ttl"), *form = args_value(a, "form");
     int64_t seconds = 3600;
@@ -264,7 +271,7 @@ static int set(const struct args *a, bool must_exist, struct err *e)
         char *value = sodium_malloc(SECRET_INPUT_MAX);
         if (!value)
             err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
-        else if (read_value(a, service_title(service), value, e) == 0 && service_check_value(value, e) == 0 &&
+        else if (read_value(a, argument, service_title(service), value, e) == 0 && service_check_value(value, e) == 0 &&
                  (!own || keep_own(service, name, e) == 0)) {
             size_t n = strlen(value);
             if (strchr("\"'", value[0]) && value[n - 1] == value[0])
@@ -288,6 +295,14 @@ static int set(const struct args *a, bool must_exist, struct err *e)
         secretstore_free(s);
     }
     json_decref(service);
+    return rc;
+}
+
+static int set(const struct args *a, bool must_exist, struct err *e)
+{
+    char *argument = take_argument(a);
+    int rc = set_with(a, argument, must_exist, e);
+    sodium_free(argument);
     return rc;
 }
 
