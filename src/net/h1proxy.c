@@ -588,7 +588,7 @@ static void response_whole(struct h1proxy *p)
         return;
     }
     if (p->scrub_set) {
-        if (h->status != 101 && strcmp(p->rq_head.method, "HEAD") != 0 && !inject_readable(&h->fields)) {
+        if (h->status != 101 && h->framing != HTTP1_NO_BODY && !inject_readable(&h->fields)) {
             answer_failed(p, 502, "the server's answer is compressed although it was asked not to be, and cannot be searched for the secret");
             return;
         }

@@ -570,7 +570,7 @@ static void pass_response(struct stream *s, bool end)
         return;
     }
     if (s->scrub_set) {
-        if (s->status[0] != '1' && strcmp(s->method, "HEAD") != 0 && !inject_readable(&s->fields)) {
+        if (s->status[0] != '1' && !end && !inject_readable(&s->fields)) {
             reset(s, UP, NGHTTP2_CANCEL);
             answer_failed(s, 502, "the server's answer is compressed although it was asked not to be, and cannot be searched for the secret");
             return;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NEEDLES_PER_SECRET 18u
+#define NEEDLES_PER_SECRET 20u
 #define NEEDLES_MAX (SCRUB_SECRETS_MAX * NEEDLES_PER_SECRET)
 #define WINDOW_MAX 32u
 #define BLOCKS 8192u
@@ -111,25 +111,32 @@ static size_t base64_inner(const char *text, size_t len, unsigned offset, int va
     return end - begin;
 }
 
-enum spelling { PERCENT_NEEDED, PERCENT_NEEDED_LOWER, PERCENT_ALL, PERCENT_ALL_LOWER, JSON_ALL, JSON_ALL_LOWER, JSON_SLASH, SPELLINGS };
+enum spelling { PERCENT_NEEDED, PERCENT_NEEDED_LOWER, PERCENT_ALL, PERCENT_ALL_LOWER, JSON_ALL, JSON_ALL_LOWER, JSON_SLASH, JSON_HTML, JSON_WARY, SPELLINGS };
+
+/* Encoders that expect JSON within HTML escape more than JSON asks for: in lower case these (Go's, PHP's options), in upper
+ * case all that HTML or a form could take for its own (.NET's). */
+static bool is_wary(enum spelling how, unsigned char c)
+{
+    return (how == JSON_HTML && strchr("<>&", c)) || (how == JSON_WARY && strchr("<>&'\"+`", c));
+}
 
 static size_t spell(enum spelling how, const char *text, size_t len, char *out)
 {
-    const char *digits = how == PERCENT_NEEDED_LOWER || how == PERCENT_ALL_LOWER || how == JSON_ALL_LOWER
+    const char *digits = how == PERCENT_NEEDED_LOWER || how == PERCENT_ALL_LOWER || how == JSON_ALL_LOWER || how == JSON_HTML
                              ? "0123456789abcdef" : "0123456789ABCDEF";
     size_t n = 0;
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)text[i];
         bool unreserved = isalnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
-        bool needed = how == PERCENT_NEEDED || how == PERCENT_NEEDED_LOWER;
-        if (how == JSON_SLASH) {
-            if (c == '/' || c == '"' || c == '\\')
+        bool needed = how == PERCENT_NEEDED || how == PERCENT_NEEDED_LOWER, json = how == JSON_SLASH || how == JSON_HTML || how == JSON_WARY;
+        if (json && !is_wary(how, c)) {
+            if ((c == '/' && how == JSON_SLASH) || c == '"' || c == '\\')
                 out[n++] = '\\';
             out[n++] = (char)c;
         } else if (needed && unreserved) {
             out[n++] = (char)c;
         } else {
-            const char *lead = how == JSON_ALL || how == JSON_ALL_LOWER ? "\\u00" : "%";
+            const char *lead = json || how == JSON_ALL || how == JSON_ALL_LOWER ? "\\u00" : "%";
             memcpy(out + n, lead, strlen(lead));
             n += strlen(lead);
             out[n++] = digits[c >> 4];

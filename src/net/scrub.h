@@ -1,7 +1,8 @@
 /* Replaces secrets in a stream by their sentinels, whatever way the stream is cut into pieces.
  *
  * A needle is one spelling of a secret: raw; Base64 in its three alignments and two alphabets; percent-encoded (what must
- * be, or every byte, in either case of the digits); with JSON's escapes.  Its replacement is the same spelling of
+ * be, or every byte, in either case of the digits); with JSON's escapes (of every character, or as common encoders write
+ * them).  Its replacement is the same spelling of
  * the sentinel and of the same length, so that lengths that were announced stay true and nothing can be learnt from them.
  *
  * The output is the same for every way to split the input: at each position the longest needle wins, and what could still

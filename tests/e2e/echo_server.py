@@ -142,6 +142,12 @@ class EchoServer:
             elif path == "/switch":
                 s.sendall(b"HTTP/1.1 101 " + secret.encode() + b"\r\nUpgrade: " + secret.encode() + b"\r\nConnection: Upgrade\r\n\r\n" + text)
                 return
+            elif path == "/not-modified":
+                s.sendall(b"HTTP/1.1 304 Not Modified\r\nContent-Encoding: gzip\r\nETag: \"1\"\r\n\r\n")
+            elif path == "/hints":  # an informational answer, then one that sends elsewhere
+                s.sendall(b"HTTP/1.1 103 Early\r\nLink: </" + secret.encode() + b">\r\n\r\nHTTP/1.1 302 Found\r\nLocation: https://other.example/?a="
+                          + secret.encode() + b"&b=" + urllib.parse.quote(secret, safe="").encode() + b"\r\nSet-Cookie: k=" + secret.encode() +
+                          b"\r\nContent-Length: 0\r\n\r\n")
             elif path == "/gzip":
                 data = gzip.compress(text)
                 s.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
@@ -200,6 +206,14 @@ class EchoServer:
                         c.send_headers(e.stream_id, [(":status", str(own[0])), ("content-type", "application/json")])
                         c.send_data(e.stream_id, own[1][:20])
                         c.send_data(e.stream_id, own[1][20:], end_stream=True)
+                        continue
+                    if headers[":path"] == "/not-modified":
+                        c.send_headers(e.stream_id, [(":status", "304"), ("content-encoding", "gzip"), ("etag", '"1"')], end_stream=True)
+                        continue
+                    if headers[":path"] == "/hints":
+                        c.send_headers(e.stream_id, [(":status", "103"), ("link", f"</{secret}>")])
+                        c.send_headers(e.stream_id, [(":status", "302"), ("location", f"https://other.example/?a={secret}&b={urllib.parse.quote(secret, safe='')}"),
+                                                     ("set-cookie", f"k={secret}")], end_stream=True)
                         continue
                     c.send_headers(e.stream_id, [(":status", "200"), ("x-echo", secret)])
                     if headers[":path"] == "/halves":

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import pathlib
+import re
 import secrets
 import sys
 import unittest
@@ -153,6 +154,18 @@ class Minted(unittest.TestCase):
         finally:
             self.lab.h.sbx("secret", "rotate", "-g", "docker", "--password-stdin", input=DOCKER.encode())
         self.assertTrue(wait_for(lambda: self.get("https://auth.docker.io/token", "--http1.1")[0] == 200, 5))
+
+    def test_threat_65_heads_without_a_body(self):
+        """Hints, redirects, cookies: the guest sees the sentinel; and what has no body to be searched may be called compressed."""
+        for how in ("--http1.1", "--http2") if echo_server.h2 else ("--http1.1",):
+            r = self.lab.run("curl", "-sSi", "--max-time", "10", how, "https://api.openai.com/hints")
+            shown = r.stdout.decode()
+            self.assertEqual([line.split()[1] for line in shown.split("\n") if line.startswith("HTTP/")], ["103", "302"], shown)
+            self.assertNotIn(OPENAI, shown)
+            self.assertNotIn(urllib.parse.quote(OPENAI, safe=""), shown)
+            held = re.search(r"(?i)^set-cookie: k=(\S+)", shown, re.M)[1]
+            self.assertEqual((len(held), shown.count(held)), (len(OPENAI), 3))
+            self.assertEqual(self.get("https://api.openai.com/not-modified", how)[0], 304)
 
     def check_stale(self, how, *content):
         n = len(self.server.seen)

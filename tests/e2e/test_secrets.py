@@ -118,6 +118,17 @@ class Store(unittest.TestCase):
         r = h.run("secret", "ls", env={"SBX_PASSPHRASE_FILE": str(h.dir / "pass")})
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"passphrase", r.stderr)
+        # Whoever waits for the passphrase shows no value in the list of processes.
+        os.mkfifo(h.dir / "asked")
+        p = subprocess.Popen([SBX, "secret", "rotate", "-g", "openai", "-t", KEY], env={**h.env, "SBX_PASSPHRASE_FILE": str(h.dir / "asked")},
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            self.assertTrue(wait_for(lambda: KEY.encode() not in pathlib.Path(f"/proc/{p.pid}/cmdline").read_bytes(), 3))
+            self.assertIsNone(p.poll())
+        finally:
+            with open(h.dir / "asked", "w") as f:
+                f.write("wrong horse battery\n")
+            p.wait(10)
 
     @unittest.skipUnless(shutil.which("gnome-keyring-daemon") and shutil.which("dbus-run-session"), "gnome-keyring is not installed")
     def test_keyring_of_the_user(self):

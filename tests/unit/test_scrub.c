@@ -74,8 +74,9 @@ static void threat_65_every_spelling_and_split(void **state)
             check_gone(text, strlen(text), middle);
         }
     static const char *const spelt[] = {
-        "sk-ant-api03-Qx7%2BR%2F2_bC-zz90aabbaabb", "sk-ant-api03-Qx7%2bR%2f2_bC-zz90aabbaabb", "sk-ant-api03-Qx7+R\\/2_bC-zz90aabbaabb"};
-    for (size_t i = 0; i < 3; i++) {
+        "sk-ant-api03-Qx7%2BR%2F2_bC-zz90aabbaabb", "sk-ant-api03-Qx7%2bR%2f2_bC-zz90aabbaabb", "sk-ant-api03-Qx7+R\\/2_bC-zz90aabbaabb",
+        "sk-ant-api03-Qx7\\u002BR/2_bC-zz90aabbaabb"};
+    for (size_t i = 0; i < sizeof spelt / sizeof *spelt; i++) {
         snprintf(text, sizeof text, "a=%s&b=%s", spelt[i], spelt[i]);
         check_gone(text, strlen(text), spelt[i]);
     }
@@ -93,6 +94,25 @@ static void threat_65_every_spelling_and_split(void **state)
         snprintf(text, sizeof text, "x%sy", coded);
         check_gone(text, strlen(text), coded);
     }
+}
+
+/* What encoders write that expect their JSON within HTML. */
+static void threat_65_wary_json(void **state)
+{
+    static const char *const spelt[] = {"pw-a\\u003cb\\u0026c\\u003e0+123'45", "pw-a\\u003Cb\\u0026c\\u003E0\\u002B123\\u002745"};
+    struct scrub_set *set = scrub_set_new();
+    (void)state;
+    assert_true(scrub_set_add(set, "pw-a<b&c>0+123'45", "pw-x<y&z>9+876'54"));
+    assert_true(scrub_set_ready(set));
+    for (size_t i = 0; i < 2; i++) {
+        char text[100];
+        size_t n = (size_t)snprintf(text, sizeof text, "{\"key\":\"%s\"}", spelt[i]);
+        assert_true(scrub_text(set, text, n));
+        assert_null(strstr(text, spelt[i]));
+        assert_non_null(strstr(text, "pw-x\\u003"));
+        assert_int_equal(strlen(text), n);
+    }
+    scrub_set_unref(set);
 }
 
 static void a_telling_beginning_at_the_end_is_hidden(void **state)
@@ -192,6 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threat_65_every_spelling_and_split),
+        cmocka_unit_test(threat_65_wary_json),
         cmocka_unit_test(a_telling_beginning_at_the_end_is_hidden),
         cmocka_unit_test(threat_67_guesses_at_an_end_are_not_confirmed),
         cmocka_unit_test(ordinary_bytes_are_unchanged_and_not_held),
