@@ -272,7 +272,7 @@ int config_set(const char *name, const char *text, struct err *e)
         else
             goto out_value;
         json_object_set_new(o, "version", json_integer(1));
-        rc = jsonfile_write(path, o, 0600, e);
+        rc = jsonfile_update(path, o, 0600, e);
     out_value:
         json_decref(v);
     }

@@ -581,7 +581,7 @@ static int change(const char *sandbox, change_fn *fn, const void *arg, struct er
     json_t *o = lock >= 0 ? read_for_change(path, e) : NULL;
     if (o) {
         rc = fn(o, arg, e);
-        if (rc >= 0 && jsonfile_write(path, o, 0600, e) < 0)
+        if (rc >= 0 && jsonfile_update(path, o, 0600, e) < 0)
             rc = -1;
     }
     json_decref(o);
@@ -673,7 +673,7 @@ int policy_reset(const char *sandbox, struct err *e)
     int lock = path ? jsonfile_lock(path, e) : -1, rc = -1;
     json_t *o = json_pack("{s:i, s:[]}", "version", POLICY_VERSION, "rules");
     if (lock >= 0)
-        rc = jsonfile_write(path, o, 0600, e);
+        rc = jsonfile_update(path, o, 0600, e);
     json_decref(o);
     if (lock >= 0)
         close(lock);

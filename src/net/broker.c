@@ -19,6 +19,7 @@
 #include "core/addrclass.h"
 #include "core/config.h"
 #include "core/confine.h"
+#include "core/jsonfile.h"
 #include "core/paths.h"
 #include "core/proxyurl.h"
 #include "core/secretstore.h"
@@ -428,7 +429,6 @@ static void on_supervisor_closed(struct linkev *c, const char *why, void *arg)
 static void follow_link(struct broker *b, char *path)
 {
     struct stat st;
-    const char *home = getenv("HOME");
     char *real = path && lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
     char *slash = real ? strrchr(real, '/') : NULL;
     if (slash && slash != real && b->nled < LED_MAX && strlen(real) < sizeof b->led[0].file) {
@@ -436,8 +436,7 @@ static void follow_link(struct broker *b, char *path)
         strcpy(b->led[i].file, real);
         memcpy(b->led[i].dir, real, n);
         b->led[i].name = b->led[i].file + n + 1;
-        bool wide = !home || (strncmp(home, b->led[i].dir, n) == 0 && (home[n] == '\0' || home[n] == '/'));
-        b->led[i].reach = wide ? b->led[i].file : b->led[i].dir;
+        b->led[i].reach = path_holds_home(b->led[i].dir) ? b->led[i].file : b->led[i].dir;
         inotify_add_watch(b->watch_fd, b->led[i].dir, WATCHED);
     }
     free(real);

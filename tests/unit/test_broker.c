@@ -617,16 +617,16 @@ static void threat_100_broken_policy_denies(void **state)
 }
 
 /* Rules that lie elsewhere, behind a link: a change of them is in force as well, and they can still be read. */
-static void rules_behind_a_link_change_live(void **state)
+static void behind_a_link(const char *dir, const char *to)
 {
-    char dir[64], file[80], *path = policy_path(NULL, NULL);
-    (void)state;
-    snprintf(dir, sizeof dir, "%s/dotfiles", home);
+    char file[80], *path = policy_path(NULL, NULL);
+    struct err e = {0};
+    struct stat st, now;
     snprintf(file, sizeof file, "%s/network.json", dir);
-    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_true(mkdir(dir, 0700) == 0 || errno == EEXIST);
     put(file, "{\"version\": 1, \"posture\": \"open\"}");
-    assert_int_equal(symlink(file, path), 0);
-    free(path);
+    assert_int_equal(chmod(file, 0640), 0);
+    assert_int_equal(symlink(to, path), 0);
     start_broker();
     expect("public.example.com", 443, VERDICT_ALLOW);
     put(file, "{\"version\": 1, \"posture\": \"locked-down\"}");
@@ -635,6 +635,45 @@ static void rules_behind_a_link_change_live(void **state)
     put(file, "{\"version\": 1, \"posture\": \"open\"}");
     usleep(400000);
     expect("public.example.com", 443, VERDICT_ALLOW);
+    /* A command writes what the link leads to, and leaves the link; what it writes can be read by who runs already. */
+    assert_int_equal(policy_set_posture(NULL, POSTURE_LOCKED, &e), 0);
+    usleep(400000);
+    expect("public.example.com", 443, VERDICT_DENY);
+    struct rule rule = {0};
+    assert_int_equal(rule_parse(&rule, "public.example.com", &e), 0);
+    assert_int_equal(policy_add(NULL, &rule, 1, &e), 0);
+    usleep(400000);
+    expect("public.example.com", 443, VERDICT_ALLOW);
+    assert_int_equal(policy_reset(NULL, &e), 0); /* which is shorter */
+    usleep(400000);
+    expect("public.example.com", 443, VERDICT_DENY);
+    assert_int_equal(lstat(path, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(stat(file, &now), 0);
+    assert_int_equal(st.st_ino, now.st_ino);
+    assert_int_equal(st.st_mode & 0777, 0640);
+    free(path);
+}
+
+static void rules_behind_a_link_change_live(void **state)
+{
+    char dir[64];
+    (void)state;
+    snprintf(dir, sizeof dir, "%s/dotfiles", home);
+    behind_a_link(dir, "../../dotfiles/network.json");
+}
+
+/* In the home itself, of which the broker sees that file alone. */
+static void rules_behind_a_link_in_the_home_change_live(void **state)
+{
+    char file[80], *before = strdup(getenv("HOME") ? getenv("HOME") : "/");
+    (void)state;
+    snprintf(file, sizeof file, "%s/network.json", home);
+    setenv("HOME", home, 1);
+    behind_a_link(home, file);
+    setenv("HOME", before, 1);
+    free(before);
 }
 
 static char request_hint[256];
@@ -1306,7 +1345,7 @@ int main(void)
         T(allowed_and_denied), T(threat_01_rebinding), T(threat_02_mixed_answers),
         T(threat_05_15_16_names_of_inner_addresses), T(threat_15_metadata_above_rules), T(threat_17_host_services),
         T(threat_97_inner_names_need_a_rule), T(denied_addresses), T(settings), T(rules_change_live),
-        T(threat_100_broken_policy_denies), T(rules_behind_a_link_change_live), T(requests_are_judged_one_by_one),
+        T(threat_100_broken_policy_denies), T(rules_behind_a_link_change_live), T(rules_behind_a_link_in_the_home_change_live), T(requests_are_judged_one_by_one),
         T(threat_55_certificates_only_for_what_was_asked),
         T(threat_03_requests_after_rebinding), T(threat_58_queries_carry_nothing_out), T(threat_18_loops_to_ourselves), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
