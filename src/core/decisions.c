@@ -1,6 +1,7 @@
 #include "core/decisions.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sodium.h>
@@ -13,12 +14,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/chainmark.h"
+
 #define HASH crypto_hash_sha256_BYTES
 
 /* Moves what the write-ahead log holds into the file, on a thread of its own: it waits for the disk, and a decision must
  * not wait with it.  Beyond WAL_MOST the writer does it itself, so that the log stays bounded whatever the disk does. */
 #define WAL_PAGES 1000
 #define WAL_MOST 16000
+#define LOSS_TEXT 300
 #define BYTES_LOOK 256 /* rows from one look at the file's size to the next */
 
 struct checkpointer {
@@ -54,6 +58,10 @@ struct decisions {
     int64_t looked_s; /* ... and it is every second, for what nobody tells of */
     decisions_lost_fn *lost;
     void *lost_arg;
+    char found[LOSS_TEXT]; /* what was missing when it was opened */
+    struct chainmark mark; /* of what was committed, where this one writes */
+    char *mark_path;
+    int mark_fd;
 };
 
 static int fail(struct decisions *d, struct err *e, const char *what)
@@ -318,24 +326,6 @@ static void close_db(struct decisions *d)
     d->db = NULL;
 }
 
-struct decisions *decisions_open(const char *path, struct err *e)
-{
-    struct decisions *d = calloc(1, sizeof *d);
-    if (!d || !(d->path = strdup(path))) {
-        err_set(e, STATUS_FAILED, "out of memory");
-        free(d);
-        return NULL;
-    }
-    d->rows_max = DECISIONS_ROWS_MAX;
-    d->bytes_max = DECISIONS_BYTES_MAX;
-    begin_watch(d);
-    if (open_db(d, false, e) < 0) {
-        decisions_close(d);
-        return NULL;
-    }
-    return d;
-}
-
 struct decisions *decisions_read(const char *path, struct err *e)
 {
     struct decisions *d = calloc(1, sizeof *d);
@@ -343,6 +333,7 @@ struct decisions *decisions_read(const char *path, struct err *e)
         err_set(e, STATUS_FAILED, "out of memory");
         return NULL;
     }
+    d->mark_fd = -1;
     if (access(path, F_OK) < 0) {
         err_set(e, STATUS_NOT_FOUND, "nothing was logged yet");
         free(d);
@@ -363,11 +354,19 @@ void decisions_close(struct decisions *d)
         return;
     /* What this was written from is not what lies there now: leave that alone. */
     struct err ignored = {0};
+    int in_log = 0, moved = -1;
     if (d->db && d->path && changed(d, &ignored))
         sqlite3_db_config(d->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    else if (d->db && d->path && d->mark_fd >= 0)
+        d->mark.closed = sqlite3_wal_checkpoint_v2(d->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log, &moved) == SQLITE_OK && in_log == moved;
     close_db(d);
+    if (d->mark.closed && d->mark_fd >= 0)
+        chainmark_write(d->mark_fd, &d->mark);
     if (d->path && d->watch >= 0)
         close(d->watch);
+    if (d->mark_fd >= 0)
+        close(d->mark_fd);
+    free(d->mark_path);
     free(d->path);
     free(d);
 }
@@ -492,27 +491,55 @@ static void put_aside(struct decisions *d)
     }
 }
 
-/* A new log in the place of one that was touched while it was written.  Its rows go on with the numbers and the chain of
- * the old one, so readers go on as well and an old copy still fits before it; the first row says what happened. */
-static int start_anew(struct decisions *d, const char *why, struct err *e)
+/* Was there a mark of this log? */
+static bool is_marked(struct decisions *d)
+{
+    sqlite3_stmt *s = NULL;
+    bool marked = sqlite3_prepare_v2(d->db, "PRAGMA user_version", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW &&
+                  sqlite3_column_int(s, 0) > 0;
+    sqlite3_finalize(s);
+    return marked;
+}
+
+/* From then on one that has no mark has lost it. */
+static int note_marked(struct decisions *d, struct err *e)
+{
+    return d->mark_fd < 0 || is_marked(d) ? 0 : run(d, "PRAGMA user_version=1", e);
+}
+
+/* The row that says that others are missing, and whoever wants to hear of it. */
+static int tell_loss(struct decisions *d, const char *reason, struct err *e)
 {
     struct timespec t;
-    char reason[300];
     struct decision_row row = {.kind = "log", .proto = "other", .verdict = "fail", .rule = "log", .reason = reason, .count = 1};
+    clock_gettime(CLOCK_REALTIME, &t);
+    row.time_ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    if (decisions_add(d, &row, e) < 0)
+        return -1;
+    if (d->lost)
+        d->lost(reason, d->lost_arg);
+    else
+        snprintf(d->found, sizeof d->found, "%s", reason);
+    return 0;
+}
+
+/* A new log in the place of one that was touched.  Its rows go on with the numbers and the chain of the old one, so
+ * readers go on as well and an old copy still fits before it; the first row says what happened. */
+static int start_anew(struct decisions *d, const char *why, const char *when, struct err *e)
+{
+    char reason[LOSS_TEXT];
     if (d->db) {
         sqlite3_db_config(d->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
         close_db(d);
-        put_aside(d);
     }
-    clock_gettime(CLOCK_REALTIME, &t);
-    row.time_ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-    snprintf(reason, sizeof reason, "%.100s while the sandbox ran: its rows up to %lld are gone, and a new one begins here", why, (long long)d->seq);
+    put_aside(d);
+    if (d->seq)
+        snprintf(reason, sizeof reason, "%.130s while the sandbox %s: its rows up to %lld are gone, and a new one begins here", why, when, (long long)d->seq);
+    else
+        snprintf(reason, sizeof reason, "%.130s while the sandbox %s, and a new one begins here", why, when);
     d->in_transaction = false;
-    if (open_db(d, true, e) == 0 && decisions_add(d, &row, e) == 0) {
-        if (d->lost)
-            d->lost(reason, d->lost_arg);
+    if (open_db(d, true, e) == 0 && note_marked(d, e) == 0 && tell_loss(d, reason, e) == 0)
         return 0;
-    }
     close_db(d);
     return -1;
 }
@@ -521,14 +548,41 @@ void decisions_on_loss(struct decisions *d, decisions_lost_fn *fn, void *arg)
 {
     d->lost = fn;
     d->lost_arg = arg;
+    if (d->found[0])
+        fn(d->found, arg);
+    d->found[0] = '\0';
+}
+
+static void set_mark(struct decisions *d)
+{
+    d->mark.seq = d->seq;
+    memcpy(d->mark.hash, d->last, HASH);
+    d->mark.closed = false;
+}
+
+/* Behind what it speaks of: a crash between the two leaves a log that is ahead of its mark. */
+static void write_mark(struct decisions *d)
+{
+    set_mark(d);
+    chainmark_write(d->mark_fd, &d->mark);
+}
+
+/* One that is removed under a running sandbox is made anew: what it says is known here. */
+static void keep_mark(struct decisions *d)
+{
+    if (d->mark_path)
+        d->mark_fd = chainmark_file(d->mark_path, d->mark_fd, &d->mark);
 }
 
 int decisions_check(struct decisions *d, struct err *e)
 {
     struct err why = {0};
-    if (d->db && (!stirred(d) || !changed(d, &why)))
+    if (d->db && !stirred(d))
         return 0;
-    return start_anew(d, d->db ? why.text : "the log was lost", e);
+    keep_mark(d);
+    if (d->db && !changed(d, &why))
+        return 0;
+    return start_anew(d, d->db ? why.text : "the log was lost", "ran", e);
 }
 
 /* What was not committed is gone: the chain goes on from what is. */
@@ -553,7 +607,10 @@ static int commit(struct decisions *d, struct err *e)
 {
     sqlite3_bind_int64(d->head, 1, d->seq);
     sqlite3_bind_blob(d->head, 2, d->last, HASH, SQLITE_STATIC);
-    return step(d, d->head, e) < 0 || step(d, d->commit, e) < 0 ? -1 : 0;
+    if (step(d, d->head, e) < 0 || step(d, d->commit, e) < 0)
+        return -1;
+    write_mark(d);
+    return 0;
 }
 
 int decisions_commit(struct decisions *d, struct err *e)
@@ -620,6 +677,97 @@ int decisions_add(struct decisions *d, const struct decision_row *row, struct er
         roll_back(d);
     }
     return rc;
+}
+
+/* ---- opening, and what became of it since it was closed ---- */
+
+static char *mark_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *mark = NULL;
+    return asprintf(&mark, "%.*s%s", slash ? (int)(slash - path) + 1 : 0, path, CHAINMARK_FILE) < 0 ? NULL : mark;
+}
+
+#define NO_MARK "the record of where the log ended was %s: whether rows are missing at its end cannot be told"
+
+/* SHORT: rows are missing, and the rest goes on; OTHER: there is none, or another, and a new one goes on from the mark. */
+static enum chainmark_fits inspect(const char *path, bool written, struct chainmark *m, struct err *why)
+{
+    char *mark_path = mark_of(path);
+    enum chainmark_is is = mark_path ? chainmark_read(mark_path, m) : CHAINMARK_NONE;
+    struct err none = {0};
+    struct decisions *there = decisions_read(path, &none);
+    enum chainmark_fits fits = CHAINMARK_UNREADABLE;
+    free(mark_path);
+    if (is != CHAINMARK_GOOD)
+        memset(m, 0, sizeof *m);
+    if (there) {
+        fits = chainmark_compare(there->db, is == CHAINMARK_GOOD ? m : NULL, why);
+        if (fits == CHAINMARK_FITS && is != CHAINMARK_GOOD && is_marked(there)) {
+            fits = CHAINMARK_SHORT;
+            err_set(why, STATUS_FAILED, NO_MARK, is == CHAINMARK_NONE ? "removed" : "damaged");
+        } else if (fits == CHAINMARK_OTHER && is == CHAINMARK_NONE && !written) {
+            fits = CHAINMARK_UNREADABLE; /* nothing says that there was a log */
+        }
+    } else if (none.status == STATUS_NOT_FOUND) {
+        bool was = is == CHAINMARK_GOOD ? m->seq > 0 : is == CHAINMARK_DAMAGED || written;
+        fits = was ? CHAINMARK_OTHER : CHAINMARK_FITS;
+        if (was)
+            err_set(why, STATUS_FAILED, is == CHAINMARK_GOOD ? "the log was removed" : "the log was removed, with the record of where it ended,");
+    } else {
+        err_set(why, STATUS_FAILED, "%s", none.text);
+    }
+    decisions_close(there);
+    return fits;
+}
+
+int decisions_look(const char *path, bool written, struct err *e)
+{
+    struct chainmark m;
+    struct err why = {0};
+    enum chainmark_fits fits = inspect(path, written, &m, &why);
+    if (fits == CHAINMARK_FITS)
+        return 0;
+    if (fits == CHAINMARK_OTHER && m.seq)
+        return err_set(e, STATUS_FAILED, "%s: its rows up to %lld are gone", why.text, (long long)m.seq);
+    return err_set(e, STATUS_FAILED, "%s", why.text);
+}
+
+struct decisions *decisions_open(const char *path, bool written, struct err *e)
+{
+    struct decisions *d = calloc(1, sizeof *d);
+    struct err why = {0};
+    if (!d || !(d->path = strdup(path)) || !(d->mark_path = mark_of(path))) {
+        err_set(e, STATUS_FAILED, "out of memory");
+        if (d)
+            free(d->path);
+        free(d);
+        return NULL;
+    }
+    d->rows_max = DECISIONS_ROWS_MAX;
+    d->bytes_max = DECISIONS_BYTES_MAX;
+    d->mark_fd = -1;
+    begin_watch(d);
+    enum chainmark_fits fits = inspect(path, written, &d->mark, &why);
+    d->seq = d->mark.seq;
+    memcpy(d->last, d->mark.hash, HASH);
+    int rc = fits == CHAINMARK_OTHER ? 0 : open_db(d, false, e);
+    chainmark_boot(d->mark.boot);
+    if (rc == 0) {
+        set_mark(d);
+        d->mark_fd = chainmark_file(d->mark_path, open(d->mark_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW), &d->mark);
+    }
+    if (rc == 0 && d->db)
+        rc = note_marked(d, e);
+    if (rc == 0 && fits == CHAINMARK_OTHER)
+        rc = start_anew(d, why.text, "was stopped", e);
+    else if (rc == 0 && fits == CHAINMARK_SHORT)
+        rc = tell_loss(d, why.text, e);
+    if (rc < 0) {
+        decisions_close(d);
+        return NULL;
+    }
+    return d;
 }
 
 static const char *text(sqlite3_stmt *s, int i)

@@ -3,7 +3,8 @@
  * Rows are immutable and chained: each carries SHA-256 over its own fields and the hash of the row before, and the
  * head (count and hash) stands in a second table, so a changed, removed or cut-off row shows in decisions_verify.  The
  * chain bears no key: it shows what was touched, not what somebody with all of the user's rights forged anew.
- * A connection gives an `open` row before it is dialled and a `close` row with its bytes when it ends. */
+ * Where it ended is kept apart from it as well, so that one that is cut off with its head, or removed, is told by the next
+ * look at it.  A connection gives an `open` row before it is dialled and a `close` row with its bytes when it ends. */
 #ifndef SBX_CORE_DECISIONS_H
 #define SBX_CORE_DECISIONS_H
 
@@ -33,14 +34,17 @@ struct decision_row {
 
 struct decisions;
 
-/* Opens or creates for writing. */
-struct decisions *decisions_open(const char *path, struct err *e);
+/* Opens or creates for writing.  written: there was a log here, says somebody else, so it is a loss if there is none.  What was
+ * removed, replaced or cut off while nobody wrote it (core/chainmark.h) is said by a row, before anything else is written. */
+struct decisions *decisions_open(const char *path, bool written, struct err *e);
+/* Would decisions_open find that something is missing?  0: no.  For a log that may be written meanwhile. */
+int decisions_look(const char *path, bool written, struct err *e);
 /* For reading; STATUS_NOT_FOUND if there is no log yet. */
 struct decisions *decisions_read(const char *path, struct err *e);
 void decisions_close(struct decisions *d);
 
 /* Where somebody removed, replaced or cut short the files of an open log, a new one is begun before anything else is
- * written: its first row says so, and so does fn.  It is looked for before each transaction, and by this; -1: there is no
+ * written: its first row says so, and so does fn, which hears at once of what decisions_open found.  It is looked for before each transaction, and by this; -1: there is no
  * log now, and none can be begun. */
 typedef void decisions_lost_fn(const char *what, void *arg);
 void decisions_on_loss(struct decisions *d, decisions_lost_fn *fn, void *arg);

@@ -102,13 +102,25 @@ static int overwrite(const char *path, const json_t *value)
     return rc;
 }
 
+bool state_logged(const char *name)
+{
+    char *log = path_sandbox(name, "log.db", NULL), *last = path_sandbox(name, "last.json", NULL);
+    bool logged = log && access(log, F_OK) == 0;
+    json_t *o = logged || !last ? NULL : jsonfile_read(last, NULL);
+    logged = logged || json_is_true(json_object_get(o, "logged"));
+    json_decref(o);
+    free(log);
+    free(last);
+    return logged;
+}
+
 int state_store(const char *name, enum life life, const char *reason, struct err *e)
 {
     char *path = path_sandbox(name, "last.json", e);
     if (!path)
         return -1;
-    json_t *o = json_pack("{s:i, s:s, s:s, s:I}", "version", 1, "state", names[life], "reason",
-                          reason ? reason : "", "when", (json_int_t)time(NULL));
+    json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:b}", "version", 1, "state", names[life], "reason",
+                          reason ? reason : "", "when", (json_int_t)time(NULL), "logged", (int)state_logged(name));
     struct err why = {0};
     int rc = o ? jsonfile_write(path, o, 0600, &why) : err_set(&why, STATUS_FAILED, "out of memory");
     if (rc < 0 && o && overwrite(path, o) == 0)

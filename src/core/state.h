@@ -7,6 +7,7 @@
 #ifndef SBX_CORE_STATE_H
 #define SBX_CORE_STATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -34,6 +35,9 @@ int state_lock(const char *name, struct err *e);
 /* The same for whoever changes the disk or the folder of a stopped sandbox (remove, save as a template):
  * while it is held the sandbox cannot start. */
 #define state_hold state_lock
+
+/* Did it ever have a decision log?  If it has none now, somebody removed it. */
+bool state_logged(const char *name);
 
 /* Replaces last.json. */
 int state_store(const char *name, enum life life, const char *reason, struct err *e);

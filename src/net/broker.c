@@ -23,6 +23,7 @@
 #include "core/paths.h"
 #include "core/proxyurl.h"
 #include "core/secretstore.h"
+#include "core/state.h"
 #include "net/broker_int.h"
 
 enum { FD_SUPERVISOR = 3, FD_NET = 4, FD_MINT = 5 };
@@ -455,13 +456,12 @@ static int start(struct broker *b, struct err *e)
     if (!ca)
         goto out;
     b->base = event_base_new();
-    b->journal = b->base ? journal_new(b->base, log, e) : NULL;
+    b->journal = b->base ? journal_new(b->base, log, state_logged(b->sandbox), e) : NULL;
     if (!b->journal)
         goto out;
     b->dialer = dialer_new(b->base);
     b->supervisor = linkev_new(b->base, FD_SUPERVISOR, &link_ops, b);
     b->policy = policy_load(b->sandbox);
-    journal_on_trouble(b->journal, on_log_trouble, b);
     b->asks = asks_new(b->base, &broker_asks_ops, b);
     b->secrets = broker_secrets_new(b->sandbox);
     secrets = path_in(PATH_DATA, e, "secrets");
@@ -555,6 +555,7 @@ int broker_main(int argc, char **argv)
         return STATUS_FAILED;
     }
     link_send_ctrl(linkev_link(b.supervisor), json_pack("{s:s, s:s, s:i}", "op", "hello", "role", "broker", "version", 1));
+    journal_on_trouble(b.journal, on_log_trouble, &b);
     if (policy_error(b.policy))
         note_policy(&b);
     load_secrets(&b);

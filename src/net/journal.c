@@ -31,6 +31,7 @@ struct journal {
     struct log_rate complaint;
     journal_told_fn *told;
     void *told_arg;
+    char found[300]; /* lost before anybody was to be told */
 };
 
 static int64_t clock_ms(clockid_t which)
@@ -58,12 +59,17 @@ static void on_loss(const char *what, void *arg)
     log_line("%s", what);
     if (j->told)
         j->told(what, true, j->told_arg);
+    else
+        snprintf(j->found, sizeof j->found, "%s", what);
 }
 
 void journal_on_trouble(struct journal *j, journal_told_fn *fn, void *arg)
 {
     j->told = fn;
     j->told_arg = arg;
+    if (j->found[0])
+        fn(j->found, true, arg);
+    j->found[0] = '\0';
 }
 
 void journal_check(struct journal *j)
@@ -230,7 +236,7 @@ void journal_refusal(struct journal *j, struct decision_row *row)
     snprintf(room->reason, sizeof room->reason, "%s", row->reason);
 }
 
-struct journal *journal_new(struct event_base *base, const char *path, struct err *e)
+struct journal *journal_new(struct event_base *base, const char *path, bool written, struct err *e)
 {
     struct journal *j = calloc(1, sizeof *j);
     if (!j) {
@@ -239,7 +245,7 @@ struct journal *journal_new(struct event_base *base, const char *path, struct er
     }
     j->began_wall_ms = clock_ms(CLOCK_REALTIME);
     j->began_ms = clock_ms(CLOCK_BOOTTIME);
-    j->store = decisions_open(path, e);
+    j->store = decisions_open(path, written, e);
     if (j->store)
         decisions_on_loss(j->store, on_loss, j);
     j->timer = evtimer_new(base, on_timer, j);

@@ -15,10 +15,11 @@
 
 struct journal;
 
-struct journal *journal_new(struct event_base *base, const char *path, struct err *e);
+/* written: as of decisions_open */
+struct journal *journal_new(struct event_base *base, const char *path, bool written, struct err *e);
 void journal_free(struct journal *j);
 
-/* fn is told what became of the log, for the user: that it was lost and a new one begun; that it cannot be written (and
+/* fn is told what became of the log, for the user, and at once what it found when it began: that it was lost and a new one begun; that it cannot be written (and
  * so nothing is allowed); NULL: that it can be written again. */
 typedef void journal_told_fn(const char *what, bool lost, void *arg);
 void journal_on_trouble(struct journal *j, journal_told_fn *fn, void *arg);

@@ -240,6 +240,20 @@ class Machine(unittest.TestCase):
         r = h.run("policy", "log", "--verify")
         self.assertEqual((r.returncode, b"BROKEN: row" in r.stdout), (1, True))
         self.assertTrue([c for c in json.loads(h.run("doctor", "--json").stdout) if c["check"] == "network log of box"])
+        # The same while it is stopped: each look tells, and so does the next start.
+        h.sbx("stop", "box")
+        self.assertNotIn("network log", h.sbx("ls"))
+        for f in log.parent.glob("log.db*"):
+            f.unlink()
+        gone = "the log was removed"
+        self.assertIn(f"network log: {gone}: its rows up to ", h.sbx("ls"))
+        self.assertIn(gone, [c["detail"].partition(":")[0] for c in json.loads(h.run("doctor", "--json").stdout) if c["check"] == "network log of box"])
+        self.assertIn(f"box: BROKEN: {gone}", h.run("policy", "log", "--verify").stdout.decode())
+        (log.parent / "chain.head").unlink()  # and where it ended
+        self.assertIn("with the record of where it ended", h.sbx("ls"))
+        h.sbx("start", "box")
+        self.assertTrue(wait_for(lambda: gone in self.reason(), 5))
+        self.assertEqual([(r["seq"], r["kind"]) for r in self.raw()[:1]], [(1, "log")])
 
     @unittest.skipUnless(shutil.which("tmux"), "tmux is missing")
     def test_the_dashboard_shows_rows_and_answers(self):

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +39,7 @@ static int gone(void **state)
 static void write_rows(int n, int64_t limit)
 {
     struct err e = {0};
-    struct decisions *d = decisions_open(path, &e);
+    struct decisions *d = decisions_open(path, false, &e);
     if (!d)
         fail_msg("%s", e.text);
     if (limit)
@@ -174,7 +175,7 @@ static void threat_84_94_long_rows(void **state)
     (void)state;
     memset(long_path, 'x', sizeof long_path);
     long_path[sizeof long_path - 1] = '\0';
-    struct decisions *d = decisions_open(path, &e);
+    struct decisions *d = decisions_open(path, false, &e);
     struct decision_row r = {.kind = "request", .host = "a", .path = long_path, .verdict = "allow", .count = 1};
     decisions_set_bytes(d, 4 << 20);
     assert_int_equal(decisions_begin(d, &e), 0);
@@ -191,7 +192,7 @@ static void batch(void **state)
 {
     struct err e = {0};
     (void)state;
-    struct decisions *d = decisions_open(path, &e);
+    struct decisions *d = decisions_open(path, false, &e);
     struct decision_row r = {.kind = "deny", .host = "a", .count = 1};
     assert_int_equal(decisions_begin(d, &e), 0);
     for (int i = 0; i < 5; i++)
@@ -210,7 +211,7 @@ static void not_a_log(void **state)
     for (int i = 0; i < 1000; i++)
         fputs("this is no database", f);
     fclose(f);
-    assert_null(decisions_open(path, &e));
+    assert_null(decisions_open(path, false, &e));
     assert_true(e.text[0] != '\0');
 }
 
@@ -219,7 +220,7 @@ static void old_rows_go(void **state)
 {
     (void)state;
     write_rows(7000, 0); /* times 1000 to 7999 */
-    struct decisions *d = decisions_open(path, NULL);
+    struct decisions *d = decisions_open(path, false, NULL);
     int rounds = 0;
     while (decisions_expire(d, 7500))
         rounds++;
@@ -228,14 +229,14 @@ static void old_rows_go(void **state)
     assert_int_equal(verify(NULL, 0), 500);
     write_rows(3, 0);
     assert_int_equal(verify(NULL, 0), 503);
-    d = decisions_open(path, NULL);
+    d = decisions_open(path, false, NULL);
     while (decisions_expire(d, INT64_MAX)) /* all of them */
         rounds++;
     decisions_close(d);
     assert_int_equal(verify(NULL, 0), 0);
     write_rows(2, 0);
     assert_int_equal(verify(NULL, 0), 2);
-    d = decisions_open(path, NULL);
+    d = decisions_open(path, false, NULL);
     assert_false(decisions_expire(d, 0)); /* any age */
     decisions_set_limit(d, 1);
     decisions_expire(d, 0);
@@ -306,7 +307,7 @@ static void threat_99_what_happens_to_a_log_under_way_is_told(void **state)
     for (int how = 0; how < 11; how++) {
         struct err e = {0};
         int lost = 0;
-        struct decisions *d = decisions_open(path, &e);
+        struct decisions *d = decisions_open(path, false, &e);
         struct decision_row r = {.kind = "open", .host = "a", .verdict = "allow", .count = 1};
         decisions_on_loss(d, note_loss, &lost);
         for (int i = 0; i < 10; i++)
@@ -340,10 +341,263 @@ static void threat_99_what_happens_to_a_log_under_way_is_told(void **state)
     }
 }
 
+/* A copy of one file to another: a backup, or its return. */
+static void copy(const char *from, const char *to)
+{
+    static char buf[1 << 20];
+    FILE *in = fopen(from, "r"), *out = fopen(to, "w");
+    assert_non_null(in);
+    assert_non_null(out);
+    size_t n = fread(buf, 1, sizeof buf, in);
+    assert_true(n < sizeof buf && fwrite(buf, 1, n, out) == n);
+    fclose(in);
+    fclose(out);
+}
+
+static int look(bool written, char *why, size_t cap)
+{
+    struct err e = {0};
+    int rc = decisions_look(path, written, &e);
+    snprintf(why, cap, "%.*s", (int)cap - 1, e.text);
+    return rc;
+}
+
+static void keep_told(const char *what, void *arg)
+{
+    snprintf(arg, 300, "%s", what);
+}
+
+/* What may happen to a log that nobody writes; the first row after it tells, and so does every look before. */
+static void threat_99_what_happens_to_a_log_meanwhile_is_told(void **state)
+{
+    static const struct {
+        const char *what, *says;
+        int64_t row;
+        bool written; /* the sandbox ran before, its own state says */
+    } attacks[] = {
+        {"removed", "the log was removed", 31, false},
+        {"removed with its mark", "with the record of where it ended", 1, true},
+        {"emptied", "damaged", 31, false},
+        {"no log", "damaged", 31, false},
+        {"an older copy", "rows 11 to 30 of the log are missing", 11, false},
+        {"another log", "replaced by another", 31, false},
+        {"a longer one", "replaced by another", 31, false},
+        {"the last rows and the head", "rows 21 to 30 of the log are missing", 21, false},
+        {"the last rows", "were removed or changed", 31, false},
+        {"the last row", "were removed or changed", 31, false},
+        {"the mark", "the record of where the log ended was removed", 31, false},
+        {"a damaged mark", "the record of where the log ended was damaged", 31, false},
+    };
+    char why[300], other[96], mark[96], aside[96], told[300];
+    snprintf(mark, sizeof mark, "%s/chain.head", dir);
+    for (size_t i = 0; i < sizeof attacks / sizeof *attacks; i++) {
+        struct err e = {0};
+        beside(other, ".copy");
+        snprintf(mark, sizeof mark, "%s/chain.head", dir);
+        beside(aside, ".lost");
+        switch (i) {
+        case 4: /* what had been written by then */
+            write_rows(10, 0);
+            copy(path, other);
+            write_rows(20, 0);
+            break;
+        case 5:
+        case 6: /* a log of another sandbox */
+            write_rows(i == 5 ? 30 : 60, 0);
+            tamper("UPDATE rows SET hash=zeroblob(32) WHERE seq=30; UPDATE head SET hash=zeroblob(32) WHERE seq=30");
+            copy(path, other);
+            unlink(path);
+            unlink(mark);
+            write_rows(30, 0);
+            break;
+        default:
+            write_rows(30, 0);
+        }
+        assert_int_equal(look(true, why, sizeof why), 0);
+        switch (i) {
+        case 0:
+            unlink(path);
+            break;
+        case 1:
+            unlink(path);
+            unlink(mark);
+            break;
+        case 2:
+            assert_true(cut(path, 0));
+            break;
+        case 3:
+            unlink(path);
+            FILE *f = fopen(path, "w");
+            for (int k = 0; k < 1000; k++)
+                fputs("this is no database", f);
+            fclose(f);
+            break;
+        case 4:
+        case 5:
+        case 6:
+            copy(other, path);
+            break;
+        case 7: /* as who knows the tables does it */
+            tamper("UPDATE head SET seq=20, hash=(SELECT hash FROM rows WHERE seq=20); DELETE FROM rows WHERE seq>20");
+            assert_int_equal(verify(NULL, 0), 20); /* the chain alone does not show it */
+            break;
+        case 8:
+            tamper("DELETE FROM rows WHERE seq>20");
+            break;
+        case 9:
+            tamper("UPDATE rows SET hash=zeroblob(32) WHERE seq=30");
+            break;
+        case 10:
+            unlink(mark);
+            break;
+        case 11:
+            assert_true(cut(mark, 10));
+            break;
+        }
+        if (look(attacks[i].written, why, sizeof why) == 0 || !strstr(why, attacks[i].says))
+            fail_msg("%s: a look says: %s", attacks[i].what, why);
+        if (i == 1) /* nothing else tells it from a sandbox that never ran */
+            assert_int_equal(look(false, why, sizeof why), 0);
+        struct decisions *d = decisions_open(path, attacks[i].written, &e);
+        if (!d)
+            fail_msg("%s: %s", attacks[i].what, e.text);
+        told[0] = '\0';
+        decisions_on_loss(d, keep_told, told);
+        if (!strstr(told, attacks[i].says))
+            fail_msg("%s: told: %s", attacks[i].what, told);
+        struct decision_row r = {.kind = "open", .host = "a", .verdict = "allow", .count = 1};
+        assert_int_equal(decisions_add(d, &r, &e), 0);
+        decisions_close(d);
+        int64_t n[3] = {0};
+        d = decisions_read(path, &e);
+        struct decisions_filter after = {.after_seq = attacks[i].row - 1};
+        assert_int_equal(decisions_each(d, &after, count, n, &e), 0);
+        if (n[0] != 2 || n[2] != attacks[i].row + 1)
+            fail_msg("%s: %lld rows, the last %lld", attacks[i].what, (long long)n[0], (long long)n[2]);
+        decisions_close(d);
+        assert_int_equal(verify(why, sizeof why), -1); /* it stays told, in the log itself */
+        assert_int_equal(look(true, why, sizeof why), 0);
+        assert_int_equal(access(aside, F_OK) == 0, i >= 2 && i <= 6 && i != 4); /* what is no log of ours is kept */
+        gone(state);
+        fresh(state);
+    }
+}
+
+/* A kill at any moment leaves a log that is ahead of its mark, never one that seems to be touched. */
+static void threat_99_a_kill_is_no_loss(void **state)
+{
+    char mark[96], before[96], why[300], wal[96], shm[96], copies[3][96];
+    struct err e = {0};
+    (void)state;
+    snprintf(mark, sizeof mark, "%s/chain.head", dir);
+    beside(before, ".mark");
+    beside(wal, "-wal");
+    beside(shm, "-shm");
+    const char *files[] = {path, wal, shm};
+    struct decisions *d = decisions_open(path, false, &e);
+    struct decision_row r = {.kind = "open", .host = "a", .verdict = "allow", .count = 1};
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(decisions_add(d, &r, &e), 0);
+    copy(mark, before);
+    assert_int_equal(decisions_add(d, &r, &e), 0);
+    assert_int_equal(look(true, why, sizeof why), 0); /* while it is written */
+    /* As it lies there when the process is killed between the two writes. */
+    for (int i = 0; i < 3; i++) {
+        snprintf(copies[i], sizeof copies[i], "%s/copy%d", dir, i);
+        copy(files[i], copies[i]);
+    }
+    decisions_close(d);
+    for (int i = 0; i < 3; i++)
+        copy(copies[i], files[i]);
+    copy(before, mark);
+    assert_int_equal(look(true, why, sizeof why), 0);
+    write_rows(1, 0);
+    assert_int_equal(verify(NULL, 0), 12);
+    /* Where all of it grew old, and where it is as full as it may be. */
+    d = decisions_open(path, true, &e);
+    decisions_expire(d, INT64_MAX);
+    decisions_close(d);
+    assert_int_equal(look(true, why, sizeof why), 0);
+    write_rows(300, 100);
+    assert_int_equal(look(true, why, sizeof why), 0);
+    write_rows(1, 0);
+    assert_true(verify(NULL, 0) > 90);
+}
+
+/* The same rows missing mean another thing where this host went down. */
+static void threat_99_a_host_that_went_down(void **state)
+{
+    char mark[96], why[300];
+    unsigned char line[156], h[32];
+    for (int closed = 0; closed < 2; closed++) {
+        write_rows(30, 0);
+        snprintf(mark, sizeof mark, "%s/chain.head", dir);
+        FILE *f = fopen(mark, "r+");
+        assert_int_equal(fread(line, 1, sizeof line, f), sizeof line);
+        memcpy(line + 97, closed ? "shut" : "open", 4);
+        memcpy(line + 102, "00000000-0000-0000-0000-000000000000", 36); /* another boot */
+        crypto_hash_sha256(h, line, 139);
+        for (int i = 0; i < 8; i++)
+            snprintf((char *)line + 139 + 2 * i, 3, "%02x", h[i]);
+        line[155] = '\n';
+        rewind(f);
+        fwrite(line, 1, sizeof line, f);
+        fclose(f);
+        assert_int_equal(look(true, why, sizeof why), 0);
+        tamper("UPDATE head SET seq=20, hash=(SELECT hash FROM rows WHERE seq=20); DELETE FROM rows WHERE seq>20");
+        assert_int_equal(look(true, why, sizeof why), -1);
+        assert_non_null(strstr(why, "rows 21 to 30"));
+        assert_int_equal(strstr(why, "this host went down") != NULL, !closed);
+        assert_int_equal(verify(NULL, 0), 20);
+        gone(state);
+        fresh(state);
+    }
+}
+
+/* A mark that is removed under a running sandbox is there again, and nothing is lost. */
+static void a_mark_is_kept(void **state)
+{
+    char mark[96], why[300];
+    struct err e = {0};
+    int lost = 0;
+    (void)state;
+    snprintf(mark, sizeof mark, "%s/chain.head", dir);
+    struct decisions *d = decisions_open(path, false, &e);
+    struct decision_row r = {.kind = "open", .host = "a", .verdict = "allow", .count = 1};
+    decisions_on_loss(d, note_loss, &lost);
+    assert_int_equal(decisions_add(d, &r, &e), 0);
+    assert_int_equal(unlink(mark), 0);
+    assert_int_equal(decisions_add(d, &r, &e), 0);
+    assert_int_equal(access(mark, F_OK), 0);
+    assert_int_equal(decisions_add(d, &r, &e), 0);
+    assert_int_equal(look(true, why, sizeof why), 0);
+    tamper("UPDATE head SET seq=2, hash=(SELECT hash FROM rows WHERE seq=2); DELETE FROM rows WHERE seq>2");
+    assert_int_equal(look(true, why, sizeof why), -1); /* it is of the last row */
+    decisions_close(d);
+    assert_int_equal(lost, 0);
+}
+
+/* A log of a version that made no marks gets one, and nobody is alarmed. */
+static void a_log_without_a_mark_gets_one(void **state)
+{
+    char mark[96], why[300];
+    (void)state;
+    snprintf(mark, sizeof mark, "%s/chain.head", dir);
+    write_rows(10, 0);
+    tamper("PRAGMA user_version=0");
+    unlink(mark);
+    assert_int_equal(look(true, why, sizeof why), 0);
+    write_rows(10, 0);
+    assert_int_equal(access(mark, F_OK), 0);
+    assert_int_equal(verify(NULL, 0), 20);
+    unlink(mark);
+    assert_int_equal(look(true, why, sizeof why), -1);
+}
+
 static void threat_99_without_a_place_nothing_is_written(void **state)
 {
     struct err e = {0};
-    struct decisions *d = decisions_open(path, &e);
+    struct decisions *d = decisions_open(path, false, &e);
     struct decision_row r = {.kind = "open", .host = "a", .verdict = "allow", .count = 1};
     (void)state;
     assert_int_equal(decisions_add(d, &r, &e), 0);
@@ -367,7 +621,7 @@ static void rows_move_into_the_file_meanwhile(void **state)
     struct err e = {0};
     struct stat st = {0};
     (void)state;
-    struct decisions *d = decisions_open(path, &e);
+    struct decisions *d = decisions_open(path, false, &e);
     struct decision_row r = {.kind = "open", .host = "a.example.com", .verdict = "allow", .count = 1};
     for (int i = 0; i < 3000; i++)
         assert_int_equal(decisions_add(d, &r, &e), 0);
@@ -387,7 +641,7 @@ static void since_goes_by_order(void **state)
     struct err e = {0};
     int64_t n[3] = {0};
     (void)state;
-    struct decisions *d = decisions_open(path, &e);
+    struct decisions *d = decisions_open(path, false, &e);
     for (size_t i = 0; i < 5; i++) {
         struct decision_row r = {.kind = "deny", .host = "a", .time_ms = times[i], .count = 1};
         assert_int_equal(decisions_add(d, &r, &e), 0);
@@ -407,7 +661,9 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh, gone)
     const struct CMUnitTest tests[] = {
         T(rows_are_found), T(threat_99_what_was_touched_shows), T(chain_goes_on), T(ring), T(threat_84_94_long_rows), T(batch), T(not_a_log), T(old_rows_go),
-        T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written), T(since_goes_by_order), T(rows_move_into_the_file_meanwhile),
+        T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written),
+        T(threat_99_what_happens_to_a_log_meanwhile_is_told), T(threat_99_a_kill_is_no_loss), T(threat_99_a_host_that_went_down), T(a_mark_is_kept),
+        T(a_log_without_a_mark_gets_one), T(since_goes_by_order), T(rows_move_into_the_file_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -314,7 +314,7 @@ static void put(const char *dir, const char *box, int64_t time, int n)
     snprintf(path, sizeof path, "%s/%s", dir, box);
     mkdir(path, 0700);
     strcat(path, "/log.db");
-    struct decisions *d = decisions_open(path, NULL);
+    struct decisions *d = decisions_open(path, false, NULL);
     assert_non_null(d);
     decisions_begin(d, NULL);
     for (int i = 0; i < n; i++) {

@@ -257,7 +257,7 @@ static void check_tells_what_would_happen(void **state)
 static void log_keeps_its_order(void **state)
 {
     char *path = path_sandbox("box", "log.db", NULL);
-    struct decisions *d = decisions_open(path, NULL);
+    struct decisions *d = decisions_open(path, false, NULL);
     static const int hours[] = {5, 6, 2, 3};
     (void)state;
     for (int i = 0; i < 4; i++) {
@@ -320,7 +320,7 @@ static void comes(const char *file, const char *text)
 static void a_log_is_followed_over_its_loss(void **state)
 {
     char file[80], wal[4096], *path = path_sandbox("box", "log.db", NULL);
-    struct decisions *d = decisions_open(path, NULL);
+    struct decisions *d = decisions_open(path, false, NULL);
     (void)state;
     snprintf(file, sizeof file, "%s/followed", home);
     snprintf(wal, sizeof wal, "%s-wal", path);
@@ -396,7 +396,7 @@ static void log_is_shown(void **state)
 {
     (void)state;
     char *path = path_sandbox("box", "log.db", NULL);
-    struct decisions *d = decisions_open(path, NULL);
+    struct decisions *d = decisions_open(path, false, NULL);
     assert_non_null(d);
     add(d, "open", "allow", "good.example.com", 1, "");
     add(d, "close", "allow", "good.example.com", 0, "");
@@ -433,6 +433,9 @@ static void log_is_shown(void **state)
     fclose(f);
     assert_int_equal(sbx("log --verify"), 1);
     has(out, "was changed");
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(sbx("log --verify"), 1); /* nothing is no whole log */
+    has(out, "box: BROKEN: the log was removed: its rows up to 4 are gone");
     free(path);
 }
 

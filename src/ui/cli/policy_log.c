@@ -7,6 +7,7 @@
 #include "core/decisions.h"
 #include "core/paths.h"
 #include "core/sanitize.h"
+#include "core/state.h"
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 
@@ -239,16 +240,15 @@ static int verify(char **names, int n, struct err *e)
         int64_t rows = 0;
         char *path = path_sandbox(names[i], "log.db", e);
         struct decisions *d = path ? decisions_read(path, &why) : NULL;
+        int rc = d ? decisions_verify(d, &rows, &why) : why.status == STATUS_NOT_FOUND ? 0 : -1;
+        if (rc == 0 && path) /* whole as far as it goes: is that all of it? */
+            rc = decisions_look(path, state_logged(names[i]), &why);
         free(path);
-        if (!d) {
-            printf("%s: %s\n", names[i], why.text);
-            bad |= why.status != STATUS_NOT_FOUND;
-        } else if (decisions_verify(d, &rows, &why) == 0) {
+        bad |= rc < 0;
+        if (rc == 0 && d)
             printf("%s: %lld rows, unbroken\n", names[i], (long long)rows);
-        } else {
-            printf("%s: BROKEN: %s\n", names[i], why.text);
-            bad = 1;
-        }
+        else
+            printf("%s: %s%s\n", names[i], rc < 0 ? "BROKEN: " : "", why.text);
         decisions_close(d);
     }
     return bad ? STATUS_FAILED : 0;

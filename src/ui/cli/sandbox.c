@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/decisions.h"
 #include "core/jsonfile.h"
 #include "core/kit.h"
 #include "core/sanitize.h"
@@ -156,6 +157,18 @@ void sandbox_tell_changed(const char *name)
     record_finish(&r);
 }
 
+/* What became of its log since it stopped; NULL: nothing. */
+static json_t *log_trouble(const char *name)
+{
+    struct err why = {0};
+    char text[sizeof why.text + 20];
+    char *log = path_sandbox(name, "log.db", NULL);
+    bool bad = log && decisions_look(log, state_logged(name), &why) < 0;
+    snprintf(text, sizeof text, "network log: %s", why.text);
+    free(log);
+    return bad ? json_string(text) : NULL;
+}
+
 json_t *sandbox_describe(const char *name, bool full, struct err *e)
 {
     struct record r;
@@ -193,6 +206,8 @@ json_t *sandbox_describe(const char *name, bool full, struct err *e)
     }
     if (why.status == STATUS_TIMEOUT)
         json_object_set_new(o, "reason", json_string("it does not answer"));
+    if (!st.pid) /* while it runs its broker sees to that, and tells */
+        json_object_set_new(o, "log_trouble", log_trouble(name));
     if (full)
         json_object_set_new(o, "changed_host_files", obeyed_changed(&r));
     record_finish(&r);

@@ -10,6 +10,7 @@
 
 #include "core/config.h"
 #include "core/confine.h"
+#include "core/decisions.h"
 #include "core/mirrors.h"
 #include "core/paths.h"
 #include "core/policy.h"
@@ -381,9 +382,16 @@ static void doctor_sandboxes(struct doctor *d)
         }
         if (lost && wal && (access(lost, F_OK) == 0 || access(wal, F_OK) == 0)) {
             snprintf(what, sizeof what, "network log of %.80s", names[i]);
-            snprintf(text, sizeof text, "it was touched while the sandbox ran, and begun anew; what was left of it is kept in %.500s*", lost);
+            snprintf(text, sizeof text, "it was touched, and begun anew; what was left of it is kept in %.500s*", lost);
             found(d, WARN, what, text, "look at them and at the log's rows of the kind log, then remove them");
         }
+        struct err why = {0};
+        char *log = path_sandbox(names[i], "log.db", NULL);
+        if (log && decisions_look(log, state_logged(names[i]), &why) < 0) {
+            snprintf(what, sizeof what, "network log of %.80s", names[i]);
+            found(d, WARN, what, why.text, "its next start says so in the log and goes on; what a backup holds of it can be laid beside it");
+        }
+        free(log);
         free(lost);
         free(wal);
         policy_free(p);
