@@ -121,6 +121,7 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
     r->disabled = json_is_true(disabled);
     r->deny = action[0] == 'd';
     r->expires = json_integer_value(expires);
+    r->created = json_integer_value(json_object_get(o, "created"));
     /* One that does not fit would not be found again by what is shown of it. */
     snprintf(r->id, sizeof r->id, "%s", id && is_id(id) ? id : "");
     snprintf(r->comment, sizeof r->comment, "%s", comment ? comment : "");
@@ -377,7 +378,7 @@ static void visit(struct search *s, uint32_t key)
     for (uint32_t i = s->p->bucket[key & (s->p->buckets - 1)]; i; i = s->p->chain[i - 1]) {
         const struct rule *r = &s->p->rules[i - 1];
         bool some = rule_is_conditional(r);
-        if (r->disabled || (r->expires && r->expires <= s->now))
+        if (r->disabled || r->over || (r->expires && r->expires <= s->now && !r->lasting))
             continue;
         if (s->denied_everywhere && (!r->deny || some || rule_has_port(r)))
             continue;
@@ -498,13 +499,10 @@ bool policy_denies_all(const struct policy *p, const char *name, int64_t now)
     return s.deny != NULL;
 }
 
-int64_t policy_next_expiry(const struct policy *p, int64_t now)
+void policy_set_expiry(struct policy *p, size_t i, bool over, bool lasting)
 {
-    int64_t next = 0;
-    for (size_t i = 0; i < p->n; i++)
-        if (p->rules[i].expires > now && (!next || p->rules[i].expires < next))
-            next = p->rules[i].expires;
-    return next;
+    p->rules[i].over = over;
+    p->rules[i].lasting = lasting;
 }
 
 void policy_handle(char *out, size_t cap, const struct rule *r)

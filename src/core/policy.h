@@ -52,8 +52,8 @@ void policy_decide_request(const struct policy *p, const char *name, uint16_t po
                            const char *path, int64_t now, struct decision *d);
 /* Is the name denied on every port by a rule? Then it need not even resolve. */
 bool policy_denies_all(const struct policy *p, const char *name, int64_t now);
-/* The next time at which a rule runs out, 0 if none does. */
-int64_t policy_next_expiry(const struct policy *p, int64_t now);
+/* What another clock says of rule i, of those that policy_rules() gives (core/expiry.h). */
+void policy_set_expiry(struct policy *p, size_t i, bool over, bool lasting);
 
 /* What `sbx policy rm` finds a rule by, as one word of a shell: its id, or its text where it has none;
  * empty if it does not fit. */

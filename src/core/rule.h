@@ -27,6 +27,7 @@ struct rule {
     char id[9];  /* hex, unique in its file */
     bool deny;
     bool disabled; /* stands in its file and says nothing */
+    bool over, lasting; /* it ran out, or it did not, whatever the clock says (core/expiry.h) */
     enum rule_kind kind;
     enum rule_origin origin;
     char host[NAME_MAX_LEN + 1]; /* canonical, without the wildcard */
@@ -36,7 +37,7 @@ struct rule {
     uint16_t port_low, port_high; /* 1 and 65535 when none was given */
     uint16_t methods;             /* bits of rule_method(); 0: all */
     char path[RULE_PATH_MAX + 1]; /* "": all */
-    int64_t expires;             /* seconds since the epoch; 0: never */
+    int64_t expires, created;    /* seconds since the epoch; 0: never, and unknown */
     char comment[128];
 };
 

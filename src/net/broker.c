@@ -163,6 +163,11 @@ static void note_policy(struct broker *b)
     link_send_ctrl(linkev_link(b->supervisor), m);
 }
 
+static void settle_expiry(struct broker *b)
+{
+    expiry_settle(b->expiry, b->policy, time(NULL), expiry_boot_now());
+}
+
 static void on_reload(evutil_socket_t fd, short what, void *arg)
 {
     struct broker *b = arg;
@@ -174,6 +179,7 @@ static void on_reload(evutil_socket_t fd, short what, void *arg)
     bool was_broken = policy_error(b->policy) != NULL;
     policy_free(b->policy);
     b->policy = fresh;
+    settle_expiry(b);
     load_settings(b);
     if (was_broken || policy_error(fresh))
         note_policy(b);
@@ -275,6 +281,7 @@ static void on_expiry(evutil_socket_t fd, short what, void *arg)
     struct broker *b = arg;
     (void)fd;
     (void)what;
+    settle_expiry(b);
     broker_recheck(b);
     broker_arm_expiry(b);
 }
@@ -462,6 +469,7 @@ static int start(struct broker *b, struct err *e)
     b->dialer = dialer_new(b->base);
     b->supervisor = linkev_new(b->base, FD_SUPERVISOR, &link_ops, b);
     b->policy = policy_load(b->sandbox);
+    b->expiry = expiry_open(b->sandbox);
     b->asks = asks_new(b->base, &broker_asks_ops, b);
     b->secrets = broker_secrets_new(b->sandbox);
     secrets = path_in(PATH_DATA, e, "secrets");
@@ -469,10 +477,11 @@ static int start(struct broker *b, struct err *e)
     if (!b->secrets || !b->asks || !secrets || !services || path_mkdirs(secrets, 0700, e) < 0)
         goto out;
     b->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (!b->dialer || !b->supervisor || !b->policy || b->watch_fd < 0) {
+    if (!b->dialer || !b->supervisor || !b->policy || !b->expiry || b->watch_fd < 0) {
         err_set(e, STATUS_FAILED, "cannot start the broker: out of resources");
         goto out;
     }
+    settle_expiry(b);
     load_settings(b);
     json_t *settings = config_load(NULL);
     b->tls = broker_tls_new(config_value(settings, "net.ca"), e);

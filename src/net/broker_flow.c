@@ -141,12 +141,15 @@ void broker_recheck(struct broker *b)
 
 void broker_arm_expiry(struct broker *b)
 {
-    int64_t now = time(NULL), next = policy_next_expiry(b->policy, now);
+    struct err e = {0};
+    int64_t wall = time(NULL), boot = expiry_boot_now(), next = expiry_next(b->expiry, b->policy, wall, boot);
+    if (expiry_save(b->expiry, &e) < 0) /* it holds as long as this runs */
+        log_rated(&b->bad_expiry, 5, "which rules have run out cannot be remembered: %s", e.text);
     if (!next) {
         evtimer_del(b->expiry_ev);
         return;
     }
-    struct timeval tv = {next - now > EXPIRY_MAX_S ? EXPIRY_MAX_S : next - now, 20000};
+    struct timeval tv = {next > EXPIRY_MAX_S ? EXPIRY_MAX_S : next, 20000};
     evtimer_add(b->expiry_ev, &tv);
 }
 

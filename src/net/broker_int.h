@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/expiry.h"
 #include "core/linkev.h"
 #include "core/log.h"
 #include "core/policy.h"
@@ -72,6 +73,7 @@ struct broker {
     struct dialer *dialer;
     struct journal *journal;
     struct policy *policy;
+    struct expiry *expiry;
     json_t *map;
     struct rule outside[OUTSIDE_MAX];
     unsigned noutside;
@@ -84,7 +86,7 @@ struct broker {
     struct event *net_ev, *watch_ev, *note_ev, *reload_ev, *expiry_ev;
     int64_t allowed, denied, failed, refused, bytes_up, bytes_down, noted;
     int64_t last_flow; /* begins with the time, so that numbers are unique over restarts */
-    struct log_rate bad_ask;
+    struct log_rate bad_ask, bad_expiry;
     struct broker_tls *tls;
     struct broker_secrets *secrets;
     struct asks *asks;

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/expiry.h"
 #include "core/paths.h"
 #include "core/policy.h"
 #include "core/publishers.h"
@@ -217,10 +218,8 @@ static void expiry(void **state)
     struct decision d;
     policy_decide_name(p, "example.com", 443, NOW + 9, &d);
     assert_true(d.allow);
-    assert_int_equal(policy_next_expiry(p, NOW), NOW + 10);
     policy_decide_name(p, "example.com", 443, NOW + 10, &d);
     assert_false(d.allow);
-    assert_int_equal(policy_next_expiry(p, NOW + 10), 0);
     policy_free(p);
     json_decref(o);
 }
@@ -461,11 +460,119 @@ static void threat_16_presets_and_wildcards_open_nothing_inner(void **state)
     policy_free(p);
 }
 
+/* One look at the rules of a sandbox, as its broker takes it. */
+static void looks_at(const char *what, struct expiry *x, int64_t wall, int64_t boot, bool allowed, bool denied)
+{
+    struct decision d;
+    struct policy *p = policy_load("box");
+    assert_null(policy_error(p));
+    expiry_settle(x, p, wall, boot);
+    policy_decide_name(p, "for.example.com", 443, wall, &d);
+    if (d.allow != allowed)
+        fail_msg("%s: allowed: %d", what, d.allow);
+    policy_decide_name(p, "not.example.org", 443, wall, &d);
+    if (d.allow == denied)
+        fail_msg("%s: denied: %d", what, !d.allow);
+    assert_int_equal(expiry_save(x, NULL), 0);
+    policy_free(p);
+}
+
+static struct expiry *again(struct expiry *x, const char *boot)
+{
+    expiry_free(x);
+    char *path = path_sandbox("box", "expiry.json", NULL);
+    if (boot) { /* what is there is of another boot of this host */
+        json_t *o = json_load_file(path, 0, NULL);
+        json_object_set_new(o, "boot", json_string(boot));
+        assert_int_equal(json_dump_file(o, path, 0), 0);
+        json_decref(o);
+    }
+    free(path);
+    x = expiry_open("box");
+    assert_non_null(x);
+    return x;
+}
+
+static void rules_of_an_hour(int64_t created)
+{
+    char text[600];
+    snprintf(text, sizeof text,
+             "{\"version\": 1, \"posture\": \"locked-down\", \"rules\": [{\"id\": \"a\", \"action\": \"allow\", \"target\": \"for.example.com\", \"created\": %lld, "
+             "\"expires\": %lld}, {\"id\": \"b\", \"action\": \"deny\", \"target\": \"not.example.org\", \"created\": %lld, \"expires\": %lld}, "
+             "{\"id\": \"c\", \"action\": \"allow\", \"target\": \"not.example.org\"}]}",
+             (long long)created, (long long)created + 3600, (long long)created, (long long)created + 3600);
+    put("box", text);
+}
+
+/* A clock that is set prolongs nothing that is allowed, and shortens nothing that is denied. */
+static void threat_99_100_an_hour_is_an_hour(void **state)
+{
+    (void)state;
+    rules_of_an_hour(NOW);
+    struct expiry *x = again(NULL, NULL);
+    looks_at("at first", x, NOW + 10, 1000, true, true);
+    looks_at("in time", x, NOW + 3599, 4589, true, true);
+    looks_at("over", x, NOW + 3700, 4690, false, false);
+    looks_at("set back when it was over", x, NOW + 100, 4700, false, false);
+    x = again(x, NULL);
+    looks_at("and in the next run", x, NOW + 100, 4800, false, false);
+    x = again(x, "another");
+    looks_at("and in the next boot", x, NOW + 100, 10, false, false);
+    rules_of_an_hour(NOW + 50); /* given anew, they hold */
+    looks_at("anew", x, NOW + 100, 20, true, true);
+
+    rules_of_an_hour(NOW + 10000);
+    looks_at("another hour", x, NOW + 10000, 5000, true, true);
+    looks_at("set back while it runs", x, NOW + 8000, 5600, true, true);
+    looks_at("after an hour of it", x, NOW + 11000, 8700, false, true); /* what denies stays until both say so */
+    looks_at("and by the clock", x, NOW + 13700, 11500, false, false);
+
+    rules_of_an_hour(NOW + 20000);
+    looks_at("a third hour", x, NOW + 20000, 20000, true, true);
+    x = again(x, NULL);
+    looks_at("set back between two runs", x, NOW + 20000, 23700, false, true);
+
+    rules_of_an_hour(NOW + 30000);
+    looks_at("a fourth", x, NOW + 30000, 30000, true, true);
+    looks_at("set ahead", x, NOW + 90000, 30010, false, true);
+    looks_at("and right again", x, NOW + 30020, 30020, false, true);
+
+    rules_of_an_hour(NOW + 40000);
+    x = again(x, "another");
+    looks_at("an empty battery", x, 0, 10, false, true);
+    looks_at("until the time is there", x, NOW + 41000, 20, true, true);
+    looks_at("and an hour is over", x, NOW + 43601, 2630, false, false);
+    struct policy *p = policy_load("box");
+    assert_int_equal(expiry_next(x, p, NOW + 43601, 2630), 0);
+    rules_of_an_hour(NOW + 50000);
+    policy_free(p);
+    p = policy_load("box");
+    expiry_settle(x, p, NOW + 50000, 3000);
+    assert_int_equal(expiry_next(x, p, NOW + 50000, 3000), 3600);
+    assert_int_equal(expiry_next(x, p, NOW + 49000, 6595), 5);
+    policy_free(p);
+    put("box", "{\"version\": 1}");
+    looks_at("nothing is kept of what is gone", x, NOW, 1, false, true);
+    expiry_free(x);
+    char *path = path_sandbox("box", "expiry.json", NULL);
+    json_t *o = json_load_file(path, 0, NULL);
+    assert_int_equal(json_object_size(json_object_get(o, "rules")), 0);
+    json_decref(o);
+    FILE *f = fopen(path, "w"); /* one that cannot be read is none */
+    fputs("{", f);
+    fclose(f);
+    free(path);
+    rules_of_an_hour(NOW);
+    x = again(NULL, NULL);
+    looks_at("what was remembered is damaged", x, NOW, 1, true, true);
+    expiry_free(x);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh_home, remove_home)
     const struct CMUnitTest tests[] = {
-        T(deny_wins), T(postures), T(threat_33_60_62_ports_of_presets), T(preset_is_narrow), T(threat_17_localhost_needs_its_own_rule), T(addresses), T(expiry),
+        T(deny_wins), T(threat_99_100_an_hour_is_an_hour), T(postures), T(threat_33_60_62_ports_of_presets), T(preset_is_narrow), T(threat_17_localhost_needs_its_own_rule), T(addresses), T(expiry),
         T(conditional_rules), T(names_denied_everywhere), T(threat_100_unreadable_denies), T(files_are_changed),
         T(export_and_import), T(rules_without_ids), T(threat_16_presets_and_wildcards_open_nothing_inner),
     };

@@ -5,7 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/decisions.h"
+#include "core/expiry.h"
 #include "core/jsonfile.h"
 #include "core/metadata.h"
 #include "core/paths.h"
@@ -218,7 +218,7 @@ static void list_rule(struct listing *l, const struct rule *r, const char *scope
     rule_format(text, r);
     long long left = r->expires - (long long)time(NULL);
     if (r->expires)
-        snprintf(expires, sizeof expires, left <= 0 ? "expired" : left < 3600 ? "in %lldm" : "in %lldh",
+        snprintf(expires, sizeof expires, left <= 0 || r->over ? "expired" : left < 3600 ? "in %lldm" : "in %lldh",
                  left < 3600 ? left / 60 + 1 : left / 3600);
     if (l->rules) {
         json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", r->id, "action", r->deny ? "deny" : "allow", "rule", text,
@@ -279,6 +279,10 @@ int cmd_policy_ls(const struct args *a, struct err *e)
     struct policy *p = policy_load(sandbox);
     if (!p)
         return err_set(e, STATUS_FAILED, "out of memory");
+    struct expiry *known = sandbox ? expiry_open(sandbox) : NULL; /* what its broker knows */
+    if (known)
+        expiry_settle(known, p, time(NULL), expiry_boot_now());
+    expiry_free(known);
     bool json = args_has(a, "json");
     struct listing l = {.rules = json ? json_array() : NULL};
     enum posture posture = policy_posture(p) ? policy_posture(p) : POSTURE_BALANCED;

@@ -5,6 +5,7 @@
 
 #include "core/addrclass.h"
 #include "core/config.h"
+#include "core/expiry.h"
 #include "core/metadata.h"
 #include "core/policy.h"
 #include "core/shellword.h"
@@ -117,6 +118,10 @@ int cmd_policy_check(const struct args *a, struct err *e)
     struct policy *p = policy_load(sandbox);
     if (!p)
         return err_set(e, STATUS_FAILED, "out of memory");
+    struct expiry *known = sandbox ? expiry_open(sandbox) : NULL; /* what its broker knows */
+    if (known)
+        expiry_settle(known, p, time(NULL), expiry_boot_now());
+    expiry_free(known);
     if (r.kind == RULE_RANGE)
         policy_decide_addr(p, r.family, r.addr, port, time(NULL), &v.d);
     else
