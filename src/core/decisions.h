@@ -19,7 +19,8 @@
 struct decision_row {
     int64_t seq;         /* set by the store */
     int64_t time_ms;     /* since the epoch */
-    const char *kind;    /* "open", "close", "deny", "fail", "refused", "policy", "dropped", "cut", "mismatch", "log" (begins a new
+    const char *kind;    /* "open", "close", "deny", "fail", "refused", "policy", "dropped", "cut", "mismatch" (what came is not what the connection is for, or
+                            no request at all, or failed: as its verdict says), "log" (begins a new
                             log where one was touched) */
     int64_t flow;        /* joins open and close; 0: none */
     const char *proto;   /* "tcp", "udp", "icmp", "dns", "other" */

@@ -68,6 +68,7 @@ struct ask {
 /* flags of ASK_MISMATCH */
 #define MISMATCH_ONE 0x01u  /* it was one request of several, and it alone fails; else the connection is cut */
 #define MISMATCH_TEXT 0x02u /* seen is no name but says what the guest did */
+#define MISMATCH_FAIL 0x08u /* nobody was denied anything: something failed, for the reason that seen says */
 #define MISMATCH_RAW 0x04u  /* a rule that names this very host and port would let it through as it is */
 
 #define ASK_METHOD_MAX 31

@@ -604,9 +604,13 @@ void broker_mismatch(struct broker *b, const struct ask *ask)
         hint_for(b, f, &host, hint, sizeof hint);
     snprintf(reason, sizeof reason, ask->flags & MISMATCH_TEXT ? "%s%s%s" : "it speaks to \"%s\"%s%s", seen,
              hint[0] ? "; to let it through as it is: " : "", hint);
+    bool failed = ask->flags & MISMATCH_FAIL;
     struct decision_row row = {.kind = "mismatch", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port,
-                               .addr = f->dialled, .verdict = "deny", .rule = f->rule, .reason = reason, .count = 1};
-    broker_count_denied(b, &b->denied, 1);
+                               .addr = f->dialled, .verdict = failed ? "fail" : "deny", .rule = f->rule, .reason = reason, .count = 1};
+    if (failed)
+        b->failed++;
+    else
+        broker_count_denied(b, &b->denied, 1);
     if (ask->flags & MISMATCH_ONE) {
         journal_refusal(b->journal, &row);
         return;

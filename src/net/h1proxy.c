@@ -296,6 +296,7 @@ static void answer_failed(struct h1proxy *p, int status, const char *why)
 {
     struct refusal r;
     refusal_failed(&r, proxy_wants_json(&p->rq_head.fields), status, why);
+    p->owner->failed(p->owner->arg, status, why);
     answer(p, &r, true);
 }
 
@@ -342,9 +343,10 @@ static bool read_head(struct h1proxy *p)
     size_t used;
     int got = fill(p, &p->from_guest, p->guest, &p->guest_eof);
     if (got < 0) {
-        if (p->rq_reader.len)
-            p->broken = true; /* half a request */
-        else
+        if (p->rq_reader.len) {
+            p->owner->failed(p->owner->arg, 400, "half of its head came, and no more");
+            p->broken = true;
+        } else
             p->done = true;
         return false;
     }

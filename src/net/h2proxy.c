@@ -261,6 +261,8 @@ static void answer_failed(struct stream *s, int status, const char *why)
 {
     struct refusal r;
     refusal_failed(&r, proxy_wants_json(&s->fields), status, why);
+    if (!s->answered && !s->closed[GUEST])
+        s->proxy->owner->failed(s->proxy->owner->arg, status, why);
     answer(s, &r);
 }
 
@@ -727,18 +729,25 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *a
     return 0;
 }
 
+/* nghttp2 resets the stream, or ends the connection: nothing is repaired. */
+static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code, void *arg)
+{
+    struct h2proxy *p = arg;
+    (void)frame;
+    p->owner->failed(p->owner->arg, side_of(p, session) == GUEST ? 400 : 502, nghttp2_strerror(code));
+    return 0;
+}
+
 static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t nlen,
                              const uint8_t *value, size_t vlen, uint8_t flags, void *arg)
 {
-    (void)session;
-    (void)frame;
     (void)name;
     (void)nlen;
     (void)value;
     (void)vlen;
     (void)flags;
-    (void)arg;
-    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* the stream is reset: nothing is repaired */
+    on_invalid_frame(session, frame, NGHTTP2_ERR_HTTP_HEADER, arg);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* the stream is reset */
 }
 
 /* nghttp2 keeps copies of header fields: what it gives back is wiped. */
@@ -781,6 +790,7 @@ struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owne
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_close);
@@ -901,6 +911,8 @@ static bool read_in(struct h2proxy *p, enum side side)
     explicit_bzero(buf, (size_t)n);
     if (took != n) {
         /* Malformed: the session has queued the frame that says so. */
+        if (took < 0)
+            p->owner->failed(p->owner->arg, side == GUEST ? 400 : 502, nghttp2_strerror((int)took));
         p->eof[side] = true;
         nghttp2_session_terminate_session(p->session[side], NGHTTP2_PROTOCOL_ERROR);
     }

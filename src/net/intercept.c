@@ -223,6 +223,18 @@ static void mismatch(void *arg, const char *seen, bool one)
     tell_mismatch(arg, seen, one ? MISMATCH_ONE : 0);
 }
 
+/* A reviewer sees what the guest gets as an answer of ours; what is denied has its own row. */
+static void request_failed(void *arg, int status, const char *why)
+{
+    struct intercept *i = arg;
+    char text[256];
+    if (status == 421 || status == 403 || i->owner.refuse)
+        return;
+    bool theirs = status >= 502;
+    snprintf(text, sizeof text, theirs ? "a request failed: %.200s" : "a request was refused as malformed: %.200s", why);
+    tell_mismatch(i, text, MISMATCH_ONE | MISMATCH_TEXT | (theirs ? MISMATCH_FAIL : 0));
+}
+
 static void half_greeting(struct intercept *i)
 {
     bool tls = i->hello[0] == CLIENTHELLO_RECORD;
@@ -400,8 +412,15 @@ static bool step_securing(struct intercept *i)
 static bool step_accepting(struct intercept *i)
 {
     int rc = end_handshake(&i->guest);
-    if (rc < 0)
-        over(i); /* it does not trust us (threat 56), or is gone */
+    if (rc < 0) { /* it does not trust us (threat 56), or is gone */
+        const char *alert = end_alert();
+        char text[256];
+        snprintf(text, sizeof text, "the program ended its TLS with \"%s\": it may trust other certificates than this installation's; a rule for the whole "
+                 "host, without methods and paths, passes it untouched", alert ? alert : "");
+        if (alert && !i->owner.refuse)
+            tell_mismatch(i, text, MISMATCH_TEXT | MISMATCH_FAIL);
+        over(i);
+    }
     if (rc <= 0)
         return false;
     if (i->up_failed) {
@@ -410,6 +429,7 @@ static bool step_accepting(struct intercept *i)
         char why[300], text[REFUSAL_MAX + 512];
         snprintf(why, sizeof why, "the certificate or the TLS of %.120s is not accepted: %.100s", i->name, end_why(&i->up));
         refusal_failed(&r, false, 502, why);
+        request_failed(i, 502, why);
         size_t n = refusal_http1(&r, false, false, text, sizeof text);
         const char *alpn = end_alpn(&i->guest);
         if (alpn && strcmp(alpn, "h2") == 0)
@@ -670,7 +690,7 @@ struct intercept *intercept_new(struct intercepts *all, struct tcp_conn *conn, i
     strncpy(i->rule, t->rule ? t->rule : "", sizeof i->rule - 1);
     strncpy(i->hint, t->hint ? t->hint : "", sizeof i->hint - 1);
     i->owner = (struct proxy_owner){.name = i->name, .port = t->port, .refuse = t->refuse, .rule = i->rule, .hint = i->hint,
-                                    .request = judge, .mismatch = mismatch, .minted = minted, .arg = i};
+                                    .request = judge, .mismatch = mismatch, .failed = request_failed, .minted = minted, .arg = i};
     end_init(&i->guest, &guest_ops, i);
     end_init(&i->up, &up_ops, i);
     i->since_ms = i->moved_ms = now_ms();
@@ -749,7 +769,9 @@ void intercept_tick(struct intercept *i, int64_t now)
             i->head_ms = now;
         if (head) /* the whole of it, however it drips */
             late = now - i->head_ms > INTERCEPT_HEAD_MS;
-        else
+        if (head && late)
+            tell_mismatch(i, "it sent half the head of a request, and no more", MISMATCH_TEXT);
+        if (!head)
             late = quiet > ((i->h1 ? h1proxy_idle(i->h1) : h2proxy_idle(i->h2)) ? INTERCEPT_IDLE_MS : INTERCEPT_SILENT_MS);
         break;
     case DRAINING:

@@ -44,6 +44,8 @@ struct proxy_owner {
     void (*request)(void *arg, const struct proxy_request *r);
     /* The request names another host than the connection was asked for; `one`: others share the connection, which lives on. */
     void (*mismatch)(void *arg, const char *seen, bool one);
+    /* A request got an answer of ours in the place of the server's: malformed (400 and on), or what the server did (502 and on). */
+    void (*failed)(void *arg, int status, const char *why);
     /* A whole answer that gives out tokens: false if it must not reach the guest; else they are replaced in place. */
     bool (*minted)(void *arg, uint8_t *body, size_t n);
     /* Counts of content. */

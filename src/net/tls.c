@@ -328,6 +328,12 @@ const char *end_why(const struct end *e)
     return verdict != X509_V_OK ? X509_verify_cert_error_string(verdict) : "the TLS handshake failed";
 }
 
+const char *end_alert(void)
+{
+    int reason = ERR_GET_REASON(ERR_peek_last_error()) - SSL_AD_REASON_OFFSET;
+    return ERR_GET_LIB(ERR_peek_last_error()) == ERR_LIB_SSL && reason >= 0 && reason < 256 ? SSL_alert_desc_string_long(reason) : NULL;
+}
+
 static ssize_t failed(struct end *e, int rc, bool reading)
 {
     int why = SSL_get_error(e->ssl, rc);

@@ -64,6 +64,8 @@ int end_handshake(struct end *e);
 const char *end_alpn(const struct end *e);
 /* After a failed end_handshake: a clause for people. */
 const char *end_why(const struct end *e);
+/* Right after one: what the peer says was wrong, if it said so; else NULL. */
+const char *end_alert(void);
 
 ssize_t end_read(struct end *e, void *buf, size_t n);
 ssize_t end_write(struct end *e, const void *buf, size_t n);

@@ -274,6 +274,21 @@ class Net(unittest.TestCase):
                 self.assertLessEqual(got.count(b"HTTP/1.1 200"), 1, (at, byte, got))
                 self.assertLessEqual(len(self.web.seen) - n, 1)
 
+    def test_threat_24_44_what_is_malformed_is_in_the_log(self):
+        self.refused(b"GET /ok HTTP/1.1\r\nHost: c.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", name="c.test")
+        self.refused(b"CONNECT b.test:443 HTTP/1.1\r\nHost: c.test" + END, (400, 405), name="c.test")
+        self.assertEqual(status(self.lab.say(b"GET /ok/both HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test")), 502)
+        with H2(self.lab) as c:
+            self.assertEqual(c.ask(c.fields(scheme="http")), 400)
+        for more in (("x", "a\0b"), ("transfer-encoding", "chunked")):
+            with H2(self.lab) as c:
+                self.assertEqual(c.ask(c.fields(more)), "reset")
+        rows = [(r["host"], r["verdict"], r["reason"]) for r in self.lab.rows(kind="mismatch")]
+        for host, verdict, text in (("c.test", "deny", "both a length and a transfer coding"), ("c.test", "deny", "not passed on"), ("odd.test", "fail", "a request failed: "),
+                                    ("two.test", "deny", "a request was refused as malformed: its scheme"),
+                                    ("two.test", "deny", "Invalid HTTP header field")):
+            self.assertTrue([1 for h, v, r in rows if (h, v) == (host, verdict) and text in r], (host, text, rows))
+
     def test_threat_25_line_ends_folds_names(self):
         for head in (b"GET /ok HTTP/1.1\nHost: a.test\n\n", b"GET /ok HTTP/1.1\r\nHost: a.test\nX: y\r\n\r\n", b"GET /ok HTTP/1.1\r\nHost: a.test\rX: y\r\n\r\n",
                      b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX: a\r\n b\r\n\r\n", b"GET /ok HTTP/1.1\r\nHost: a.test\r\n: x\r\n\r\n", b"GET /ok HTTP/1.1\r\nHost: a.test\r\nX : y\r\n\r\n",
@@ -674,6 +689,8 @@ class Net(unittest.TestCase):
             self.assertEqual(status(got), 502, (name, got))
             self.assertIn(b"certificate", got)
             self.assertEqual(server.seen, [])
+            row, = self.lab.rows(host=name, kind="mismatch")
+            self.assertEqual((row["verdict"], row["reason"].startswith(f"a request failed: the certificate or the TLS of {name} is not accepted: ")), ("fail", True), row)
 
     def test_threat_54_the_key_is_the_brokers_alone(self):
         self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: a.test" + END)), 200)
@@ -702,8 +719,9 @@ class Net(unittest.TestCase):
 
     def test_threat_56_who_trusts_no_other_certificate(self):
         with self.assertRaises(ssl.SSLError):
-            self.lab.tls("a.test", cafile=self.ca.cert)
+            self.lab.tls("b.test", cafile=self.ca.cert)
         self.assertEqual(self.new(), [])
+        self.assertEqual([r["reason"].split(":")[0] for r in self.lab.rows(host="b.test", port=443, kind="mismatch", verdict="fail")], ['the program ended its TLS with "unknown CA"'])
         self.lab.tls("relay.test", cafile=self.ca.cert).close()  # a rule for the whole host is the tunnel
 
     def test_threat_57_no_quic(self):
@@ -868,6 +886,14 @@ class Net(unittest.TestCase):
         self.assertEqual([(half == r, r.endswith(way)) for r in reasons(host="relay.test", port=2222)], [(True, False), (False, True)])
         self.assertIn(half, reasons(host="relay.test", port=443))
         self.assertIn(half, reasons(host="a.test", port=443))
+        for host, port in (("a.test", 443), ("b.test", 80)):
+            self.assertIn("it sent half the head of a request, and no more", reasons(host=host, port=port))
+        with self.lab.connect("c.test", 80) as s:
+            s.sendall(head)
+            s.shutdown(socket.SHUT_WR)
+            with self.assertRaises(ConnectionError):
+                s.recv(100)
+        self.assertEqual(reasons(host="c.test", port=80), ["a request was refused as malformed: half of its head came, and no more"])
         self.assertEqual(self.new(), [])
 
     def test_threat_79_80_floods_of_connections(self):
