@@ -1,0 +1,232 @@
+/* HTTP/2 between two ends that are buffers: the bounds on what a hostile peer can make us hold, each by itself.  (On the
+ * cable one stands before the other, so taking one out would not show: threat 46.) */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <nghttp2/nghttp2.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/h2proxy.h"
+
+#define ROOM (1u << 20)
+
+/* The guest's side of the connection. */
+static struct wire {
+    uint8_t in[ROOM], out[ROOM]; /* towards the proxy, and from it */
+    size_t in_len, in_pos, out_len;
+    size_t piece; /* a read gives no more */
+    size_t takes; /* of what the proxy says; then it reads no more */
+    unsigned reads;
+    unsigned asked, failed;
+    bool shut;
+} w;
+
+static ssize_t wire_read(void *arg, void *buf, size_t n)
+{
+    size_t take = w.in_len - w.in_pos;
+    (void)arg;
+    take = take < n ? take : n;
+    take = take < w.piece ? take : w.piece;
+    if (take == 0)
+        return END_AGAIN;
+    memcpy(buf, w.in + w.in_pos, take);
+    w.in_pos += take;
+    w.reads++;
+    return (ssize_t)take;
+}
+
+static ssize_t wire_write(void *arg, const void *buf, size_t n)
+{
+    size_t room = w.takes - w.out_len;
+    (void)arg;
+    n = n < room ? n : room;
+    if (n == 0)
+        return END_AGAIN;
+    memcpy(w.out + w.out_len, buf, n);
+    w.out_len += n;
+    return (ssize_t)n;
+}
+
+static void wire_shutdown(void *arg)
+{
+    (void)arg;
+    w.shut = true;
+}
+
+static void on_request(void *arg, const struct proxy_request *r)
+{
+    (void)arg;
+    (void)r;
+    w.asked++; /* and it is not answered yet */
+}
+
+static void on_mismatch(void *arg, const char *seen, bool one)
+{
+    (void)arg;
+    (void)seen;
+    (void)one;
+}
+
+static void on_failed(void *arg, int status, const char *why)
+{
+    (void)arg;
+    (void)status;
+    (void)why;
+    w.failed++;
+}
+
+static const struct end_ops ops = {wire_read, wire_write, wire_shutdown};
+static struct end guest, up;
+static struct proxy_owner owner = {.name = "two.test", .port = 80, .request = on_request, .mismatch = on_mismatch, .failed = on_failed};
+
+static ssize_t up_read(void *arg, void *buf, size_t n)
+{
+    (void)arg;
+    (void)buf;
+    (void)n;
+    return END_AGAIN;
+}
+
+static ssize_t up_write(void *arg, const void *buf, size_t n)
+{
+    (void)arg;
+    (void)buf;
+    return (ssize_t)n;
+}
+
+static const struct end_ops up_ops = {up_read, up_write, wire_shutdown};
+
+static struct h2proxy *fresh(void)
+{
+    memset(&w, 0, sizeof w);
+    w.piece = w.takes = ROOM;
+    end_init(&guest, &ops, NULL);
+    end_init(&up, &up_ops, NULL);
+    struct h2proxy *p = h2proxy_new(&guest, &up, &owner);
+    assert_non_null(p);
+    return p;
+}
+
+static void put(const void *bytes, size_t n)
+{
+    assert_true(w.in_len + n <= ROOM);
+    memcpy(w.in + w.in_len, bytes, n);
+    w.in_len += n;
+}
+
+static void put_frame(uint8_t type, uint8_t flags, uint32_t stream, const void *body, size_t n)
+{
+    const uint8_t head[] = {(uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n, type, flags,
+                            (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
+    put(head, sizeof head);
+    put(body, n);
+}
+
+static void greet(void)
+{
+    put(NGHTTP2_CLIENT_MAGIC, NGHTTP2_CLIENT_MAGIC_LEN);
+    put_frame(NGHTTP2_SETTINGS, 0, 0, "", 0);
+}
+
+/* Frames of a type that came back; the flags have to be these. */
+static unsigned frames(uint8_t type, uint8_t flags)
+{
+    unsigned n = 0;
+    for (size_t at = 0; at + 9 <= w.out_len;) {
+        size_t len = (size_t)w.out[at] << 16 | (size_t)w.out[at + 1] << 8 | w.out[at + 2];
+        n += w.out[at + 3] == type && w.out[at + 4] == flags;
+        at += 9 + len;
+    }
+    return n;
+}
+
+/* Who does not read what we say is not read either. */
+static void threat_46_no_reading_while_nothing_is_taken(void **state)
+{
+    struct h2proxy *p = fresh();
+    (void)state;
+    greet();
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    w.takes = w.out_len; /* from here on */
+    w.piece = 1700;
+    for (int i = 0; i < 900; i++)
+        put_frame(NGHTTP2_PING, 0, 0, "12345678", 8);
+    unsigned before = w.reads;
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(w.reads - before, 1); /* whose answers wait */
+    w.takes = ROOM;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(frames(NGHTTP2_PING, 1), 900); /* and nothing was lost */
+    h2proxy_free(p);
+}
+
+/* What one read can make us say is bounded, too. */
+static void threat_46_answers_that_pile_up(void **state)
+{
+    for (int many = 0; many < 2; many++) {
+        struct h2proxy *p = fresh();
+        (void)state;
+        greet();
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        unsigned n = many ? 1800 : 900; /* within one buffer */
+        for (unsigned i = 0; i < n; i++)
+            put_frame(NGHTTP2_PING, 0, 0, "12345678", 8);
+        enum proxy_state s = h2proxy_step(p);
+        assert_int_equal(s, many ? PROXY_DONE : PROXY_GOING);
+        assert_int_equal(w.failed, many);
+        if (!many)
+            assert_int_equal(frames(NGHTTP2_PING, 1), n);
+        else
+            assert_true(frames(NGHTTP2_PING, 1) <= 1000);
+        h2proxy_free(p);
+    }
+}
+
+/* Requests that are reset while they are judged stay until they are: no more of them than so many. */
+static void threat_46_requests_that_are_reset_while_they_are_judged(void **state)
+{
+    struct h2proxy *p = fresh();
+    nghttp2_hd_deflater *deflater;
+    static const uint8_t cancel[] = {0, 0, 0, 8};
+    uint8_t block[400];
+#define NV(n, v) {(uint8_t *)(n), (uint8_t *)(v), sizeof(n) - 1, sizeof(v) - 1, NGHTTP2_NV_FLAG_NO_INDEX}
+    const nghttp2_nv nv[] = {NV(":method", "GET"), NV(":scheme", "http"), NV(":authority", "two.test"), NV(":path", "/ok")};
+    (void)state;
+    assert_int_equal(nghttp2_hd_deflate_new(&deflater, 0), 0);
+    ssize_t n = nghttp2_hd_deflate_hd(deflater, block, sizeof block, nv, 4);
+    assert_true(n > 0);
+    nghttp2_hd_deflate_del(deflater);
+    greet();
+    for (uint32_t i = 0; i < 600; i++) { /* fewer than nghttp2 itself takes for an attack */
+        put_frame(NGHTTP2_HEADERS, 5, 2 * i + 1, block, (size_t)n);
+        put_frame(NGHTTP2_RST_STREAM, 0, 2 * i + 1, cancel, sizeof cancel);
+    }
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(w.in_pos, w.in_len);
+    assert_int_equal(w.asked, 4 * H2_STREAMS_MAX);
+    assert_false(h2proxy_idle(p));
+    /* Answered, they go, and there is room again. */
+    const struct proxy_verdict v = {.allow = true};
+    for (uint32_t i = 1; i <= w.asked; i++)
+        h2proxy_answer(p, i, &v);
+    assert_true(h2proxy_idle(p));
+    put_frame(NGHTTP2_HEADERS, 5, 2001, block, (size_t)n);
+    h2proxy_step(p);
+    assert_int_equal(w.asked, 4 * H2_STREAMS_MAX + 1);
+    h2proxy_free(p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threat_46_no_reading_while_nothing_is_taken),
+        cmocka_unit_test(threat_46_answers_that_pile_up),
+        cmocka_unit_test(threat_46_requests_that_are_reset_while_they_are_judged),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
