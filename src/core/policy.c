@@ -125,6 +125,12 @@ static int read_rule(struct rule *r, const json_t *o, struct err *e)
     /* One that does not fit would not be found again by what is shown of it. */
     snprintf(r->id, sizeof r->id, "%s", id && is_id(id) ? id : "");
     snprintf(r->comment, sizeof r->comment, "%s", comment ? comment : "");
+    if (comment && strlen(comment) >= sizeof r->comment) { /* cut, but not within a letter: it would be no text any more */
+        size_t n = sizeof r->comment - 1;
+        while (n && ((unsigned char)comment[n] & 0xc0) == 0x80)
+            n--;
+        r->comment[n] = '\0';
+    }
     return 0;
 }
 

@@ -455,11 +455,43 @@ static void a_comma_of_a_path_parts_no_rules(void **state)
     assert_non_null(strstr(out, "sbx policy allow network box 'GET d.example.com:443/y\\,evil.example.net/'\\''it'"));
 }
 
+/* Why a rule is there is kept, or refused, and never lost on the way. */
+static void comments_are_kept(void **state)
+{
+    char line[400], *path = policy_path("box", NULL);
+    (void)state;
+    assert_int_equal(sbx("allow network box a.example.com --comment \xc3\xbc\xff"), STATUS_USAGE);
+    strcpy(line, "allow network box a.example.com --comment ");
+    for (int i = 0; i < 64; i++)
+        strcat(line, "\xc3\xbc");
+    assert_int_equal(sbx(line), STATUS_USAGE);
+    has(err, "at most 127 bytes");
+    line[strlen(line) - 2] = '\0';
+    assert_int_equal(sbx(line), 0);
+    assert_int_equal(sbx("ls box --json"), 0);
+    has(out, "\xc3\xbc\xc3\xbc");
+    /* A file may hold longer ones: they are shown cut between two letters. */
+    FILE *f = fopen(path, "w");
+    fputs("{\"version\": 1, \"rules\": [{\"action\": \"allow\", \"target\": \"b.example.com\", \"comment\": \"", f);
+    for (int i = 0; i < 100; i++)
+        fputs("\xe2\x82\xac", f);
+    fputs("\"}]}", f);
+    fclose(f);
+    free(path);
+    assert_int_equal(sbx("ls box --json"), 0);
+    has(out, "b.example.com");
+    has(out, "\xe2\x82\xac");
+    assert_int_equal(sbx("export box"), 0); /* and kept as they are */
+    assert_non_null(strstr(out, "\xe2\x82\xac"));
+    assert_int_equal(sbx("allow network box 127.0.0.0/8"), 0);
+    has(err, "localhost:PORT");
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox), T(rules_can_rest),
                                        T(requests_are_checked), T(a_comma_of_a_path_parts_no_rules), T(check_tells_what_would_happen), T(log_keeps_its_order), T(a_log_is_followed_over_its_loss), T(asking_is_a_setting),
-                                       T(broken_file_is_named), T(log_is_shown)};
+                                       T(broken_file_is_named), T(comments_are_kept), T(log_is_shown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/addrclass.h"
 #include "core/expiry.h"
 #include "core/jsonfile.h"
 #include "core/metadata.h"
@@ -68,6 +69,8 @@ static void remark(const struct rule *rules, size_t n)
         rule_format(text, &rules[i]);
         if (publishers_warning(&rules[i]))
             out_notice("%s: %s", text, publishers_warning(&rules[i]));
+        if (!rules[i].deny && rules[i].kind == RULE_RANGE && addr_classify(rules[i].family, rules[i].addr) == ADDR_LOOPBACK)
+            out_notice("%s opens services of this host's own loopback; localhost:PORT opens one of them", text);
         for (size_t k = 0; k < n && !base; k++)
             base = rules[k].kind == RULE_HOST && strcmp(rules[k].host, rules[i].host) == 0;
         if (!base)
@@ -106,6 +109,13 @@ static int add(const struct args *a, bool deny, struct err *e)
         return err_set(e, STATUS_FAILED, "out of memory");
     if (strcmp(a->words[0], "network") != 0) {
         err_set(e, STATUS_USAGE, "rules are for the network: sbx policy %s network ...", deny ? "deny" : "allow");
+        goto out;
+    }
+    json_t *words = comment ? json_string(comment) : NULL;
+    bool usable = !comment || (words && strlen(comment) < sizeof rules->comment);
+    json_decref(words);
+    if (!usable) {
+        err_set(e, STATUS_USAGE, "a comment is text in UTF-8, of at most %zu bytes", sizeof rules->comment - 1);
         goto out;
     }
     if (policy_cli_scope(a, 1, &sandbox, &next, e) < 0 || (life && policy_cli_duration(life, &seconds, e) < 0))
