@@ -7,12 +7,15 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <poll.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "core/decisions.h"
@@ -455,6 +458,58 @@ static void a_comma_of_a_path_parts_no_rules(void **state)
     assert_non_null(strstr(out, "sbx policy allow network box 'GET d.example.com:443/y\\,evil.example.net/'\\''it'"));
 }
 
+/* Each form in which rows come to a terminal: nothing of what a guest wrote acts on it. */
+static void threat_88_rows_on_a_terminal(void **state)
+{
+    static const char *const forms[] = {"", "--raw", "--json", "--follow", "--follow --json", "--raw --json", "--verify"};
+    static const char hostile[] = "/x\x1b]0;t\x07\xc2\x9b" "31m\xe2\x80\xae\xff\r\n\x7f\xe2\x80\x8b";
+    char *path = path_sandbox("box", "log.db", NULL);
+    struct decisions *d = decisions_open(path, false, NULL);
+    (void)state;
+    struct decision_row r = {.time_ms = 1700000000000, .kind = "log", .proto = hostile, .host = hostile, .port = 443, .addr = hostile, .method = hostile,
+                             .path = hostile, .verdict = "deny", .rule = hostile, .reason = hostile, .count = 1};
+    assert_int_equal(decisions_add(d, &r, NULL), 0);
+    decisions_close(d);
+    free(path);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        int master;
+        char line[80], *argv[8] = {(char *)"sbx", (char *)"policy", (char *)"log"}, *save = NULL;
+        int argc = 3;
+        size_t n = 0;
+        snprintf(line, sizeof line, "%s", forms[i]);
+        for (char *w = strtok_r(line, " ", &save); w; w = strtok_r(NULL, " ", &save))
+            argv[argc++] = w;
+        fflush(NULL);
+        pid_t pid = forkpty(&master, NULL, NULL, NULL);
+        if (pid == 0) {
+            struct termios t;
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            tcgetattr(1, &t);
+            cfmakeraw(&t);
+            tcsetattr(1, TCSANOW, &t);
+            setenv("NO_COLOR", "1", 1);
+            _exit(cli_main(argc, argv));
+        }
+        /* One that follows goes on: what is there comes at once. */
+        struct pollfd p = {.fd = master, .events = POLLIN};
+        while (n < sizeof out - 1 && poll(&p, 1, strstr(forms[i], "--follow") && n ? 500 : 10000) > 0) {
+            ssize_t got = read(master, out + n, sizeof out - 1 - n);
+            if (got <= 0)
+                break;
+            n += (size_t)got;
+        }
+        out[n] = '\0';
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        close(master);
+        has(out, "31m");
+        static const char *const never[] = {"\x1b", "\x07", "\xc2\x9b", "\xe2\x80\xae", "\xff", "\r", "\x7f", "\xe2\x80\x8b"};
+        for (size_t k = 0; k < sizeof never / sizeof *never; k++)
+            if (strstr(out, never[k]))
+                fail_msg("log %s: byte %02x ... is not escaped", forms[i], (unsigned char)never[k][0]);
+    }
+}
+
 /* Why a rule is there is kept, or refused, and never lost on the way. */
 static void comments_are_kept(void **state)
 {
@@ -492,6 +547,6 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox), T(rules_can_rest),
                                        T(requests_are_checked), T(a_comma_of_a_path_parts_no_rules), T(check_tells_what_would_happen), T(log_keeps_its_order), T(a_log_is_followed_over_its_loss), T(asking_is_a_setting),
-                                       T(broken_file_is_named), T(comments_are_kept), T(log_is_shown)};
+                                       T(broken_file_is_named), T(comments_are_kept), T(threat_88_rows_on_a_terminal), T(log_is_shown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

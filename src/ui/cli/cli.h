@@ -62,6 +62,7 @@ int cli_main(int argc, char **argv);
 
 bool out_colour(int fd);              /* a terminal, no NO_COLOR, no TERM=dumb */
 void out_json(const json_t *value);   /* to standard output, one line end */
+void out_json_line(const json_t *value); /* the same as one line */
 /* A table: rows of texts, columns padded to the widest, headers in capitals; made printable. */
 struct table;
 struct table *table_new(int columns, const char *const *headers);

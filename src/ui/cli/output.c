@@ -15,11 +15,21 @@ bool out_colour(int fd)
     return isatty(fd) && !(no && no[0]) && term && strcmp(term, "dumb") != 0;
 }
 
+/* On a terminal what reorders or hides text must not pass. */
+static void dump(const json_t *value, size_t form)
+{
+    json_dumpf(value, stdout, form | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | (isatty(1) ? JSON_ENSURE_ASCII : 0));
+    putchar('\n');
+}
+
 void out_json(const json_t *value)
 {
-    /* On a terminal what reorders or hides text must not pass. */
-    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | (isatty(1) ? JSON_ENSURE_ASCII : 0));
-    putchar('\n');
+    dump(value, JSON_INDENT(2));
+}
+
+void out_json_line(const json_t *value)
+{
+    dump(value, JSON_COMPACT);
 }
 
 int out_status(int status, const struct err *e)

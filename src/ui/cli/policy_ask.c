@@ -23,8 +23,7 @@ static void print_json(const char *sandbox, const json_t *q)
 {
     json_t *o = json_copy((json_t *)q);
     json_object_set_new(o, "sandbox", json_string(sandbox));
-    json_dumpf(o, stdout, JSON_COMPACT);
-    putchar('\n');
+    out_json_line(o);
     json_decref(o);
 }
 

@@ -237,6 +237,7 @@ static int verify(char **names, int n, struct err *e)
         out_notice("there are no sandboxes");
     for (int i = 0; i < n; i++) {
         struct err why = {0};
+        char safe[2 * sizeof why.text];
         int64_t rows = 0;
         char *path = path_sandbox(names[i], "log.db", e);
         struct decisions *d = path ? decisions_read(path, &why) : NULL;
@@ -245,10 +246,11 @@ static int verify(char **names, int n, struct err *e)
             rc = decisions_look(path, state_logged(names[i]), &why);
         free(path);
         bad |= rc < 0;
+        sanitize_line(safe, sizeof safe, why.text, strlen(why.text)); /* it may say what a row says */
         if (rc == 0 && d)
             printf("%s: %lld rows, unbroken\n", names[i], (long long)rows);
         else
-            printf("%s: %s%s\n", names[i], rc < 0 ? "BROKEN: " : "", why.text);
+            printf("%s: %s%s\n", names[i], rc < 0 ? "BROKEN: " : "", safe);
         decisions_close(d);
     }
     return bad ? STATUS_FAILED : 0;
@@ -359,8 +361,7 @@ int cmd_policy_log(const struct args *a, struct err *e)
                     size_t i;
                     json_t *o;
                     json_array_foreach(list, i, o) { /* one a line, as they come */
-                        json_dumpf(o, stdout, JSON_COMPACT);
-                        putchar('\n');
+                        out_json_line(o);
                     }
                     json_array_clear(list);
                 }
