@@ -243,6 +243,12 @@ class Machine(unittest.TestCase):
         # The same while it is stopped: each look tells, and so does the next start.
         h.sbx("stop", "box")
         self.assertNotIn("network log", h.sbx("ls"))
+        for rules in (h.dir / "config/sbx/policy.json", log.with_name("policy.json")):
+            good = rules.read_text() if rules.exists() else None
+            rules.write_text("{")
+            self.assertIn("stopped: everything is denied to it: ", h.sbx("ls"))
+            rules.write_text(good) if good else rules.unlink()
+        self.assertNotIn("denied", h.sbx("ls"))
         for f in log.parent.glob("log.db*"):
             f.unlink()
         gone = "the log was removed"

@@ -562,9 +562,9 @@ int cmd_ls(const struct args *a, struct err *e)
         }
         char status[400], workspace[PATH_MAX + 32] = "-", ports[128] = "";
         json_t *m = json_object_get(o, "machine"), *folders_ = json_object_get(o, "folders"), *port;
-        const char *reason = text_of(o, "reason"), *state = text_of(o, "state"), *log = text_of(o, "log_trouble");
-        if (strcmp(state, "stopped") == 0) /* how is no news, what became of its log is */
-            reason = log;
+        const char *reason = text_of(o, "reason"), *state = text_of(o, "state"), *trouble = text_of(o, "network_trouble");
+        if (strcmp(state, "stopped") == 0) /* how is no news */
+            reason = trouble;
         snprintf(status, sizeof status, "%s%s%s%.300s", state, strcmp(text_of(m, "accel"), "tcg") == 0 ? " (emulated)" : "", reason[0] ? ": " : "", reason);
         size_t nf = json_array_size(folders_), k;
         if (nf > 1 && json_object_get(o, "branch")) /* its second folder is the repository's .git, which nobody gave */

@@ -157,16 +157,23 @@ void sandbox_tell_changed(const char *name)
     record_finish(&r);
 }
 
-/* What became of its log since it stopped; NULL: nothing. */
-static json_t *log_trouble(const char *name)
+/* What is wrong with the rules, or with the log, of one that does not run; NULL: nothing.  Where it runs its broker tells. */
+static json_t *network_trouble(const char *name)
 {
     struct err why = {0};
-    char text[sizeof why.text + 20];
+    char text[sizeof why.text + 40] = "";
+    const char *scopes[] = {name, NULL};
     char *log = path_sandbox(name, "log.db", NULL);
-    bool bad = log && decisions_look(log, state_logged(name), &why) < 0;
-    snprintf(text, sizeof text, "network log: %s", why.text);
+    if (log && decisions_look(log, state_logged(name), &why) < 0)
+        snprintf(text, sizeof text, "network log: %s", why.text);
     free(log);
-    return bad ? json_string(text) : NULL;
+    for (int i = 0; i < 2; i++) {
+        json_t *rules = policy_export(scopes[i], &why);
+        if (!rules)
+            snprintf(text, sizeof text, "everything is denied to it: %s", why.text);
+        json_decref(rules);
+    }
+    return text[0] ? json_string(text) : NULL;
 }
 
 json_t *sandbox_describe(const char *name, bool full, struct err *e)
@@ -206,8 +213,8 @@ json_t *sandbox_describe(const char *name, bool full, struct err *e)
     }
     if (why.status == STATUS_TIMEOUT)
         json_object_set_new(o, "reason", json_string("it does not answer"));
-    if (!st.pid) /* while it runs its broker sees to that, and tells */
-        json_object_set_new(o, "log_trouble", log_trouble(name));
+    if (!st.pid)
+        json_object_set_new(o, "network_trouble", network_trouble(name));
     if (full)
         json_object_set_new(o, "changed_host_files", obeyed_changed(&r));
     record_finish(&r);
