@@ -123,3 +123,31 @@ def alive(pid):
 
 def kill(pid, sig=signal.SIGKILL):
     os.kill(pid, sig)
+
+
+def in_memory(pid, *needles):
+    """Which of these bytes, None if none, stand anywhere in a process's memory."""
+    longest = max(map(len, needles))
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        for line in maps:
+            span, perms = line.split()[:2]
+            at, end = (int(x, 16) for x in span.split("-"))
+            # Terabytes are the shadow that a sanitizer keeps of the rest: marks, no data.
+            if perms[0] != "r" or "[v" in line or end - at > 1 << 40:
+                continue
+            tail = b""
+            while at < end:
+                try:
+                    mem.seek(at)
+                    chunk = mem.read(min(1 << 24, end - at))
+                except (OSError, ValueError):
+                    break
+                if not chunk:
+                    break
+                tail += chunk
+                for needle in needles:
+                    if needle in tail:
+                        return needle
+                tail = tail[-longest:]
+                at += len(chunk)
+    return None

@@ -11,9 +11,9 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import SBX, Home, wait_for
+from harness import SBX, Home, in_memory, wait_for
 from mock_provider import Provider, make_ca
-from test_secrets import in_memory, processes_of, written
+from test_secrets import processes_of, written
 from tmuxdrive import Terminal
 
 COPILOT = ["api.github.com", "api.individual.githubcopilot.com", "telemetry.individual.githubcopilot.com"]

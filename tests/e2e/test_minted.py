@@ -14,9 +14,8 @@ import urllib.parse
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
-from harness import SANITIZED, wait_for
+from harness import SANITIZED, in_memory, wait_for
 from netns import Lab, TestCA, needs_lab
-from test_secrets import in_memory
 
 DOCKER = "hubuser:dckr_pat_realREAL0123456789abcdef"
 TOKEN = "ghp_realTOKEN0123456789abcdefABCDEF0123"

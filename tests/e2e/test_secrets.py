@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
 from git_server import GitServer
-from harness import SBX, Home, alive, wait_for
+from harness import SBX, Home, alive, in_memory, wait_for
 from mock_provider import make_ca
 
 KEY = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
@@ -588,30 +588,6 @@ def processes_of(home):
         more = {p: v for p, v in rest.items() if v[2] in found and p not in found}
         found.update(more)
     return [(p, argv, environ) for p, (argv, environ, _) in found.items()]
-
-
-def in_memory(pid, needle):
-    """Whether the bytes stand anywhere in a process's memory."""
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
-        for line in maps:
-            span, perms = line.split()[:2]
-            if perms[0] != "r" or "[v" in line:
-                continue
-            a, b = (int(x, 16) for x in span.split("-"))
-            at, tail = a, b""
-            while at < b:
-                try:
-                    mem.seek(at)
-                    chunk = mem.read(min(1 << 24, b - at))
-                except (OSError, ValueError):
-                    break
-                if not chunk:
-                    break
-                if needle in tail + chunk:
-                    return True
-                tail = chunk[-len(needle):]
-                at += len(chunk)
-    return False
 
 
 if __name__ == "__main__":

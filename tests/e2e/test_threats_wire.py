@@ -18,7 +18,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
-from harness import BUILD, wait_for
+from harness import BUILD, in_memory, wait_for
 from netns import GATEWAY4, Lab, TestCA, needs_lab
 from webservers import NodeH2, Raw, Web
 
@@ -699,21 +699,7 @@ class Net(unittest.TestCase):
         text = subprocess.run(["openssl", "ec", "-in", self.lab.h.dir / "data/sbx/ca/key.pem", "-text", "-noout"], capture_output=True).stdout.decode()
         raw = bytes.fromhex("".join(text.split("priv:")[1].split("pub:")[0].split()).replace(":", ""))[-32:]
         words = (raw, raw[::-1], "".join(pem.split("\n")[1:3]).encode()[:60])
-        with open(f"/proc/{self.lab.net.pid}/maps") as maps, open(f"/proc/{self.lab.net.pid}/mem", "rb", 0) as mem:
-            for line in maps:
-                span, rights = line.split()[:2]
-                if "r" not in rights or "[v" in line:
-                    continue
-                low, high = (int(x, 16) for x in span.split("-"))
-                if high - low > 1 << 30:
-                    continue
-                try:
-                    mem.seek(low)
-                    data = mem.read(high - low)
-                except (OSError, ValueError):
-                    continue
-                for w in words:
-                    self.assertNotIn(w, data)
+        self.assertIsNone(in_memory(self.lab.net.pid, *words))
         links = {os.readlink(f"/proc/{self.lab.net.pid}/fd/{f}").split(":")[0] for f in os.listdir(f"/proc/{self.lab.net.pid}/fd")}
         self.assertFalse([x for x in links if x.startswith(str(self.lab.h.dir / "data"))], links)
 
