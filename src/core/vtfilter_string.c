@@ -106,6 +106,32 @@ static void palette_query(struct vtfilter *f, const char *rest)
     vt_reply(f, text);
 }
 
+/* "title;text" */
+static void notice_of_two(struct vtfilter *f, const char *rest)
+{
+    char text[512];
+    const char *body = strchr(rest, ';');
+    size_t n = body ? (size_t)(body - rest) : 0;
+    snprintf(text, sizeof text, "%.*s%s%s", (int)n, rest, n && body[1] ? ": " : "", body ? body + 1 : rest);
+    tell(f, VT_NOTIFY, text, sizeof text);
+}
+
+/* kitty's: "key=value:...;payload".  Only titles and texts call somebody; a question for what is supported, a button, an
+ * icon or the end of one do not.  What is in base64 calls without words. */
+static void kitty_notice(struct vtfilter *f, const char *rest)
+{
+    const char *body = strchr(rest, ';');
+    size_t n = body ? (size_t)(body - rest) : 0;
+    bool coded = false;
+    for (size_t i = 0; i < n; i += strcspn(rest + i, ":;") + 1) {
+        const char *v = rest + i;
+        if (strncmp(v, "p=", 2) == 0 && strncmp(v, "p=title", 7) != 0 && strncmp(v, "p=body", 6) != 0)
+            return;
+        coded = coded || strncmp(v, "e=1", 3) == 0;
+    }
+    tell(f, VT_NOTIFY, coded ? "" : body ? body + 1 : rest, 512);
+}
+
 static void osc(struct vtfilter *f)
 {
     char *s = f->string;
@@ -130,18 +156,17 @@ static void osc(struct vtfilter *f)
         hyperlink(f, rest);
         break;
     case 9:
-        if (strncmp(rest, "4;", 2) != 0) /* ConEmu's progress, no notice */
+        /* A number first is one of ConEmu's commands: progress, a folder, ... */
+        if (rest[strspn(rest, "0123456789")] != ';' || rest[0] == ';')
             tell(f, VT_NOTIFY, rest, 512);
         break;
     case 777:
         if (strncmp(rest, "notify;", 7) == 0)
-            tell(f, VT_NOTIFY, rest + 7, 512);
+            notice_of_two(f, rest + 7);
         break;
-    case 99: {
-        const char *body = strchr(rest, ';');
-        tell(f, VT_NOTIFY, body ? body + 1 : rest, 512);
+    case 99:
+        kitty_notice(f, rest);
         break;
-    }
     case 52:
         clipboard(f, rest);
         break;

@@ -133,6 +133,7 @@ static void free_session(struct session *s)
     json_decref(s->command);
     json_decref(s->about);
     free(s->title);
+    free(s->notice);
     free(s);
 }
 
@@ -425,6 +426,7 @@ void sessions_exec(struct sessions *ss, struct link *client, const json_t *msg)
     take_light(s, msg);
     s->command = json_incref(argv);
     s->started = time(NULL);
+    s->heard_ms = session_now_ms();
     s->about = json_object();
     json_t *user = json_object_get(msg, "user"), *cwd = json_object_get(msg, "cwd");
     json_object_set_new(s->about, "user", json_is_string(user) ? json_incref(user) : json_string("agent"));
@@ -637,7 +639,7 @@ void sessions_resize(struct sessions *ss, struct link *client, const json_t *msg
     v->cols = side(msg, "cols", s->cols);
     s->sizer = v;
     if (!looks)
-        s->bell = false; /* it is worked in */
+        session_attended(s);
     if (v->rows == s->rows && v->cols == s->cols)
         return;
     s->rows = v->rows;
@@ -727,13 +729,30 @@ bool sessions_guest_ctrl(struct sessions *ss, const json_t *msg)
     return true;
 }
 
-static void set_title(struct session *s, const char *text)
+static void set_text(char **to, const char *text)
 {
     char clean[1024];
     size_t n = text ? strlen(text) : 0;
     sanitize_line(clean, sizeof clean, text ? text : "", n < 240 ? n : 240);
-    free(s->title);
-    s->title = strdup(clean);
+    free(*to);
+    *to = strdup(clean);
+}
+
+void session_attended(struct session *s)
+{
+    if (!s->bell)
+        return;
+    s->bell = false;
+    free(s->notice);
+    s->notice = NULL;
+    session_changed(s->owner);
+}
+
+int64_t session_now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 static void on_painting(struct session *s, const json_t *msg)
@@ -756,9 +775,11 @@ bool sessions_screen_ctrl(struct sessions *ss, const json_t *msg)
         return true;
     }
     if (strcmp(op, "title") == 0)
-        set_title(s, json_string_value(json_object_get(msg, "text")));
+        set_text(&s->title, json_string_value(json_object_get(msg, "text")));
     else if (strcmp(op, "bell") == 0 || strcmp(op, "notify") == 0)
         s->bell = true;
+    if (strcmp(op, "notify") == 0)
+        set_text(&s->notice, json_string_value(json_object_get(msg, "text")));
     for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
         if (strcmp(op, passed[i]) == 0) {
             for (struct viewer *v = s->viewers; v; v = v->next) {
@@ -791,6 +812,10 @@ json_t *sessions_json(const struct sessions *ss)
                               "user", json_object_get(s->about, "user"));
         if (o && json_object_get(s->about, "cwd"))
             json_object_set(o, "cwd", json_object_get(s->about, "cwd"));
+        if (o && s->bell && s->notice && s->notice[0])
+            json_object_set_new(o, "notice", json_string(s->notice));
+        if (o && s->tty && !s->over)
+            json_object_set_new(o, "quiet_ms", json_integer(session_now_ms() - s->heard_ms));
         if (o && s->over)
             json_object_set_new(o, s->signal ? "signal" : "status", json_integer(s->signal ? s->signal : s->status));
         json_array_insert_new(a, 0, o);

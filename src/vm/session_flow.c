@@ -150,6 +150,7 @@ void sessions_guest_data(struct sessions *ss, uint16_t chan, unsigned stream, co
             link_consumed(ss->guest, chan, stream, len);
         return;
     }
+    s->heard_ms = session_now_ms();
     evbuffer_add(s->pending[stream], buf, len);
     flow_output(s, stream);
 }
@@ -302,7 +303,7 @@ void sessions_client_data(struct sessions *ss, struct link *client, uint16_t cha
     }
     if (s->resize_timer && evtimer_pending(s->resize_timer, NULL))
         session_apply_resize(s);
-    s->bell = false;
+    session_attended(s);
     evbuffer_add(v->in, buf, len);
     flow_input(s);
 }

@@ -59,8 +59,9 @@ struct session {
     struct link *opener; /* who waits for the reply to `exec` */
     json_int_t opener_id;
     json_t *command, *about; /* argv; what inspect shows: user, cwd, env's names */
-    char *title;
+    char *title, *notice; /* what it said with the bell: a notification's text */
     bool bell;
+    int64_t heard_ms; /* when it printed something last */
     time_t started;
 };
 
@@ -80,6 +81,9 @@ struct sessions {
 struct session *session_find(const struct sessions *ss, uint16_t chan);
 struct viewer *viewer_find(const struct sessions *ss, const struct link *l, uint16_t chan, struct session **s);
 void session_changed(struct sessions *ss);
+int64_t session_now_ms(void);
+/* Somebody works in it: it no longer calls. */
+void session_attended(struct session *s);
 void session_check_over(struct session *s);
 void session_apply_resize(struct session *s);
 struct viewer *viewer_add(struct session *s, struct link *l, uint16_t chan);

@@ -493,6 +493,26 @@ class Machine(unittest.TestCase):
         t.wait("1 needs you", 20)
         t.wait("Proceed with the migration")  # what its screen says
         self.assertRegex(t.text(), "◆.*waiting")
+        self.h.sh(self.name, "pkill sleep")
+        t.wait("needs you", gone=True)
+        # Its agent falls quiet at a question.
+        t.keys("Enter")
+        t.wait("then:")
+        t.type("clear; read -p 'Overwrite it? [y/N] '\n")
+        t.wait(r"│Overwrite it\? \[y/N\]")
+        t.keys("C-]", "d")
+        t.wait("1 needs you", 10)
+        self.assertRegex(t.text(), r"◆.*waiting(.*\n)+?│▎ +\[y/N\]")
+        t.keys("Enter")
+        t.type("n\n")
+        t.wait("needs you", gone=True)
+        # A notification says itself what it is about.
+        for words in (r"\033]9;The first is done\a", r"\033]777;notify;The second;waits\a", r"\033]99;i=1;The third asks\033\\\\"):
+            t.type(f"sleep 0.7; printf '{words}'\n")
+            t.keys("C-]", "d")
+            t.wait(r"◆.*waiting(.*\n)+?│▎ +The (first is done|second: waits|third asks)", 10)
+            t.keys("Enter")
+            t.wait("needs you", gone=True)
 
     def test_4_stop_and_start(self):
         t = self.terminal(cols=120, rows=30)

@@ -306,6 +306,20 @@ static void test_attention(void **state)
     at = judge("shell", "[{\"session\": 3, \"tty\": true, \"agent\": true, \"status\": 7}]");
     assert_true(at.ended);
     assert_non_null(strstr(at.why, "status 7"));
+    /* What a notification says is better than that there was one. */
+    at = judge("shell", "[{\"session\": 3, \"tty\": true, \"bell\": true, \"notice\": \"Permission\\u001b[31m needed\"}]");
+    assert_true(at.waits && !at.rang);
+    assert_non_null(strstr(at.why, "needed"));
+    assert_null(strchr(at.why, '\033'));
+    at = judge("claude", "[{\"session\": 3, \"tty\": true, \"agent\": true, \"bell\": false, \"title\": \"\u2733 Fix the parser\", \"quiet_ms\": 10}]");
+    assert_true(at.waits);
+    assert_non_null(strstr(at.why, "Fix the parser"));
+    at = judge("claude", "[{\"session\": 3, \"tty\": true, \"agent\": true, \"bell\": false, \"title\": \"\u2802 Fix the parser\", \"quiet_ms\": 3000}]");
+    assert_true(!at.waits && at.look_at_screen && at.quiet_ms == 3000);
+    char asks[96];
+    assert_true(attention_prompt("claude", "Bash command\n\nDo you want to proceed?\n \u276f 1. Yes\n   2. No\n", asks, sizeof asks));
+    assert_true(attention_prompt("shell", "$ rm -i x\nremove it (y/n)?  \n\n", asks, sizeof asks));
+    assert_false(attention_prompt("shell", "remove it [y/N] y\n$ \n", asks, sizeof asks));
     at = judge("shell", "[{\"session\": 3, \"tty\": false, \"agent\": false, \"bell\": true}]");
     assert_false(at.waits);
     /* Nonsense of a supervisor's that was taken over. */

@@ -225,7 +225,13 @@ static void strings_are_consumed(void **state)
     assert_null(strstr(whole.events, "half"));
     GIVES(VT_LIBVTERM, "a\033]0;half\x18" "b", "ab");
     GIVES(VT_LIBVTERM, "a\033]777;notify;Title;text\a\033]9;ready\a\033]99;i=1;kitty\a\033]9;4;1;50\ab", "ab");
-    assert_true(told(VT_NOTIFY, "Title;text") && told(VT_NOTIFY, "ready") && told(VT_NOTIFY, "kitty"));
+    assert_true(told(VT_NOTIFY, "Title: text") && told(VT_NOTIFY, "ready") && told(VT_NOTIFY, "kitty"));
+    /* What looks like one and calls nobody. */
+    GIVES(VT_LIBVTERM, "\033]99;i=1:p=?;\a\033]99;i=1:p=close;\a\033]99;i=1:p=icon:e=1;AAAA\a\033]9;9;/tmp\a\033]9;1;500\a\033]777;preexec\ab", "b");
+    assert_null(strstr(whole.events, "/tmp"));
+    assert_false(told(VT_NOTIFY, ""));
+    GIVES(VT_LIBVTERM, "\033]99;i=1:p=title;Two words\a\033]9;5 files; done\a\033]777;notify;only\ab", "b");
+    assert_true(told(VT_NOTIFY, "Two words") && told(VT_NOTIFY, "5 files; done") && told(VT_NOTIFY, "only"));
     GIVES(VT_LIBVTERM, "\033]7;file://host/tmp\a\033]133;A\a", "");
     assert_true(told(VT_CWD, "file://host/tmp") && told(VT_PROMPT, "A"));
 }

@@ -257,6 +257,12 @@ void app_say(struct app *a, enum say kind, const char *fmt, ...)
     app_bars_dirty(a);
 }
 
+bool app_attends(struct app *a, const char *box)
+{
+    struct pane *p = a->slot[AREA_TERMINAL].pane;
+    return !a->away && !a->noverlays && a->focus == AREA_TERMINAL && p && p->visible && strcmp(a->box, box) == 0;
+}
+
 void app_notify(struct app *a, const char *title, const char *text)
 {
     char safe[256], out[600];

@@ -63,6 +63,9 @@ void app_open_session(struct app *a, struct box *b, int session);
 /* Leaves the screen to a program of ours in the foreground until it ends, then draws everything again. */
 int app_foreground(struct app *a, char *const *argv, struct err *e);
 
+/* The user looks at this sandbox's session now, as far as one can know. */
+bool app_attends(struct app *a, const char *box);
+
 /* To the user's own terminal: its bell or a notification (as the setting ui.notify says), and its clipboard. */
 void app_notify(struct app *a, const char *title, const char *text);
 void app_copy(struct app *a, const char *text, size_t len);

@@ -144,6 +144,8 @@ void app_on_input(const struct input *event, void *arg)
         app_terminal_says(a, in.raw, in.raw_len);
         return;
     }
+    if (in.type == INPUT_FOCUS)
+        a->away = !in.focus_in;
     if (in.type == INPUT_MOUSE) {
         on_mouse(a, &in);
         return;

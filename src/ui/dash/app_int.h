@@ -44,7 +44,7 @@ struct app {
     unsigned noverlays, ndead;
     struct pane *dead[OVERLAYS_MAX * 2], *drag;
     enum area focus;
-    bool zoomed, narrow, too_small, all_dirty, bars_dirty, prefixed, mouse;
+    bool zoomed, narrow, too_small, all_dirty, bars_dirty, prefixed, mouse, away;
     uint32_t prefix_key;
     unsigned prefix_mods;
     char box[RECORD_NAME_MAX + 1], theme[32], notify[16];

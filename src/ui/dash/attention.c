@@ -79,7 +79,12 @@ void attention_judge(const char *agent, const json_t *sessions, struct attention
             out->waits = out->rang = true;
             out->ended = false;
             out->session = json_integer_value(json_object_get(s, "session"));
+            const char *notice = json_string_value(json_object_get(s, "notice"));
             snprintf(out->why, sizeof out->why, "%s", "it rang the bell");
+            if (notice && notice[0]) {
+                out->rang = false;
+                sanitize_line(out->why, sizeof out->why, notice, strnlen(notice, 80));
+            }
             return;
         }
         if (r->has_title && title && regexec(&r->title, title, 0, NULL, 0) == 0) {

@@ -124,6 +124,8 @@ static void want(struct box *b, struct app *a, enum wants wants, const char *why
         b->told_ms = app_now_ms();
         char text[200];
         snprintf(text, sizeof text, "%s: %s", b->name, why);
+        if (app_attends(a, b->name)) /* it is on the screen already, and under the user's hands */
+            return;
         app_say(a, SAY_WARN, "%s", text);
         app_notify(a, "sbx", text);
     }
@@ -152,7 +154,7 @@ static void on_text(bool ok, const json_t *reply, const char *error, void *arg)
     } else if (ok && b) {
         char why[96];
         if (attention_prompt(b->agent, json_string_value(json_object_get(reply, "text")), why, sizeof why)) {
-            want(b, t->m->app, WANTS_INPUT, why, true);
+            want(b, t->m->app, WANTS_INPUT, why, t->m->announced);
             app_boxes_changed(t->m->app);
         }
     }

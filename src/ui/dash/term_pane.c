@@ -869,8 +869,8 @@ static void focus(struct pane *p, bool on)
         return;
     t->focus = on;
     t->selecting = false;
-    for (int i = 0; i < halves(t) && on; i++)
-        term_view_size(t->half[i].view, t->half[i].rows, t->half[i].cols, true);
+    for (int i = 0; i < halves(t); i++)
+        term_view_size(t->half[i].view, t->half[i].rows, t->half[i].cols, on);
     struct term_view *v = current(t)->view;
     if (term_view_emu(v))
         term_keys_focus(term_view_emu(v), on, term_view_send, v);

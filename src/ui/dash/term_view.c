@@ -305,6 +305,8 @@ void term_view_size(struct term_view *v, int rows, int cols, bool take)
     v->rows = rows;
     v->cols = cols;
     v->take = take;
+    if (!take)
+        v->told_take = false; /* who comes back says so: the session hears that it is looked at */
     v->copy.rows = rows;
     v->copy.cols = cols;
     tell_size(v);
