@@ -198,7 +198,7 @@ class Terminal(unittest.TestCase):
         self.assertEqual(self.s.tmux("show-buffer").splitlines()[:2], ["first", "second"])
         # A flood does not carry away what is being selected.
         self.run_line("clear; for i in $(seq 1 400); do echo line$i; sleep 0.01; done")
-        self.s.sees(r"│line1?50")
+        self.s.sees(r"│line50")
         self.s.raw(f"\033[<0;{x};12M\033[<32;{x + 2};12M")
         self.s.sees("PAUSED")
         before = self.pane()
@@ -207,7 +207,7 @@ class Terminal(unittest.TestCase):
         self.s.raw(f"\033[<32;{x + 6};12M\033[<0;{x + 6};12m")
         self.s.gone("PAUSED")
         self.assertEqual(self.s.tmux("show-buffer").strip(), before[9][:7])
-        self.s.sees(r"│line400")
+        self.interrupt()
 
     def test_the_mouse_is_the_programs_when_it_asks(self):
         self.run_line(r"printf '\033[?1000h\033[?1006h'; cat -v")
