@@ -21,6 +21,7 @@
 #define SECRETS_MAX 256u
 #define PLAIN_MAX (4u * 1024u * 1024u)
 #define KEYRING_SECONDS (12u * 3600u)
+#define CLOCK_SLACK 60 /* seconds: clocks are corrected a little all the time */
 
 /* Field names of a record; their order is that of `texts` and `numbers`. */
 static const char *const text_names[] = {"service", "scope", "form", "value", "sentinel", "refresh", "command"};
@@ -756,6 +757,12 @@ int64_t secret_renew_at(const struct secret *s)
         return 0;
     int64_t life = s->expires - s->updated;
     return s->expires - (life < 0 ? 0 : life < 240 ? life / 4 : 60);
+}
+
+bool secret_is_due(const struct secret *s, int64_t now)
+{
+    int64_t at = secret_renew_at(s);
+    return at && (at - (s->expires - at) <= now || s->updated > now + CLOCK_SLACK);
 }
 
 int secretstore_put(struct secretstore *s, const struct secret *secret, struct err *e)

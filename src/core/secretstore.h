@@ -51,6 +51,9 @@ const struct secret *secretstore_find(const struct secretstore *s, const char *s
 /* When it is to get a new value, some time before it expires: a quarter of its life, at most a minute.  0: it does not
  * expire, or there is no way to a new one. */
 int64_t secret_renew_at(const struct secret *s);
+/* Whether it is time, for one who is about to use it: that is as much before as that time is before its end.  And at once
+ * if its value is of a time to come: the clock was set back, and none of its times can be told. */
+bool secret_is_due(const struct secret *s, int64_t now);
 
 /* Changes: between lock and save nobody else changes the store.  secretstore_begin opens it under the lock. */
 struct secretstore *secretstore_begin(secretstore_ask_fn *ask, void *arg, struct err *e);

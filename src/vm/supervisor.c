@@ -28,6 +28,7 @@
 #define STARTER_FD 3
 #define CLOCK_EVERY_S 60
 #define CLOCK_JUMP_MS 500
+#define CLOCK_BACK_S 60 /* further back than clocks are corrected all the time */
 /* After the guest had its time, QEMU gets this long for an orderly end. */
 #define QUIT_S 2
 
@@ -205,6 +206,7 @@ static void on_clock(evutil_socket_t fd, short what, void *arg)
     last_boot = boot;
     if (slept > 1 || jump > CLOCK_JUMP_MS || jump < -CLOCK_JUMP_MS || ++ticks >= CLOCK_EVERY_S) {
         ticks = 0;
+        s->renew_look |= jump < -1000 * CLOCK_BACK_S;
         s->clock_offset = offset;
         send_clock(s);
     }

@@ -110,8 +110,9 @@ void helpers_renew(struct supervisor *s)
 {
     struct err e = {0};
     int64_t now = time(NULL);
-    if (!s->renew_at || s->renewer || now < s->renew_at || now < s->renew_next)
+    if (!s->renew_at || s->renewer || (!s->renew_look && (now < s->renew_at || now < s->renew_next)))
         return;
+    s->renew_look = false;
     char *self = path_command(&e);
     char *const argv[] = {self, (char *)"secret", (char *)"renew", NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);

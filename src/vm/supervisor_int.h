@@ -94,6 +94,7 @@ struct supervisor {
     int64_t renew_at; /* when a secret wants a new value, seconds since 1970; 0: none does */
     int64_t renew_next; /* not before: it failed */
     unsigned renew_wait;
+    bool renew_look;    /* the clock was set back: `sbx secret renew` sees what that means */
     pid_t renewer;
     pid_t taker;      /* reads the tokens of a sign-in out of mint_pipe, which goes from the broker past us */
     bool take_again;

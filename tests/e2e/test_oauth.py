@@ -7,6 +7,7 @@ import re
 import secrets
 import subprocess
 import sys
+import threading
 import time
 import unittest
 import urllib.error
@@ -41,6 +42,8 @@ class Authority:
     def __init__(self):
         self.codes, self.refresh, self.access = {}, None, None
         self.life, self.polls, self.asked, self.flaky = 3600, 0, [], False
+        self.answers, self.waits = threading.Event(), threading.Event()  # of refreshing: may it answer; does somebody wait
+        self.answers.set()
 
     def tokens(self):
         # No look of a key at all, and characters that JSON may escape.
@@ -56,6 +59,9 @@ class Authority:
         if path.rstrip("/") == "/oauth/token":
             self.asked.append(form)
             grant = form.get("grant_type")
+            if grant == "refresh_token" and not self.answers.is_set():
+                self.waits.set()
+                self.answers.wait(25)
             if grant == "authorization_code":
                 challenge, redirect = self.codes.pop(form.get("code"), (None, None))
                 proof = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest()).decode().rstrip("=")
@@ -186,7 +192,14 @@ class SignIn(unittest.TestCase):
         time.sleep(1.1)
         a.life = 3600
         # Two at once, as the supervisors of two sandboxes: a refresh token is good once, and is used once.
+        a.answers.clear()
         both = [subprocess.Popen([SBX, "secret", "renew"], env=h.env, stdin=subprocess.DEVNULL) for _ in range(2)]
+        # While the provider lets them wait nobody else does.
+        self.assertTrue(a.waits.wait(10))
+        h.sbx("secret", "set", "-g", "duo", "--form", "key", "-t", "duo-0123456789abcdef", timeout=10)
+        self.assertEqual({r["service"] for r in json.loads(h.sbx("secret", "ls", "--json", timeout=10))}, {"acme", "duo"})
+        self.assertEqual([p.poll() for p in both], [None, None])
+        a.answers.set()
         self.assertEqual([p.wait(30) for p in both], [0, 0])
         self.assertNotEqual(a.access, first)
         self.assertIn("accepts", h.sbx("secret", "test", "acme"))
@@ -205,6 +218,15 @@ class SignIn(unittest.TestCase):
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"this token was used", r.stderr)
         self.assertIn("accepts", h.sbx("secret", "test", "acme"))
+        # What the user removed meanwhile does not come back.
+        a.refresh = a.given[1]
+        a.answers.clear()
+        a.waits.clear()
+        p = subprocess.Popen([SBX, "secret", "renew"], env=h.env, stdin=subprocess.DEVNULL)
+        self.assertTrue(a.waits.wait(10))
+        h.sbx("secret", "rm", "-g", "acme", timeout=10)
+        a.answers.set()
+        self.assertEqual((p.wait(30), [r["service"] for r in json.loads(h.sbx("secret", "ls", "--json"))]), (0, ["duo"]))
 
 
 class Inside(unittest.TestCase):

@@ -388,15 +388,38 @@ class Guest(unittest.TestCase):
 
     def test_what_a_command_prints_is_renewed(self):
         """Before it is too old, by the supervisor; the sentinel stays, and a command that fails changes nothing."""
+        h, printed = self.h, self.h.dir / "printed"
         def sent():
             self.sh("curl -sSk --http1.1 https://api.changing.example/ -o /dev/null")
             return self.two.seen[-1][2].get("authorization")
-        (self.h.dir / "printed").write_text("printed-second-9876543210")
+        row = lambda: next(r for r in json.loads(h.sbx("secret", "ls", "--json")) if r["service"] == "changing")
         sentinel = self.sh("printf %s $CHANGING_API_KEY")
-        self.assertTrue(wait_for(lambda: sent() == "Bearer printed-second-9876543210", 20))
+        self.assertTrue(wait_for(lambda: row()["updated"] > row()["created"], 20))
+        # The host sleeps until long after that: when it wakes, the old value is not used for long.  And the command takes its time.
+        (supervisor,) = [int(p) for p, argv, _ in processes_of(h) if argv.split(b"\0")[1:3] == [b"supervise", b"s"]]
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            printed.unlink()
+            os.mkfifo(printed)
+            time.sleep(max(row()["expires"] - time.time(), 0) + 0.2)
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        def reader():
+            try:
+                return os.open(printed, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                return None
+        fd = wait_for(reader, 3)
+        self.assertTrue(fd)
+        # While it is waited for, the store is open to others.
+        h.sbx("secret", "set", "-g", "xai", "-t", "xai-0123456789abcdef", timeout=10)
+        h.sbx("secret", "rm", "-g", "xai", timeout=10)
+        os.write(fd, b"printed-second-9876543210")
+        os.close(fd)
+        self.assertTrue(wait_for(lambda: sent() == "Bearer printed-second-9876543210", 5))
         self.assertEqual(self.sh("printf %s $CHANGING_API_KEY"), sentinel)
-        (self.h.dir / "printed").unlink()
-        r = self.h.run("secret", "test", "changing")  # no test is known for it, but it tries to renew it
+        printed.unlink()
+        r = h.run("secret", "test", "changing")  # no test is known for it, but it tries to renew it
         self.assertNotEqual(r.returncode, 0)
         self.assertEqual(sent(), "Bearer printed-second-9876543210")
 

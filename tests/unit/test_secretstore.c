@@ -439,10 +439,25 @@ static void when_to_renew(void **state)
     }
 }
 
+static void due_is_what_will_be_used_now(void **state)
+{
+    struct secret s = {.refresh = "r", .command = "", .updated = 1000, .expires = 5000};
+    (void)state;
+    assert_false(secret_is_due(&s, 4879));
+    assert_true(secret_is_due(&s, 4880)); /* two minutes before the end */
+    assert_true(secret_is_due(&s, 90000)); /* the host slept */
+    assert_false(secret_is_due(&s, 945));
+    assert_true(secret_is_due(&s, 900)); /* the clock was set back */
+    s.refresh = "";
+    assert_false(secret_is_due(&s, 90000)); /* and nothing renews it */
+    assert_false(secret_is_due(&s, 900));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(when_to_renew), cmocka_unit_test_setup_teardown(comes_back_as_it_was, setup, teardown),
+        cmocka_unit_test(when_to_renew), cmocka_unit_test(due_is_what_will_be_used_now),
+        cmocka_unit_test_setup_teardown(comes_back_as_it_was, setup, teardown),
         cmocka_unit_test_setup_teardown(a_changed_byte_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(each_trouble_has_its_sentence, setup, teardown),
         cmocka_unit_test_setup_teardown(passphrase, setup, teardown),

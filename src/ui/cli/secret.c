@@ -195,7 +195,7 @@ static int read_value(const struct args *a, const char *t, const char *title, ch
     if (file)
         return read_file(file, out, SECRET_INPUT_MAX, e);
     if (command)
-        return secret_run(command, out, SECRET_INPUT_MAX, e);
+        return secret_run(command, SECRET_COMMAND_SECONDS, out, SECRET_INPUT_MAX, e);
     char prompt[120];
     snprintf(prompt, sizeof prompt, "%.80s (not shown)", title);
     if (!isatty(0))
@@ -428,7 +428,6 @@ int cmd_secret_rm(const struct args *a, struct err *e)
     return rc;
 }
 
-static bool is_due(const struct secret *r);
 static int renew(const char *service, const char *scope, secretstore_ask_fn *ask, struct err *e);
 
 int cmd_secret_test(const struct args *a, struct err *e)
@@ -440,7 +439,7 @@ int cmd_secret_test(const struct args *a, struct err *e)
     struct secretstore *s = service ? secretstore_open(secret_passphrase, NULL, e) : NULL;
     const struct secret *r = s ? secretstore_find(s, name, scope) : NULL;
     struct err old = {0};
-    if (r && is_due(r)) { /* what is used now is not what ran out while nothing used it */
+    if (r && secret_is_due(r, time(NULL))) { /* what is used now is not what ran out while nothing used it */
         if (renew(name, r->scope, secret_passphrase, &old) < 0)
             out_notice("what is tested is the value that was there before");
         secretstore_free(s);
@@ -713,13 +712,6 @@ int cmd_secret_unlock(const struct args *a, struct err *e)
 
 /* ---- renewing ---- */
 
-/* Before the time that supervisors keep: what is asked for here is used now. */
-static bool is_due(const struct secret *r)
-{
-    int64_t at = secret_renew_at(r);
-    return at && at - (r->expires - at) <= time(NULL);
-}
-
 /* Puts the new value into the store, unless somebody set, removed or renewed that secret meanwhile. */
 static int keep_renewed(const struct secret *old, const struct secret *fresh, secretstore_ask_fn *ask, struct err *e)
 {
@@ -738,7 +730,7 @@ static int renew_one(const struct secret *old, secretstore_ask_fn *ask, struct e
     char *value = sodium_malloc(SECRET_INPUT_MAX), *again = sodium_malloc(SECRET_INPUT_MAX);
     int rc = value && again ? 0 : err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
     if (rc == 0 && r.command[0]) {
-        rc = secret_run(r.command, value, SECRET_INPUT_MAX, e);
+        rc = secret_run(r.command, SECRET_COMMAND_SECONDS, value, SECRET_INPUT_MAX, e);
         r.expires = time(NULL) + r.command_ttl;
     } else if (rc == 0) {
         json_t *service = service_load(r.service, e);
@@ -767,7 +759,7 @@ static int renew(const char *service, const char *scope, secretstore_ask_fn *ask
     for (size_t i = 0; s && i < secretstore_count(s); i++) {
         const struct secret *r = secretstore_at(s, i);
         struct err why = {0};
-        if ((service && (strcmp(r->service, service) != 0 || strcmp(r->scope, scope) != 0)) || !is_due(r) || renew_one(r, ask, &why) == 0)
+        if ((service && (strcmp(r->service, service) != 0 || strcmp(r->scope, scope) != 0)) || !secret_is_due(r, time(NULL)) || renew_one(r, ask, &why) == 0)
             continue;
         out_error(why.text);
         failed++;

@@ -19,8 +19,10 @@ int secret_ask(const char *prompt, char *out, size_t cap, struct err *e);
 bool secret_passphrase(char *out, size_t cap, void *arg);
 /* All of a descriptor, at most cap - 1 bytes, without the line end. */
 int secret_read_fd(int fd, const char *what, char *out, size_t cap, struct err *e);
-/* What a command prints, run by the user's shell. */
-int secret_run(const char *command, char *out, size_t cap, struct err *e);
+/* What a command prints, run by the user's shell; at the end of the time it is ended, and without a terminal all that it
+ * started as well. */
+#define SECRET_COMMAND_SECONDS 120
+int secret_run(const char *command, int seconds, char *out, size_t cap, struct err *e);
 
 /* Puts a value into the store: checked, with a sentinel (the one that is there stays, if it can). */
 struct secret_value {

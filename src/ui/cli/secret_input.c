@@ -18,8 +18,6 @@
 #include "ui/cli/secret.h"
 #include "ui/client.h"
 
-#define COMMAND_SECONDS 120 /* for a --command */
-
 int secret_ask(const char *prompt, char *out, size_t cap, struct err *e)
 {
     struct termios was, quiet;
@@ -105,9 +103,9 @@ static time_t passed(void)
     return t.tv_sec;
 }
 
-static int too_long(struct err *e)
+static int too_long(int seconds, struct err *e)
 {
-    return err_set(e, STATUS_TIMEOUT, "the command that gives the secret did not end within %d seconds", COMMAND_SECONDS);
+    return err_set(e, STATUS_TIMEOUT, "the command that gives the secret did not end within %d seconds", seconds);
 }
 
 static void give_up(pid_t pid, bool alone)
@@ -118,14 +116,14 @@ static void give_up(pid_t pid, bool alone)
 }
 
 /* All that comes before the end of a time; -1 with a sentence. */
-static int read_until(int fd, time_t end, char *out, size_t cap, struct err *e)
+static int read_until(int fd, time_t end, int seconds, char *out, size_t cap, struct err *e)
 {
     size_t n = 0;
     for (;;) {
         struct pollfd p = {fd, POLLIN, 0};
         time_t left = end - passed();
         if (left <= 0)
-            return too_long(e);
+            return too_long(seconds, e);
         if (poll(&p, 1, left > 1 ? 1000 : (int)left * 1000) <= 0)
             continue;
         ssize_t k = read(fd, out + n, cap - n);
@@ -145,7 +143,7 @@ static int read_until(int fd, time_t end, char *out, size_t cap, struct err *e)
     return n ? 0 : err_set(e, STATUS_USAGE, "the command prints nothing; nothing was changed");
 }
 
-int secret_run(const char *command, char *out, size_t cap, struct err *e)
+int secret_run(const char *command, int seconds, char *out, size_t cap, struct err *e)
 {
     int p[2];
     /* With a terminal it may ask its user something there; without one it is ended with all that it started. */
@@ -161,8 +159,8 @@ int secret_run(const char *command, char *out, size_t cap, struct err *e)
         _exit(127);
     }
     close(p[1]);
-    const time_t end = passed() + COMMAND_SECONDS;
-    int rc = pid > 0 ? read_until(p[0], end, out, cap, e) : err_errno(e, errno, "cannot run the command");
+    const time_t end = passed() + seconds;
+    int rc = pid > 0 ? read_until(p[0], end, seconds, out, cap, e) : err_errno(e, errno, "cannot run the command");
     close(p[0]);
     if (pid > 0 && rc < 0)
         give_up(pid, alone);
@@ -170,10 +168,10 @@ int secret_run(const char *command, char *out, size_t cap, struct err *e)
     if (pid > 0)
         while (waitpid(pid, &status, rc == 0 ? WNOHANG : 0) != pid)
             if (rc == 0 && usleep(10000) == 0 && passed() >= end) {
-                rc = too_long(e);
+                rc = too_long(seconds, e);
                 give_up(pid, alone);
             }
-    if (pid > 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0) && (rc == 0 || WIFEXITED(status)))
+    if (pid > 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0) && (rc == 0 || WIFEXITED(status) || WTERMSIG(status) != SIGKILL))
         return err_set(e, STATUS_FAILED, "the command that gives the secret failed (status %d)", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
     return rc;
 }
