@@ -25,7 +25,7 @@ static const struct field {
   write_fields[] = {{"host", JSON_STRING, true},      {"kind", JSON_STRING, false},  {"mode", JSON_STRING, false},
                     {"header", JSON_STRING, false},   {"format", JSON_STRING, false}, {"strip", JSON_STRING, false},
                     {"strip_query", JSON_STRING, false}, {"suffixes", JSON_STRING, false}},
-  test_fields[] = {{"url", JSON_STRING, true}, {"headers", JSON_OBJECT, false}};
+  test_fields[] = {{"url", JSON_STRING, true}, {"headers", JSON_OBJECT, false}, {"sigv4", JSON_STRING, false}};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -159,7 +159,7 @@ static int check_form(const json_t *form, const char *name, const char *form_nam
             if (!is_variable(v))
                 return err_set(e, STATUS_FAILED, "service %s: \"%s\" of %s lists names of variables, like EXAMPLE_API_KEY", name, lists[k], where);
     json_array_foreach(json_object_get(form, "from_files"), i, v) {
-        /* {"path": "~/.codex/auth.json", "key": "tokens.access_token"} or {"path": "~/.config/token"} */
+        /* as ui/cli/secret_import.c reads them */
         if (!json_is_string(json_object_get(v, "path")))
             return err_set(e, STATUS_FAILED, "service %s: \"from_files\" of %s needs a \"path\" in each", name, where);
     }

@@ -236,6 +236,82 @@ print(sbx("secret", "ls", status=1))
         self.assertEqual(rows, {"anthropic": ("oauth", soon, True), "openai": ("oauth", soon + 7, True), "gemini": ("key", 0, False)})
 
 
+    def test_import_reads_what_each_tool_writes(self):
+        """YAML of gh, variables of Gemini, TOML of cargo, lines of npm, a file that is a token, sign-ins of opencode, parts of AWS."""
+        h, home = self.h, self.h.dir / "home"
+        for path, text in ((".config/gh/hosts.yml", "ghe.corp.example:\n    oauth_token: gho_ofTheCorporation000000\ngithub.com:\n    users:\n        me:\n"
+                            "            oauth_token: gho_ofGithub0123456789abcd\n    git_protocol: https\n    user: me\n"),
+                           (".gemini/.env", "# keys\nexport GEMINI_API_KEY=\"AIza0123456789abcdefGEM\"\nOTHER=1\n"),
+                           (".cargo/credentials.toml", "[registries.corp]\ntoken = \"cio-of-the-corporation\"\n[registry]\ntoken = \"cio0123456789abcdef\"\n"),
+                           (".npmrc", "//npm.corp.example/:_authToken=npm_ofTheCorporation000\n//registry.npmjs.org/:_authToken=npm_0123456789abcdef\n"),
+                           (".cache/huggingface/token", "hf_0123456789abcdef"),
+                           (".local/share/opencode/auth.json", json.dumps({"anthropic": {"type": "oauth", "access": "sk-ant-oat01-0123456789abcdef",
+                            "refresh": "sk-ant-ort01-0123456789", "expires": 1999999999000}, "groq": {"type": "api", "key": "gsk_0123456789abcdef"}}))):
+            (home / path).parent.mkdir(parents=True, exist_ok=True)
+            (home / path).write_text(text)
+        r = h.run("secret", "import", "--yes", env={"AWS_ACCESS_KEY_ID": AWS_ID, "AWS_SECRET_ACCESS_KEY": AWS_KEY, "AWS_SESSION_TOKEN": "a-token/0123456789=="})
+        self.assertEqual(r.returncode, 0, r.stderr)
+        rows = {x["service"]: (x["form"], x["renewable"]) for x in json.loads(h.sbx("secret", "ls", "--json"))}
+        self.assertEqual(rows, {"github": ("key", False), "gemini": ("key", False), "cargo": ("key", False), "npm": ("key", False), "huggingface": ("key", False),
+                                "anthropic": ("oauth", True), "groq": ("key", False), "aws": ("key", False)})
+        # The right ones: the next test's server sees what goes out.
+        sent = self.tested(h, rows)
+        self.assertEqual(sent["github"]["authorization"], "Bearer gho_ofGithub0123456789abcd")
+        self.assertEqual(sent["gemini"]["x-goog-api-key"], "AIza0123456789abcdefGEM")
+        self.assertEqual(sent["npm"]["authorization"], "Bearer npm_0123456789abcdef")
+        self.assertEqual(sent["huggingface"]["authorization"], "Bearer hf_0123456789abcdef")
+        self.assertEqual(sent["aws"]["x-amz-security-token"], "a-token/0123456789==")
+        self.assertNotIn("cargo", sent)
+        # What stands for another place is no value.
+        (home / ".npmrc").write_text("//registry.npmjs.org/:_authToken=${NPM_TOKEN_OF_CI}\n")
+        h.sbx("secret", "rm", "-g", "npm")
+        self.assertNotIn(b"npm", h.run("secret", "import", "--yes").stdout)
+
+    def tested(self, h, names, status=200):
+        """`sbx secret test` of each against a server under the provider's name: what it was sent.  A service without a test is left out."""
+        services = {s["name"]: s for s in json.loads(h.sbx("secret", "services", "--json")) if s["name"] in names and "test" in s}
+        hosts = {n: urllib.parse.urlsplit(s["test"]["url"]).hostname for n, s in services.items()}
+        ca, certificate = make_ca(h.dir / "ca", *hosts.values())
+        server = EchoServer(certificate, app=lambda path, headers, body: (status, b"{}"))
+        self.addCleanup(server.close)
+        h.sbx("config", "set", "net.ca", ca)
+        h.sbx("config", "set", "net.map", ",".join(f"{host}:443=127.0.0.1:{server.port}" for host in hosts.values()))
+        sent = {}
+        for name, host in hosts.items():
+            r = h.run("secret", "test", name)
+            self.assertEqual(r.returncode, {200: 0, 401: 4, 403: 4}.get(status, 1), (name, r.stderr))
+            self.assertIn(host.encode(), r.stdout + r.stderr)
+            self.assertIn(str(status).encode(), r.stdout + r.stderr)
+            method, _, headers = server.seen[-1]
+            self.assertEqual((method, headers["host"]), ("GET", host))
+            sent[name] = headers
+        return sent
+
+    def test_each_service_that_can_be_tested_is(self):
+        h, values = self.h, {}
+        for s in json.loads(h.sbx("secret", "services", "--json")):
+            if "test" not in s:
+                continue
+            form = next(iter(s["forms"].values()))
+            values[s["name"]] = {"aws": f"{AWS_ID}:{AWS_KEY}", "docker": "hubuser:dckr_pat_0123456789abcdef"}.get(s["name"], form.get("prefix", "") + "0123456789abcdef-" + s["name"])
+            h.sbx("secret", "set", "-g", s["name"], "--password-stdin", input=values[s["name"]].encode())
+        self.assertGreaterEqual(len(values), 15)
+        # The variables that clients look at, of which some take one and some the other.
+        read = {s["name"]: {v for f in s["forms"].values() for v in f["env"]} for s in json.loads(h.sbx("secret", "services", "--json"))}
+        for name, names in {"anthropic": "ANTHROPIC_API_KEY CLAUDE_CODE_OAUTH_TOKEN", "openai": "OPENAI_API_KEY CODEX_API_KEY CODEX_ACCESS_TOKEN",
+                            "github": "GH_TOKEN GITHUB_TOKEN COPILOT_GITHUB_TOKEN", "gemini": "GEMINI_API_KEY GOOGLE_API_KEY", "bedrock": "AWS_BEARER_TOKEN_BEDROCK",
+                            "aws": "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN", "azure-openai": "AZURE_OPENAI_API_KEY",
+                            "huggingface": "HF_TOKEN HUGGING_FACE_HUB_TOKEN", "droid": "FACTORY_API_KEY", "gitlab": "GITLAB_TOKEN", "npm": "NODE_AUTH_TOKEN",
+                            "cargo": "CARGO_REGISTRY_TOKEN", "cursor": "CURSOR_API_KEY"}.items():
+            self.assertGreaterEqual(read[name], set(names.split()), name)
+        sent = self.tested(h, values)
+        for name, headers in sent.items():
+            basic = base64.b64encode(values[name].encode()).decode()
+            found = [v for k, v in headers.items() if values[name] in v or basic in v or v.startswith(f"AWS4-HMAC-SHA256 Credential={AWS_ID}/")]
+            self.assertEqual(len(found), 1, (name, headers))
+        self.tested(h, ["openai", "aws"], 403)
+        self.tested(h, ["openai"], 500)
+
     def test_threat_74_commands_leave_no_core_either(self):
         """Their arguments, environment and buffers hold values, too."""
         h = self.h

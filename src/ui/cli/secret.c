@@ -139,21 +139,6 @@ static int keep_own(const json_t *service, const char *name, struct err *e)
     return rc;
 }
 
-/* What --from-file names: a file of the user's own, whole and not too large (threat 76). */
-static int read_file(const char *path, char *out, size_t cap, struct err *e)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0 && errno == ELOOP)
-        return err_set(e, STATUS_USAGE, "%s is a symbolic link; name the file itself", path);
-    if (fd < 0)
-        return err_set(e, STATUS_USAGE, "%s cannot be read: %s", path, strerror(errno));
-    int rc = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? secret_read_fd(fd, path, out, cap, e)
-                                                        : err_set(e, STATUS_USAGE, "%s is not a regular file", path);
-    close(fd);
-    return rc;
-}
-
 /* A value on the command line stays in the shell's history, but at least not in the list of processes: it is taken before
  * anything is waited for.  Guarded; NULL: there is none. */
 static char *take_argument(const struct args *a)
@@ -193,7 +178,7 @@ static int read_value(const struct args *a, const char *t, const char *title, ch
         return 0;
     }
     if (file)
-        return read_file(file, out, SECRET_INPUT_MAX, e);
+        return secret_read_file(file, out, SECRET_INPUT_MAX, e);
     if (command)
         return secret_run(command, SECRET_COMMAND_SECONDS, out, SECRET_INPUT_MAX, e);
     char prompt[120];
@@ -430,6 +415,29 @@ int cmd_secret_rm(const struct args *a, struct err *e)
 
 static int renew(const char *service, const char *scope, secretstore_ask_fn *ask, struct err *e);
 
+/* The credential as it stands in a request: a header, or "ID:KEY" that signs it and, of a session, a header with its token. */
+static bool render(const struct service_write *w, const struct secret *r, const char *sigv4, char *written, char *line, size_t cap, struct secret_http *req)
+{
+    if (w->kind != SERVICE_SIGV4) {
+        if (service_render(w, r->value, written, cap) < 0)
+            return false;
+        snprintf(line, cap, "%s: %s", w->header, written);
+        req->headers[0] = line;
+        return true;
+    }
+    size_t id = strcspn(r->value, ":"), key = r->value[id] ? strcspn(r->value + id + 1, ":") : 0;
+    if (!sigv4 || key == 0)
+        return false;
+    snprintf(written, cap, "%.*s", (int)(id + 1 + key), r->value);
+    req->sigv4 = sigv4;
+    req->login = written;
+    if (r->value[id + 1 + key]) {
+        snprintf(line, cap, "x-amz-security-token: %s", r->value + id + 2 + key);
+        req->headers[0] = line;
+    }
+    return true;
+}
+
 int cmd_secret_test(const struct args *a, struct err *e)
 {
     const char *name = a->words[a->nwords - 1], *scope = "";
@@ -449,28 +457,28 @@ int cmd_secret_test(const struct args *a, struct err *e)
     const json_t *test = json_object_get(service, "test");
     const char *url = json_string_value(json_object_get(test, "url"));
     struct service_write w;
-    char host[260] = "", *written = sodium_malloc(SECRET_INPUT_MAX * 2), *line = sodium_malloc(SECRET_INPUT_MAX * 2 + 128), *body = NULL;
+    struct secret_http req = {.url = url};
+    char host[260] = "", path[300] = "/", *written = sodium_malloc(SECRET_INPUT_MAX * 2), *line = sodium_malloc(SECRET_INPUT_MAX * 2 + 128), *body = NULL;
     int rc = -1;
     if (url)
         snprintf(host, sizeof host, "%.*s", (int)strcspn(url + 8, "/:?"), url + 8);
+    const char *slash = url ? strchr(url + 8, '/') : NULL;
+    if (slash)
+        snprintf(path, sizeof path, "%.*s", (int)strcspn(slash, "?"), slash);
     if (s && !r)
         err_set(e, STATUS_NOT_FOUND, "there is no secret %s; set it with: sbx secret set -g %s", name, name);
     else if (r && !url)
         err_set(e, STATUS_FAILED, "no request is known that tests a secret of %s without doing anything", name);
-    else if (r && written && line && service_writes(service, r->form, host, 443, NULL, &w) &&
-             service_render(&w, r->value, written, SECRET_INPUT_MAX * 2) == 0) {
-        struct secret_http req = {.url = url};
+    else if (r && written && line && service_writes(service, r->form, host, 443, path, &w) &&
+             render(&w, r, json_string_value(json_object_get(test, "sigv4")), written, line, SECRET_INPUT_MAX * 2, &req)) {
         char extra[6][300];
-        size_t n = 0, len = 0;
+        size_t n = req.headers[0] != NULL, k = 0, len = 0;
         const char *key;
         json_t *v;
-        snprintf(line, SECRET_INPUT_MAX * 2 + 128, "%s: %s", w.header, written);
-        req.headers[n++] = line;
         json_object_foreach(json_object_get(test, "headers"), key, v)
-            if (n < 7) {
-                snprintf(extra[n - 1], sizeof extra[0], "%.100s: %.180s", key, json_string_value(v));
-                req.headers[n] = extra[n - 1];
-                n++;
+            if (k < 6) {
+                snprintf(extra[k], sizeof extra[0], "%.100s: %.180s", key, json_string_value(v));
+                req.headers[n++] = extra[k++];
             }
         long status = secret_http(&req, &body, &len, e);
         if (status >= 200 && status < 300) {
@@ -529,130 +537,6 @@ int cmd_secret_services(const struct args *a, struct err *e)
     json_decref(all);
     json_decref(names);
     return 0;
-}
-
-/* ---- import ---- */
-
-/* A JSON file in the home folder, or NULL. */
-static json_t *home_json(const char *path)
-{
-    char full[4096];
-    const char *home = getenv("HOME");
-    if (!home || strncmp(path, "~/", 2) != 0)
-        return NULL;
-    snprintf(full, sizeof full, "%s/%s", home, path + 2);
-    char *text = sodium_malloc(256u * 1024u);
-    json_t *o = text && read_file(full, text, 256u * 1024u, NULL) == 0 ? json_loads(text, 0, NULL) : NULL;
-    sodium_free(text);
-    return o;
-}
-
-/* What stands under "a.b.c". */
-static const json_t *json_under(const json_t *at, const char *key)
-{
-    char part[100];
-    for (const char *p = key; at && *p; p += strcspn(p, "."), p += *p == '.') {
-        snprintf(part, sizeof part, "%.*s", (int)strcspn(p, "."), p);
-        at = json_object_get(at, part);
-    }
-    return at;
-}
-
-static bool text_under(const json_t *o, const char *key, char *out, size_t cap)
-{
-    const json_t *at = key ? json_under(o, key) : NULL;
-    if (!json_is_string(at) || !json_string_length(at) || json_string_length(at) >= cap)
-        return false;
-    strcpy(out, json_string_value(at));
-    return true;
-}
-
-/* When a token ends, by its own word where it is a JWT (RFC 7519, "exp"); else 0.  Without that nobody would renew it. */
-static int64_t jwt_expiry(const char *token)
-{
-    unsigned char body[4096];
-    size_t n = 0;
-    const char *dot = strchr(token, '.'), *end = dot ? strchr(dot + 1, '.') : NULL;
-    if (!end || sodium_base642bin(body, sizeof body, dot + 1, (size_t)(end - dot - 1), NULL, &n, NULL,
-                                  sodium_base64_VARIANT_URLSAFE_NO_PADDING) < 0)
-        return 0;
-    json_t *o = json_loadb((char *)body, n, 0, NULL);
-    json_int_t at = json_integer_value(json_object_get(o, "exp"));
-    json_decref(o);
-    return at > 0 ? at : 0;
-}
-
-static int take_found(const struct args *a, const char *service, const char *form, const char *where, const char *value,
-                      const char *refresh, int64_t expires, int *taken, struct err *e)
-{
-    char question[300];
-    bool all = args_has(a, "yes");
-    snprintf(question, sizeof question, "Take the %s credential from %s for all sandboxes?", service, where);
-    if (!all && (!isatty(0) || !isatty(2))) {
-        printf("%s: found in %s\n", service, where);
-        return 0;
-    }
-    if (!all && !ask_yes(question))
-        return 0;
-    struct secret_value v = {.service = service, .scope = "", .form = form, .value = value, .refresh = refresh, .expires = expires};
-    if (secret_store(&v, e) < 0)
-        return -1;
-    printf("%s: taken from %s\n", service, where);
-    if (refresh && refresh[0] && expires)
-        out_notice("sbx renews the sign-in of %s from now on; the agent on this host may then have to sign in anew", service);
-    (*taken)++;
-    return 0;
-}
-
-int cmd_secret_import(const struct args *a, struct err *e)
-{
-    json_t *names = service_list(), *name, *form, *v;
-    char *value = sodium_malloc(SECRET_INPUT_MAX), *refresh = sodium_malloc(SECRET_INPUT_MAX), where[400];
-    int found = 0, taken = 0, rc = value && refresh ? 0 : err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
-    size_t i, k;
-    json_array_foreach(names, i, name) {
-        const char *service = json_string_value(name), *key;
-        json_t *s = rc == 0 ? service_load(service, NULL) : NULL;
-        bool done = false;
-        json_object_foreach(json_object_get(s, "forms"), key, form) {
-            json_array_foreach(json_object_get(form, "from_env"), k, v) {
-                const char *var = json_string_value(v), *text = getenv(var);
-                if (done || rc < 0 || !text || service_check_value(text, NULL) < 0)
-                    continue;
-                snprintf(where, sizeof where, "the variable %s", var);
-                rc = take_found(a, service, key, where, text, NULL, 0, &taken, e);
-                found++;
-                done = true;
-            }
-            json_array_foreach(json_object_get(form, "from_files"), k, v) {
-                const char *path = json_string_value(json_object_get(v, "path")), *at = json_string_value(json_object_get(v, "key")),
-                           *again = json_string_value(json_object_get(v, "refresh"));
-                json_t *file = done || rc < 0 || !path || !at ? NULL : home_json(path);
-                if (!text_under(file, at, value, SECRET_INPUT_MAX) || service_check_value(value, NULL) < 0) {
-                    json_decref(file);
-                    continue;
-                }
-                if (!text_under(file, again, refresh, SECRET_INPUT_MAX))
-                    refresh[0] = '\0';
-                const char *ms = json_string_value(json_object_get(v, "expires_ms"));
-                int64_t expires = ms ? json_integer_value(json_under(file, ms)) / 1000 : jwt_expiry(value);
-                json_decref(file);
-                snprintf(where, sizeof where, "%s", path);
-                rc = take_found(a, service, key, where, value, refresh, expires, &taken, e);
-                found++;
-                done = true;
-            }
-        }
-        json_decref(s);
-    }
-    json_decref(names);
-    sodium_free(value);
-    sodium_free(refresh);
-    if (rc == 0 && !found)
-        fprintf(stderr, "No credentials of known services in the environment or in the agents' files.\n");
-    else if (rc == 0 && !taken && !args_has(a, "yes") && !isatty(0))
-        fprintf(stderr, "Nothing was taken; `sbx secret import --yes` takes all of them.\n");
-    return rc;
 }
 
 /* ---- the store's own lock ---- */

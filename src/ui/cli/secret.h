@@ -19,6 +19,8 @@ int secret_ask(const char *prompt, char *out, size_t cap, struct err *e);
 bool secret_passphrase(char *out, size_t cap, void *arg);
 /* All of a descriptor, at most cap - 1 bytes, without the line end. */
 int secret_read_fd(int fd, const char *what, char *out, size_t cap, struct err *e);
+/* All of a file that is a regular one and no link. */
+int secret_read_file(const char *path, char *out, size_t cap, struct err *e);
 /* What a command prints, run by the user's shell; at the end of the time it is ended, and without a terminal all that it
  * started as well. */
 #define SECRET_COMMAND_SECONDS 120
@@ -40,6 +42,7 @@ void secret_forget_sandbox(const char *name);
 struct secret_http {
     const char *url, *post; /* post: NULL for GET */
     const char *headers[8]; /* "name: value", ended by NULL */
+    const char *sigv4, *login; /* "aws:amz:REGION:SERVICE" and "ID:KEY", to sign it; or NULL */
 };
 long secret_http(const struct secret_http *r, char **out, size_t *len, struct err *e);
 

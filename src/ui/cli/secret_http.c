@@ -134,6 +134,10 @@ long secret_http(const struct secret_http *r, char **out, size_t *len, struct er
         struct curl_blob blob = {ca, strlen(ca), CURL_BLOB_COPY};
         curl_easy_setopt(c, CURLOPT_CAINFO_BLOB, &blob);
     }
+    if (r->sigv4) {
+        curl_easy_setopt(c, CURLOPT_AWS_SIGV4, r->sigv4);
+        curl_easy_setopt(c, CURLOPT_USERPWD, r->login);
+    }
     if (r->post)
         curl_easy_setopt(c, CURLOPT_POSTFIELDS, r->post);
     CURLcode rc = curl_easy_perform(c);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -79,6 +80,21 @@ int secret_read_fd(int fd, const char *what, char *out, size_t cap, struct err *
         return err_set(e, STATUS_USAGE, "%s holds binary data, not a credential", what);
     out[n] = '\0';
     return n ? 0 : err_set(e, STATUS_USAGE, "%s is empty; nothing was changed", what);
+}
+
+/* What --from-file names: a file of the user's own, whole and not too large (threat 76). */
+int secret_read_file(const char *path, char *out, size_t cap, struct err *e)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 && errno == ELOOP)
+        return err_set(e, STATUS_USAGE, "%s is a symbolic link; name the file itself", path);
+    if (fd < 0)
+        return err_set(e, STATUS_USAGE, "%s cannot be read: %s", path, strerror(errno));
+    int rc = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? secret_read_fd(fd, path, out, cap, e)
+                                                        : err_set(e, STATUS_USAGE, "%s is not a regular file", path);
+    close(fd);
+    return rc;
 }
 
 bool secret_passphrase(char *out, size_t cap, void *arg)
