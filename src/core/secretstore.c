@@ -553,6 +553,8 @@ static void put_away(struct secretstore *s)
     char *key = store_path("key", NULL), *fresh = store_path("key.new", NULL), name[80];
     if (key && fresh && s->new_file && s->lock == SECRET_LOCK_KEYFILE && rename(fresh, key) == 0)
         s->new_file = false;
+    else if (fresh && s->lock == SECRET_LOCK_KEYFILE && !s->new_file)
+        unlink(fresh); /* of a change that was not carried out */
     if (key && fresh && s->old_wrap && s->lock != SECRET_LOCK_KEYFILE) {
         unlink(key);
         unlink(fresh);

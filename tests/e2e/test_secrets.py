@@ -195,6 +195,27 @@ print(sbx("secret", "ls", status=1))
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"--force", r.stderr)
 
+    def test_a_key_that_would_enter_the_sandbox_is_told(self):
+        h = self.h
+        r = h.run("create", "--name", "e", "-e", "OPENAI_API_KEY", "-e", "LOG_LEVEL=debug-everything", "shell", h.ws, env={"OPENAI_API_KEY": KEY})
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertIn(b"sbx secret set -g openai --from-env OPENAI_API_KEY", r.stderr)
+        self.assertNotIn(b"LOG_LEVEL", r.stderr)
+        for shown in (r.stdout + r.stderr, h.run("inspect", "e").stdout):
+            self.assertNotIn(KEY.encode(), shown)
+
+    def test_writers_at_once_lose_nothing(self):
+        h = self.h
+        names = [s["name"] for s in json.loads(h.sbx("secret", "services", "--json"))]
+        writers = [subprocess.Popen([SBX, "secret", "set", "-g", n, "--password-stdin"], env=h.env, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) for n in names]
+        writers += [subprocess.Popen([SBX, "secret", "lock", "--keyfile"], env=h.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) for _ in range(3)]
+        for p in writers:
+            p.stdin.write(b"a-value:0123456789")
+            p.stdin.close()
+        self.assertEqual({p.wait(60) for p in writers}, {0})
+        self.assertEqual(sorted(r["service"] for r in json.loads(h.sbx("secret", "ls", "--json"))), sorted(names))
+        self.assertEqual(sorted(os.listdir(h.dir / "data/sbx/secrets")), ["key", "store.json", "store.json.lock"])
+
     def test_own_service(self):
         h = self.h
         h.sbx("secret", "set", "-g", "acme", "--host", "api.acme.example", "--header", "X-Acme-Key", "-t", "acme-0123456789abcdef")
@@ -255,7 +276,7 @@ print(sbx("secret", "ls", status=1))
         self.assertEqual(rows, {"github": ("key", False), "gemini": ("key", False), "cargo": ("key", False), "npm": ("key", False), "huggingface": ("key", False),
                                 "anthropic": ("oauth", True), "groq": ("key", False), "aws": ("key", False)})
         # The right ones: the next test's server sees what goes out.
-        sent = self.tested(h, rows)
+        sent = self.ask_providers(h, rows)
         self.assertEqual(sent["github"]["authorization"], "Bearer gho_ofGithub0123456789abcd")
         self.assertEqual(sent["gemini"]["x-goog-api-key"], "AIza0123456789abcdefGEM")
         self.assertEqual(sent["npm"]["authorization"], "Bearer npm_0123456789abcdef")
@@ -267,7 +288,7 @@ print(sbx("secret", "ls", status=1))
         h.sbx("secret", "rm", "-g", "npm")
         self.assertNotIn(b"npm", h.run("secret", "import", "--yes").stdout)
 
-    def tested(self, h, names, status=200):
+    def ask_providers(self, h, names, status=200):
         """`sbx secret test` of each against a server under the provider's name: what it was sent.  A service without a test is left out."""
         services = {s["name"]: s for s in json.loads(h.sbx("secret", "services", "--json")) if s["name"] in names and "test" in s}
         hosts = {n: urllib.parse.urlsplit(s["test"]["url"]).hostname for n, s in services.items()}
@@ -304,13 +325,13 @@ print(sbx("secret", "ls", status=1))
                             "huggingface": "HF_TOKEN HUGGING_FACE_HUB_TOKEN", "droid": "FACTORY_API_KEY", "gitlab": "GITLAB_TOKEN", "npm": "NODE_AUTH_TOKEN",
                             "cargo": "CARGO_REGISTRY_TOKEN", "cursor": "CURSOR_API_KEY"}.items():
             self.assertGreaterEqual(read[name], set(names.split()), name)
-        sent = self.tested(h, values)
+        sent = self.ask_providers(h, values)
         for name, headers in sent.items():
             basic = base64.b64encode(values[name].encode()).decode()
             found = [v for k, v in headers.items() if values[name] in v or basic in v or v.startswith(f"AWS4-HMAC-SHA256 Credential={AWS_ID}/")]
             self.assertEqual(len(found), 1, (name, headers))
-        self.tested(h, ["openai", "aws"], 403)
-        self.tested(h, ["openai"], 500)
+        self.ask_providers(h, ["openai", "aws"], 403)
+        self.ask_providers(h, ["openai"], 500)
 
     def test_threat_74_commands_leave_no_core_either(self):
         """Their arguments, environment and buffers hold values, too."""

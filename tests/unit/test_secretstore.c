@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -312,6 +313,36 @@ static void an_interrupted_change_of_the_key_loses_nothing(void **state)
     secretstore_free(s);
 }
 
+/* No room for the whole of it: what there was stays, and nothing half stays behind. */
+static void a_full_disk_loses_nothing(void **state)
+{
+    static char good[16384], now[16384];
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    slurp(file, good, sizeof good);
+    pid_t pid = fork();
+    if (pid == 0) {
+        const struct rlimit little = {64, 64};
+        const struct secret r = {.service = "github", .value = "ghp_0123456789", .sentinel = "ghp_9876543210"};
+        struct err e = {0}, e2 = {0};
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &little);
+        struct secretstore *s = secretstore_begin(NULL, NULL, &e);
+        int rc = s && secretstore_put(s, &r, &e) == 0 && secretstore_save(s, &e) < 0 && strstr(e.text, "cannot write") ? 0 : 1;
+        rc |= secretstore_relock(s, SECRET_LOCK_KEYFILE, NULL, &e2) < 0 || secretstore_save(s, &e2) == 0; /* the key fits, the store does not */
+        _exit(rc);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    slurp(file, now, sizeof now);
+    assert_string_equal(now, good);
+    put("groq", "", "gsk_0123456789", "gsk_9876543210");
+    char left[300];
+    snprintf(left, sizeof left, "ls %s/sbx/secrets | grep -vx -e key -e store.json -e store.json.lock", dir);
+    assert_int_not_equal(system(left), 0);
+}
+
 /* A broker: confined, with the data key that it had at its start.  It says how many secrets it sees, or what hinders it. */
 static pid_t broker(int in[2], int out[2])
 {
@@ -463,6 +494,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(passphrase, setup, teardown),
         cmocka_unit_test_setup_teardown(another_lock_is_another_data_key, setup, teardown),
         cmocka_unit_test_setup_teardown(an_interrupted_change_of_the_key_loses_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(who_runs_follows_a_new_lock, setup, teardown),
         cmocka_unit_test(threat_71_sentinels_are_unique_equal_in_length_and_never_nested),
         cmocka_unit_test(sentinels_look_like_the_key),

@@ -14,6 +14,7 @@
 #include "core/policy.h"
 #include "core/secretstore.h"
 #include "core/sanitize.h"
+#include "core/service.h"
 #include "core/state.h"
 #include "ui/cli/backend.h"
 #include "ui/cli/branch.h"
@@ -21,6 +22,24 @@
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 #include "ui/session.h"
+
+/* What is given so lies in the sandbox, for all that runs there, and in its record: a key need not. */
+static void warn_of_keys(const json_t *env)
+{
+    json_t *names = json_object_size(env) ? service_list() : NULL, *name, *form, *var;
+    const char *key;
+    size_t i, k;
+    json_array_foreach(names, i, name) {
+        json_t *service = service_load(json_string_value(name), NULL);
+        json_object_foreach(json_object_get(service, "forms"), key, form)
+            json_array_foreach(json_object_get(form, "env"), k, var)
+                if (json_string_length(json_object_get(env, json_string_value(var))) >= SERVICE_VALUE_MIN)
+                    out_notice("the value of %s enters the sandbox as it is; sbx secret set -g %s --from-env %s keeps it on this host",
+                               json_string_value(var), json_string_value(name), json_string_value(var));
+        json_decref(service);
+    }
+    json_decref(names);
+}
 
 static int read_variables(const struct args *a, json_t *env, struct err *e)
 {
@@ -42,6 +61,8 @@ static int read_variables(const struct args *a, json_t *env, struct err *e)
     free(line);
     for (int i = 0; rc == 0 && (v = args_nth(a, "env", i)); i++)
         rc = cli_variable(env, v, e);
+    if (rc == 0)
+        warn_of_keys(env);
     return rc;
 }
 
