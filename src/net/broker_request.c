@@ -109,7 +109,7 @@ void broker_judge(struct broker *b, const struct ask_request *ask)
         /* A rule that speaks of methods or paths allows nothing that servers read in more than one way. */
         d.allow = false;
         snprintf(reason, sizeof reason, "%s", ask->ambiguous ? "servers may read its path in more than one way"
-                                                             : "it asks the server to take another method or path for it");
+                                                             : "it asks the server to take another method, path or host for it");
     }
     const char *misplaced = broker_secrets_misplaced(b->secrets, ask->sentinels, f->host, f->port, ask->tls);
     if (misplaced) {

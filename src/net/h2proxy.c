@@ -934,6 +934,9 @@ enum proxy_state h2proxy_step(struct h2proxy *p)
             moved |= read_in(p, UP);
         if (p->eof[GUEST])
             break;
+        /* After an error of its own making the session only has its last word to say: nothing more comes from there. */
+        if (has_up && !p->broken && !nghttp2_session_want_read(p->session[UP]) && !nghttp2_session_want_write(p->session[UP]))
+            p->eof[UP] = true;
         if (has_up && p->eof[UP] && !p->up_over) {
             /* Streams without an answer get one, the others are cut. */
             p->up_over = p->gone[UP] = true;

@@ -192,6 +192,11 @@ static const struct known_field {
     FIELD("connection", F_CONNECTION), FIELD("upgrade", F_UPGRADE), FIELD("expect", F_EXPECT),
     FIELD("x-http-method-override", F_OVERRIDE), FIELD("x-http-method", F_OVERRIDE), FIELD("x-method-override", F_OVERRIDE),
     FIELD("x-original-url", F_OVERRIDE), FIELD("x-rewrite-url", F_OVERRIDE), FIELD("x-override-url", F_OVERRIDE),
+    /* The same for servers behind another proxy, which believe what that would have written; and where WebDAV moves things to. */
+    FIELD("x-original-uri", F_OVERRIDE), FIELD("x-forwarded-uri", F_OVERRIDE), FIELD("x-forwarded-path", F_OVERRIDE),
+    FIELD("x-original-method", F_OVERRIDE), FIELD("x-forwarded-method", F_OVERRIDE), FIELD("x-envoy-original-path", F_OVERRIDE),
+    FIELD("x-forwarded-host", F_OVERRIDE), FIELD("x-original-host", F_OVERRIDE), FIELD("x-host", F_OVERRIDE), FIELD("forwarded", F_OVERRIDE),
+    FIELD("destination", F_OVERRIDE),
     FIELD("keep-alive", F_HOP), FIELD("proxy-connection", F_HOP), FIELD("te", F_HOP), FIELD("http2-settings", F_HOP),
     FIELD("proxy-authorization", F_HOP), FIELD("proxy-authenticate", F_HOP), FIELD("trailer", F_HOP),
     FIELD("alt-svc", F_HOP),

@@ -454,8 +454,11 @@ class Net(unittest.TestCase):
             self.refused(b"GET /ok HTTP/1.1\r\nHost: get.test\r\n" + field + END, (403,), name="get.test")
         self.refused(b"get /ok HTTP/1.1\r\nHost: get.test" + END, (400, 403, 501), name="get.test")
         # The same for paths: what IIS and some frameworks take instead of the one that was judged.
-        for field in (b"X-Original-URL: /no", b"X-Rewrite-Url: /no", b"x_original_url: /no"):
+        for field in (b"X-Original-URL: /no", b"X-Rewrite-Url: /no", b"x_original_url: /no", b"X-Forwarded-Host: b.test", b"Forwarded: host=b.test", b"X-Forwarded-Uri: /no"):
             self.refused(b"GET /ok HTTP/1.1\r\nHost: a.test\r\n" + field + END, (403,))
+        # WebDAV writes to a path that stands in a field.
+        for method in (b"COPY", b"MOVE"):
+            self.refused(method + b" /ok HTTP/1.1\r\nHost: a.test\r\nDestination: https://a.test/no" + END, (403,))
 
     def test_threat_40_44_methods_and_fields_of_http2_are_read_as_strictly(self):
         self.lab.h.sbx("policy", "deny", "network", "-g", "POST two.test")

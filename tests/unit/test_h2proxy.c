@@ -83,12 +83,19 @@ static const struct end_ops ops = {wire_read, wire_write, wire_shutdown};
 static struct end guest, up;
 static struct proxy_owner owner = {.name = "two.test", .port = 80, .request = on_request, .mismatch = on_mismatch, .failed = on_failed};
 
+/* What the server says. */
+static uint8_t said[4096];
+static size_t said_len, said_pos;
+
 static ssize_t up_read(void *arg, void *buf, size_t n)
 {
+    size_t take = said_len - said_pos < n ? said_len - said_pos : n;
     (void)arg;
-    (void)buf;
-    (void)n;
-    return END_AGAIN;
+    if (take == 0)
+        return END_AGAIN;
+    memcpy(buf, said + said_pos, take);
+    said_pos += take;
+    return (ssize_t)take;
 }
 
 static ssize_t up_write(void *arg, const void *buf, size_t n)
@@ -103,6 +110,7 @@ static const struct end_ops up_ops = {up_read, up_write, wire_shutdown};
 static struct h2proxy *fresh(void)
 {
     memset(&w, 0, sizeof w);
+    said_len = said_pos = 0;
     w.piece = w.takes = ROOM;
     end_init(&guest, &ops, NULL);
     end_init(&up, &up_ops, NULL);
@@ -187,23 +195,85 @@ static void threat_46_answers_that_pile_up(void **state)
     }
 }
 
+static size_t block_of(uint8_t *block, size_t cap)
+{
+    nghttp2_hd_deflater *deflater;
+#define NV(n, v) {(uint8_t *)(n), (uint8_t *)(v), sizeof(n) - 1, sizeof(v) - 1, NGHTTP2_NV_FLAG_NO_INDEX}
+    const nghttp2_nv nv[] = {NV(":method", "GET"), NV(":scheme", "http"), NV(":authority", "two.test"), NV(":path", "/ok")};
+    assert_int_equal(nghttp2_hd_deflate_new(&deflater, 0), 0);
+    ssize_t n = nghttp2_hd_deflate_hd(deflater, block, cap, nv, 4);
+    assert_true(n > 0);
+    nghttp2_hd_deflate_del(deflater);
+    return (size_t)n;
+}
+
+/* A server that breaks the protocol ends its connection, and with it what waits for it, at once. */
+static void threat_45_46_a_server_that_breaks_the_protocol(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+    } frames_[] = {
+#define F(text) {text, sizeof text - 1}
+        F("\0\0\x04\x05\x04\0\0\0\1\0\0\0\2"),                                  /* pushes although it was told not to */
+        F("\0\0\4\x08\0\0\0\0\0\x7f\xff\xff\xff\0\0\4\x08\0\0\0\0\0\x7f\xff\xff\xff"), /* opens a window too far */
+        F("\0\0\5\0\0\0\0\0\7hello"),                                             /* data of no stream */
+        F("\0\0\1\x01\4\0\0\0\1\xff"),                                             /* a head that does not unpack */
+    };
+    uint8_t block[400];
+    size_t n = block_of(block, sizeof block);
+    (void)state;
+    for (size_t i = 0; i < sizeof frames_ / sizeof *frames_; i++) {
+        struct h2proxy *p = fresh();
+        const struct proxy_verdict v = {.allow = true};
+        greet();
+        put_frame(NGHTTP2_HEADERS, 5, 1, block, n);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        h2proxy_answer(p, 1, &v);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        memcpy(said, "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0", 18); /* its settings, and that it took ours */
+        memcpy(said + 18, frames_[i].bytes, frames_[i].n);
+        said_len = 18 + frames_[i].n;
+        for (int k = 0; k < 3; k++)
+            h2proxy_step(p);
+        if (frames(NGHTTP2_HEADERS, 4) + frames(NGHTTP2_HEADERS, 5) + frames(NGHTTP2_RST_STREAM, 0) != 1 || frames(NGHTTP2_GOAWAY, 0) != 1)
+            fail_msg("frame %zu: its request waits on: %u %u %u %u", i, frames(1, 4), frames(1, 5), frames(3, 0), frames(7, 0));
+        h2proxy_free(p);
+    }
+}
+
+/* What a server says of other ways to it, and of other names that it speaks for, ends here (RFC 7838, RFC 8336). */
+static void threat_45_57_no_word_of_other_ways(void **state)
+{
+    static const char words[] = "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0\0\0\x10\x0c\0\0\0\0\0\0\x0ehttps://b.test\0\0\x08\x0a\0\0\0\0\1\0\0h3=\"\"x"
+                                "\0\0\1\1\5\0\0\0\1\x88"; /* :status 200 */
+    uint8_t block[400];
+    const struct proxy_verdict v = {.allow = true};
+    struct h2proxy *p = fresh();
+    (void)state;
+    greet();
+    put_frame(NGHTTP2_HEADERS, 5, 1, block, block_of(block, sizeof block));
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    h2proxy_answer(p, 1, &v);
+    memcpy(said, words, sizeof words - 1);
+    said_len = sizeof words - 1;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(frames(NGHTTP2_HEADERS, 5), 1);
+    assert_int_equal(frames(NGHTTP2_ORIGIN, 0) + frames(NGHTTP2_ALTSVC, 0), 0);
+    h2proxy_free(p);
+}
+
 /* Requests that are reset while they are judged stay until they are: no more of them than so many. */
 static void threat_46_requests_that_are_reset_while_they_are_judged(void **state)
 {
     struct h2proxy *p = fresh();
-    nghttp2_hd_deflater *deflater;
     static const uint8_t cancel[] = {0, 0, 0, 8};
     uint8_t block[400];
-#define NV(n, v) {(uint8_t *)(n), (uint8_t *)(v), sizeof(n) - 1, sizeof(v) - 1, NGHTTP2_NV_FLAG_NO_INDEX}
-    const nghttp2_nv nv[] = {NV(":method", "GET"), NV(":scheme", "http"), NV(":authority", "two.test"), NV(":path", "/ok")};
+    size_t n = block_of(block, sizeof block);
     (void)state;
-    assert_int_equal(nghttp2_hd_deflate_new(&deflater, 0), 0);
-    ssize_t n = nghttp2_hd_deflate_hd(deflater, block, sizeof block, nv, 4);
-    assert_true(n > 0);
-    nghttp2_hd_deflate_del(deflater);
     greet();
     for (uint32_t i = 0; i < 600; i++) { /* fewer than nghttp2 itself takes for an attack */
-        put_frame(NGHTTP2_HEADERS, 5, 2 * i + 1, block, (size_t)n);
+        put_frame(NGHTTP2_HEADERS, 5, 2 * i + 1, block, n);
         put_frame(NGHTTP2_RST_STREAM, 0, 2 * i + 1, cancel, sizeof cancel);
     }
     assert_int_equal(h2proxy_step(p), PROXY_GOING);
@@ -215,7 +285,7 @@ static void threat_46_requests_that_are_reset_while_they_are_judged(void **state
     for (uint32_t i = 1; i <= w.asked; i++)
         h2proxy_answer(p, i, &v);
     assert_true(h2proxy_idle(p));
-    put_frame(NGHTTP2_HEADERS, 5, 2001, block, (size_t)n);
+    put_frame(NGHTTP2_HEADERS, 5, 2001, block, n);
     h2proxy_step(p);
     assert_int_equal(w.asked, 4 * H2_STREAMS_MAX + 1);
     h2proxy_free(p);
@@ -226,6 +296,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threat_46_no_reading_while_nothing_is_taken),
         cmocka_unit_test(threat_46_answers_that_pile_up),
+        cmocka_unit_test(threat_45_46_a_server_that_breaks_the_protocol),
+        cmocka_unit_test(threat_45_57_no_word_of_other_ways),
         cmocka_unit_test(threat_46_requests_that_are_reset_while_they_are_judged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
