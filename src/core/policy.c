@@ -548,6 +548,8 @@ static json_t *to_json(const struct rule *r)
     json_t *o = json_pack("{s:s, s:s, s:s}", "id", r->id, "action", r->deny ? "deny" : "allow", "target", text);
     if (r->expires)
         json_object_set_new(o, "expires", json_integer(r->expires));
+    if (r->disabled)
+        json_object_set_new(o, "disabled", json_true());
     if (r->comment[0])
         json_object_set_new(o, "comment", json_string(r->comment));
     return o;

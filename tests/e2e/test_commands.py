@@ -81,7 +81,8 @@ class Usage(unittest.TestCase):
         "config get": [["none"]], "config unset": [["none"]],
         "config set": [["none", "1"], ["vm.cpus", "0"], ["vm.cpus", "two"], ["vm.clone", "perhaps"], ["vm.accel", "warp"], ["net.outside", "example.com"],
                        ["net.outside", "10.0.0.0/99"], ["net.map", "x.example"], ["net.map", "x.example=elsewhere"], ["net.map", "x.example=127.0.0.1:0"],
-                       ["net.ca", "/no/such/file"], ["net.proxy", "nonsense"], ["net.proxy_except", "a b"], ["workspace.hide", "{}"], ["net.ask_seconds", "-1"]],
+                       ["net.ca", "/no/such/file"], ["net.proxy", "nonsense"], ["net.proxy_except", "a b"], ["workspace.hide", "{}"], ["net.ask_seconds", "-1"], ["ui.theme", "none-such"], ["attach.prefix", "zzz"],
+                       ["attach.prefix", "ctrl-m"], ["attach.prefix", ""]],
     }
 
     @classmethod

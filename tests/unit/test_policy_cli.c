@@ -192,6 +192,12 @@ static void rules_can_rest(void **state)
     assert_int_equal(sbx("enable -g a.example.com"), 0);
     assert_int_equal(sbx("check a.example.com"), 0);
     assert_int_equal(sbx("disable -g nothing.example.com"), STATUS_NOT_FOUND);
+    assert_int_equal(sbx("allow network -g --off c.example.com"), 0);
+    has(out, "at rest");
+    assert_int_equal(sbx("check c.example.com"), STATUS_DENIED);
+    assert_int_equal(sbx("allow network box --off --once c.example.com"), STATUS_USAGE);
+    assert_int_equal(sbx("enable -g c.example.com"), 0);
+    assert_int_equal(sbx("check c.example.com"), 0);
     /* A denial that rests denies nothing. */
     assert_int_equal(sbx("deny network -g b.example.com"), 0);
     assert_int_equal(sbx("check b.example.com"), STATUS_DENIED);

@@ -150,6 +150,7 @@ static int add(const struct args *a, bool deny, struct err *e)
                 goto out;
             }
             rules[n].deny = deny;
+            rules[n].disabled = args_has(a, "off");
             rules[n].expires = seconds ? time(NULL) + seconds : 0;
             snprintf(rules[n].comment, sizeof rules[n].comment, "%s", comment ? comment : "");
             n++;
@@ -161,14 +162,16 @@ static int add(const struct args *a, bool deny, struct err *e)
         goto out;
     }
     bool once = args_has(a, "once");
-    if (once && (deny || life))
+    if (once && args_has(a, "off"))
+        rc = err_set(e, STATUS_USAGE, "what is allowed once cannot rest; give --once or --off, not both");
+    else if (once && (deny || life))
         rc = err_set(e, STATUS_USAGE, deny ? "--once is for what is allowed; what is denied is denied each time" : "give --once or --for, not both");
     else
         rc = once ? grant(sandbox, rules, n, e) : policy_add(sandbox, rules, n, e);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         char text[RULE_TEXT_MAX];
         rule_format(text, &rules[i]);
-        printf("%s %s (%s%s)\n", deny ? "denied" : "allowed", text, sandbox ? sandbox : "all sandboxes", once ? ", once" : "");
+        printf("%s %s (%s%s)\n", deny ? "denied" : "allowed", text, sandbox ? sandbox : "all sandboxes", once ? ", once" : rules[i].disabled ? ", at rest" : "");
     }
     if (rc == 0)
         remark(rules, n);

@@ -23,6 +23,7 @@
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 #include "ui/cli/secret.h"
+#include "ui/dash/theme.h"
 
 static void image_progress(double fraction, const char *text, void *arg)
 {
@@ -207,11 +208,31 @@ static bool is_place(const char *text)
     return port >= 1 && port <= 65535 && host > 0 && (bracketed || !memchr(text, ':', host));
 }
 
+static bool one_of(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = words; *p; p += strspn(p, " ")) {
+        size_t k = strcspn(p, " ");
+        if (k == n && strncmp(p, word, n) == 0)
+            return true;
+        p += k;
+    }
+    return false;
+}
+
 /* What would be of no use is told to who sets it: who reads it can only say so in a log. */
 static int check_meaning(const char *name, const json_t *v, struct err *e)
 {
     const bool outside = strcmp(name, "net.outside") == 0, except = strcmp(name, "net.proxy_except") == 0;
-    const char *from;
+    const char *from, *word = json_string_value(v);
+    if (strcmp(name, "attach.prefix") == 0 && (strncmp(word, "ctrl-", 5) != 0 || !word[5] || word[6] || !strchr("abcdefghklnopqrstuvwxyz@\\]^_", word[5])))
+        return err_set(e, STATUS_USAGE, "%s: \"%.100s\" is no key for it; write ctrl- and a letter (but i, j or m), or one of @\\]^_, like ctrl-a", name, word);
+    if (strcmp(name, "ui.theme") == 0 && strcmp(word, "auto") != 0) {
+        char all[400];
+        theme_names(all, sizeof all);
+        if (!one_of(all, word))
+            return err_set(e, STATUS_USAGE, "%s: there is no theme \"%.100s\"; there are: auto %s", name, word, all);
+    }
     size_t i;
     json_t *item;
     json_array_foreach(v, i, item) {
@@ -232,12 +253,17 @@ static int check_meaning(const char *name, const json_t *v, struct err *e)
     return 0;
 }
 
+int config_cli_check(const char *name, const char *text, struct err *e)
+{
+    json_t *v = config_parse(name, text, e);
+    int rc = v ? check_meaning(name, v, e) : -1;
+    json_decref(v);
+    return rc;
+}
+
 int cmd_config_set(const struct args *a, struct err *e)
 {
-    json_t *v = config_parse(a->words[0], a->words[1], e);
-    int rc = v ? check_meaning(a->words[0], v, e) : -1;
-    json_decref(v);
-    return rc < 0 ? -1 : config_set(a->words[0], a->words[1], e);
+    return config_cli_check(a->words[0], a->words[1], e) < 0 ? -1 : config_set(a->words[0], a->words[1], e);
 }
 
 int cmd_config_unset(const struct args *a, struct err *e)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "core/config.h"
@@ -457,11 +458,69 @@ static void on_signal(evutil_socket_t sig, short what, void *arg)
     }
 }
 
+/* What was tried with keys (T, M) stays until the setting itself is another. */
+static void settings(struct app *a)
+{
+    struct err e = {0};
+    json_t *config = config_load(&e);
+    const char *theme = json_string_value(config_value(config, "ui.theme")), *notify = json_string_value(config_value(config, "ui.notify")),
+               *prefix = json_string_value(config_value(config, "attach.prefix"));
+    bool mouse = !json_is_false(config_value(config, "ui.mouse"));
+    theme = theme ? theme : "auto";
+    if (strncmp(theme, a->set.theme, sizeof a->set.theme - 1) != 0)
+        snprintf(a->theme, sizeof a->theme, "%.31s", theme);
+    snprintf(a->set.theme, sizeof a->set.theme, "%.31s", theme);
+    if (!a->set.read || mouse != a->set.mouse)
+        a->mouse = mouse;
+    a->set.mouse = mouse;
+    a->set.read = true;
+    snprintf(a->notify, sizeof a->notify, "%.15s", notify ? notify : "bell");
+    if (!prefix || !input_parse_key(prefix, &a->prefix_key, &a->prefix_mods)) {
+        a->prefix_key = ']';
+        a->prefix_mods = MOD_CTRL;
+    }
+    json_decref(config);
+    if (e.text[0])
+        app_say(a, SAY_ERROR, "%s", e.text);
+}
+
+/* Changed in the form, by a command, or by another dashboard: true if they may be others than before. */
+static bool settings_touched(struct app *a)
+{
+    char *path = path_in(PATH_CONFIG, NULL, "config.json");
+    struct stat st = {0};
+    if (!path || stat(path, &st) < 0)
+        memset(&st, 0, sizeof st);
+    free(path);
+    bool touched = st.st_ino != a->set.ino || st.st_mtim.tv_sec != a->set.when.tv_sec || st.st_mtim.tv_nsec != a->set.when.tv_nsec;
+    a->set.ino = st.st_ino;
+    a->set.when = st.st_mtim;
+    return touched;
+}
+
+static void follow_settings(struct app *a)
+{
+    char theme[sizeof a->theme];
+    bool mouse = a->mouse;
+    if (!settings_touched(a))
+        return;
+    snprintf(theme, sizeof theme, "%s", a->theme);
+    settings(a);
+    if (mouse != a->mouse)
+        screen_mouse(a->mouse);
+    if (strcmp(theme, a->theme) != 0) {
+        use_theme(a, a->theme);
+        app_redraw(a, true);
+    }
+    app_bars_dirty(a);
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct app *a = arg;
     (void)fd;
     (void)what;
+    follow_settings(a);
     model_tick(a->model);
     for (int i = 0; i < AREAS; i++)
         if (a->slot[i].pane && a->slot[i].pane->class->tick)
@@ -502,25 +561,6 @@ int app_foreground(struct app *a, char *const *argv, struct err *e)
 
 /* ---- begin and end ---- */
 
-static void settings(struct app *a)
-{
-    struct err e = {0};
-    json_t *config = config_load(&e);
-    const char *theme = json_string_value(config_value(config, "ui.theme")), *notify = json_string_value(config_value(config, "ui.notify")),
-               *prefix = json_string_value(config_value(config, "attach.prefix"));
-    json_t *mouse = config_value(config, "ui.mouse");
-    snprintf(a->theme, sizeof a->theme, "%.31s", theme ? theme : "auto");
-    snprintf(a->notify, sizeof a->notify, "%.15s", notify ? notify : "bell");
-    if (!prefix || !input_parse_key(prefix, &a->prefix_key, &a->prefix_mods)) {
-        a->prefix_key = ']';
-        a->prefix_mods = MOD_CTRL;
-    }
-    a->mouse = !json_is_false(mouse);
-    json_decref(config);
-    if (e.text[0])
-        app_say(a, SAY_ERROR, "%s", e.text);
-}
-
 struct app *app_new(struct err *e)
 {
     struct app *a = calloc(1, sizeof *a);
@@ -543,6 +583,7 @@ struct app *app_new(struct err *e)
     a->keys = keymap_load(&bad);
     if (!a->frame_ev || !a->esc_ev || !a->bury_ev || !a->tick_ev || !a->tty_ev || !a->input || !a->model || !a->keys)
         goto fail;
+    settings_touched(a);
     settings(a);
     if (bad.text[0])
         app_say(a, SAY_ERROR, "%s", bad.text);

@@ -60,6 +60,12 @@ struct app {
         char text[200];  /* "": nothing is under way that no card shows */
     } progress;
     bool unread_error;
+    struct {
+        bool read, mouse;
+        char theme[32];
+        ino_t ino; /* of the file that they were read from */
+        struct timespec when;
+    } set; /* what the settings say, whatever was tried since */
     struct outer outer; /* as the terminal was told */
     int status_code;
     time_t minute;

@@ -548,14 +548,16 @@ static bool submit_exec(struct app *a, const char *const *v, char *why, size_t c
 
 static bool submit_copy(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
-    char inside[1200];
+    static char here[FORM_VALUE_MAX + 256];
+    char inside[FORM_VALUE_MAX + 80];
     if (!v[1][0] || !v[2][0]) {
         snprintf(why, cap, "both paths are needed");
         return false;
     }
     snprintf(inside, sizeof inside, "%s:%s", (char *)arg, v[2]);
+    form_expand(v[1], here, sizeof here);
     bool in = strcmp(v[0], "into the sandbox") == 0;
-    const char *argv[] = {"cp", in ? v[1] : inside, in ? inside : v[1], NULL};
+    const char *argv[] = {"cp", in ? here : inside, in ? inside : here, NULL};
     task_box(a, arg, "copy", argv, NULL);
     return true;
 }

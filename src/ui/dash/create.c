@@ -80,20 +80,11 @@ bool app_check_new_name(const char *value, char *why, size_t cap)
     return true;
 }
 
-static void expand(const char *path, char *out, size_t cap)
-{
-    const char *home = getenv("HOME");
-    if (path[0] == '~' && (path[1] == '/' || !path[1]) && home)
-        snprintf(out, cap, "%s%s", home, path + 1);
-    else
-        snprintf(out, cap, "%s", path);
-}
-
 static bool check_folder(const char *value, char *why, size_t cap)
 {
     char path[PATH_MAX];
     struct stat st;
-    expand(value, path, sizeof path);
+    form_expand(value, path, sizeof path);
     size_t n = strlen(path);
     if (n > 3 && strcmp(path + n - 3, ":ro") == 0)
         path[n - 3] = '\0';
@@ -103,23 +94,47 @@ static bool check_folder(const char *value, char *why, size_t cap)
     return false;
 }
 
+#define MORE_MAX 8
+
+static bool check_more(const char *value, char *why, size_t cap)
+{
+    char path[PATH_MAX];
+    unsigned n = 0;
+    while (form_next_path(&value, path, sizeof path)) {
+        if (++n > MORE_MAX) {
+            snprintf(why, cap, "at most %d further folders", MORE_MAX);
+            return false;
+        }
+        if (!check_folder(path, why, cap)) {
+            snprintf(why, cap, "there is no folder %.150s", path);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_number(const char *value, char *why, size_t cap)
 {
-    char *end;
-    long n = strtol(value, &end, 10);
-    if (*end == '\0' && n >= 1 && n <= 64)
+    long n = strspn(value, "0123456789") == strlen(value) ? strtol(value, NULL, 10) : 0;
+    if (n >= 1 && n <= 64)
         return true;
     snprintf(why, cap, "a number from 1 to 64");
     return false;
 }
 
+/* What `--memory` takes. */
 static bool check_size(const char *value, char *why, size_t cap)
 {
+    size_t digits = strspn(value, "0123456789.");
     char *end;
     double n = strtod(value, &end);
-    if (end != value && n > 0 && (*end == '\0' || ((*end == 'G' || *end == 'M' || *end == 'g' || *end == 'm') && !end[1])))
+    bool good = digits && end == value + digits;
+    if (good && (*end == 'G' || *end == 'g'))
+        n *= 1024;
+    end += good && *end && strchr("GgMm", *end) ? 1 : 0;
+    if (good && (!*end || strcmp(end, "iB") == 0 || strcmp(end, "B") == 0 || strcmp(end, "b") == 0) && n >= 256 && n <= 8388608)
         return true;
-    snprintf(why, cap, "a size, like 4G or 2048 (MiB)");
+    snprintf(why, cap, "a size of at least 256 MiB, like 2048, 512M or 4G");
     return false;
 }
 
@@ -149,7 +164,7 @@ enum { F_AGENT, F_FOLDER, F_MORE, F_NAME, F_WORKS, F_BRANCH, F_CPUS, F_MEMORY, F
 
 static bool submit(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
-    static char folder[PATH_MAX], more[8][PATH_MAX];
+    static char folder[PATH_MAX], more[MORE_MAX][PATH_MAX];
     const char *argv[40];
     size_t n = 0, extra = 0;
     (void)arg;
@@ -183,18 +198,18 @@ static bool submit(struct app *a, const char *const *v, char *why, size_t cap, v
         argv[n++] = v[F_POSTURE];
     }
     argv[n++] = v[F_AGENT];
-    expand(v[F_FOLDER], folder, sizeof folder);
+    form_expand(v[F_FOLDER], folder, sizeof folder);
     argv[n++] = folder;
     if (!v[F_FOLDER][0]) {
         snprintf(why, cap, "which folder shall it work in?");
         return false;
     }
-    char *copy = strdup(v[F_MORE]), *save = NULL;
-    for (char *p = copy ? strtok_r(copy, " ", &save) : NULL; p && extra < 8; p = strtok_r(NULL, " ", &save)) {
-        expand(p, more[extra], sizeof more[0]);
+    const char *rest = v[F_MORE];
+    char path[PATH_MAX];
+    while (extra < MORE_MAX && form_next_path(&rest, path, sizeof path)) {
+        form_expand(path, more[extra], sizeof more[0]);
         argv[n++] = more[extra++];
     }
-    free(copy);
     argv[n] = NULL;
     app_start_agent(a, argv, opened);
     return true;
@@ -253,8 +268,8 @@ void app_show_create(struct app *a)
     saved_templates(templates, sizeof templates);
     const struct form_spec spec[FIELDS] = {
         [F_AGENT] = {.label = "Agent", .kind = FORM_CHOICE, .choices = agents, .hint = "left and right choose"},
-        [F_FOLDER] = {.label = "Folder", .kind = FORM_PATH, .initial = here, .hint = "the workspace: live in both directions; Tab completes", .check = check_folder},
-        [F_MORE] = {.label = "More folders", .kind = FORM_TEXT, .hint = "separated by blanks; PATH:ro is read-only"},
+        [F_FOLDER] = {.label = "Folder", .kind = FORM_PATH, .initial = here, .hint = "the workspace: live in both directions; Tab completes", .check = check_folder, .folders = true},
+        [F_MORE] = {.label = "More folders", .kind = FORM_PATHS, .hint = "PATH:ro is read-only; blanks part them, \\ before one of a path; Tab completes", .check = check_more, .folders = true},
         [F_NAME] = {.label = "Name", .kind = FORM_TEXT, .hint = "empty: from agent and folder", .check = app_check_new_name},
         [F_WORKS] = {.label = "It works", .kind = FORM_CHOICE, .choices = "in the folder itself|" WORKS_BRANCH "|" WORKS_CLONE},
         [F_BRANCH] = {.label = "Branch", .kind = FORM_TEXT, .hint = "made if there is none of that name", .check = check_branch},

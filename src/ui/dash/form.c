@@ -144,7 +144,7 @@ static void turn(struct field *x, int step)
 
 /* ---- drawing ---- */
 
-static void draw_text(struct form *f, WINDOW *w, struct field *x, int y, int left, int room, bool on)
+static void draw_text(WINDOW *w, const struct field *x, int y, int left, int room, bool on)
 {
     char shown[FORM_VALUE_MAX];
     size_t from = 0;
@@ -169,10 +169,6 @@ static void draw_text(struct form *f, WINDOW *w, struct field *x, int y, int lef
     for (int i = 0; i < room; i++)
         paint_text(w, y, left + i, 1, on ? ST_FIELD_ON : ST_FIELD, " ");
     paint_text(w, y, left, room, on ? ST_FIELD_ON : ST_FIELD, shown + from);
-    if (on) {
-        f->pane.rows += 0;
-        x->y = y;
-    }
 }
 
 static int cursor_x(const struct field *x, int room)
@@ -231,7 +227,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         } else if (x->spec.kind == FORM_CHECK) {
             paint_f(w, y, left, room, on ? ST_FIELD_ON : ST_FIELD, "[%s]", x->value[0] ? "x" : " ");
         } else {
-            draw_text(f, w, x, y, left, room, on);
+            draw_text(w, x, y, left, room, on);
         }
         if (x->why[0] && !tight)
             paint_text(w, y + 1, left, room, ST_FAILED, x->why);
@@ -256,7 +252,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
 static bool cursor(struct pane *p, int *y, int *x)
 {
     struct form *f = (struct form *)p;
-    if (f->at >= f->n || f->f[f->at].spec.kind > FORM_PATH)
+    if (f->at >= f->n || f->f[f->at].spec.kind > FORM_PATHS)
         return false;
     int left = label_width(f) + 4;
     *y = f->f[f->at].y;
@@ -266,16 +262,23 @@ static bool cursor(struct pane *p, int *y, int *x)
 
 /* ---- typing ---- */
 
+/* Whole characters, as many as there is room for; none that would not be seen. */
 static void insert(struct field *x, const char *text, size_t n)
 {
     size_t len = strlen(x->value);
-    for (size_t i = 0; i < n && len + 1 < sizeof x->value; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c < 32 || c == 127)
+    for (size_t i = 0, k; i < n; i += k) {
+        unsigned code = 0;
+        k = sanitize_utf8((const unsigned char *)text + i, n - i, &code);
+        if (k == 0 || code < 32 || (code >= 127 && code < 160)) {
+            k = k ? k : 1;
             continue;
-        memmove(x->value + x->at + 1, x->value + x->at, len - x->at + 1);
-        x->value[x->at++] = text[i];
-        len++;
+        }
+        if (len + k >= sizeof x->value)
+            return;
+        memmove(x->value + x->at + k, x->value + x->at, len - x->at + 1);
+        memcpy(x->value + x->at, text + i, k);
+        x->at += k;
+        len += k;
     }
 }
 
@@ -302,13 +305,62 @@ static void erase_to(struct field *x, size_t from, size_t to)
     x->at = from;
 }
 
+bool form_next_path(const char **rest, char *out, size_t cap)
+{
+    const char *p = *rest + strspn(*rest, " ");
+    size_t n = 0;
+    bool any = *p != '\0';
+    for (; *p && *p != ' '; p++) {
+        p += *p == '\\' && p[1];
+        if (n + 1 < cap)
+            out[n++] = *p;
+    }
+    if (cap)
+        out[n] = '\0';
+    *rest = p;
+    return any;
+}
+
+void form_expand(const char *path, char *out, size_t cap)
+{
+    const char *home = getenv("HOME");
+    bool tilde = path[0] == '~' && (path[1] == '/' || !path[1]) && home;
+    snprintf(out, cap, "%s%s", tilde ? home : "", path + (tilde ? 1 : 0));
+}
+
+/* The path that the cursor stands behind. */
+static void last_path(const struct field *x, char *out, size_t cap)
+{
+    const char *rest = x->value;
+    if (x->spec.kind != FORM_PATHS) {
+        snprintf(out, cap, "%s", x->value);
+        return;
+    }
+    char one[FORM_VALUE_MAX];
+    out[0] = '\0';
+    while (form_next_path(&rest, one, sizeof one)) /* behind a blank the next one begins */
+        snprintf(out, cap, "%s", *rest && !rest[strspn(rest, " ")] ? "" : one);
+}
+
+static void insert_path(struct field *x, const char *text)
+{
+    for (; *text; text++) {
+        if (x->spec.kind == FORM_PATHS && (*text == ' ' || *text == '\\'))
+            insert(x, "\\", 1);
+        size_t k = 1;
+        while (((unsigned char)text[k] & 0xc0) == 0x80)
+            k++;
+        insert(x, text, k);
+        text += k - 1;
+    }
+}
+
 /* Folders and files that continue what stands there; several are listed. */
 static void complete_path(struct form *f, struct field *x)
 {
-    char full[FORM_VALUE_MAX + 256], dir[FORM_VALUE_MAX + 256], common[256] = "";
-    const char *home = getenv("HOME");
-    bool tilde = x->value[0] == '~' && (x->value[1] == '/' || !x->value[1]) && home;
-    snprintf(full, sizeof full, "%s%s", tilde ? home : "", x->value + (tilde ? 1 : 0));
+    char typed[FORM_VALUE_MAX], full[FORM_VALUE_MAX + 256], dir[FORM_VALUE_MAX + 256], common[256] = "";
+    last_path(x, typed, sizeof typed);
+    form_expand(typed, full, sizeof full);
     char *slash = strrchr(full, '/');
     const char *part = slash ? slash + 1 : full;
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - full) + 1 : 1, slash ? full : ".");
@@ -323,13 +375,18 @@ static void complete_path(struct form *f, struct field *x)
             !strcmp(ent->d_name, ".."))
             continue;
         struct stat st;
-        is_dir = fstatat(dirfd(d), ent->d_name, &st, 0) == 0 && S_ISDIR(st.st_mode);
+        bool folder = fstatat(dirfd(d), ent->d_name, &st, 0) == 0 && S_ISDIR(st.st_mode);
+        if (x->spec.folders && !folder)
+            continue;
+        is_dir = folder;
         if (count++ == 0)
             snprintf(common, sizeof common, "%s", ent->d_name);
         else {
             size_t i = 0;
             while (common[i] && common[i] == ent->d_name[i])
                 i++;
+            while (i && ((unsigned char)common[i] & 0xc0) == 0x80)
+                i--; /* no part of a character */
             common[i] = '\0';
         }
         if (used < sizeof f->offers - 80)
@@ -340,7 +397,7 @@ static void complete_path(struct form *f, struct field *x)
     size_t more = strlen(common);
     if (count && more > n) {
         x->at = strlen(x->value);
-        insert(x, common + n, more - n);
+        insert_path(x, common + n);
     }
     if (count == 1) {
         if (is_dir)
@@ -385,15 +442,15 @@ static bool key(struct pane *p, const struct input *in)
 {
     struct form *f = (struct form *)p;
     struct field *x = f->at < f->n ? &f->f[f->at] : NULL;
-    if (in->type == INPUT_PASTE && x && x->spec.kind <= FORM_PATH) {
+    if (in->type == INPUT_PASTE && x && x->spec.kind <= FORM_PATHS) {
         insert(x, in->raw, in->raw_len);
         revise(f);
         return true;
     }
     if (in->type != INPUT_KEY)
         return true;
-    bool text = x && x->spec.kind <= FORM_PATH;
-    if (in->key == K_TAB && !(in->mods & MOD_SHIFT) && x && x->spec.kind == FORM_PATH && x->value[0] && x->at == strlen(x->value)) {
+    bool text = x && x->spec.kind <= FORM_PATHS;
+    if (in->key == K_TAB && !(in->mods & MOD_SHIFT) && x && (x->spec.kind == FORM_PATH || x->spec.kind == FORM_PATHS) && x->value[0] && x->at == strlen(x->value)) {
         char was[FORM_VALUE_MAX];
         memcpy(was, x->value, sizeof was);
         complete_path(f, x);
@@ -437,6 +494,22 @@ static bool action(struct pane *p, const char *what)
     return true;
 }
 
+/* The cursor to where the click was; columns from the field's begin.  What is scrolled stays. */
+static void place(struct field *x, int column, int room)
+{
+    char until[FORM_VALUE_MAX];
+    size_t at = 0, next;
+    if (paint_width(x->value) >= room - 1)
+        return;
+    for (; x->value[at]; at = next) {
+        next = after(x, at);
+        snprintf(until, sizeof until, "%.*s", (int)next, x->value);
+        if ((x->spec.kind == FORM_SECRET ? (int)next : paint_width(until)) > column)
+            break;
+    }
+    x->at = at;
+}
+
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct form *f = (struct form *)p;
@@ -452,8 +525,11 @@ static bool mouse(struct pane *p, const struct input *in)
     }
     for (unsigned i = 0; i < f->n; i++)
         if (f->f[i].y == in->y && focusable(f, i)) {
+            int left = label_width(f) + 4;
             if (f->at == i && f->f[i].spec.kind == FORM_CHOICE)
                 turn(&f->f[i], 1);
+            if (f->at == i && f->f[i].spec.kind <= FORM_PATHS && in->x >= left)
+                place(&f->f[i], in->x - left, p->cols - left - 2);
             if (f->f[i].spec.kind == FORM_CHECK)
                 snprintf(f->f[i].value, FORM_VALUE_MAX, "%s", f->f[i].value[0] ? "" : "yes");
             f->at = i;

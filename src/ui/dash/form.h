@@ -11,6 +11,7 @@ enum form_kind {
     FORM_TEXT,
     FORM_SECRET, /* never shown; wiped */
     FORM_PATH,   /* Tab completes; what is there is listed below */
+    FORM_PATHS,  /* several, parted by blanks; one in a path stands behind a backslash */
     FORM_CHOICE, /* choices: "one|two|three" */
     FORM_CHECK,  /* "yes" or "" */
     FORM_NOTE,   /* text alone: the label */
@@ -22,7 +23,13 @@ struct form_spec {
     const char *initial, *choices, *hint;
     /* What is wrong with the value, for the line below it; true: it is good.  May be NULL. */
     bool (*check)(const char *value, char *why, size_t cap);
+    bool folders; /* of paths: nothing else is offered */
 };
+
+/* The next path of FORM_PATHS, without its backslashes; false: that was all. */
+bool form_next_path(const char **rest, char *out, size_t cap);
+/* A path with the home folder in place of ~. */
+void form_expand(const char *path, char *out, size_t cap);
 
 /* submit: true closes the form; false with a sentence in why keeps it.  drop frees arg at the end.  The specs are copied but
  * for their texts, which must live as long as the form, except `initial`. */

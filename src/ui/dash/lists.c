@@ -7,14 +7,17 @@
 #include <time.h>
 
 #include "core/config.h"
+#include "core/paths.h"
 #include "core/record.h"
 #include "core/publishers.h"
 #include "core/rule.h"
 #include "core/service.h"
+#include "ui/cli/sandbox.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/form.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/table.h"
+#include "ui/dash/task.h"
 #include "ui/dash/text.h"
 
 static const char *text(const json_t *o, const char *key)
@@ -24,6 +27,7 @@ static const char *text(const json_t *o, const char *key)
 }
 
 static char rules_box[RECORD_NAME_MAX + 1]; /* whose rules are listed */
+static char rules_posture[24];              /* in force for them */
 
 /* ---- rules ---- */
 
@@ -62,6 +66,7 @@ static bool rules_row(struct table_pane *t, const char *key, json_t *o, struct t
 static void rules_head(struct table_pane *t, const json_t *printed, char *out, size_t cap)
 {
     const char *error = text(printed, "error");
+    snprintf(rules_posture, sizeof rules_posture, "%s", text(printed, "posture"));
     if (error[0])
         snprintf(out, cap, "%s The policy cannot be read, everything is denied: %s", app_glyph("▲", "!"), error);
     else
@@ -108,8 +113,12 @@ static void preview_rule(const char *const *v, char *out, size_t cap, void *arg)
     snprintf(out, cap, "It will stand as: %s %s%s%s", v[0], canonical, warning ? ". Mind: " : "", warning ? warning : "");
 }
 
+#define AS_IT_IS "as it is"
+#define AT_REST "at rest: it says nothing"
+
 struct rule_job {
     struct table_pane *t;
+    json_int_t expires; /* of the old one; 0: never */
     char old_id[16], old_scope[RECORD_NAME_MAX + 1], old_rule[RULE_TEXT_MAX];
 };
 
@@ -119,10 +128,12 @@ static bool submit_rule(struct app *a, const char *const *v, char *why, size_t c
         const char *shown, *value;
     } lives[] = {{"an hour", "1h"}, {"a day", "24h"}, {"a week", "7d"}};
     struct rule_job *job = arg;
-    const char *argv[12];
+    const char *argv[16];
+    char item[RULE_TEXT_MAX * 2], left[32];
     size_t n = 0;
     (void)a;
-    if (!v[1][0]) {
+    rule_list_item(item, sizeof item, v[1]);
+    if (!item[0]) {
         snprintf(why, cap, "which host? For example api.example.com, *.example.com, 10.1.2.3:22, GET api.example.com/v1");
         return false;
     }
@@ -134,6 +145,17 @@ static bool submit_rule(struct app *a, const char *const *v, char *why, size_t c
             argv[n++] = "--for";
             argv[n++] = lives[i].value;
         }
+    if (strncmp(v[3], AS_IT_IS, strlen(AS_IT_IS)) == 0) { /* an edit prolongs nothing */
+        if (job->expires <= time(NULL)) {
+            snprintf(why, cap, "it has run out meanwhile; choose how long");
+            return false;
+        }
+        snprintf(left, sizeof left, "%llds", (long long)job->expires - (long long)time(NULL));
+        argv[n++] = "--for";
+        argv[n++] = left;
+    }
+    if (job->old_id[0] && strcmp(v[5], AT_REST) == 0)
+        argv[n++] = "--off";
     if (v[4][0]) {
         argv[n++] = "--comment";
         argv[n++] = v[4];
@@ -142,7 +164,7 @@ static bool submit_rule(struct app *a, const char *const *v, char *why, size_t c
         argv[n++] = "-g";
     else
         argv[n++] = v[2];
-    argv[n++] = v[1];
+    argv[n++] = item;
     argv[n] = NULL;
     /* The old one goes when the new one stands, and not before. */
     const char *rm[] = {"policy", "rm", job->old_scope[0] ? job->old_scope : "-g", job->old_id, NULL};
@@ -152,11 +174,12 @@ static bool submit_rule(struct app *a, const char *const *v, char *why, size_t c
         rule_format(canonical, &r);
     const char *scope = strcmp(v[2], "all sandboxes") == 0 ? "" : v[2];
     bool replaces = strcmp(canonical, job->old_rule) == 0 && strcmp(scope, job->old_scope) == 0; /* by itself */
-    table_run_then(job->t, argv, NULL, job->old_id[0] && !replaces ? rm : NULL, "the rule is in force");
+    bool rests = job->old_id[0] && strcmp(v[5], AT_REST) == 0;
+    table_run_then(job->t, argv, NULL, job->old_id[0] && !replaces ? rm : NULL, rests ? "the rule is changed, and rests" : "the rule is in force");
     return true;
 }
 
-static char scopes[200];
+static char scopes[200], lives_of_old[120];
 
 static void rule_form(struct table_pane *t, const char *verb, const struct table_row *old)
 {
@@ -168,6 +191,7 @@ static void rule_form(struct table_pane *t, const char *verb, const struct table
     if (old) {
         snprintf(job->old_id, sizeof job->old_id, "%.15s", text(old->data, "id"));
         snprintf(job->old_rule, sizeof job->old_rule, "%s", text(old->data, "rule"));
+        job->expires = json_integer_value(json_object_get(old->data, "expires"));
         if (!global)
             snprintf(job->old_scope, sizeof job->old_scope, "%.48s", text(old->data, "scope"));
     }
@@ -176,30 +200,80 @@ static void rule_form(struct table_pane *t, const char *verb, const struct table
         snprintf(scopes, sizeof scopes, "%s|%s", global ? "all sandboxes" : box, global ? box : "all sandboxes");
     else
         snprintf(scopes, sizeof scopes, "all sandboxes");
+    const char *how_long = "for good|an hour|a day|a week";
+    bool off = old && json_is_true(json_object_get(old->data, "disabled"));
+    if (job->expires) {
+        char span[32];
+        paint_span(job->expires - time(NULL), span, sizeof span);
+        snprintf(lives_of_old, sizeof lives_of_old, AS_IT_IS " (%s)|%s", span, how_long);
+        how_long = lives_of_old;
+    }
     const struct form_spec spec[] = {
         {.label = "What", .kind = FORM_CHOICE, .choices = "allow|deny", .initial = verb},
         {.label = "Rule", .kind = FORM_TEXT, .initial = old ? text(old->data, "rule") : NULL, .check = check_rule,
          .hint = "host, *.host, address or range, with :PORT; or METHOD host/path"},
         {.label = "For", .kind = FORM_CHOICE, .choices = scopes},
-        {.label = "How long", .kind = FORM_CHOICE, .choices = "for good|an hour|a day|a week"},
+        {.label = "How long", .kind = FORM_CHOICE, .choices = how_long},
         {.label = "Why", .kind = FORM_TEXT, .initial = old ? text(old->data, "comment") : NULL, .hint = "a word for whoever reads it later"},
+        {.label = "State", .kind = FORM_CHOICE, .choices = off ? AT_REST "|in force" : "in force|" AT_REST},
     };
-    struct pane *p = form_new(old ? "Edit a rule" : "New rule", spec, 5, "Save", submit_rule, job, free);
+    struct pane *p = form_new(old ? "Edit a rule" : "New rule", spec, old ? 6 : 5, "Save", submit_rule, job, free);
     form_preview(p, preview_rule);
     app_push(table_app(t), p);
 }
 
+static void tested(const struct task_end *end, void *arg)
+{
+    struct app *a = arg;
+    if (end->out && end->out[0]) /* what is denied is an answer as well */
+        app_push(a, text_new("What would happen", end->out, false));
+    else
+        app_say(a, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
+}
+
+/* "GET /v1", in two words. */
+static bool check_request(const char *value, char *why, size_t cap)
+{
+    size_t n = strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-");
+    if (n && (!value[n] || (value[n] == ' ' && value[n + 1] == '/' && !strpbrk(value + n + 1, " ?#"))))
+        return true;
+    snprintf(why, cap, "a method, and perhaps a path without its query: GET /v1/models");
+    return false;
+}
+
 static bool submit_test(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
-    struct table_pane *t = arg;
-    (void)a;
+    static const struct task_ops test_ops = {.done = tested};
+    const char *argv[12];
+    char method[64];
+    size_t n = 0, verb = strcspn(v[1], " ");
+    struct err e = {0};
+    (void)arg;
     if (!v[0][0]) {
         snprintf(why, cap, "which host?");
         return false;
     }
-    const char *argv[] = {"policy", "check", v[0], rules_box[0] ? "--sandbox" : NULL, rules_box, NULL};
-    table_run(t, argv, NULL, NULL);
-    return true;
+    argv[n++] = "policy";
+    argv[n++] = "check";
+    argv[n++] = v[0];
+    snprintf(method, sizeof method, "%.*s", (int)verb, v[1]);
+    if (v[1][0]) {
+        argv[n++] = "--method";
+        argv[n++] = method;
+    }
+    if (v[1][0] && v[1][verb]) {
+        argv[n++] = "--path";
+        argv[n++] = v[1] + verb + 1;
+    }
+    if (rules_box[0]) {
+        argv[n++] = "--sandbox";
+        argv[n++] = rules_box;
+    }
+    argv[n] = NULL;
+    if (task_run(a, argv, NULL, 0, &test_ops, a, &e))
+        return true;
+    snprintf(why, cap, "%s", e.text);
+    return false;
 }
 
 static bool submit_posture(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
@@ -243,11 +317,12 @@ static bool rules_action(struct table_pane *t, const char *what)
     else if (strcmp(what, "rules.preset") == 0)
         table_toggle(t);
     else if (strcmp(what, "rules.test") == 0) {
-        const struct form_spec spec[] = {{.label = "Host", .kind = FORM_TEXT, .check = check_host, .hint = "HOST or HOST:PORT"}};
-        app_push(a, form_new("What would happen?", spec, 1, "Test", submit_test, t, NULL));
+        const struct form_spec spec[] = {{.label = "Host", .kind = FORM_TEXT, .check = check_host, .hint = "HOST or HOST:PORT"},
+                                         {.label = "Request", .kind = FORM_TEXT, .check = check_request, .hint = "empty: the connection; or like GET /v1/models"}};
+        app_push(a, form_new("What would happen?", spec, 2, "Test", submit_test, t, NULL));
     } else if (strcmp(what, "rules.posture") == 0) {
         const struct form_spec spec[] = {
-            {.label = "Posture", .kind = FORM_CHOICE, .choices = "balanced|locked-down|open"},
+            {.label = "Posture", .kind = FORM_CHOICE, .choices = "balanced|locked-down|open", .initial = rules_posture[0] ? rules_posture : NULL},
             {.label = "balanced: AI services, package registries, code hosts; all else is denied. locked-down: nothing until it is allowed. "
                       "open: everything but what is denied; for throw-away tests.", .kind = FORM_NOTE}};
         app_push(a, form_new("Posture for all sandboxes", spec, 2, "Set", submit_posture, t, NULL));
@@ -332,6 +407,8 @@ static bool check_value(const char *value, char *why, size_t cap)
     return false;
 }
 
+static bool secret_exists; /* the form gives a new value to one that is there */
+
 static bool submit_secret(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
     const char *argv[8];
@@ -342,7 +419,7 @@ static bool submit_secret(struct app *a, const char *const *v, char *why, size_t
         return false;
     }
     argv[n++] = "secret";
-    argv[n++] = "set";
+    argv[n++] = secret_exists ? "rotate" : "set";
     if (strcmp(v[1], "all sandboxes") == 0)
         argv[n++] = "-g";
     else
@@ -350,7 +427,7 @@ static bool submit_secret(struct app *a, const char *const *v, char *why, size_t
     argv[n++] = v[0];
     argv[n++] = "--password-stdin";
     argv[n] = NULL;
-    table_run(arg, argv, v[2], "the secret is set; it is in force within a second");
+    table_run(arg, argv, v[2], secret_exists ? "the secret has its new value; it is in force within a second" : "the secret is set; it is in force within a second");
     return true;
 }
 
@@ -363,23 +440,73 @@ static void secret_form(struct table_pane *t, const struct table_row *old)
     struct app *a = table_app(t);
     const char *first = old ? text(old->data, "service") : "anthropic", *scope = old ? text(old->data, "sandbox") : "";
     snprintf(services, sizeof services, "%s", first);
-    json_array_foreach(names, i, v)
+    secret_exists = old != NULL;
+    json_array_foreach(old ? NULL : names, i, v)
         if (strcmp(json_string_value(v), first) != 0)
             snprintf(services + strlen(services), sizeof services - strlen(services), "|%s", json_string_value(v));
     json_decref(names);
     const char *box = scope[0] ? scope : a->box;
-    if (box[0])
+    if (old)
+        snprintf(scopes, sizeof scopes, "%s", scope[0] ? scope : "all sandboxes");
+    else if (box[0])
         snprintf(scopes, sizeof scopes, "%s|%s", scope[0] ? box : "all sandboxes", scope[0] ? "all sandboxes" : box);
     else
         snprintf(scopes, sizeof scopes, "all sandboxes");
     const struct form_spec spec[] = {
-        {.label = "Service", .kind = FORM_CHOICE, .choices = services, .hint = "left and right choose"},
+        {.label = "Service", .kind = FORM_CHOICE, .choices = services, .hint = old ? "" : "left and right choose"},
         {.label = "For", .kind = FORM_CHOICE, .choices = scopes},
         {.label = "Value", .kind = FORM_SECRET, .check = check_value, .hint = "never shown, never in the sandbox"},
         {.label = "The sandbox holds a sentinel in its place; the value is written into requests on their way out, to the service's hosts alone.",
          .kind = FORM_NOTE},
     };
-    app_push(a, form_new("Set a secret", spec, 4, "Set", submit_secret, t, NULL));
+    app_push(a, form_new(old ? "A new value for a secret" : "Set a secret", spec, 4, "Set", submit_secret, t, NULL));
+}
+
+/* The provider's own sign-in is a conversation: it gets the whole terminal until it ends. */
+static bool submit_sign_in(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+{
+    struct err e = {0};
+    char *self = path_command(&e), service[80], scope[RECORD_NAME_MAX + 1];
+    (void)why;
+    (void)cap;
+    snprintf(service, sizeof service, "%s", v[0]);
+    snprintf(scope, sizeof scope, "%.*s", RECORD_NAME_MAX, strcmp(v[1], "all sandboxes") == 0 ? "-g" : v[1]);
+    char words[3][8] = {"secret", "set", "--oauth"}, *argv[] = {self, words[0], words[1], scope, service, words[2], NULL};
+    int status = self ? app_foreground(a, argv, &e) : -1;
+    free(self);
+    if (status < 0)
+        app_say(a, SAY_ERROR, "%s", e.text);
+    else if (status > 0)
+        app_say(a, SAY_ERROR, "no sign-in; in a shell this says why: sbx secret set %s %s --oauth", scope, service);
+    else
+        app_say(a, SAY_GOOD, "signed in to %s; it is in force within a second", service);
+    table_reload(arg);
+    return true;
+}
+
+static void sign_in_form(struct table_pane *t, const struct table_row *r)
+{
+    json_t *names = service_list(), *v;
+    const char *first = r ? text(r->data, "service") : "";
+    size_t i;
+    services[0] = '\0';
+    for (int pass = 0; pass < 2; pass++) /* the selected one first */
+        json_array_foreach(names, i, v) {
+            const char *name = json_string_value(v);
+            json_t *s = (strcmp(name, first) == 0) == !pass ? service_load(name, NULL) : NULL;
+            if (json_object_get(s, "oauth"))
+                snprintf(services + strlen(services), sizeof services - strlen(services), "%s%s", services[0] ? "|" : "", name);
+            json_decref(s);
+        }
+    json_decref(names);
+    const char *box = table_app(t)->box;
+    snprintf(scopes, sizeof scopes, "all sandboxes%s%s", box[0] ? "|" : "", box);
+    const struct form_spec spec[] = {
+        {.label = "Service", .kind = FORM_CHOICE, .choices = services, .hint = "those that have a sign-in"},
+        {.label = "For", .kind = FORM_CHOICE, .choices = scopes},
+        {.label = "It takes this terminal until it ends (Ctrl-C ends it); sandboxes go on meanwhile.", .kind = FORM_NOTE},
+    };
+    app_push(table_app(t), form_new("Sign in", spec, 3, "Sign in", submit_sign_in, t, NULL));
 }
 
 static void remove_secret(struct app *a, void *arg)
@@ -394,8 +521,8 @@ static bool secrets_action(struct table_pane *t, const char *what)
 {
     const struct table_row *r = table_current(t);
     struct app *a = table_app(t);
-    if (strcmp(what, "secrets.set") == 0) {
-        secret_form(t, NULL);
+    if (strcmp(what, "secrets.set") == 0 || strcmp(what, "secrets.rotate") == 0) {
+        secret_form(t, what[8] == 'r' ? r : NULL);
         return true;
     }
     if (strncmp(what, "secrets.", 8) != 0)
@@ -418,9 +545,7 @@ static bool secrets_action(struct table_pane *t, const char *what)
         snprintf(question, sizeof question, "Forget the %.60s secret for %s? It is kept nowhere else by sbx.", j->b, j->a[0] ? j->a : "all sandboxes");
         app_push(a, confirm_new("Remove a secret", question, "Remove", remove_secret, j, free));
     } else if (strcmp(what, "secrets.sign-in") == 0) {
-        char line[120];
-        snprintf(line, sizeof line, "The sign-in needs a terminal: run  sbx secret set -g %s --oauth", r ? text(r->data, "service") : "anthropic");
-        app_say(a, SAY_INFO, "%s", line);
+        sign_in_form(t, r);
     } else
         return false;
     return true;
@@ -486,6 +611,17 @@ static json_t *settings_list(const json_t *printed)
     return sorted;
 }
 
+static const char *setting_name; /* of the form that is open */
+
+static bool check_setting(const char *value, char *why, size_t cap)
+{
+    struct err e = {0};
+    if (config_cli_check(setting_name, value, &e) == 0)
+        return true;
+    snprintf(why, cap, "%s", e.text);
+    return false;
+}
+
 struct setting_job {
     struct table_pane *t;
     char name[64];
@@ -495,8 +631,8 @@ static bool submit_setting(struct app *a, const char *const *v, char *why, size_
 {
     struct setting_job *j = arg;
     (void)a;
-    (void)why;
-    (void)cap;
+    if (!check_setting(v[1], why, cap)) /* an empty one is a value, too */
+        return false;
     const char *argv[] = {"config", "set", j->name, v[1], NULL};
     table_run(j->t, argv, NULL, "the setting is in force");
     return true;
@@ -529,8 +665,9 @@ static bool settings_action(struct table_pane *t, const char *what)
     const struct form_spec spec[] = {
         {.label = hint, .kind = FORM_NOTE},
         {.label = "Value", .kind = choice ? FORM_CHOICE : FORM_TEXT, .initial = value,
-         .choices = !choice ? NULL : k->type == CONFIG_BOOL ? "true|false" : k->choices},
+         .choices = !choice ? NULL : k->type == CONFIG_BOOL ? "true|false" : k->choices, .check = check_setting},
     };
+    setting_name = k ? k->name : "";
     app_push(table_app(t), form_new(j->name, spec, 2, "Save", submit_setting, j, free));
     return true;
 }
