@@ -30,6 +30,29 @@ static bool utf8(const uint8_t *p, size_t n)
     return true;
 }
 
+/* Letters that a server which folds compatible forms reads as '.', '/', '\\', ';', '%', or as nothing at all.  The bytes are
+ * well-formed UTF-8. */
+static bool folds(const uint8_t *p, size_t n)
+{
+    static const uint16_t letters[] = {0x00a0, 0x00ad, 0x2024, 0x2025, 0x2026, 0x2044, 0x2215, 0x2216, 0x3000, 0x3002,
+                                       0xfe52, 0xfe54, 0xfe68, 0xfe6a, 0xfeff, 0xff05, 0xff0e, 0xff0f, 0xff1b, 0xff3c, 0xff61};
+    for (size_t i = 0; i < n; i++) {
+        unsigned c = p[i];
+        if ((c & 0xc0) == 0x80)
+            continue; /* within a letter */
+        if (c >= 0xc2 && c < 0xe0)
+            c = (c & 0x1f) << 6 | (p[i + 1] & 0x3f);
+        else if ((c & 0xf0) == 0xe0)
+            c = (c & 0x0f) << 12 | (p[i + 1] & 0x3fu) << 6 | (p[i + 2] & 0x3f);
+        if ((c >= 0x80 && c < 0xa0) || (c >= 0x200b && c <= 0x200f) || (c >= 0x2060 && c <= 0x2064))
+            return true;
+        for (size_t k = 0; k < sizeof letters / sizeof *letters; k++)
+            if (c == letters[k])
+                return true;
+    }
+    return false;
+}
+
 bool urlpath_normalise(const char *target, char out[URLPATH_MAX + 1])
 {
     uint8_t raw[URLPATH_MAX];
@@ -68,12 +91,17 @@ bool urlpath_normalise(const char *target, char out[URLPATH_MAX + 1])
         }
     }
     out[n] = '\0';
-    if (!utf8(raw, nraw))
+    if (!utf8(raw, nraw) || folds(raw, nraw))
         return false;
-    /* "." and ".." as whole segments: a client normalises them itself, so what is left is a trick. */
-    for (const char *s = out; s; s = strchr(s + 1, '/')) {
-        size_t len = strcspn(s + 1, "/");
-        if ((len == 1 && s[1] == '.') || (len == 2 && s[1] == '.' && s[2] == '.'))
+    /* "." and ".." as whole segments: a client normalises them itself, so what is left is a trick; and so it is with spaces
+     * or more dots, which some servers cut off. */
+    for (size_t i = 0, j; i < nraw; i = j) {
+        bool dots = false, other = false;
+        for (j = i + 1; j < nraw && raw[j] != '/'; j++) {
+            dots |= raw[j] == '.';
+            other |= raw[j] != '.' && raw[j] != ' ';
+        }
+        if (dots && !other)
             return false;
     }
     return true;

@@ -10,9 +10,10 @@
 
 /* target: "/path?query", or "*".  Writes the normalised path without the query: what a rule can hold as plain text is
  * decoded, all else an escape with digits in upper case.  False if it cannot be told what a server would make of it, or
- * it is too long: an empty or dot segment, a backslash or ';' in any form, an escaped slash, dot, percent or control
- * byte, escapes that are no UTF-8, an escape that is none (threats.md 41).  Where a rule speaks of paths such a request
- * is refused.  Case counts: a server that does not distinguish it needs rules on its whole host. */
+ * it is too long: an empty segment, one of dots and spaces, a backslash or ';' in any form, an escaped slash, dot, percent or
+ * control byte, escapes that are no UTF-8, letters that fold into one of these, an escape that is none (threats.md 41).
+ * Where a rule speaks of paths such a request is refused.  Case counts, and so does a dot at the end of a word: a server
+ * that does not distinguish them needs rules on its whole host. */
 bool urlpath_normalise(const char *target, char out[URLPATH_MAX + 1]);
 
 /* The path for the log: without the query, cut to fit, never refused. */
