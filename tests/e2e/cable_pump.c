@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,11 +47,15 @@ static void to_cable(int tap, int cable)
     }
 }
 
+/* Waits as QEMU does: a read that sleeps would be woken as well by each frame that net takes at the other end. */
 static void to_tap(int tap, int cable)
 {
     static uint8_t buf[8 * FRAME_MAX];
+    struct pollfd wait = {.fd = cable, .events = POLLIN};
     size_t len = 0;
     for (;;) {
+        if (poll(&wait, 1, -1) < 0)
+            return;
         ssize_t n = read(cable, buf + len, sizeof buf - len);
         if (n <= 0)
             return;
