@@ -89,6 +89,8 @@ struct ask_request {
     uint64_t bearer;    /* sentinel_tag() of what its Authorization bears; 0: it has none */
     char method[ASK_METHOD_MAX + 1];
     char path[ASK_PATH_MAX + 1]; /* normalised (core/urlpath.h), without the query; printable ASCII */
+    uint8_t more; /* another packet was sent together with it: a hint, so that the broker need not look in vain */
+    uint8_t reserved[7];
 };
 
 #define SECRET_VALUE_MAX 8192u

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define QUEUE_MAX 2048u /* more than connections and name queries can be at once */
@@ -28,12 +29,35 @@ struct asker {
     void *arg;
     struct queued *queue; /* ring; allocated when first needed */
     unsigned start, count;
+    unsigned expected; /* requests of the last moment without an answer */
+    int64_t asked_ms;
 };
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
 
 static void failed(struct asker *a)
 {
     if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
         a->ops.closed("the broker is gone", a->arg);
+}
+
+#define MOMENT_MS 100
+
+/* Some get no answer, as those of a connection that ended: they are forgotten. */
+static void expect(struct asker *a, const union request *r)
+{
+    if (r->ask.kind != ASK_REQUEST || r->request.again)
+        return;
+    int64_t now = now_ms();
+    if (now - a->asked_ms > MOMENT_MS)
+        a->expected = 0;
+    a->asked_ms = now;
+    a->expected++;
 }
 
 #define AT_ONCE 16u
@@ -49,6 +73,8 @@ static void flush(struct asker *a)
             struct queued *q = &a->queue[(a->start + i) % QUEUE_MAX];
             iov[i] = (struct iovec){&q->r, q->len};
             m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+            if (q->r.ask.kind == ASK_REQUEST)
+                q->r.request.more = i + 1 < n;
         }
         int sent = sendmmsg(a->fd, m, n, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR)
@@ -57,6 +83,8 @@ static void flush(struct asker *a)
             failed(a);
             break;
         }
+        for (int i = 0; i < sent; i++)
+            expect(a, &a->queue[(a->start + (unsigned)i) % QUEUE_MAX].r);
         a->count -= (unsigned)sent;
         a->start = a->count ? (a->start + (unsigned)sent) % QUEUE_MAX : 0; /* the front alone is ever touched, mostly */
     }
@@ -161,7 +189,12 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
         if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
             memcpy(&got, CMSG_DATA(h), sizeof got);
         answer->rule[sizeof answer->rule - 1] = answer->hint[sizeof answer->hint - 1] = '\0';
+        bool request = answer->kind == ANSWER_REQUEST;
+        if (request && a->expected)
+            a->expected--;
         a->ops.answer(answer, got, a->arg);
+        if (request && a->expected == 0)
+            return; /* most likely the last: what is there nevertheless wakes us again */
     }
 }
 

@@ -363,6 +363,8 @@ static void take_asks(struct broker *b, int fd)
             break;
         case ASK_REQUEST:
             broker_judge(b, &got.request);
+            if (!got.request.more)
+                return; /* most likely the last: what is there nevertheless wakes us again */
             break;
         case ASK_LEAF:
             broker_leaf(b, &got.leaf);
