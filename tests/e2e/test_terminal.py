@@ -72,6 +72,8 @@ class Terminal(unittest.TestCase):
         cls.home = Home()
         cls.home.sbx("run", "--detach", "--name", "box", "shell", ".", timeout=300)
         cls.screen = Screen(cls.home, "one")
+        cls.screen.dashboard()
+        cls.screen.sees(r"│\S+[$#] ", 60)  # ^C before its first prompt would end the shell
 
     @classmethod
     def tearDownClass(cls):
@@ -172,6 +174,13 @@ class Terminal(unittest.TestCase):
         self.s.keys("V", "y")
         self.s.sees("copied 9 bytes")
         self.assertEqual(self.s.tmux("show-buffer").strip(), "needle-42")
+        # As tmux comes: it takes nothing that a program says (OSC 52), but what its own command says.
+        self.s.tmux("set", "-g", "set-clipboard", "external")
+        self.addCleanup(self.s.tmux, "set", "-g", "set-clipboard", "on")
+        self.run_line("echo other-$((6*7))")
+        self.s.sees(r"│other-42")
+        self.s.keys(PREFIX, "[", "k", "V", "y")
+        self.assertTrue(wait_for(lambda: self.s.tmux("show-buffer").strip() == "other-42", 5), self.s.tmux("show-buffer"))
 
     def test_the_wheel_scrolls_and_never_becomes_keys(self):
         self.run_line("seq 1 300; cat -v")

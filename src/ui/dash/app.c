@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/config.h"
 #include "core/paths.h"
@@ -278,9 +281,43 @@ void app_notify(struct app *a, const char *title, const char *text)
     for (char *c = safe; *c; c++)
         if (*c == ';')
             *c = ',';
-    int n = strcmp(how, "osc9") == 0 ? snprintf(out, sizeof out, "\033]9;%s\a", safe)
-                                     : snprintf(out, sizeof out, "\033]777;notify;%s;%s\a\a", title, safe);
+    bool nine = strcmp(how, "osc9") == 0, tmux = getenv("TMUX") && *getenv("TMUX");
+    /* tmux hands on what it does not know if it is wrapped, and if it may (allow-passthrough); the bell in any case. */
+    int n = snprintf(out, sizeof out, "%s\033]%s%s%s%s\a%s\a", tmux ? "\033Ptmux;\033" : "", nine ? "9;" : "777;notify;", nine ? "" : title,
+                     nine ? "" : ";", safe, tmux ? "\033\\" : "");
     screen_write(out, (size_t)n);
+}
+
+static void reap_copier(struct app *a)
+{
+    int status;
+    if (a->copier <= 0 || waitpid(a->copier, &status, WNOHANG) == 0)
+        return;
+    a->copier = 0;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        app_say(a, SAY_WARN, "tmux did not take what was copied");
+}
+
+/* tmux takes nothing for the clipboard from the programs in it, unless it is set to; its own command it takes. */
+static bool copy_by_tmux(struct app *a, const char *text, size_t len)
+{
+    const char *tmux = getenv("TMUX");
+    char *argv[] = {(char *)"tmux", (char *)"load-buffer", (char *)"-w", (char *)"-", NULL};
+    extern char **environ;
+    reap_copier(a);
+    if (!tmux || !*tmux || a->copier > 0)
+        return false;
+    int in = memfd_create("copy", MFD_CLOEXEC), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (in >= 0 && null >= 0 && write(in, text, len) == (ssize_t)len && lseek(in, 0, SEEK_SET) == 0) {
+        const struct spawn_fd fds[] = {{in, 0}, {null, 1}, {null, 2}};
+        const struct spawn s = {.path = argv[0], .argv = argv, .env = environ, .fds = fds, .nfds = 3, .new_session = true};
+        a->copier = spawn_run(&s, NULL);
+    }
+    if (in >= 0)
+        close(in);
+    if (null >= 0)
+        close(null);
+    return a->copier > 0;
 }
 
 void app_copy(struct app *a, const char *text, size_t len)
@@ -295,7 +332,8 @@ void app_copy(struct app *a, const char *text, size_t len)
     sodium_bin2base64(out + 7, need, (const unsigned char *)text, len, sodium_base64_VARIANT_ORIGINAL);
     size_t n = strlen(out);
     out[n++] = '\a';
-    screen_write(out, n);
+    if (!copy_by_tmux(a, text, len))
+        screen_write(out, n);
     free(out);
     app_say(a, SAY_GOOD, "copied %zu byte%s", len, len == 1 ? "" : "s");
 }
@@ -522,6 +560,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)what;
     follow_settings(a);
     model_tick(a->model);
+    reap_copier(a);
     for (int i = 0; i < AREAS; i++)
         if (a->slot[i].pane && a->slot[i].pane->class->tick)
             a->slot[i].pane->class->tick(a->slot[i].pane);

@@ -68,6 +68,7 @@ struct app {
     } set; /* what the settings say, whatever was tried since */
     struct outer outer; /* as the terminal was told */
     int status_code;
+    pid_t copier; /* tmux, which takes a copy, 0: none */
     time_t minute;
     struct {
         bool on;
