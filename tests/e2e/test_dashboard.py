@@ -60,7 +60,7 @@ class Empty(unittest.TestCase):
             self.assertTrue(text.rstrip("\n").split("\n")[-1].strip(), text)  # the status line stands in the last row
 
     def test_left_clean_however_it_ends(self):
-        for how in ("q", signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGABRT):
+        for how in ("q", signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGSEGV, signal.SIGABRT):
             t = Terminal(self.h.env, cwd=self.h.ws, shell=True, cols=100, rows=30)
             try:
                 t.type(f"before=1; stty -g > a; {SBX}; echo status=$?\n")

@@ -577,6 +577,29 @@ static void a_search_finds_both_ways_and_goes_round(void **state)
     term_emu_free(t);
 }
 
+static void a_search_goes_on_where_a_line_runs_on(void **state)
+{
+    (void)state;
+    struct term_emu *t = term_emu_new(4, 10, 100, NULL, NULL);
+    struct term_place at, from = {0, 0};
+    int cells;
+    feed(t, "see http://a.example/long/path/to.html here\r\n0123456789\r\n12\r\n\346\227\245\346\234\254\350\252\236x yz\346\227\245 end\r\n");
+    assert_true(term_emu_search(t, "example/long/path/to", from, false, &at, &cells));
+    assert_true(at.line == 1 && at.col == 3);
+    assert_int_equal(cells, 20);
+    assert_true(term_emu_search(t, "912", from, false, &at, &cells)); /* the same cells as a line that runs on */
+    assert_false(term_emu_search(t, "path here", from, false, &at, &cells));
+    assert_false(term_emu_search(t, "to.html\n", from, false, &at, &cells));
+    assert_true(term_emu_search(t, "\346\227\245 end", (struct term_place){term_emu_end(t) - 1, 0}, true, &at, &cells));
+    assert_int_equal(cells, 6);
+    /* Through the whole screen's end, and a word that is longer than all there is. */
+    feed(t, "\033[2J\033[Haaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+    assert_true(term_emu_search(t, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", from, false, &at, &cells));
+    assert_int_equal(cells, 40);
+    assert_false(term_emu_search(t, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", from, false, &at, &cells));
+    term_emu_free(t);
+}
+
 static void selections_become_text(void **state)
 {
     (void)state;
@@ -850,6 +873,7 @@ int main(void)
         cmocka_unit_test(the_alternate_screen_has_no_scrollback),
         cmocka_unit_test(a_paused_view_stays_where_it_is),
         cmocka_unit_test(a_search_finds_both_ways_and_goes_round),
+        cmocka_unit_test(a_search_goes_on_where_a_line_runs_on),
         cmocka_unit_test(selections_become_text),
         cmocka_unit_test(a_flood_shows_the_same_as_the_same_text_in_small_pieces),
         cmocka_unit_test(keys_pass_and_cursor_keys_follow_the_mode),

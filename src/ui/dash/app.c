@@ -477,7 +477,7 @@ bool app_action(struct app *a, const char *action)
     return true;
 }
 
-static const int signal_numbers[SIGNALS] = {SIGWINCH, SIGTSTP, SIGCONT, SIGHUP, SIGTERM, SIGINT};
+static const int signal_numbers[SIGNALS] = {SIGWINCH, SIGTSTP, SIGCONT, SIGHUP, SIGTERM, SIGINT, SIGQUIT};
 
 static void on_signal(evutil_socket_t sig, short what, void *arg)
 {
@@ -584,13 +584,12 @@ int app_foreground(struct app *a, char *const *argv, struct err *e)
     const struct spawn s = {.path = argv[0], .argv = argv, .env = environ, .fds = fds, .nfds = 3};
     /* Ctrl-C there is meant for the child. */
     for (size_t i = 0; i < SIGNALS; i++)
-        if (signal_numbers[i] == SIGINT || signal_numbers[i] == SIGTSTP || signal_numbers[i] == SIGCONT)
+        if (signal_numbers[i] == SIGINT || signal_numbers[i] == SIGQUIT || signal_numbers[i] == SIGTSTP || signal_numbers[i] == SIGCONT)
             event_del(a->signals[i]);
     signal(SIGINT, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);
     pid_t pid = spawn_run(&s, e);
     int status = pid < 0 ? -1 : spawn_wait(pid);
-    signal(SIGQUIT, SIG_DFL);
     for (size_t i = 0; i < SIGNALS; i++)
         if (a->signals[i])
             event_add(a->signals[i], NULL);

@@ -11,7 +11,7 @@
 
 #define OVERLAYS_MAX 8u
 #define SAID_MAX 200u
-#define SIGNALS 6u
+#define SIGNALS 7u
 #define SAY_MS 6000 /* a message stands so long in the status line */
 
 struct slot {

@@ -143,7 +143,7 @@ int screen_enter(bool mouse, struct err *e)
     const char *smcup = tigetstr("smcup");
     other_screen = smcup && smcup != (const char *)-1;
     entered = 1;
-    static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ};
     for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++)
         signal(fatal[i], on_fatal);
     atexit(restore);

@@ -297,13 +297,14 @@ static void on_done(const struct task_end *end, void *arg)
 {
     struct box_task *bt = arg;
     struct model *m = app_model(bt->app);
+    model_refresh(m); /* while it is known that somebody tells how it ended */
     struct box *b = model_find(m, bt->box);
     if (b) {
         b->task = NULL;
         b->doing[0] = '\0';
         b->fraction = -1;
+        app_boxes_changed(bt->app);
     }
-    model_refresh(m);
     if (end->status != 0)
         app_say(bt->app, SAY_ERROR, "%s %s: %s", bt->what, bt->box, end->error[0] ? end->error : "it failed");
     else if (bt->then)

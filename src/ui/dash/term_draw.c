@@ -129,8 +129,9 @@ void term_draw(WINDOW *win, int y, int x, struct term_copy *copy, const struct t
                 attrs ^= A_REVERSE;
             if (term_copy_selected(copy, line, i))
                 attrs ^= A_REVERSE;
-            if (copy->look == TERM_COPY && copy->match_cells && line == copy->cursor.line && i >= copy->cursor.col &&
-                i < copy->cursor.col + copy->match_cells) {
+            /* A match may run on into the lines below. */
+            long at = line < copy->cursor.line || line - copy->cursor.line > 255 ? -1 : (long)(line - copy->cursor.line) * term_emu_cols(emu) + i;
+            if (copy->look == TERM_COPY && copy->match_cells && at >= copy->cursor.col && at < copy->cursor.col + copy->match_cells) {
                 attrs = match.attrs;
                 pair = match.pair;
                 if (!attrs && !pair)

@@ -508,20 +508,35 @@ static bool match_line(const struct term_emu *t, uint64_t line, const uint32_t *
 {
     static struct term_cell cells[TERM_COLS_MAX];
     static uint32_t text[TERM_COLS_MAX];
-    static int column[TERM_COLS_MAX];
-    int have = term_emu_line(t, line, cells, TERM_COLS_MAX), n = 0;
-    bool found = false;
+    static int column[TERM_COLS_MAX + 1];
+    int have = term_emu_line(t, line, cells, TERM_COLS_MAX), n = 0, own, base = 0, end = nwhat - 1;
+    bool found = false, full = have >= t->cols && !is_blank(&cells[have - 1]);
     for (int i = 0; i < have; i++) {
         if (cells[i].width == 0)
             continue;
         column[n] = i;
         text[n++] = folded(cells[i].ch[0] ? cells[i].ch[0] : ' ', exact);
     }
-    for (int i = 0; i + nwhat <= n; i++) {
+    own = n;
+    /* What a line has no room for stands in the next one. */
+    for (uint64_t more = line + 1; full && end > 0 && more < term_emu_end(t); more++) {
+        base += have;
+        have = term_emu_line(t, more, cells, TERM_COLS_MAX);
+        full = have >= t->cols && !is_blank(&cells[have - 1]);
+        for (int i = 0; i < have && end > 0 && n < TERM_COLS_MAX; i++) {
+            if (cells[i].width == 0)
+                continue;
+            column[n] = base + i;
+            text[n++] = folded(cells[i].ch[0] ? cells[i].ch[0] : ' ', exact);
+            end--;
+        }
+        full = full && n < TERM_COLS_MAX;
+    }
+    for (int i = 0; i < own && i + nwhat <= n; i++) {
         if (column[i] <= after || column[i] >= before || memcmp(text + i, what, (size_t)nwhat * sizeof *what) != 0)
             continue;
         *col = column[i];
-        *cells_out = column[i + nwhat - 1] + (cells[column[i + nwhat - 1]].width == 2 ? 2 : 1) - column[i];
+        *cells_out = column[i + nwhat - 1] + (width_of(text[i + nwhat - 1]) == 2 ? 2 : 1) - column[i];
         found = true;
         if (!back)
             break;

@@ -53,7 +53,8 @@ struct term_place {
 char *term_emu_text(const struct term_emu *t, struct term_place from, struct term_place to, bool block, size_t *len);
 
 /* The next match of `what` from a place on (that place excluded), forwards or back, round the end.  Capitals count only
- * if there are some in `what`.  *cells: how many columns it covers. */
+ * if there are some in `what`.  *cells: how many columns it covers; those beyond the line's end are the next one's, where
+ * a line runs on. */
 bool term_emu_search(const struct term_emu *t, const char *what, struct term_place from, bool back, struct term_place *at,
                      int *cells);
 
