@@ -107,6 +107,7 @@ static void test_pastes(void **state)
 {
     (void)state;
     assert_string_equal(events("\033[200~two\nlines\033[201~x"), "paste():two\nlines x ");
+    assert_string_equal(events("\033[200~a\033[201~\033[201~b"), "paste():a b ");
     /* What a paste holds is text, a key never. */
     assert_string_equal(events("\033[200~\033[A\003q\033[201~"), "paste():\033[A\003q ");
     struct input_decoder *d = input_new(note, NULL);

@@ -207,6 +207,8 @@ static void emit_csi(struct input_decoder *d, const char *raw, size_t len)
         d->paste_begun = false;
         return;
     }
+    if (final == '~' && p[0] == 201) /* the end of no paste: no key */
+        return;
     if (final == '~' && p[0] == 27 && n >= 3) { /* xterm's modifyOtherKeys */
         emit_code(d, p[2], mods_of(p[1]), raw, len);
         return;
