@@ -628,6 +628,10 @@ class Machine(unittest.TestCase):
         text = t.text()
         self.assertIn("1 running", text)
         self.assertIn("shell", text)
+        self.h.sbx("ports", self.name, "--publish", "3000")
+        port = self.h.ls()[self.name]["publish"][0]["host"]
+        self.h.sh(self.name, "curl -s -m 5 http://not-allowed.example.net/")
+        t.wait(rf"⇄ {port} +⊘ \d+ blocked", 10)
 
     def test_3_who_waits_is_marked(self):
         t = self.terminal(cols=160, rows=40)
@@ -746,6 +750,8 @@ class Machine(unittest.TestCase):
             subprocess.run(["git", *words], cwd=repo, env=self.h.env, check=True)
         self.h.sbx("create", "--name", "zebra", "--branch", "my-feature", "shell", ".", cwd=repo)
         self.h.sbx("create", "--name", "yak", "shell", str(repo / "sub"))
+        self.h.sbx("create", "--name", "an-early-one", "shell", str(self.h.ws))
+        self.addCleanup(self.h.run, "rm", "--force", "an-early-one")
         self.h.sbx("create", "--name", "x" * 40, "shell", str(self.h.ws))
         small = self.terminal(cols=80, rows=24)
         small.wait("xxx")
@@ -758,6 +764,26 @@ class Machine(unittest.TestCase):
         t.wait("yak")
         self.assertRegex(t.text(), r"zebra.*\n.*shell ⎇ my-feature .*\n.*/repo ")  # its own branch, and whose it is
         self.assertRegex(t.text(), r"yak.*\n.*shell ⎇ trunk ")  # that of the repository around its folder
+        order = [f"[●◆] {re.escape(self.name)} ", "○ an-early-one "]
+        t.wait(r"(?s)" + ".*".join(order))  # what runs comes before what does not
+        t.keys("o")
+        t.wait(r"(?s)by name.*" + ".*".join(order[::-1]))
+        t.keys("o", "o", "o", "o")
+        t.wait(r"(?s)" + ".*".join(order))
+        t.click("○ an-early-one")
+        t.keys("E")
+        t.wait("Rename")
+        t.keys("C-u")
+        t.type("the-same")
+        t.keys("C-s")
+        t.wait(r"○ the-same .*\n│▎")  # the cursor stays with it
+        self.assertIn("the-same", self.h.ls())
+        t.keys("r")
+        t.wait("Remove the-same")
+        time.sleep(0.5)
+        t.keys("y")
+        t.wait("○ the-same", gone=True)
+        t.wait(r"○ yak .*\n│▎")  # and goes to what stood below it
         t.keys("/")
         t.type("zeb")
         t.wait("yak", gone=True)

@@ -194,6 +194,36 @@ class Threat89(unittest.TestCase):
         self.feed_through(t)
         self.assertNotIn(b"\x1b]52", t.out)
 
+    def test_the_cursors_shape_comes_and_goes_with_the_session(self):
+        """The user's terminal has it while the session has the keys: not in the help, not after leaving, nor suspended."""
+        t = Fake(self.home)
+        self.addCleanup(t.close)
+
+        def sees(want, what):
+            t.run(10, lambda: want in t.out)
+            self.assertIn(want, t.out, what)
+            t.out = b""
+
+        sees(b"[1 ", "the session")
+        t.run(1)
+        t.out = b""
+        t.send(b"\r")
+        sees(b"then:", "attached")
+        t.send(b"printf '\\033[4 q'\r")
+        sees(b"\033[4 q", "set")
+        for keys, back in ((b"\x1dd", b"\r"), (b"\x1d?", b"\033"), (b"\x1d[", b"q")):
+            t.send(keys)
+            sees(b"\033[0 q", keys)
+            t.run(0.2)
+            t.send(back)
+            sees(b"\033[4 q", back)
+        os.kill(t.pid, signal.SIGTSTP)
+        sees(b"\033[0 q", "suspended")
+        os.kill(t.pid, signal.SIGCONT)
+        sees(b"\033[4 q", "continued")
+        t.send(b"printf '\\033[0 q'\r")
+        sees(b"\033[0 q", "set back")
+
     def test_threat_89_the_clipboard_is_written_where_the_user_allows_it_and_never_read(self):
         line = rb"printf '\033]52;c;ZXZpbA==\a\033]52;c;?\a\033]52;c;ZX\\?A\a'; echo do''ne" + b"\r"
         self.addCleanup(self.home.sbx, "config", "set", "attach.clipboard", "[]")

@@ -24,7 +24,7 @@ struct boxes {
     char filter[64];
     bool typing;
     enum order order;
-    unsigned first;
+    unsigned first, at; /* at: where the selected one was when it was seen last */
     char (*shown)[RECORD_NAME_MAX + 1]; /* in order */
     unsigned n;
 };
@@ -89,8 +89,17 @@ static void gather(struct boxes *p)
     sorting = a;
     sorting_by = p->order;
     qsort(p->shown, p->n, sizeof *p->shown, compare);
-    if (p->n && at_of(p, a->box) < 0)
-        app_select_box(a, p->shown[0]);
+    int at = at_of(p, a->box);
+    const struct box *b = app_box(a);
+    if (at >= 0) {
+        if (!b || !b->task) /* what is busy stands elsewhere meanwhile */
+            p->at = (unsigned)at;
+    } else if (p->n) {
+        /* Where one was removed, its neighbour; where the filter hides it, the first that it shows. */
+        unsigned next = a->box[0] ? 0 : p->at < p->n ? p->at : p->n - 1;
+        app_select_box(a, p->shown[next]);
+        p->at = next;
+    }
 }
 
 static enum style state_style(const struct box *b)
@@ -562,6 +571,17 @@ static bool submit_copy(struct app *a, const char *const *v, char *why, size_t c
     return true;
 }
 
+/* One name at a time is given: a second form cannot be filled before the first is done. */
+static char new_name[RECORD_NAME_MAX + 1];
+
+static void renamed(struct app *a, const char *box, const char *out)
+{
+    (void)box;
+    (void)out;
+    if (model_find(app_model(a), new_name))
+        app_select_box(a, new_name); /* the cursor stays on it */
+}
+
 static bool submit_rename(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
 {
     struct err e = {0};
@@ -570,7 +590,8 @@ static bool submit_rename(struct app *a, const char *const *v, char *why, size_t
         return false;
     }
     const char *argv[] = {"rename", arg, v[0], NULL};
-    task_box(a, arg, "rename", argv, NULL);
+    snprintf(new_name, sizeof new_name, "%s", v[0]);
+    task_box(a, arg, "rename", argv, renamed);
     return true;
 }
 
