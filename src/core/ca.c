@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/ec.h>
 #include <openssl/evp.h>
+#include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
+#include <sodium.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +24,9 @@
 
 #define YEARS 10
 #define RENEW_S (30 * 86400L)
+#define SECURE_HEAP 16384
+#define KEY_FILE_MAX 4096
+#define SCALAR_LEN 32 /* of P-256 */
 
 struct ca {
     EVP_PKEY *key;
@@ -175,14 +181,78 @@ out:
     return rc;
 }
 
+void ca_lock_memory(void)
+{
+    if (!CRYPTO_secure_malloc_initialized())
+        CRYPTO_secure_malloc_init(SECURE_HEAP, 32);
+}
+
+/* OpenSSL's readers of PEM and DER leave copies in the heap: what they do is done here, in guarded memory, for the one kind
+ * of key that we make (PKCS #8, RFC 5208, of an EC key, RFC 5915: version 1, then 32 bytes).  Guarded; NULL: it is none. */
+static unsigned char *read_scalar(const char *path)
+{
+    static const char begin[] = "-----BEGIN PRIVATE KEY-----\n", end[] = "-----END";
+    static const unsigned char mark[] = {0x02, 0x01, 0x01, 0x04, SCALAR_LEN};
+    char *text = sodium_malloc(KEY_FILE_MAX + 1);
+    unsigned char *der = sodium_malloc(KEY_FILE_MAX), *scalar = sodium_malloc(SCALAR_LEN), *at = NULL;
+    size_t n = 0;
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t len = fd >= 0 && text && der && scalar ? read(fd, text, KEY_FILE_MAX) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (len > 0) {
+        text[len] = '\0';
+        const char *from = strstr(text, begin), *to = from ? strstr(from, end) : NULL;
+        from += from ? sizeof begin - 1 : 0;
+        if (to && sodium_base642bin(der, KEY_FILE_MAX, from, (size_t)(to - from), "\n", &n, NULL, sodium_base64_VARIANT_ORIGINAL) == 0)
+            at = memmem(der, n, mark, sizeof mark);
+    }
+    bool good = at && at + sizeof mark + SCALAR_LEN <= der + n;
+    if (good)
+        memcpy(scalar, at + sizeof mark, SCALAR_LEN);
+    sodium_free(text);
+    sodium_free(der);
+    if (good)
+        return scalar;
+    sodium_free(scalar);
+    return NULL;
+}
+
+static EVP_PKEY *read_key(const char *path, X509 *cert)
+{
+    unsigned char *scalar = read_scalar(path), point[CA_POINT_LEN];
+    BIGNUM *n = BN_secure_new();
+    OSSL_PARAM_BLD *b = OSSL_PARAM_BLD_new();
+    OSSL_PARAM *params = NULL;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL), *check = NULL;
+    EVP_PKEY *key = NULL;
+    size_t len = 0;
+    if (scalar && n && b && ctx && EVP_PKEY_get_octet_string_param(X509_get0_pubkey(cert), OSSL_PKEY_PARAM_PUB_KEY, point, sizeof point, &len) == 1 &&
+        BN_bin2bn(scalar, SCALAR_LEN, n) && OSSL_PARAM_BLD_push_utf8_string(b, OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1", 0) &&
+        OSSL_PARAM_BLD_push_octet_string(b, OSSL_PKEY_PARAM_PUB_KEY, point, len) && OSSL_PARAM_BLD_push_BN(b, OSSL_PKEY_PARAM_PRIV_KEY, n) &&
+        (params = OSSL_PARAM_BLD_to_param(b)) && EVP_PKEY_fromdata_init(ctx) == 1 && EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_KEYPAIR, params) == 1)
+        check = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+    if (key && (!check || EVP_PKEY_pairwise_check(check) != 1)) { /* the certificate is another key's */
+        EVP_PKEY_free(key);
+        key = NULL;
+    }
+    EVP_PKEY_CTX_free(check);
+    OSSL_PARAM_free(params);
+    EVP_PKEY_CTX_free(ctx);
+    OSSL_PARAM_BLD_free(b);
+    BN_clear_free(n);
+    sodium_free(scalar);
+    return key;
+}
+
 struct ca *ca_load(struct err *e)
 {
     struct ca *c = calloc(1, sizeof *c);
     char *key = part("key.pem", e), *cert = ca_cert_path(e);
-    FILE *kf = key ? fopen(key, "re") : NULL, *cf = cert ? fopen(cert, "re") : NULL;
-    if (c && kf && cf) {
-        c->key = PEM_read_PrivateKey(kf, NULL, NULL, NULL);
+    FILE *cf = cert ? fopen(cert, "re") : NULL;
+    if (c && cf) {
         c->cert = PEM_read_X509(cf, NULL, NULL, NULL);
+        c->key = c->cert ? read_key(key, c->cert) : NULL;
     }
     if (!c || !c->key || !c->cert || X509_check_private_key(c->cert, c->key) != 1) {
         err_set(e, STATUS_FAILED, "the certificate authority of the sandboxes is unusable; remove %s and start again",
@@ -190,8 +260,6 @@ struct ca *ca_load(struct err *e)
         ca_free(c);
         c = NULL;
     }
-    if (kf)
-        fclose(kf);
     if (cf)
         fclose(cf);
     free(cert);

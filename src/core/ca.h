@@ -21,6 +21,8 @@ int ca_ensure(struct err *e);
 /* Where its certificate lies; malloc'ed. */
 char *ca_cert_path(struct err *e);
 
+/* Before a process is confined: memory that is locked, and in no core, for the key that ca_load reads. */
+void ca_lock_memory(void);
 /* Loads key and certificate (ca_ensure first). */
 struct ca *ca_load(struct err *e);
 void ca_free(struct ca *c);

@@ -61,6 +61,7 @@ struct broker_tls *broker_tls_new(const json_t *extra, struct err *e)
     json_t *item;
     if (ca_ensure(e) < 0)
         return NULL;
+    ca_lock_memory();
     struct broker_tls *t = calloc(1, sizeof *t);
     if (!t) {
         err_set(e, STATUS_FAILED, "out of memory");

@@ -2,6 +2,7 @@
  * descriptors 3 (cable), 4 (broker), 5 (supervisor), and those of connections that the broker dialled. */
 #include "net/net_main.h"
 
+#include <jansson.h>
 #include <malloc.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include "core/confine.h"
 #include "core/linkev.h"
 #include "core/log.h"
+#include "core/wipe.h"
 #include "net/cable.h"
 #include "net/flow.h"
 #include "net/names.h"
@@ -426,6 +428,7 @@ int net_main(int argc, char **argv)
     (void)argc;
     (void)argv;
     log_init("net");
+    json_set_alloc_funcs(malloc, wipe_free); /* it reads answers with tokens in them, and keeps copies of each text */
     signal(SIGPIPE, SIG_IGN);
     if (getrandom(&secret, sizeof secret, 0) != sizeof secret)
         return STATUS_FAILED;
