@@ -19,7 +19,7 @@ static const struct field {
 } service_fields[] = {{"version", JSON_INTEGER, true}, {"name", JSON_STRING, true},  {"title", JSON_STRING, true},
                       {"forms", JSON_OBJECT, true},    {"test", JSON_OBJECT, false}, {"oauth", JSON_OBJECT, false},
                       {"note", JSON_STRING, false},    {"mints", JSON_ARRAY, false}},
-  mint_fields[] = {{"host", JSON_STRING, true}, {"path", JSON_STRING, false}, {"use", JSON_ARRAY, true}},
+  mint_fields[] = {{"host", JSON_STRING, true}, {"path", JSON_STRING, false}, {"methods", JSON_STRING, false}, {"use", JSON_ARRAY, true}},
   form_fields[] = {{"env", JSON_ARRAY, true},        {"from_env", JSON_ARRAY, false}, {"from_files", JSON_ARRAY, false},
                    {"write", JSON_ARRAY, true},      {"title", JSON_STRING, false},   {"prefix", JSON_STRING, false}},
   write_fields[] = {{"host", JSON_STRING, true},      {"kind", JSON_STRING, false},  {"mode", JSON_STRING, false},
@@ -467,6 +467,21 @@ bool service_lends(const json_t *service, const char *host, uint16_t port, const
             return true;
     }
     return false;
+}
+
+bool service_lends_by(const json_t *service, const char *host, uint16_t port, const char *method)
+{
+    size_t i, n = strlen(method);
+    json_t *v;
+    json_array_foreach(json_object_get(service, "mints"), i, v) {
+        const char *p = text(v, "methods", "");
+        bool named = !p[0];
+        for (; *p && !named; p += strcspn(p, ","), p += *p == ',')
+            named = strcspn(p, ",") == n && strncmp(p, method, n) == 0;
+        if (!named && service_host_matches(text(v, "host", ""), host, port))
+            return false;
+    }
+    return true;
 }
 
 bool service_lends_at(const json_t *service, const char *host, uint16_t port)

@@ -60,6 +60,8 @@ bool service_signs_in_at(const json_t *service, const char *host, uint16_t port)
 /* Whether the answer to a request for that path gives out a token that lasts a while: a registry's, an exchange's
  * ("mints").  ambiguous: the path is not normalised, and what may be such a one counts. */
 bool service_lends(const json_t *service, const char *host, uint16_t port, const char *path, bool ambiguous);
+/* Whether it may be asked so: where others take a credential in the content, which nobody looks at ("methods"). */
+bool service_lends_by(const json_t *service, const char *host, uint16_t port, const char *method);
 /* Whether that host may give out such tokens. */
 bool service_lends_at(const json_t *service, const char *host, uint16_t port);
 /* Whether such a token belongs to that host, and how it stands there. */

@@ -173,7 +173,8 @@ struct answer_sentinel {
     uint32_t id;  /* index; 0 begins a new list */
     uint8_t kind; /* ANSWER_SENTINEL */
     uint8_t none; /* the list is empty */
-    uint8_t reserved[2];
+    uint8_t more; /* it goes on: until its last one is there the list before it counts */
+    uint8_t reserved;
     char sentinel[SECRET_VALUE_MAX + 1];
 };
 

@@ -194,8 +194,9 @@ void broker_tell_sentinels(struct broker *b)
     unsigned i = 0;
     do {
         broker_secrets_sentinel(b->secrets, i, &a);
+        a.more = ++i < broker_secrets_sentinels(b->secrets);
         broker_send(b, &a, sizeof a, -1);
-    } while (!a.none && ++i < SENTINELS_MAX && broker_secrets_sentinel(b->secrets, i, &a));
+    } while (a.more);
     explicit_bzero(&a, sizeof a);
 }
 
@@ -314,15 +315,16 @@ static void on_trust_ask(struct broker *b, const struct ask *ask)
         close(fd);
 }
 
+static union {
+    struct ask ask;
+    struct ask_request request;
+    struct ask_leaf leaf;
+    struct ask_mint mint; /* with tokens: the place is locked in memory */
+} got;
+
 static void take_asks(struct broker *b, int fd)
 {
     for (int i = 0; i < ASKS_PER_WAKE; i++) {
-        union {
-            struct ask ask;
-            struct ask_request request;
-            struct ask_leaf leaf;
-            struct ask_mint mint;
-        } got;
         ssize_t n = recv(fd, &got, sizeof got, MSG_DONTWAIT | MSG_TRUNC);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
@@ -534,6 +536,8 @@ static int start(struct broker *b, struct err *e)
     /* A store that a passphrase or the user's keyring opened stays open in this process; afterwards neither is in reach. */
     secretstore_free(secretstore_open(NULL, NULL, NULL));
     secretstore_seal();
+    sodium_mlock(&got, sizeof got);
+    broker_lock_requests();
     rc = confine_self(&c, e);
 out:
     free(secrets);

@@ -148,6 +148,7 @@ int broker_take_back(const struct broker *b, const struct rule *r, char *which, 
 /* ---- broker_request.c ---- */
 
 /* One request of an intercepted connection: judged now, answered with those that came with it. */
+void broker_lock_requests(void);
 void broker_judge(struct broker *b, const struct ask_request *ask);
 /* Writes what was judged with one stroke, then answers. */
 void broker_answer_requests(struct broker *b);

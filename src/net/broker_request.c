@@ -45,20 +45,27 @@ static void request_hint(const struct broker *b, const struct flow *f, const str
         out[0] = '\0';
 }
 
+static struct answer_secret going_out; /* locked in memory */
+
+void broker_lock_requests(void)
+{
+    sodium_mlock(&going_out, sizeof going_out);
+}
+
 /* The credentials of one request, each before the answer; what they are of, for the log. */
 static void send_secrets(struct broker *b, const struct flow *f, const struct ask_request *ask, char *reason, size_t cap, bool send)
 {
-    static struct answer_secret a;
+    struct answer_secret *a = &going_out;
     const char *service;
-    for (unsigned i = 0; ask->tls && broker_secrets_for(b->secrets, f->host, f->port, ask->path, ask->bearer, i, &a, &service); i++) {
+    for (unsigned i = 0; ask->tls && broker_secrets_for(b->secrets, f->host, f->port, ask->path, ask->bearer, i, a, &service); i++) {
         size_t n = strlen(reason);
-        a.id = ask->id;
-        a.request = ask->request;
+        a->id = ask->id;
+        a->request = ask->request;
         if (send)
-            broker_send(b, &a, sizeof a, -1);
-        else if (a.value[0])
+            broker_send(b, a, sizeof *a, -1);
+        else if (a->value[0])
             snprintf(reason + n, cap - n, "%s%.40s", n ? ", " : "with the credential of ", service);
-        explicit_bzero(&a, sizeof a);
+        explicit_bzero(a, sizeof *a);
     }
 }
 
@@ -126,6 +133,11 @@ void broker_judge(struct broker *b, const struct ask_request *ask)
         d.allow = false;
         snprintf(reason, sizeof reason, ask->ambiguous ? "its path cannot be told, and %.60s gives out tokens at this host"
                                                        : "a credential of %.60s is set on the host, and is used as it is", signs);
+    }
+    const char *lends = d.allow && ask->tls ? broker_secrets_lends(b->secrets, f->host, f->port, ask->path, ask->ambiguous) : NULL;
+    if (lends && !broker_secrets_lends_by(b->secrets, lends, f->host, f->port, ask->method)) {
+        d.allow = false;
+        snprintf(reason, sizeof reason, "a token of %.60s is not asked for by %.31s, which may bear another account's credential", lends, ask->method);
     }
     if (d.allow && sign_in == SIGN_IN_TAKE)
         snprintf(reason, sizeof reason, "a sign-in to %.60s: its tokens stay on the host", signs);

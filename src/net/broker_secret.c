@@ -273,6 +273,12 @@ const char *broker_secrets_lends(const struct broker_secrets *s, const char *hos
     return NULL;
 }
 
+bool broker_secrets_lends_by(const struct broker_secrets *s, const char *service, const char *host, uint16_t port, const char *method)
+{
+    const struct held *h = held_of(s, service);
+    return !h || service_lends_by(h->description, host, port, method);
+}
+
 bool broker_secrets_lend(struct broker_secrets *s, const char *service, const struct ask_mint *m)
 {
     const struct held *buyer = held_of(s, service);
@@ -422,12 +428,17 @@ const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t se
     return NULL;
 }
 
+unsigned broker_secrets_sentinels(const struct broker_secrets *s)
+{
+    return s->n + s->nlent < SENTINELS_MAX ? s->n + s->nlent : SENTINELS_MAX;
+}
+
 bool broker_secrets_sentinel(const struct broker_secrets *s, unsigned i, struct answer_sentinel *out)
 {
     memset(out, 0, sizeof *out);
     out->kind = ANSWER_SENTINEL;
     out->id = i;
-    if (i >= s->n + s->nlent || i >= SENTINELS_MAX) {
+    if (i >= broker_secrets_sentinels(s)) {
         out->none = 1;
         return false;
     }

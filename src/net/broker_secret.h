@@ -27,6 +27,8 @@ bool broker_secrets_for(const struct broker_secrets *s, const char *host, uint16
 
 /* The service whose secret buys a short-lived token with such a request (threat 68), or NULL. */
 const char *broker_secrets_lends(const struct broker_secrets *s, const char *host, uint16_t port, const char *path, bool ambiguous);
+/* Whether that service may be asked for one so. */
+bool broker_secrets_lends_by(const struct broker_secrets *s, const char *service, const char *host, uint16_t port, const char *method);
 /* Keeps such a token for as long as it is good, and no longer than its secret; false: it cannot be one. */
 bool broker_secrets_lend(struct broker_secrets *s, const char *service, const struct ask_mint *m);
 
@@ -56,6 +58,8 @@ int64_t broker_secrets_renew(const struct broker_secrets *s);
 /* The value of a service's secret that no host is ever given (the proxy's login); it lives until the next load, or NULL. */
 const char *broker_secrets_value(const struct broker_secrets *s, const char *service);
 
+/* How many sentinels there are, at most SENTINELS_MAX. */
+unsigned broker_secrets_sentinels(const struct broker_secrets *s);
 /* The i-th sentinel; false after the last. */
 bool broker_secrets_sentinel(const struct broker_secrets *s, unsigned i, struct answer_sentinel *out);
 

@@ -284,6 +284,38 @@ bool inject_wants_content(const struct credentials *c, const struct headers *h)
     return false;
 }
 
+#define PROTOCOL_MAX 32 /* bytes of a subprotocol's name; longer ones carry keys: "openai-insecure-api-key.sk-..." */
+
+/* Clients that can set no header put their credential among the subprotocols that they offer. */
+static bool strip_protocols(struct headers *h)
+{
+    bool good = true, none = false;
+    for (size_t i = 0; i < h->n && good; i++) {
+        struct header *f = &h->v[i];
+        if (!header_is(f, "sec-websocket-protocol"))
+            continue;
+        char *out = malloc(f->value_len + 1);
+        size_t n = 0;
+        for (const char *p = f->value; out && *p;) {
+            p += strspn(p, " \t,");
+            size_t len = strcspn(p, " \t,");
+            if (len && len <= PROTOCOL_MAX) {
+                if (n)
+                    out[n++] = ',';
+                memcpy(out + n, p, len);
+                n += len;
+            }
+            p += len;
+        }
+        none |= n == 0;
+        good = out && headers_replace(h, i, out, n);
+        free(out);
+    }
+    if (none)
+        headers_remove(h, "sec-websocket-protocol");
+    return good;
+}
+
 bool inject_write(const struct credentials *c, bool tls, const char *method, const char *host, char **target,
                   struct headers *h, const char *payload, const char **why)
 {
@@ -309,6 +341,11 @@ bool inject_write(const struct credentials *c, bool tls, const char *method, con
             return false;
         }
     }
+    for (size_t i = 0; i < c->n; i++)
+        if (!c->v[i].placeholder && !strip_protocols(h)) {
+            *why = "there is no memory for its credential";
+            return false;
+        }
     headers_remove(h, "range");
     headers_remove(h, "if-range");
     headers_remove(h, "sec-websocket-extensions");
@@ -322,14 +359,20 @@ bool inject_write(const struct credentials *c, bool tls, const char *method, con
 /* ---- sentinels ---- */
 
 struct sentinels {
-    unsigned n;
-    char *v[SENTINELS_MAX];
+    unsigned n, nnext;
+    char *v[SENTINELS_MAX], *next[SENTINELS_MAX]; /* next: a list that is not whole yet */
     struct scrub_set *any, *one[SENTINELS_MAX]; /* made when they are first needed */
 };
 
 struct sentinels *sentinels_new(void)
 {
     return calloc(1, sizeof(struct sentinels));
+}
+
+static void forget_next(struct sentinels *s)
+{
+    while (s->nnext)
+        free(s->next[--s->nnext]);
 }
 
 static void forget(struct sentinels *s)
@@ -346,19 +389,25 @@ static void forget(struct sentinels *s)
 
 void sentinels_free(struct sentinels *s)
 {
-    if (s)
+    if (s) {
         forget(s);
+        forget_next(s);
+    }
     free(s);
 }
 
 void sentinels_set(struct sentinels *s, const struct answer_sentinel *a)
 {
     if (a->id == 0)
-        forget(s);
-    scrub_set_unref(s->any);
-    s->any = NULL;
-    if (!a->none && a->id == s->n && s->n < SENTINELS_MAX && (s->v[s->n] = strndup(a->sentinel, sizeof a->sentinel - 1)))
-        s->n++;
+        forget_next(s);
+    if (!a->none && a->id == s->nnext && s->nnext < SENTINELS_MAX && (s->next[s->nnext] = strndup(a->sentinel, sizeof a->sentinel - 1)))
+        s->nnext++;
+    if (a->more)
+        return;
+    forget(s);
+    memcpy(s->v, s->next, s->nnext * sizeof *s->v);
+    s->n = s->nnext;
+    s->nnext = 0;
 }
 
 const char *sentinels_at(const struct sentinels *s, int i)

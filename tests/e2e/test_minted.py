@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import secrets
+import subprocess
 import sys
 import unittest
 import urllib.parse
@@ -20,9 +21,10 @@ from netns import Lab, TestCA, needs_lab
 DOCKER = "hubuser:dckr_pat_realREAL0123456789abcdef"
 TOKEN = "ghp_realTOKEN0123456789abcdefABCDEF0123"
 GUESSED = "guess-0123456789-of-the-guest"  # what the guest sends of its own: no value of a header or a query is kept
+GITLAB, HELD = "glpat-realREAL0123456789", "held-realREAL/0123456789abcdef"
 OPENAI = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
 HOSTS = ["auth.docker.io", "registry-1.docker.io", "github.com", "api.github.com", "api.githubcopilot.com", "proxy.individual.githubcopilot.com",
-         "api.openai.com", "other.example", "bedrock-runtime.us-east-1.amazonaws.com"]
+         "api.openai.com", "other.example", "gitlab.com", "held.example", "bedrock-runtime.us-east-1.amazonaws.com"]
 AWS_ID, AWS_KEY = "AKIDREAL0123456789AB", "wJalrREAL/KEY+0123456789abcdefREALKEY0123"
 
 
@@ -68,6 +70,8 @@ class Minted(unittest.TestCase):
         cls.lab.allow(*[h for h in HOSTS if h != "other.example"], "GET other.example/")
         for service, value in (("docker", DOCKER), ("github", TOKEN), ("openai", OPENAI), ("aws", f"{AWS_ID}:{AWS_KEY}")):
             cls.lab.h.sbx("secret", "set", "-g", service, "--password-stdin", input=value.encode())
+        cls.lab.h.sbx("secret", "set", "-g", "gitlab", "--password-stdin", input=GITLAB.encode())
+        cls.lab.h.sbx("secret", "set", "-g", "held", "--host", "held.example", "--header", "Cookie", "--placeholder", "--password-stdin", input=HELD.encode())
         cls.addClassCleanup(cls.tmp.cleanup)
         cls.addClassCleanup(cls.lab.close)
         wait_for(lambda: cls.get("https://api.openai.com/x") and cls.sent().get("authorization") == f"Bearer {OPENAI}", 5)
@@ -153,6 +157,43 @@ class Minted(unittest.TestCase):
         finally:
             self.lab.h.sbx("secret", "rotate", "-g", "docker", "--password-stdin", input=DOCKER.encode())
         self.assertTrue(wait_for(lambda: self.get("https://auth.docker.io/token", "--http1.1")[0] == 200, 5))
+
+    def test_threat_73_credentials_in_queries_and_contents(self):
+        """GitLab reads a token of the query before that of the header; Docker's authority reads an account of the content."""
+        for how in ("--http1.1", "--http2") if echo_server.h2 else ("--http1.1",):
+            code, _ = self.get("https://gitlab.com/api/v4/user?private_token=glpat-attacker&a=1&Access_Token=evil&job%5Ftoken=evil", how, "-H", "Job-Token: evil")
+            self.assertEqual((code, self.server.seen[-1][1], self.sent()["private-token"]), (200, "/api/v4/user?a=1", GITLAB))
+            self.assertNotIn("job-token", self.sent())
+            n, given = len(self.server.seen), len(self.issuer.given)
+            code, body = self.get("https://auth.docker.io/token", how, "-d", "grant_type=password&username=evil&password=evil-0123456789")
+            self.assertEqual((code, len(self.server.seen), len(self.issuer.given)), (403, n, given), body)
+            self.assertIn("another account", body)
+
+    def test_a_placeholder_is_replaced_where_it_may_stand(self):
+        """In the one header of its service; in the query, the content and other headers it stays what the guest sent."""
+        self.assertTrue(wait_for(lambda: "HELD_API_KEY" in self.lab.env, 5))
+        sentinel = self.lab.env["HELD_API_KEY"]
+        self.assertEqual((len(sentinel), sentinel == HELD), (len(HELD), False))
+        for how in ("--http1.1", "--http2") if echo_server.h2 else ("--http1.1",):
+            code, body = self.get(f"https://held.example/x?k={sentinel}", how, "-H", f"Cookie: a=1; key={sentinel}; b=2", "-H", f"Authorization: Bearer {sentinel}",
+                                  "-X", "POST", "-F", f"part={sentinel}")
+            self.assertEqual((code, self.sent()["cookie"], self.server.seen[-1][1]), (200, f"a=1; key={HELD}; b=2", f"/x?k={sentinel}"))
+            self.assertEqual(self.sent()["authorization"], f"Bearer {sentinel}")
+            if how == "--http1.1":
+                self.assertIn(sentinel.encode(), self.server.bodies[-1])
+                self.assertNotIn(HELD.encode(), self.server.bodies[-1])
+            # Another account's is let through: that is what this mode is for.
+            self.get("https://held.example/x", how, "-H", "Cookie: key=of-somebody-else")
+            self.assertEqual(self.sent()["cookie"], "key=of-somebody-else")
+            code, body = self.get("https://other.example/", how, "-H", f"Cookie: {sentinel}")
+            self.assertEqual(code, 403)
+        # What comes back is searched all the same.
+        self.server.app, real = (lambda path, headers, body: (200, json.dumps(headers).encode()) if path == "/all" else real(path, headers, body)), self.server.app
+        try:
+            code, body = self.get("https://held.example/all", "--http1.1", "-H", f"Cookie: {sentinel}")
+        finally:
+            self.server.app = real
+        self.assertEqual((code, HELD in body, sentinel in body), (200, False, True))
 
     def test_threat_65_heads_without_a_body(self):
         """Hints, redirects, cookies: the guest sees the sentinel; and what has no body to be searched may be called compressed."""
@@ -294,6 +335,22 @@ class Minted(unittest.TestCase):
         self.assertTrue(in_memory(self.lab.net.pid, held))
         self.assertTrue(in_memory(self.lab.broker.pid, OPENAI.encode()))
 
+    def test_threat_74_what_the_broker_holds_is_locked(self):
+        """In no swap and in no core: the secrets, and the key of the certificate authority, in each form that it is kept in."""
+        self.get("https://api.openai.com/echo", "--http1.1")  # which needs a certificate
+        pem = (self.lab.h.dir / "data/sbx/ca/key.pem").read_text()
+        der = subprocess.run(["openssl", "ec", "-outform", "DER"], input=pem.encode(), capture_output=True, check=True).stdout
+        key = der[7:39]
+        found = {}
+        for needle in (OPENAI.encode(), TOKEN.encode(), AWS_KEY.encode(), DOCKER.encode(), key, key[::-1], pem.split("\n")[1][8:40].encode()):
+            for flags in mappings_with(self.lab.broker.pid, needle):
+                found.setdefault(needle, []).append(flags)
+                self.assertTrue({"lo", "dd"} <= flags, (needle[:8], flags))
+        self.assertIn(OPENAI.encode(), found)
+        self.assertTrue(key in found or key[::-1] in found)  # the search finds it where it is
+        for needle in (key, key[::-1], pem.split("\n")[1][8:40].encode()):
+            self.assertEqual(list(mappings_with(self.lab.net.pid, needle)), [])
+
     def test_threat_69_errors_reflect_no_secret(self):
         """What goes wrong between guest and server is told in fixed sentences, and logged without values and queries."""
         lab, spelled, shown = self.lab, [f for f in echo_server.spellings(OPENAI).split("\n")[:-1]], ""
@@ -370,6 +427,24 @@ class Minted(unittest.TestCase):
         self.assertTrue(wait_for(lambda: self.lab.run(*self.aws(1 << 20, "--http1.1")).stdout == b"200", 5))
         for version in versions:
             self.check_spool(version, 3 << 20)
+
+
+def mappings_with(pid, needle):
+    """The flags of each piece of a process's memory in which the bytes stand."""
+    with open(f"/proc/{pid}/smaps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        data = b""
+        for line in maps:
+            span = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line)
+            if span:
+                data = b""
+                if span[3][0] == "r" and "[v" not in line:
+                    try:
+                        mem.seek(int(span[1], 16))
+                        data = mem.read(int(span[2], 16) - int(span[1], 16))
+                    except (OSError, ValueError):
+                        pass
+            elif line.startswith("VmFlags:") and needle in data:
+                yield set(line.split()[1:])
 
 
 if __name__ == "__main__":

@@ -73,6 +73,34 @@ static void threat_73_every_copy_of_a_credential_goes(void **state)
     credentials_free(c);
 }
 
+static void threat_73_no_key_among_subprotocols(void **state)
+{
+    static const struct {
+        const char *offered, *sent;
+    } cases[] = {{"realtime, openai-insecure-api-key.sk-attacker-0123456789, openai-beta.realtime-v1", "realtime,openai-beta.realtime-v1"},
+                 {"graphql-transport-ws", "graphql-transport-ws"},
+                 {"base64url.bearer.authorization.k8s.io.YXR0YWNrZXI", NULL},
+                 {" ,, ", NULL}};
+    (void)state;
+    for (int placeholder = 0; placeholder < 2; placeholder++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            struct credentials *c = credential("authorization", "Bearer " VALUE, "", "", placeholder);
+            struct headers h;
+            char *target = strdup("/v1/realtime");
+            const char *why = "", *sent = placeholder ? cases[i].offered : cases[i].sent;
+            headers_init(&h);
+            add(&h, "Sec-WebSocket-Protocol", cases[i].offered);
+            assert_true(inject_write(c, true, "GET", "api.example.com", &target, &h, NULL, &why));
+            if (sent)
+                assert_string_equal(only(&h, "sec-websocket-protocol"), sent);
+            else
+                assert_int_equal(headers_count(&h, "sec-websocket-protocol"), 0);
+            headers_finish(&h);
+            free(target);
+            credentials_free(c);
+        }
+}
+
 static void threat_73_trailers_bear_no_credential(void **state)
 {
     (void)state;
@@ -142,11 +170,18 @@ static void threat_64_sentinels_are_seen_in_every_spelling(void **state)
     struct headers h;
     (void)state;
     a.kind = ANSWER_SENTINEL;
-    strcpy(a.sentinel, "ghp_0000000000000000000000");
-    sentinels_set(s, &a);
-    a.id = 1;
     strcpy(a.sentinel, SENTINEL);
     sentinels_set(s, &a);
+    headers_init(&h);
+    strcpy(a.sentinel, "ghp_0000000000000000000000");
+    a.more = 1;
+    sentinels_set(s, &a);
+    assert_int_equal(sentinels_find(s, "/?q=" SENTINEL, &h), 1); /* a list counts when it is whole: no request slips through between */
+    a.id = 1;
+    a.more = 0;
+    strcpy(a.sentinel, SENTINEL);
+    sentinels_set(s, &a);
+    headers_finish(&h);
     for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
         headers_init(&h);
         add(&h, "x-any", spellings[i]);
@@ -237,6 +272,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threat_73_every_copy_of_a_credential_goes),
+        cmocka_unit_test(threat_73_no_key_among_subprotocols),
         cmocka_unit_test(threat_73_trailers_bear_no_credential),
         cmocka_unit_test(threat_72_nothing_without_tls),
         cmocka_unit_test(placeholders_are_replaced_where_they_stand),
