@@ -335,6 +335,7 @@ class Minted(unittest.TestCase):
         self.assertTrue(in_memory(self.lab.net.pid, held))
         self.assertTrue(in_memory(self.lab.broker.pid, OPENAI.encode()))
 
+    @unittest.skipIf(SANITIZED, "under the sanitizers nothing is locked, and what is freed stays")
     def test_threat_74_what_the_broker_holds_is_locked(self):
         """In no swap and in no core: the secrets, and the key of the certificate authority, in each form that it is kept in."""
         self.get("https://api.openai.com/echo", "--http1.1")  # which needs a certificate
