@@ -14,6 +14,7 @@
 struct needle {
     uint8_t *p, *with;
     size_t len;
+    size_t common; /* bytes at the beginning that are the same in both */
 };
 
 struct scrub_set {
@@ -27,6 +28,7 @@ struct scrub_set {
 struct scrub {
     struct scrub_set *set;
     size_t held;
+    size_t told; /* so many of them were passed on already: they stay as they are, whatever comes */
     unsigned count;
     uint8_t hold[]; /* set->longest */
 };
@@ -87,6 +89,8 @@ static bool add(struct scrub_set *set, const void *p, size_t len, const void *wi
     if (with_len == len)
         memcpy(n->with, with, len);
     n->len = len;
+    for (n->common = 0; n->common < len && n->p[n->common] == n->with[n->common];)
+        n->common++;
     set->n++;
     if (len > set->longest)
         set->longest = len;
@@ -273,9 +277,24 @@ static size_t scan(const struct scrub_set *set, uint8_t *p, size_t n, unsigned *
     return n;
 }
 
+/* How many of the first bytes that are held stay as they are, whichever needle they become: a sentinel begins as its secret
+ * does.  Were they kept back as well, whoever waits for the last letter of a message before he answers would wait for ever. */
+static size_t settled(const struct scrub_set *set, const uint8_t *p, size_t n)
+{
+    size_t most = n;
+    for (size_t at = 0; at < most; at++)
+        for (unsigned i = 0; set->first[p[at]] && i < set->n; i++) {
+            const struct needle *k = &set->v[i];
+            size_t have = k->len < n - at ? k->len : n - at;
+            if (at + k->common < most && memcmp(k->p, p + at, have) == 0)
+                most = at + k->common;
+        }
+    return most;
+}
+
 size_t scrub_feed(struct scrub *s, const uint8_t *in, size_t n, uint8_t *out)
 {
-    const size_t was = s->held;
+    const size_t was = s->held, told = s->told;
     memcpy(out, s->hold, was);
     if (n)
         memcpy(out + was, in, n);
@@ -285,9 +304,13 @@ size_t scrub_feed(struct scrub *s, const uint8_t *in, size_t n, uint8_t *out)
     memcpy(s->hold, out + safe, s->held);
     if (s->held < was) /* what was held turned out to be a secret, perhaps */
         explicit_bzero(s->hold + s->held, was - s->held);
+    s->told = settled(s->set, s->hold, s->held);
     if (s->held)
-        explicit_bzero(out + safe, s->held);
-    return safe;
+        explicit_bzero(out + safe + s->told, s->held - s->told);
+    safe += s->told;
+    if (told) /* a few bytes, in a stream that is no bulk */
+        memmove(out, out + told, safe - told);
+    return safe - told;
 }
 
 /* Whether n bytes of a needle tell something of the secret: more than its sentinel does, and enough that they cannot be
@@ -295,42 +318,40 @@ size_t scrub_feed(struct scrub *s, const uint8_t *in, size_t n, uint8_t *out)
  * one character after another (threat 67). */
 static bool telling(const struct needle *k, size_t n)
 {
-    size_t shared = 0;
-    while (shared < k->len && k->p[shared] == k->with[shared])
-        shared++;
-    return n >= shared + SCRUB_TELLING;
+    return n >= k->common + SCRUB_TELLING;
 }
 
 size_t scrub_end(struct scrub *s, uint8_t *out)
 {
-    size_t n = s->held;
-    memcpy(out, s->hold, n);
-    explicit_bzero(s->hold, n);
-    s->held = 0;
+    const size_t n = s->held, told = s->told;
+    uint8_t *p = s->hold;
     for (size_t at = 0; at < n;) {
         bool open;
         size_t len = 0;
-        const struct needle *k = match(s->set, out + at, n - at, &open);
+        const struct needle *k = match(s->set, p + at, n - at, &open);
         if (!k && open && n - at >= SCRUB_TELLING) {
             for (unsigned i = 0; !len && i < s->set->n; i++)
-                if (s->set->v[i].len > n - at && telling(&s->set->v[i], n - at) && memcmp(s->set->v[i].p, out + at, n - at) == 0) {
+                if (s->set->v[i].len > n - at && telling(&s->set->v[i], n - at) && memcmp(s->set->v[i].p, p + at, n - at) == 0) {
                     k = &s->set->v[i];
                     len = n - at;
                 }
         } else if (k)
             len = k->len;
         if (len) {
-            memcpy(out + at, k->with, len);
+            memcpy(p + at, k->with, len);
             s->count++;
         }
         at += len ? len : 1;
     }
-    return n;
+    memcpy(out, p + told, n - told);
+    explicit_bzero(p, n);
+    s->held = s->told = 0;
+    return n - told;
 }
 
 size_t scrub_held(const struct scrub *s)
 {
-    return s->held;
+    return s->held - s->told;
 }
 
 unsigned scrub_count(const struct scrub *s)

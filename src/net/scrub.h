@@ -6,7 +6,7 @@
  * the sentinel and of the same length, so that lengths that were announced stay true and nothing can be learnt from them.
  *
  * The output is the same for every way to split the input: at each position the longest needle wins, and what could still
- * become a needle is held back (never more than that).  Matching looks at blocks of two bytes and skips (Wu and Manber,
+ * become a needle is held back (never more than that, and not where sentinel and secret are the same).  Matching looks at blocks of two bytes and skips (Wu and Manber,
  * "A fast algorithm for multi-pattern searching", 1994), so that ordinary text passes at memory speed.
  *
  * Pure: no I/O.  The needles are secrets: everything is wiped when it is freed. */

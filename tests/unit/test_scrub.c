@@ -173,6 +173,57 @@ static void ordinary_bytes_are_unchanged_and_not_held(void **state)
     scrub_set_unref(set);
 }
 
+/* A message may end in what a key begins with, and be waited for whole before anything more is said. */
+static void what_every_key_begins_with_is_not_held(void **state)
+{
+    static const char *const parts[] = {"it ends in s", "k-an", "t-api03-", "Q", "x7+R/2_bC-zz90aabbaabb", "."};
+    static const size_t held[] = {0, 0, 0, 1, 0, 0};
+    struct scrub_set *set = one();
+    struct scrub *s = scrub_new(set);
+    uint8_t out[400];
+    size_t n = 0;
+    (void)state;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        n += scrub_feed(s, (const uint8_t *)parts[i], strlen(parts[i]), out + n);
+        assert_int_equal(scrub_held(s), held[i]);
+    }
+    n += scrub_end(s, out + n);
+    char want[100];
+    size_t len = (size_t)snprintf(want, sizeof want, "it ends in %s.", sentinel);
+    assert_int_equal(n, len);
+    assert_memory_equal(out, want, n);
+    scrub_free(s);
+    scrub_set_unref(set);
+}
+
+/* Random streams of pieces of needles, cut at random: always what the whole gives. */
+static void any_split_gives_the_same(void **state)
+{
+    static const char *const values[] = {"abababab", "abXbabababc+/", "sk-ab0123456789", "sk-ab01ZZ"}, *const sentinels[] = {"abababxy", "abXxyxyxyz+/q", "sk-xy9876543210", "sk-ab01YY"};
+    struct scrub_set *set = scrub_set_new();
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        assert_true(scrub_set_add(set, values[i], sentinels[i]));
+    assert_true(scrub_set_ready(set));
+    for (int round = 0; round < 20000; round++) {
+        uint8_t in[200], whole[1024], cut[1024];
+        size_t n = 0;
+        while (n < 60) {
+            const char *v = values[rand() % 4];
+            size_t from = (size_t)rand() % 3, k = (size_t)rand() % (strlen(v) - from) + 1;
+            memcpy(in + n, v + from, k);
+            n += k;
+        }
+        size_t a = run(set, in, n, n, whole), b = run(set, in, n, 1 + (size_t)round % 9, cut);
+        assert_int_equal(a, n);
+        assert_int_equal(b, n);
+        assert_memory_equal(whole, cut, n);
+        for (int i = 0; i < 4; i++)
+            assert_null(memmem(whole, n, values[i], strlen(values[i])));
+    }
+    scrub_set_unref(set);
+}
+
 static void several_secrets_with_common_beginnings(void **state)
 {
     (void)state;
@@ -213,6 +264,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threat_65_every_spelling_and_split),
         cmocka_unit_test(threat_65_wary_json),
+        cmocka_unit_test(what_every_key_begins_with_is_not_held),
+        cmocka_unit_test(any_split_gives_the_same),
         cmocka_unit_test(a_telling_beginning_at_the_end_is_hidden),
         cmocka_unit_test(threat_67_guesses_at_an_end_are_not_confirmed),
         cmocka_unit_test(ordinary_bytes_are_unchanged_and_not_held),
