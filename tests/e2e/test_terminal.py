@@ -151,18 +151,40 @@ class Terminal(unittest.TestCase):
         self.s.sees("alive2")
 
     def test_scrollback_comes_back_with_the_session(self):
-        self.run_line("seq 1000 3000")
-        self.s.sees(r"│3000")
+        self.run_line("seq 10000 21000")
+        self.s.sees(r"│21000", 30)
+        self.s.resize(30, 90)
+        time.sleep(0.3)
+        self.s.resize(40, 140)
         self.s.dashboard()
-        self.s.sees(r"│3000")
+        self.s.sees(r"│21000")
         self.s.keys("Enter", PREFIX, "/")
         self.s.sees("Search:")
-        self.s.type("1234")
+        self.s.type("11234")  # nearly ten thousand lines back
         self.s.keys("Enter")
-        self.s.sees(r"│1234")
+        self.s.sees(r"│11234")
         self.s.sees(r"COPY")
         self.s.keys("q")
-        self.s.gone(r"│1234 ")
+        self.s.gone(r"│11234 ")
+
+    def test_the_prefix_is_the_users_choice(self):
+        self.home.sbx("config", "set", "attach.prefix", "ctrl-a")
+        self.addCleanup(self.home.sbx, "config", "unset", "attach.prefix")
+        self.s.dashboard()
+        self.s.sees(r"│ready")
+        self.s.keys("Enter")
+        self.s.sees(r"Ctrl-A then")
+        self.run_line("cat -v")
+        self.s.keys("C-a", "C-a", "C-]", "Enter")
+        self.s.sees(r"│\^A\^\]")
+        self.interrupt()
+        self.s.keys("C-a", "z")
+        self.s.gone("Network:")
+        self.run_line("clear; stty size")
+        self.s.sees(r"│38 138 ")  # the whole screen, and the session knows it
+        self.s.keys("C-a", "z", "C-a", "d")
+        self.s.sees("Network:")
+        self.s.sees("c create")
 
     def test_a_search_and_a_copy_reach_the_users_clipboard(self):
         self.run_line("echo needle-$((6*7)); seq 1 200")
