@@ -66,7 +66,7 @@ class Machine(unittest.TestCase):
         cls.h = h = Home()
         cls.server = Server()
         h.sbx("config", "set", "net.map", ",".join(f"{n}.test:80=127.0.0.1:{cls.server.port}" for n in
-                                                   ("one", "two", "asked", "late", "paths", "once", "keep", "ever", "row", "pair", "killed", "ended")))
+                                                   ("one", "two", "asked", "late", "paths", "once", "keep", "ever", "row", "pair", "killed", "ended", "rows", "denied")))
         h.sbx("config", "set", "net.ask_seconds", "8")
         h.sbx("policy", "set-default", "locked-down")
         h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "shell", str(h.ws))
@@ -307,6 +307,60 @@ class Machine(unittest.TestCase):
         tmux("send-keys", "Enter")
         self.assertTrue(wait_for(lambda: "in force" in screen(), 10), screen())
         self.assertTrue(wait_for(lambda: self.curl("http://ever.test/")[1] == "hello\n", 5), "it is not in force")
+
+    @unittest.skipUnless(shutil.which("tmux"), "tmux is missing")
+    def test_what_rows_can_become(self):
+        h = self.h
+        h.sbx("policy", "ask", "off", "box")
+        h.sbx("policy", "allow", "network", "box", "GET rows.test/open")
+        h.sbx("policy", "deny", "network", "-g", "denied.test")
+        time.sleep(0.5)
+        self.h.run("exec", "box", "sh", "-c", "curl -s http://rows.test/x,evil.test; curl -s http://denied.test; ping -c1 -W1 8.8.8.8")
+
+        def rules():
+            return {(r["action"], r["rule"], r["scope"]) for r in json.loads(h.sbx("policy", "ls", "box", "--json"))["rules"]}
+
+        with Terminal(h.env, cwd=h.ws, cols=110, rows=34) as t:
+            t.wait("Network: box")
+            t.click("Network:")
+            t.keys("z")
+
+            def row(words):
+                t.keys("Escape", "/", "C-u")
+                t.type(words)
+                t.keys("Enter")
+                t.wait("filter " + words)
+                t.wait(" [1-9][0-9]* +▼ follow| [1-9][0-9]* +PAUSED")
+                t.keys("a")
+
+            # What the guest chose for a path lets nothing else in.
+            row("rows.test evil")
+            t.wait("Where to")
+            t.keys("Right", "Right")
+            t.wait(r"GET rows.test/x\\,evil.test")
+            t.keys("Enter")
+            t.wait("in force: allow")
+            self.assertIn(("allow", "GET rows.test/x,evil.test", "box"), rules())
+            self.assertEqual(h.run("policy", "check", "evil.test", "--sandbox", "box").returncode, 4)
+            self.assertTrue(wait_for(lambda: self.curl("http://rows.test/x,evil.test")[1] == "hello\n", 3))
+            # What no rule changes is said, not offered.
+            row("icmp")
+            t.wait("UDP, ICMP and the like go nowhere")
+            # A deny for all wins, and is not taken back by a mere Enter.
+            row("denied.test")
+            t.wait(r"\[ \] take back, for all sandboxes: deny denied.test")
+            t.wait("It stays denied")
+            t.keys("Enter")
+            t.wait("is still denied, by deny denied.test")
+            self.assertIn(("deny", "denied.test", "all"), rules())
+            row("denied.test")
+            t.wait("take back")
+            t.keys("Down", "Down", "Down", "Space")
+            t.wait(r"sbx policy rm -g \w+")
+            t.keys("Enter")
+            t.wait("in force: allow denied.test +for box, for good *\n")
+            self.assertNotIn(("deny", "denied.test", "all"), rules())
+            self.assertTrue(wait_for(lambda: self.curl("http://denied.test/")[1] == "hello\n", 3))
 
     @unittest.skipUnless(shutil.which("tmux"), "tmux is missing")
     def test_y_questions_end_for_all_who_were_asked(self):

@@ -17,8 +17,7 @@ struct details {
     struct pane pane;
     struct netlog_row row; /* its texts are ours */
     char *texts[7];
-    char addr[64], reason[400];
-    int64_t flow;
+    struct netlog_more more;
     char now[900];
     struct task *task;
     long scroll, lines;
@@ -29,17 +28,16 @@ static struct details *self(struct pane *p)
     return (struct details *)p;
 }
 
-/* What the pane does not keep in memory. One row by its key: no matter of time. */
-static void look_up(struct details *d)
+void netlog_look_up(const struct netlog_row *row, struct netlog_more *out)
 {
-    char *path = path_sandbox(d->row.box, "log.db", NULL);
+    char *path = path_sandbox(row->box, "log.db", NULL);
     struct decisions *log = path ? decisions_read(path, NULL) : NULL;
-    struct decisions_walk *w = log ? decisions_walk(log, d->row.seq - 1, 0) : NULL;
+    struct decisions_walk *w = log ? decisions_walk(log, row->seq - 1, 0) : NULL;
     const struct decision_row *r = w ? decisions_next(w) : NULL;
-    if (r && r->seq == d->row.seq) {
-        snprintf(d->addr, sizeof d->addr, "%.63s", r->addr);
-        snprintf(d->reason, sizeof d->reason, "%.399s", r->reason);
-        d->flow = r->flow;
+    memset(out, 0, sizeof *out);
+    if (r && r->seq == row->seq) {
+        snprintf(out->addr, sizeof out->addr, "%.63s", r->addr);
+        snprintf(out->reason, sizeof out->reason, "%.699s", r->reason);
     }
     decisions_stop(w);
     decisions_close(log);
@@ -54,7 +52,8 @@ static void on_done(const struct task_end *end, void *arg)
     const char *fix = json_string_value(json_object_get(o, "fix")), *note = json_string_value(json_object_get(o, "note"));
     d->task = NULL;
     if (verdict && by)
-        snprintf(d->now, sizeof d->now, "%s, by %s%s%s%s%s", strcmp(verdict, "allow") == 0 ? "it would be allowed" : "it would be denied", by,
+        snprintf(d->now, sizeof d->now, "%s, by %s%s%s%s%s%s", strcmp(verdict, "allow") == 0 ? "it would be allowed" : strcmp(verdict, "deny") == 0 ? "it would be denied" : "it depends on the request", by,
+                 strcmp(d->row.kind, "mismatch") == 0 ? "; what it speaks to has to be that very name" : "",
                  note ? "\n" : "", note ? note : "", fix ? "\nto change that: " : "", fix ? fix : "");
     else
         snprintf(d->now, sizeof d->now, "%.500s", end->error);
@@ -132,9 +131,9 @@ static int fields(const struct place *at)
     snprintf(text, sizeof text, strchr(r->host, ':') ? "[%s]:%d (%s)" : "%s:%d (%s)", r->host, r->port, r->proto);
     y = field(at, y, "Asked for", ST_STRONG, r->host[0] ? text : r->kind);
     y = field(at, y, "Request", ST_TEXT, r->request);
-    y = field(at, y, "Dialled", ST_TEXT, d->addr);
+    y = field(at, y, "Dialled", ST_TEXT, d->more.addr);
     y = field(at, y, "Decided by", ST_TEXT, r->rule);
-    y = field(at, y, "Because", ST_TEXT, d->reason);
+    y = field(at, y, "Because", ST_TEXT, d->more.reason);
     if (r->bytes_up || r->bytes_down || r->duration_ms >= 0) {
         char up[32], down[32];
         paint_kib((r->bytes_up + 1023) / 1024, up, sizeof up);
@@ -242,7 +241,7 @@ struct pane *netlog_details_new(struct app *a, const struct netlog_row *row)
         }
         *own[i] = d->texts[i];
     }
-    look_up(d);
+    netlog_look_up(&d->row, &d->more);
     ask_now(d);
     return &d->pane;
 }

@@ -207,7 +207,7 @@ static int lay_out(struct form *f, WINDOW *w, int cols)
     f->row_of[F_BACK] = -1;
     if (can_go_back(f)) {
         f->row_of[F_BACK] = y;
-        snprintf(text, sizeof text, "[%s] take back: deny %s", f->back ? "x" : " ", f->now.rule);
+        snprintf(text, sizeof text, "[%s] take back%s: deny %s", f->back ? "x" : " ", f->now.origin == RULE_GLOBAL ? ", for all sandboxes" : "", f->now.rule);
         choice(w, y++, cols, "And", text, f->at == F_BACK, false);
     }
     y++;
@@ -441,13 +441,25 @@ static const struct pane_class class = {.name = "rule", .modal = true, .draw = d
  * spoken there.  A rule for host and port opens both. */
 static bool needs_port(const struct form *f, const struct netlog_row *row)
 {
-    return !f->deny && strcmp(row->verdict, "deny") == 0 && f->now.allow && !f->now.exact && (strcmp(row->kind, "deny") == 0 || strcmp(row->kind, "mismatch") == 0);
+    return !f->deny && strcmp(row->verdict, "deny") == 0 && f->now.allow && !f->now.exact && (strcmp(row->kind, "deny") == 0 || f->spoken);
+}
+
+/* It spoke to another name than it asked for, or spoke what cannot be judged: the broker said whether a rule helps. */
+static const char *never(const struct netlog_row *row, bool deny)
+{
+    const char *why = netlog_no_rule(row);
+    struct netlog_more more;
+    if (why || deny || strcmp(row->kind, "mismatch") != 0)
+        return why;
+    netlog_look_up(row, &more);
+    return strstr(more.reason, "to let it through as it is") ? NULL
+                                                             : "its host is allowed, but not what it spoke there: no rule lets that through (Enter shows the reason)";
 }
 
 struct pane *netlog_form_new(struct app *a, const struct netlog_row *row, bool deny)
 {
     struct netlog_target targets[NETLOG_TARGETS_MAX];
-    const char *why = netlog_no_rule(row), *blank = strchr(row->request, ' ');
+    const char *why = never(row, deny), *blank = strchr(row->request, ' ');
     unsigned n = why ? 0 : netlog_targets(row, targets);
     struct form *f = n ? calloc(1, sizeof *f) : NULL;
     if (!f) {
@@ -472,9 +484,10 @@ struct pane *netlog_form_new(struct app *a, const struct netlog_row *row, bool d
         snprintf(f->wanted.path, sizeof f->wanted.path, "%s", blank + 1);
     }
     decide(&f->wanted, &f->now);
-    f->back = f->now.whole;
-    f->inner = needs_port(f, row);
+    /* A rule for all is not taken back for one by a mere Enter. */
+    f->back = f->now.whole && f->now.origin == (f->global ? RULE_GLOBAL : RULE_SANDBOX);
     f->spoken = strcmp(row->kind, "mismatch") == 0;
+    f->inner = needs_port(f, row);
     for (unsigned i = 0; i < n && f->inner; i++)
         if (strcmp(targets[i].what, "this host and port") == 0)
             f->target = i;

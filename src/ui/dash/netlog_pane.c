@@ -227,6 +227,9 @@ static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct co
     x = cell(w, y, x, c->when, ST_DIM, when);
     x = cell(w, y, x, c->box, ST_TEXT, r->box);
     x = cell(w, y, x, c->verdict, verdict_style(r), verdict);
+    int beside = c->host - 2 - paint_width(host);
+    if (!c->request && r->request[0] && beside >= 8) /* no column of its own: where the host leaves room */
+        paint_text(w, y, x + c->host - 1 - beside, beside, ST_TEXT, r->request);
     x = host_cell(w, y, x, c->host, host);
     x = cell(w, y, x, c->request, ST_TEXT, r->request);
     x = cell(w, y, x, c->rule, ST_DIM, r->rule);

@@ -17,6 +17,12 @@ struct pane *netlog_form_new(struct app *a, const struct netlog_row *row, bool d
 /* All that is known of a row (netlog_details.c). */
 struct pane *netlog_details_new(struct app *a, const struct netlog_row *row);
 
+/* What the pane does not keep in memory. One row by its key: no matter of time. */
+struct netlog_more {
+    char addr[64], reason[700];
+};
+void netlog_look_up(const struct netlog_row *row, struct netlog_more *out);
+
 /* The targets of rules that a row can be turned into: texts for `sbx policy allow network` (lists, so with \\, for the comma of a path).  Pure. */
 #define NETLOG_TARGETS_MAX 6
 struct netlog_target {
