@@ -313,6 +313,52 @@ static void an_interrupted_change_of_the_key_loses_nothing(void **state)
     secretstore_free(s);
 }
 
+/* A unit of systemd that has the key opens it, and nothing else does. */
+static void a_credential_of_systemd(void **state)
+{
+    char credential[128];
+    struct err e = {0};
+    (void)state;
+    setenv("CREDENTIALS_DIRECTORY", dir, 1);
+    snprintf(credential, sizeof credential, "%s/sbx-key", dir);
+    spill(credential, "what the unit was given");
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    struct secretstore *s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_int_equal(secretstore_lock_kind(s), SECRET_LOCK_SYSTEMD);
+    secretstore_free(s);
+    assert_int_equal(access(key, F_OK), -1);
+    spill(credential, "what another unit was given");
+    opening_fails("another store's");
+    assert_int_equal(unlink(credential), 0);
+    opening_fails("cannot be read");
+    unsetenv("CREDENTIALS_DIRECTORY");
+    opening_fails("credential of systemd");
+}
+
+/* What an sbx before this one wrote, which did not mark its data keys. */
+static void an_older_store(void **state)
+{
+    static char good[16384];
+    struct err e = {0};
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    slurp(file, good, sizeof good);
+    json_t *o = json_loads(good, 0, NULL);
+    assert_int_equal(json_object_del(json_object_get(o, "wrap"), "of"), 0);
+    char *text = json_dumps(o, 0);
+    spill(file, text);
+    free(text);
+    json_decref(o);
+    struct secretstore *s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_string_equal(secretstore_at(s, 0)->value, "sk-global-0123456789");
+    secretstore_free(s);
+    relock(SECRET_LOCK_KEYFILE, NULL, true);
+    slurp(file, good, sizeof good);
+    assert_non_null(strstr(good, "\"of\""));
+}
+
 /* No room for the whole of it: what there was stays, and nothing half stays behind. */
 static void a_full_disk_loses_nothing(void **state)
 {
@@ -494,6 +540,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(passphrase, setup, teardown),
         cmocka_unit_test_setup_teardown(another_lock_is_another_data_key, setup, teardown),
         cmocka_unit_test_setup_teardown(an_interrupted_change_of_the_key_loses_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_credential_of_systemd, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_older_store, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(who_runs_follows_a_new_lock, setup, teardown),
         cmocka_unit_test(threat_71_sentinels_are_unique_equal_in_length_and_never_nested),
