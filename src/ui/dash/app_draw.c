@@ -121,7 +121,7 @@ void app_layout(struct app *a)
     } else if (a->zoomed || a->narrow) {
         place(a, &a->slot[a->focus], top, 0, rows, cols);
     } else {
-        int left = clamp(cols * 28 / 100, 28, 48), log = clamp(rows * 28 / 100, 6, 16);
+        int left = clamp(cols * 30 / 100, 28, 48), log = clamp(rows * 28 / 100, 6, 16);
         place(a, &a->slot[AREA_BOXES], top, 0, rows, left);
         place(a, &a->slot[AREA_TERMINAL], top, left, rows - log, cols - left);
         place(a, &a->slot[AREA_LOG], top + rows - log, left, log, cols - left);
@@ -184,8 +184,8 @@ static void draw_title(struct app *a)
         x += paint_f(w, 0, x, 30, ST_TITLE, "%s %lld blocked", app_glyph("⊘", "#"), (long long)s.blocked) + 2;
     strftime(clock_text, sizeof clock_text, "%H:%M", localtime(&now));
     int end = paint_right(w, 0, COLS - 1, 8, ST_TITLE, clock_text) - 2;
-    if (a->unread && end - x > 16) {
-        snprintf(text, sizeof text, " %s %u unread ", app_glyph("▲", "!"), a->unread);
+    if (a->unread && end - x > 4) {
+        snprintf(text, sizeof text, end - x > 13 ? " %s %u unread " : " %s %u ", app_glyph("▲", "!"), a->unread);
         int from = paint_right(w, 0, end, 24, ST_BADGE, text);
         hot_add(a, 0, from, end, "app.messages", K_NONE);
     }
@@ -267,47 +267,59 @@ static void draw_status(struct app *a)
         return;
     }
     struct pane *p = app_focused(a);
+    const char *context = !p ? "" : p->class->context ? p->class->context(p) : p->class->name;
+    bool grabs = p && p->class->grabs && p->class->grabs(p);
     int x = 1;
-    if (p && p->class->grabs && p->class->grabs(p) && (a->noverlays || a->focus != AREA_TERMINAL)) {
+    if (grabs && (a->noverlays || a->focus != AREA_TERMINAL)) {
         static const char *const typing[][2] = {{"Enter", "keeps the filter"}, {"Esc", "clears it"}};
         for (int i = 0; i < 2; i++) {
             x += paint_text(w, 0, x, COLS - x, ST_KEY, typing[i][0]) + 1;
             x += paint_text(w, 0, x, COLS - x, ST_STATUS, typing[i][1]) + 2;
         }
-    } else if (p && p->class->grabs && p->class->grabs(p)) {
-        if (a->prefixed) {
-            draw_hints(a, w, x, "prefix", NULL);
-        } else {
+    } else if (grabs) {
+        if (!a->prefixed && strcmp(context, "prefix") == 0) {
             char key[24];
             input_key_name(a->prefix_key, a->prefix_mods, key, sizeof key);
             x += paint_text(w, 0, x, 20, ST_KEY, key) + 1;
             x += paint_text(w, 0, x, COLS - x, ST_STATUS, "then:") + 1;
-            draw_hints(a, w, x, "prefix", NULL);
         }
+        draw_hints(a, w, x, a->prefixed ? "prefix" : context, NULL);
     } else if (p) {
+        /* Keys that are no binding, since they are what is typed; and lists that are too short to be filtered. */
         static const struct {
-            const char *name;
-            struct {
-                const char *key, *note;
-                uint32_t code;
-            } hint[5];
-        } own[] = {{"ask", {{"o s g", "allow", K_NONE}, {"d D", "deny", K_NONE}, {"Tab", "the next question", K_TAB}, {"Esc", "later: denied when the time is over", K_ESC}}},
-                   {"confirm", {{"Tab", "the other button", K_TAB}, {"Enter", "takes it", K_ENTER}, {"y", "yes", 'y'}, {"Esc", "cancels", K_ESC}}},
-                   {"details", {{"a", "allow", 'a'}, {"d", "deny", 'd'}, {"Esc", "close", K_ESC}}},
-                   {"welcome", {{"Enter", "starts it here", K_ENTER}, {"1-9", "choose", K_NONE}, {"c", "more choices", 'c'}, {"Esc", "later", K_ESC}}}};
+            const char *name, *key, *note;
+            uint32_t code;
+        } own[] = {{"form", "Tab", "next field", K_TAB}, {"welcome", "1-9", "choose", K_NONE}, {"details", NULL, NULL, K_NONE}, {"ask", NULL, NULL, K_NONE}};
+        bool whole = !p->class->list;
         x = draw_hints(a, w, x, p->class->name, NULL);
-        for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-            for (int k = 0; strcmp(own[i].name, p->class->name) == 0 && k < 5 && own[i].hint[k].key; k++) {
-                int from = x;
-                x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].hint[k].key) + 1;
-                x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].hint[k].note) + 2;
-                if (own[i].hint[k].code != K_NONE)
-                    hot_add(a, LINES - 1, from, x - 2, NULL, own[i].hint[k].code);
-            }
+        for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+            if (strcmp(own[i].name, p->class->name) != 0)
+                continue;
+            whole = true;
+            int from = x;
+            if (!own[i].key || x + paint_width(own[i].key) + paint_width(own[i].note) + 2 > COLS - 1)
+                continue;
+            x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].key) + 1;
+            x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].note) + 2;
+            if (own[i].code != K_NONE)
+                hot_add(a, LINES - 1, from, x - 2, NULL, own[i].code);
+        }
+        if (!whole)
+            x = draw_hints(a, w, x, "list", p->class->name);
         if (!a->noverlays || !p->class->modal)
             draw_hints(a, w, x, "global", p->class->name);
     }
     wnoutrefresh(w);
+}
+
+/* What is erased is as the theme's ground. */
+static void ground(WINDOW *w)
+{
+    struct look l = theme_look(ST_TEXT);
+    cchar_t blank;
+    int pair = l.pair;
+    setcchar(&blank, L" ", l.attrs, (short)(pair > 32767 ? 0 : pair), &pair);
+    wbkgrndset(w, &blank);
 }
 
 static void draw_pane(struct app *a, struct slot *s, bool focus)
@@ -317,12 +329,8 @@ static void draw_pane(struct app *a, struct slot *s, bool focus)
     if (p->class->title)
         p->class->title(p, left, sizeof left, right, sizeof right);
     theme_set(s->outer, ST_TEXT);
-    struct look l = theme_look(ST_TEXT);
-    cchar_t blank;
-    int pair = l.pair;
-    setcchar(&blank, L" ", l.attrs, (short)(pair > 32767 ? 0 : pair), &pair);
-    wbkgrndset(s->outer, &blank);
-    wbkgrndset(s->inner, &blank);
+    ground(s->outer);
+    ground(s->inner);
     werase(s->inner);
     paint_frame(s->outer, focus ? ST_FRAME_ON : ST_FRAME, focus ? ST_HEADING : ST_DIM, left, right);
     if (p->class->draw)
@@ -336,6 +344,7 @@ static void draw_pane(struct app *a, struct slot *s, bool focus)
 static void draw_too_small(void)
 {
     char size[80];
+    ground(stdscr);
     erase();
     snprintf(size, sizeof size, "This terminal has %d columns and %d rows.", COLS, LINES);
     paint_centre(stdscr, LINES / 2 - 1, COLS, ST_STRONG, "sbx needs a little more room");
@@ -398,6 +407,7 @@ void app_draw(struct app *a)
     }
     if (a->all_dirty) {
         /* What no pane covers belongs to nobody: it is blank. */
+        ground(stdscr);
         erase();
         wnoutrefresh(stdscr);
     }

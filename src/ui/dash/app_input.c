@@ -57,6 +57,8 @@ static void key_to_terminal(struct app *a, struct pane *p, const struct input *i
         app_bars_dirty(a);
         if (!prefix) {
             const char *action = keymap_action(a->keys, "prefix", in->key, in->mods);
+            if (!action)
+                action = keymap_action(a->keys, "global", in->key, in->mods);
             if (!action || !act(a, p, action))
                 app_say(a, SAY_WARN, "no command of the dashboard is on that key; the prefix and ? shows them");
             return;

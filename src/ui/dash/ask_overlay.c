@@ -4,6 +4,7 @@
 
 #include "ui/dash/app.h"
 #include "ui/dash/ask_watch.h"
+#include "ui/dash/keymap.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/pane.h"
 #include "ui/dash/task.h"
@@ -21,16 +22,16 @@ struct overlay {
 };
 
 static const struct {
-    uint32_t key;
+    const char *action; /* of the keymap */
     const char *label;
     const char *word, *option; /* of sbx policy ask; NULL: none */
     enum style style;
 } answers[] = {
-    {'o', "once", "allow", NULL, ST_ALLOW},
-    {'s', "this sandbox", "allow", "--keep", ST_ALLOW},
-    {'g', "all sandboxes", "allow", "--global", ST_ALLOW},
-    {'d', "deny", "deny", NULL, ST_DENY},
-    {'D', "deny for good", "deny", "--keep", ST_DENY},
+    {"ask.once", "once", "allow", NULL, ST_ALLOW},
+    {"ask.keep", "this sandbox", "allow", "--keep", ST_ALLOW},
+    {"ask.all", "all sandboxes", "allow", "--global", ST_ALLOW},
+    {"ask.deny", "deny", "deny", NULL, ST_DENY},
+    {"ask.never", "deny for good", "deny", "--keep", ST_DENY},
 };
 #define NANSWERS (sizeof answers / sizeof *answers)
 
@@ -65,15 +66,28 @@ static void target(const struct ask_question *q, char *out, size_t cap)
     snprintf(out, cap, strchr(q->host, ':') ? "[%s]:%d" : "%s:%d", q->host, q->port);
 }
 
+/* " o once "; returns the columns of the key. */
+static int button_text(struct app *a, size_t i, char *out, size_t cap)
+{
+    char name[24];
+    keymap_key_of(app_keys(a), "ask", answers[i].action, name, sizeof name);
+    snprintf(out, cap, name[0] ? " %s %s " : " %s%s ", name, answers[i].label);
+    return paint_width(name);
+}
+
 /* Where an answer's button stands; how many rows all of them take.  What denies stands together. */
-static int button_place(int cols, size_t which, int *row, int *x, int *width)
+static int button_place(struct app *a, int cols, size_t which, int *row, int *x, int *width)
 {
     int at = 2, y = 0, all = 2;
-    for (size_t i = 0; i < NANSWERS; i++)
-        all += (int)strlen(answers[i].label) + 5;
+    char text[64];
+    for (size_t i = 0; i < NANSWERS; i++) {
+        button_text(a, i, text, sizeof text);
+        all += paint_width(text) + 1;
+    }
     bool tight = all - 1 > cols - 1;
     for (size_t i = 0; i < NANSWERS; i++) {
-        int n = (int)strlen(answers[i].label) + 4;
+        button_text(a, i, text, sizeof text);
+        int n = paint_width(text);
         if (at + n > cols - 1 || (tight && answers[i].word[0] == 'd' && answers[i - 1].word[0] == 'a')) {
             at = 2;
             y++;
@@ -145,18 +159,18 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     (void)focus;
     if (!q)
         return;
-    int row, x, width, lines = button_place(cols, 0, &row, &x, &width);
+    int row, x, width, lines = button_place(p->app, cols, 0, &row, &x, &width);
     o->buttons_y = p->rows - 1 - lines;
     int y = draw_question(w, q, cols);
     draw_list(o, w, y, o->buttons_y - 1 - y, cols);
     for (size_t i = 0; i < NANSWERS; i++) {
         bool live = ready(o) && !q->answered;
-        button_place(cols, i, &row, &x, &width);
-        snprintf(text, sizeof text, " %c %s ", (int)answers[i].key, answers[i].label);
+        button_place(p->app, cols, i, &row, &x, &width);
+        int key = button_text(p->app, i, text, sizeof text);
         paint_text(w, o->buttons_y + row, x, width, live ? ST_BUTTON : ST_DIM, text);
         if (live) {
-            paint_under(w, o->buttons_y + row, x + 1, 1, ST_KEY, ST_BUTTON);
-            paint_under(w, o->buttons_y + row, x + 3, width - 4, answers[i].style, ST_BUTTON);
+            paint_under(w, o->buttons_y + row, x + 1, key, ST_KEY, ST_BUTTON);
+            paint_under(w, o->buttons_y + row, x + 1 + key + (key > 0), width - 2 - key - (key > 0), answers[i].style, ST_BUTTON);
         }
     }
 }
@@ -166,7 +180,7 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
     const struct ask_question *q = current(self(p));
     int count = (int)ask_watch_count(self(p)->watch), row, x, width;
     *cols = max_cols < 76 ? max_cols : 76;
-    int need = (q ? draw_question(NULL, q, *cols) : 9) + (count > 1 ? (count < 8 ? count : 8) + 1 : 0) + button_place(*cols, 0, &row, &x, &width) + 1;
+    int need = (q ? draw_question(NULL, q, *cols) : 9) + (count > 1 ? (count < 8 ? count : 8) + 1 : 0) + button_place(p->app, *cols, 0, &row, &x, &width) + 1;
     *rows = max_rows < need ? max_rows : need;
 }
 
@@ -175,9 +189,7 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
     unsigned n = ask_watch_count(self(p)->watch);
     snprintf(left, left_cap, "May it?");
     if (n > 1)
-        snprintf(right, right_cap, "%u questions   Esc later", n);
-    else
-        snprintf(right, right_cap, "Esc later");
+        snprintf(right, right_cap, "%u questions", n);
 }
 
 struct sent {
@@ -242,43 +254,51 @@ static void look_at(struct overlay *o, unsigned i)
     snprintf(o->shown_box, sizeof o->shown_box, "%s", q->box);
 }
 
+/* Is it the time for an answer?  Else somebody types something else, and that goes on. */
+static bool may_answer(struct overlay *o)
+{
+    current(o); /* it may have changed since it was drawn */
+    if (ready(o))
+        return true;
+    if (o->ready_ms < app_now_ms() + QUIET_MS / 2)
+        o->ready_ms = app_now_ms() + QUIET_MS / 2;
+    return false;
+}
+
 static bool key(struct pane *p, const struct input *in)
 {
-    struct overlay *o = self(p);
-    if (in->type != INPUT_KEY)
-        return true;
-    current(o); /* it may have changed since it was drawn */
-    if (!ready(o)) {
-        /* Somebody types something else: it is no answer. */
-        if (o->ready_ms < app_now_ms() + QUIET_MS / 2)
-            o->ready_ms = app_now_ms() + QUIET_MS / 2;
-        return true;
-    }
-    if (in->key == K_ESC || in->key == 'q') {
-        app_say(p->app, SAY_WARN, "%u open question(s): they are denied when their time is over", ask_watch_count(o->watch));
-        ask_watch_hidden(o->watch, p);
-        app_pop(p->app, p);
-        return true;
-    }
-    if (in->key == K_UP || in->key == 'k')
-        look_at(o, o->at - (o->at > 0));
-    else if (in->key == K_DOWN || in->key == 'j' || in->key == K_TAB)
-        look_at(o, (o->at + 1) % (ask_watch_count(o->watch) ? ask_watch_count(o->watch) : 1));
-    for (size_t i = 0; i < NANSWERS; i++)
-        if (in->key == answers[i].key && !(in->mods & (MOD_CTRL | MOD_ALT))) {
-            answer(o, i);
-            break;
-        }
-    pane_dirty(p);
+    if (in->type == INPUT_KEY)
+        may_answer(self(p));
     return true;
 }
 
 static bool action(struct pane *p, const char *what)
 {
-    struct input in = {.type = INPUT_KEY};
-    const char *name = strchr(what, '.') ? strchr(what, '.') + 1 : what;
-    in.key = strcmp(name, "close") == 0 || strcmp(name, "cancel") == 0 ? K_ESC : strcmp(name, "up") == 0 ? K_UP : strcmp(name, "down") == 0 ? K_DOWN : K_NONE;
-    return in.key != K_NONE && key(p, &in);
+    struct overlay *o = self(p);
+    unsigned n = ask_watch_count(o->watch);
+    if (strncmp(what, "ask.", 4) != 0 && strncmp(what, "list.", 5) != 0 && strcmp(what, "overlay.close") != 0)
+        return false;
+    if (!may_answer(o))
+        return true;
+    if (strcmp(what, "ask.later") == 0 || strcmp(what, "overlay.close") == 0) {
+        app_say(p->app, SAY_WARN, n == 1 ? "%u open question: it is denied when its time is over" : "%u open questions: they are denied when their time is over", n);
+        ask_watch_hidden(o->watch, p);
+        app_pop(p->app, p);
+        return true;
+    }
+    if (strcmp(what, "list.up") == 0)
+        look_at(o, o->at - (o->at > 0));
+    else if (strcmp(what, "ask.next") == 0)
+        look_at(o, (o->at + 1) % (n ? n : 1));
+    else if (strcmp(what, "list.down") == 0)
+        look_at(o, o->at + 1 < n ? o->at + 1 : o->at);
+    for (size_t i = 0; i < NANSWERS; i++)
+        if (strcmp(what, answers[i].action) == 0) {
+            answer(o, i);
+            break;
+        }
+    pane_dirty(p);
+    return true;
 }
 
 static bool mouse(struct pane *p, const struct input *in)
@@ -291,7 +311,7 @@ static bool mouse(struct pane *p, const struct input *in)
         look_at(o, o->first + (unsigned)(in->y - o->list_y));
     for (size_t i = 0; i < NANSWERS; i++) {
         int row, x, width;
-        button_place(p->cols, i, &row, &x, &width);
+        button_place(p->app, p->cols, i, &row, &x, &width);
         if (in->y == o->buttons_y + row && in->x >= x && in->x < x + width) {
             answer(o, i);
             break;
@@ -312,7 +332,7 @@ static void tick(struct pane *p)
     pane_dirty(p);
 }
 
-static const struct pane_class class = {.name = "ask", .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+static const struct pane_class class = {.name = "ask", .list = true, .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
                                         .title = title, .want = want, .tick = tick, .free = overlay_free};
 
 void ask_overlay_news(struct pane *p)

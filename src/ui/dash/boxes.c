@@ -10,6 +10,7 @@
 #include "ui/cli/branch.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/conn.h"
+#include "ui/dash/edit.h"
 #include "ui/dash/form.h"
 #include "ui/dash/model.h"
 #include "ui/dash/paint.h"
@@ -142,28 +143,6 @@ static const char *glyph(const struct box *b)
     }
 }
 
-/* The user's home as "~", and the end of what is too long. */
-static void short_path(const char *path, char *out, size_t cap, int room)
-{
-    const char *home = getenv("HOME");
-    size_t n = home ? strlen(home) : 0;
-    char full[512];
-    if (n > 1 && strncmp(path, home, n) == 0 && (path[n] == '/' || !path[n]))
-        snprintf(full, sizeof full, "~%s", path + n);
-    else
-        snprintf(full, sizeof full, "%s", path);
-    int w = paint_width(full);
-    const char *from = full;
-    if (w > room) {
-        from = full + strlen(full);
-        while (from > full && (int)strlen(from) < room - 1)
-            from--;
-        while (((unsigned char)*from & 0xc0) == 0x80)
-            from++;
-    }
-    snprintf(out, cap, "%s%s", from == full ? "" : app_glyph("…", "~"), from);
-}
-
 static void sparkline(const struct box *b, int n, char *out, size_t cap)
 {
     static const char *const bars[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
@@ -195,12 +174,56 @@ static const char *what_it_says(const struct box *b, enum style *s)
     return b->wants != WANTS_NOTHING && b->why[0] ? b->why : NULL;
 }
 
+/* "43% 760 MiB"; short where the pane is narrow. */
+static void takes_text(const struct boxes *p, const struct box *b, char *out, size_t cap)
+{
+    char mem[24];
+    out[0] = '\0';
+    if (b->life != LIFE_RUNNING || !b->mem_kib)
+        return;
+    if (p->pane.cols < 34)
+        snprintf(mem, sizeof mem, b->mem_kib < 1024 * 1000 ? "%.0fM" : "%.1fG", (double)b->mem_kib / (b->mem_kib < 1024 * 1000 ? 1024 : 1024 * 1024));
+    else
+        paint_kib(b->mem_kib, mem, sizeof mem);
+    snprintf(out, cap, "%.0f%% %s", b->cpu < 0 ? 0 : b->cpu, mem);
+}
+
+static void uptime_text(const struct box *b, char *out, size_t cap)
+{
+    out[0] = '\0';
+    if (b->life == LIFE_RUNNING)
+        paint_span((b->uptime_ms + app_now_ms() - b->uptime_at_ms) / 1000, out, cap);
+}
+
+/* Its processor's history and what it takes; at the end what was blocked, and before that its ports, if there is room. */
+static void draw_takes(struct boxes *p, WINDOW *w, int y, const struct box *b)
+{
+    int x = 3, end = p->pane.cols - 1;
+    char text[160], figure[64];
+    takes_text(p, b, figure, sizeof figure);
+    if (b->life == LIFE_RUNNING && screen_spark(p)) {
+        int n = p->pane.cols >= 34 ? 12 : 6;
+        sparkline(b, n, text, sizeof text);
+        x += paint_text(w, y, x, n, ST_BAR, text) + 1;
+        x += paint_text(w, y, x, end - x, ST_DIM, figure) + 2;
+    }
+    if (b->blocked) {
+        snprintf(text, sizeof text, "%s %lld blocked", app_glyph("⊘", "#"), (long long)b->blocked);
+        if (paint_width(text) > end - x)
+            snprintf(text, sizeof text, "%s %lld", app_glyph("⊘", "#"), (long long)b->blocked);
+        end = paint_right(w, y, end, end - x > 0 ? end - x : 0, ST_DENY, text) - 2;
+    }
+    snprintf(text, sizeof text, "%s %s", app_glyph("⇄", "ports"), b->ports);
+    if (b->ports[0] && end - x >= 6)
+        paint_right(w, y, end, end - x, ST_DIM, text);
+}
+
 static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct box *b, bool on, bool focus)
 {
     int cols = p->pane.cols, x = 1;
-    char state[160], text[256], figure[64], span[32];
-    enum style name_style = b->marked ? ST_MARKED : on ? ST_STRONG : ST_TEXT;
-    if (b->emulated && b->life == LIFE_RUNNING)
+    char state[160], text[256], figure[64];
+    bool up = b->life == LIFE_RUNNING;
+    if (b->emulated && up)
         snprintf(state, sizeof state, "%s %s", box_state_word(b), app_glyph("⚠", "emu"));
     else
         snprintf(state, sizeof state, "%s", b->task && b->doing[0] ? b->doing : box_state_word(b));
@@ -208,32 +231,31 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
         paint_text(w, y, 0, 1, ST_MARKED, app_glyph("✓", "+"));
     int sx = paint_right(w, y, cols - 1, cols / 2, state_style(b), state);
     x += paint_text(w, y, x, 2, state_style(b), glyph(b)) + 1;
-    paint_text(w, y, x, sx - x - 1, name_style, b->name);
+    paint_text(w, y, x, sx - x - 1, b->marked ? ST_MARKED : up || on ? ST_STRONG : ST_TEXT, b->name);
     if (on)
         paint_row(w, y, 0, cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
     for (int i = 1; on && i < rows; i++)
         paint_text(w, y + i, 0, 1, focus ? ST_ACCENT : ST_DIM, app_glyph("▎", "|"));
     if (rows < 2)
         return;
-    /* agent, branch; what it takes */
-    figure[0] = '\0';
-    if (b->life == LIFE_RUNNING && b->mem_kib) {
-        char mem[24];
-        paint_kib(b->mem_kib, mem, sizeof mem);
-        snprintf(figure, sizeof figure, "%.0f%% %s", b->cpu < 0 ? 0 : b->cpu, mem);
-    }
-    int fx = paint_right(w, y + 1, cols - 1, cols / 2, ST_DIM, figure);
+    enum style said = ST_FAILED;
+    const char *says = b->task && b->fraction >= 0 ? NULL : what_it_says(b, &said);
+    bool more = says && rows >= 4 && paint_width(says) > cols - 5; /* than a line of it: the rest stands where its history would */
+    /* agent, branch; since when it runs, or what it takes if there is no other line for that */
+    if (rows < 4 || more)
+        takes_text(p, b, figure, sizeof figure);
+    else
+        uptime_text(b, figure, sizeof figure);
+    snprintf(text, sizeof text, "%s%s%s", b->emulated && up && cols >= 40 ? "emulated" : "", b->emulated && up && cols >= 40 && figure[0] ? "  " : "", figure);
+    int fx = paint_right(w, y + 1, cols - 1, cols / 2, ST_DIM, text);
     snprintf(text, sizeof text, "%s%s%s", b->agent, b->branch[0] ? app_glyph(" ⎇ ", " @") : "", b->branch);
-    paint_text(w, y + 1, 3, fx - 4, ST_ACCENT, text);
+    paint_text(w, y + 1, 3, fx - 4, up ? ST_ACCENT : ST_DIM, text);
     if (rows < 3)
         return;
-    enum style said = ST_FAILED;
-    const char *says = what_it_says(b, &said);
     if (b->task && b->fraction >= 0) {
         paint_bar(w, y + 2, 3, cols - 5, b->fraction);
-        says = NULL;
-    } else if (says && rows >= 4 && paint_width(says) > cols - 5) {
-        /* More than a line of it: the rest stands where its history would. */
+    } else if (more) {
+        figure[0] = '\0';
         if (b->blocked) {
             snprintf(figure, sizeof figure, "%s %lld", app_glyph("⊘", "#"), (long long)b->blocked);
             paint_right(w, y + 3, cols - 1, 12, ST_DENY, figure);
@@ -247,32 +269,14 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
         paint_text(w, y + 2, 3, cols - 5, said, says);
     } else {
         figure[0] = '\0';
-        if (b->life == LIFE_RUNNING) {
-            paint_span((b->uptime_ms + app_now_ms() - b->uptime_at_ms) / 1000, span, sizeof span);
-            snprintf(figure, sizeof figure, "%s", span);
-        }
-        fx = paint_right(w, y + 2, cols - 1, 16, ST_DIM, figure);
-        short_path(b->folder ? b->folder : "no folder", text, sizeof text, fx - 5);
+        if (rows < 4)
+            uptime_text(b, figure, sizeof figure);
+        fx = figure[0] ? paint_right(w, y + 2, cols - 1, 16, ST_DIM, figure) : cols;
+        paint_path(b->folder ? b->folder : "no folder", text, sizeof text, fx - 5);
         paint_text(w, y + 2, 3, fx - 4, ST_DIM, text);
     }
-    if (rows < 4)
-        return;
-    x = 3;
-    cols -= 1;
-    if (b->life == LIFE_RUNNING && says) { /* its line says something else */
-        paint_span((b->uptime_ms + app_now_ms() - b->uptime_at_ms) / 1000, span, sizeof span);
-        cols = paint_right(w, y + 3, cols, 16, ST_DIM, span) - 1;
-    }
-    if (b->life == LIFE_RUNNING && screen_spark(p)) {
-        char spark[160];
-        int n = p->pane.cols >= 34 ? 12 : 6;
-        sparkline(b, n, spark, sizeof spark);
-        x += paint_text(w, y + 3, x, n, ST_BAR, spark) + 1;
-    }
-    if (b->ports[0])
-        x += paint_f(w, y + 3, x, cols - x, ST_DIM, "%s %s", app_glyph("⇄", "ports"), b->ports) + 2;
-    if (b->blocked)
-        paint_f(w, y + 3, x, cols - x, ST_DENY, "%s %lld blocked", app_glyph("⊘", "#"), (long long)b->blocked);
+    if (rows >= 4)
+        draw_takes(p, w, y + 3, b);
 }
 
 static int card_rows(const struct boxes *p)
@@ -674,7 +678,7 @@ static bool action(struct pane *pane, const char *what)
         shift_to(p, -100000);
     else if (strcmp(what, "list.bottom") == 0)
         shift_to(p, 100000);
-    else if (strcmp(what, "app.filter") == 0)
+    else if (strcmp(what, "list.filter") == 0)
         p->typing = true;
     else if (strcmp(what, "sandbox.sort") == 0) {
         p->order = (p->order + 1) % ORDERS;
@@ -732,29 +736,17 @@ static bool action(struct pane *pane, const char *what)
 static bool key(struct pane *pane, const struct input *in)
 {
     struct boxes *p = (struct boxes *)pane;
-    size_t n = strlen(p->filter);
     if (!p->typing || (in->type != INPUT_KEY && in->type != INPUT_PASTE))
         return false;
-    if (in->type == INPUT_PASTE) {
-        for (size_t i = 0; i < in->raw_len && n + 1 < sizeof p->filter; i++)
-            if ((unsigned char)in->raw[i] >= 32 && in->raw[i] != 127)
-                p->filter[n++] = in->raw[i];
-        p->filter[n] = '\0';
-    } else if (in->key == K_ENTER || in->key == K_TAB)
+    if (in->type == INPUT_KEY && (in->key == K_ENTER || in->key == K_TAB))
         p->typing = false;
-    else if (in->key == K_ESC) {
+    else if (in->type == INPUT_KEY && in->key == K_ESC) {
         p->typing = false;
         p->filter[0] = '\0';
-    } else if (in->key == K_BACKSPACE) {
-        while (n && ((unsigned char)p->filter[n - 1] & 0xc0) == 0x80)
-            n--;
-        p->filter[n ? n - 1 : 0] = '\0';
-    } else if (in->key == K_UP || in->key == K_DOWN)
+    } else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN))
         shift_to(p, in->key == K_UP ? -1 : 1);
-    else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT)) && n + in->raw_len < sizeof p->filter) {
-        memcpy(p->filter + n, in->raw, in->raw_len);
-        p->filter[n + in->raw_len] = '\0';
-    }
+    else
+        edit_tail(p->filter, sizeof p->filter, in);
     gather(p);
     pane_dirty(pane);
     return true;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "core/sanitize.h"
+#include "ui/dash/keymap.h"
 #include "ui/dash/paint.h"
 
 #define LABEL_MAX 18
@@ -181,9 +182,9 @@ static int cursor_x(const struct field *x, int room)
 
 static void draw_buttons(struct form *f, WINDOW *w, int y)
 {
-    int all = 12 + 2 + paint_width(f->button) + 4, x = (f->pane.cols - all) / 2;
-    paint_text(w, y, x, 12, f->at == f->n ? ST_BUTTON_ON : ST_BUTTON, "   Cancel   ");
-    paint_f(w, y, x + 14, 44, f->at == f->n + 1 ? ST_BUTTON_ON : ST_BUTTON, "  %s  ", f->button);
+    int all = 10 + 2 + paint_width(f->button) + 4, x = (f->pane.cols - all) / 2;
+    paint_text(w, y, x, 10, f->at == f->n ? ST_BUTTON_ON : ST_BUTTON, "  Cancel  ");
+    paint_f(w, y, x + 12, 44, f->at == f->n + 1 ? ST_BUTTON_ON : ST_BUTTON, "  %s  ", f->button);
 }
 
 static int label_width(const struct form *f)
@@ -516,10 +517,10 @@ static bool mouse(struct pane *p, const struct input *in)
     if (in->mouse != MOUSE_PRESS)
         return true;
     if (in->y == p->rows - 2) {
-        int all = 12 + 2 + paint_width(f->button) + 4, x = (p->cols - all) / 2;
-        if (in->x >= x && in->x < x + 12)
+        int all = 10 + 2 + paint_width(f->button) + 4, x = (p->cols - all) / 2;
+        if (in->x >= x && in->x < x + 10)
             cancel(f);
-        else if (in->x >= x + 14 && in->x < x + all)
+        else if (in->x >= x + 12 && in->x < x + all)
             submit(f);
         return true;
     }
@@ -541,7 +542,13 @@ static bool mouse(struct pane *p, const struct input *in)
 static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
 {
     snprintf(left, lc, "%s", ((struct form *)p)->title);
-    snprintf(right, rc, "Ctrl-S: %s   Esc: leave", ((struct form *)p)->button);
+    char button[40], save[24], leave[24];
+    snprintf(button, sizeof button, "%s", ((struct form *)p)->button);
+    if (button[0] >= 'A' && button[0] <= 'Z')
+        button[0] += 32;
+    keymap_key_of(app_keys(p->app), "form", "form.submit", save, sizeof save);
+    keymap_key_of(app_keys(p->app), "form", "form.cancel", leave, sizeof leave);
+    snprintf(right, rc, "%s %s   %s leave", save, button, leave);
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)

@@ -172,44 +172,52 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
 
 static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
 {
-    (void)p;
+    struct details *d = self(p);
     snprintf(left, left_cap, "What happened");
-    snprintf(right, right_cap, "a allow   d deny   Esc close");
+    if (d->lines > p->rows)
+        snprintf(right, right_cap, "%ld/%ld", d->scroll + p->rows < d->lines ? d->scroll + p->rows : d->lines, d->lines);
 }
 
-static bool key(struct pane *p, const struct input *in)
+static void scroll_to(struct details *d, long to)
 {
-    struct details *d = self(p);
-    if (in->type != INPUT_KEY)
-        return true;
-    if (in->key == K_ESC || in->key == 'q' || in->key == K_ENTER) {
-        app_pop(p->app, p);
-    } else if (in->key == 'a' || in->key == 'd') {
-        struct app *a = p->app;
-        struct pane *form = netlog_form_new(a, &d->row, in->key == 'd');
-        if (form) {
-            app_pop(a, p);
-            app_push(a, form);
-        }
-    } else if (in->key == K_DOWN || in->key == 'j') {
-        d->scroll += d->scroll + p->rows < d->lines;
-        pane_dirty(p);
-    } else if (in->key == K_UP || in->key == 'k') {
-        d->scroll -= d->scroll > 0;
-        pane_dirty(p);
-    }
-    return true;
+    long last = d->lines - d->pane.rows;
+    to = to > last ? last : to;
+    d->scroll = to < 0 ? 0 : to;
+    pane_dirty(&d->pane);
 }
 
 static bool action(struct pane *p, const char *what)
 {
-    struct input in = {.type = INPUT_KEY};
-    const char *name = strchr(what, '.') ? strchr(what, '.') + 1 : what;
-    in.key = strcmp(name, "cancel") == 0 || strcmp(name, "close") == 0 || strcmp(name, "accept") == 0 ? K_ESC
-             : strcmp(name, "next") == 0 || strcmp(name, "down") == 0                                ? K_DOWN
-             : strcmp(name, "previous") == 0 || strcmp(name, "up") == 0                              ? K_UP
-                                                                                                     : K_NONE;
-    return in.key != K_NONE && key(p, &in);
+    struct details *d = self(p);
+    if (strcmp(what, "details.allow") == 0 || strcmp(what, "details.deny") == 0) {
+        struct app *a = p->app;
+        struct pane *form = netlog_form_new(a, &d->row, strcmp(what, "details.deny") == 0);
+        if (form) {
+            app_pop(a, p);
+            app_push(a, form);
+        }
+    } else if (strcmp(what, "list.up") == 0)
+        scroll_to(d, d->scroll - 1);
+    else if (strcmp(what, "list.down") == 0)
+        scroll_to(d, d->scroll + 1);
+    else if (strcmp(what, "list.pgup") == 0)
+        scroll_to(d, d->scroll - p->rows + 1);
+    else if (strcmp(what, "list.pgdn") == 0)
+        scroll_to(d, d->scroll + p->rows - 1);
+    else if (strcmp(what, "list.top") == 0)
+        scroll_to(d, 0);
+    else if (strcmp(what, "list.bottom") == 0)
+        scroll_to(d, d->lines);
+    else
+        return false;
+    return true;
+}
+
+static bool mouse(struct pane *p, const struct input *in)
+{
+    if (in->mouse == MOUSE_WHEEL && (in->button == 1 || in->button == -1))
+        scroll_to(self(p), self(p)->scroll + 3 * in->button);
+    return true;
 }
 
 static void details_free(struct pane *p)
@@ -221,7 +229,7 @@ static void details_free(struct pane *p)
     free(d);
 }
 
-static const struct pane_class class = {.name = "details", .modal = true, .draw = draw, .key = key, .action = action, .title = title,
+static const struct pane_class class = {.name = "details", .list = true, .modal = true, .draw = draw, .action = action, .mouse = mouse, .title = title,
                                         .want = want, .free = details_free};
 
 struct pane *netlog_details_new(struct app *a, const struct netlog_row *row)

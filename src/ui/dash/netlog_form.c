@@ -10,11 +10,12 @@
 #include "core/shellword.h"
 #include "ui/dash/app.h"
 #include "ui/dash/model.h"
+#include "ui/dash/keymap.h"
 #include "ui/dash/netlog_pane.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
 
-enum field { F_ACTION, F_TARGET, F_SCOPE, F_LIFE, F_BACK, F_APPLY, F_CANCEL, FIELDS };
+enum field { F_ACTION, F_TARGET, F_SCOPE, F_LIFE, F_BACK, F_CANCEL, F_APPLY, FIELDS };
 enum { LIFE_ONCE, LIFE_HOUR, LIFE_DAY, LIFE_GOOD, LIVES };
 
 /* What is asked for, and what is said to it now. */
@@ -239,10 +240,11 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         for (int x = 0; x < cols; x++)
             paint_text(w, i, x, 1, ST_TEXT, " ");
     f->row_of[F_APPLY] = f->row_of[F_CANCEL] = y;
-    f->button_x[0] = 2;
-    int x = 2 + paint_text(w, y, 2, cols - 4, f->at == F_APPLY ? ST_BUTTON_ON : ST_BUTTON, "  Put in force  ") + 2;
+    int x = (cols - 28) / 2; /* as in every form */
+    f->button_x[0] = x;
+    x += paint_text(w, y, x, cols - x, f->at == F_CANCEL ? ST_BUTTON_ON : ST_BUTTON, "  Cancel  ") + 2;
     f->button_x[1] = x;
-    paint_text(w, y, x, cols - x, f->at == F_CANCEL ? ST_BUTTON_ON : ST_BUTTON, "  Leave  ");
+    paint_text(w, y, x, cols - x, f->at == F_APPLY ? ST_BUTTON_ON : ST_BUTTON, "  Put in force  ");
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
@@ -256,7 +258,10 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
 static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
 {
     snprintf(left, left_cap, "%s", self(p)->deny ? "Deny" : "Allow");
-    snprintf(right, right_cap, "Enter: in force   Esc: leave");
+    char accept[24], leave[24];
+    keymap_key_of(app_keys(p->app), "rule", "rule.accept", accept, sizeof accept);
+    keymap_key_of(app_keys(p->app), "rule", "rule.cancel", leave, sizeof leave);
+    snprintf(right, right_cap, "%s put in force   %s leave", accept, leave);
 }
 
 /* ---- doing ---- */
@@ -420,9 +425,9 @@ static bool mouse(struct pane *p, const struct input *in)
             return true;
         }
     if (in->y == f->row_of[F_APPLY]) {
-        if (in->x >= f->button_x[1] && in->x < f->button_x[1] + 9)
+        if (in->x >= f->button_x[0] && in->x < f->button_x[1] - 2)
             app_pop(p->app, p);
-        else if (in->x >= f->button_x[0] && in->x < f->button_x[1] - 2)
+        else if (in->x >= f->button_x[1] && in->x < f->button_x[1] + 16)
             put_in_force(f);
         return true;
     }

@@ -40,6 +40,7 @@ struct log_pane {
     int64_t clicked_ms;
     size_t clicked;
     int wide_host, wide_rule; /* the widest that were shown: columns do not jump */
+    bool any_request, any_count, any_bytes; /* were shown: what is nowhere needs no column */
 };
 
 static const char *const verdicts[] = {"", "deny", "allow", "fail"};
@@ -137,8 +138,8 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
     c->when = 9;
     c->verdict = cols >= 60 ? 8 : 2;
     c->box = l->all ? (cols >= 120 ? 16 : cols >= 70 ? 11 : 0) : 0;
-    c->bytes = cols >= 76 ? 12 : 0;
-    c->count = netlog_view_grouped(l->view) ? 8 : cols >= 50 ? 6 : 0;
+    c->bytes = cols >= 76 && l->any_bytes ? 13 : 0;
+    c->count = netlog_view_grouped(l->view) ? 8 : cols >= 50 && l->any_count ? 6 : 0;
     int rest = cols - c->when - c->verdict - c->box - c->bytes - c->count;
     if (rest < 30) {
         c->host = rest;
@@ -146,7 +147,11 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
     }
     /* Host and rule get what they need, the request what is left; where that is nothing, host and rule share it. */
     int half = rest / 2, host = between(l->wide_host + 2, 16, half), rule = between(l->wide_rule + 1, 12, half);
-    if (rest >= 68 && rest - host - rule >= 16 && !netlog_view_grouped(l->view)) {
+    if (l->any_request && !netlog_view_grouped(l->view) && rest >= 68) {
+        if (rest - host - rule < 20 && rule > 24) /* most rules say their host once more */
+            rule = between(rest - host - 20, 24, rule);
+    }
+    if (l->any_request && rest >= 68 && rest - host - rule >= 16 && !netlog_view_grouped(l->view)) {
         c->host = host;
         c->rule = rule;
         c->request = rest - host - rule;
@@ -176,6 +181,9 @@ static void measure(struct log_pane *l, size_t from, int rows)
         int h = paint_width(host), n = paint_width(r.rule);
         l->wide_host = h > l->wide_host ? h : l->wide_host;
         l->wide_rule = n > l->wide_rule ? n : l->wide_rule;
+        l->any_request |= r.request[0] != '\0';
+        l->any_count |= r.count > 1;
+        l->any_bytes |= r.bytes_up || r.bytes_down || r.open;
     }
 }
 
@@ -201,6 +209,14 @@ static int cell(WINDOW *w, int y, int x, int width, enum style s, const char *te
     return x + width;
 }
 
+/* Figures stand below each other by their ends. */
+static int figure(WINDOW *w, int y, int x, int width, enum style s, const char *text)
+{
+    if (width > 1)
+        paint_right(w, y, x + width - 1, width - 1, s, text);
+    return x + width;
+}
+
 static void draw_head(const struct log_pane *l, WINDOW *w, const struct columns *c)
 {
     int x = 0;
@@ -210,8 +226,8 @@ static void draw_head(const struct log_pane *l, WINDOW *w, const struct columns 
     x = cell(w, 0, x, c->host, ST_DIM, "HOST");
     x = cell(w, 0, x, c->request, ST_DIM, "REQUEST");
     x = cell(w, 0, x, c->rule, ST_DIM, "RULE");
-    x = cell(w, 0, x, c->count, ST_DIM, "COUNT");
-    cell(w, 0, x, c->bytes, ST_DIM, "UP/DOWN");
+    x = figure(w, 0, x, c->count, ST_DIM, "COUNT");
+    figure(w, 0, x, c->bytes, ST_DIM, "UP/DOWN");
 }
 
 static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct columns *c, const struct netlog_row *r)
@@ -233,8 +249,8 @@ static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct co
     x = host_cell(w, y, x, c->host, host);
     x = cell(w, y, x, c->request, ST_TEXT, r->request);
     x = cell(w, y, x, c->rule, ST_DIM, r->rule);
-    x = cell(w, y, x, c->count, ST_TEXT, count);
-    cell(w, y, x, c->bytes, ST_DIM, bytes);
+    x = figure(w, y, x, c->count, ST_TEXT, count);
+    figure(w, y, x, c->bytes, ST_DIM, bytes);
 }
 
 static int body_rows(const struct log_pane *l)
@@ -538,29 +554,10 @@ static bool action(struct pane *p, const char *what)
     return true;
 }
 
-/* Keys that the keymap does not bind; it goes first, so they can be changed. */
 static bool key(struct pane *p, const struct input *in)
 {
-    static const struct {
-        uint32_t key;
-        const char *action;
-    } keys[] = {
-        {K_UP, "list.up"},     {K_DOWN, "list.down"},  {'k', "list.up"},      {'j', "list.down"},   {K_PGUP, "list.pgup"},
-        {K_PGDN, "list.pgdn"}, {K_HOME, "list.top"},   {K_END, "list.bottom"}, {'G', "list.bottom"}, {'a', "log.allow"},
-        {'d', "log.deny"},     {'f', "log.follow"},    {' ', "log.follow"},   {'/', "log.filter"},  {'s', "log.search"},
-        {'n', "log.next"},     {'N', "log.previous"},  {'t', "log.jump"},     {'v', "log.verdict"}, {'g', "log.group"},
-        {'*', "log.all"},      {K_ENTER, "log.details"}, {K_ESC, "log.clear"}, {'h', "log.host"},   {'A', "log.ask"},
-        {'w', "log.ask-mode"},
-    };
     struct log_pane *l = self(p);
-    if (l->typing != TYPING_NOTHING)
-        return type_key(l, in);
-    if (in->type != INPUT_KEY || in->mods & (MOD_CTRL | MOD_ALT))
-        return false;
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (keys[i].key == in->key)
-            return action(p, keys[i].action);
-    return false;
+    return l->typing != TYPING_NOTHING && type_key(l, in);
 }
 
 static bool mouse(struct pane *p, const struct input *in)
@@ -627,6 +624,7 @@ static void box_chosen(struct pane *p, struct box *b)
         return;
     snprintf(l->box, sizeof l->box, "%s", name);
     l->wide_host = l->wide_rule = 0;
+    l->any_request = l->any_count = l->any_bytes = false;
     learn_mode(l);
     if (!l->all)
         apply(l);

@@ -2,8 +2,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/kit.h"
+#include "ui/cli/backend.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
@@ -57,7 +59,7 @@ void app_show_help(struct app *a)
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
     struct pane *p = app_focused(a);
-    const char *own = p ? p->class->name : "";
+    const char *own = !p ? "" : p->class->context ? p->class->context(p) : p->class->name;
     if (!f)
         return;
     input_key_name(a->prefix_key, a->prefix_mods, prefix, sizeof prefix);
@@ -65,15 +67,20 @@ void app_show_help(struct app *a)
     static const struct {
         const char *context, *heading;
     } all[] = {{"sandboxes", "Sandboxes"}, {"log", "Network log"}, {"prefix", NULL}, {"copy", "Scrolling and copying in a terminal"},
-               {"list", "In every list"}, {"form", "In every form"}, {"rule", "In the form for a rule from the log"}, {"rules", "Rules"}, {"secrets", "Secrets"}, {"settings", "Settings"}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (strcmp(all[i].context, own) == 0)
-            section(f, a, all[i].context, all[i].heading ? all[i].heading : heading);
-    section(f, a, "global", "Everywhere (in a terminal after the prefix)");
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (strcmp(all[i].context, own) != 0)
-            section(f, a, all[i].context, all[i].heading ? all[i].heading : heading);
-    fprintf(f, "Keys are data: put lines like these into ~/.config/sbx/keys.\n");
+               {"list", "In every list"}, {"global", "Everywhere (in a terminal after the prefix)"}, {"form", "In every form"},
+               {"rule", "In the form for a rule from the log"}, {"rules", "Rules"}, {"secrets", "Secrets"}, {"settings", "Settings"},
+               {"ask", "When a sandbox asks"}, {"details", "The details of a row of the log"}, {"confirm", "When something can be lost"},
+               {"welcome", "Welcome"}, {"overlay", "In a text like this one"}};
+    /* What holds here goes first, the most special before all. */
+    const char *here[] = {own, p && p->class->list ? "list" : "", !p || !p->class->modal ? "global" : ""};
+    bool told[sizeof all / sizeof *all] = {false};
+    for (size_t h = 0; h < 4; h++)
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            if (!told[i] && (h == 3 || strcmp(all[i].context, here[h]) == 0)) {
+                section(f, a, all[i].context, all[i].heading ? all[i].heading : heading);
+                told[i] = true;
+            }
+    fprintf(f, "\001Your own keys: lines like these in ~/.config/sbx/keys\n");
     fclose(f);
     app_push(a, text_new("Keys", text, false));
     free(text);
@@ -110,6 +117,8 @@ struct welcome {
     json_t *kits;
     unsigned at;
     int list_y;
+    bool image; /* the base image is there */
+    char here[200];
 };
 
 static void welcome_free(struct pane *p)
@@ -127,26 +136,28 @@ static void welcome_draw(struct pane *p, WINDOW *win, bool focus)
     json_t *k;
     (void)focus;
     paint_centre(win, y++, p->cols, ST_ACCENT, app_glyph("▣  sbx", "sbx"));
-    paint_centre(win, y++, p->cols, ST_DIM, "coding agents at full speed, each in a machine of its own");
-    y++;
-    y += paint_wrap(win, y, 3, p->cols - 6, 3, ST_TEXT, "An agent sees one folder and reaches the hosts that you allow. Keys stay here. "
+    paint_centre(win, y, p->cols, ST_DIM, "coding agents at full speed, each in a machine of its own");
+    y += 2;
+    y += paint_wrap(win, y, 4, p->cols - 8, 3, ST_TEXT, "An agent sees one folder and reaches the hosts that you allow. Keys stay here. "
                                                         "Which one shall work in this folder?");
-    y++;
+    paint_text(win, y, 4, p->cols - 8, ST_STRONG, w->here);
+    y += 2;
     json_array_foreach(w->kits, i, k) {
         json_t *kit = kit_load(json_string_value(k), NULL);
         const char *title = json_string_value(json_object_get(kit, "title"));
         bool on = i == w->at;
         if (i == 0)
             w->list_y = y;
-        paint_f(win, y, 5, p->cols - 10, on ? ST_SELECTED : ST_TEXT, " %s %zu  %-10s %s", on ? app_glyph("▸", ">") : " ", i + 1,
+        paint_f(win, y, 2, p->cols - 4, on ? ST_SELECTED : ST_TEXT, "%s %zu  %-10s %s", on ? app_glyph("▸", ">") : " ", i + 1,
                 json_string_value(k), title ? title : "");
         if (on)
-            paint_row(win, y, 5, p->cols - 10, ST_SELECTED);
+            paint_row(win, y, 2, p->cols - 4, ST_SELECTED);
         y++;
         json_decref(kit);
     }
     y++;
-    paint_centre(win, y, p->cols, ST_DIM, app_glyph("↑↓ choose · Enter start here · c more choices · Esc later", "arrows choose, Enter starts here, c more choices, Esc later"));
+    if (!w->image)
+        paint_wrap(win, y, 4, p->cols - 8, 2, ST_DIM, "The first start builds the system that all of them share, and installs the agent: some minutes, once.");
 }
 
 static void started(struct app *a, const char *box, const char *out)
@@ -165,34 +176,43 @@ static void run_here(struct app *a, const char *agent)
     app_start_agent(a, argv, started);
 }
 
+static void choose(struct welcome *w, long at)
+{
+    long n = (long)json_array_size(w->kits);
+    w->at = n ? (unsigned)((at + n) % n) : 0;
+    pane_dirty(&w->pane);
+}
+
 static bool welcome_key(struct pane *p, const struct input *in)
 {
     struct welcome *w = (struct welcome *)p;
-    size_t n = json_array_size(w->kits);
+    if (in->type == INPUT_KEY && in->key >= '1' && in->key <= '9' && in->key < '1' + json_array_size(w->kits))
+        choose(w, (long)in->key - '1');
+    return true;
+}
+
+static bool welcome_action(struct pane *p, const char *what)
+{
+    struct welcome *w = (struct welcome *)p;
     struct app *a = p->app;
-    if (in->type != INPUT_KEY)
-        return true;
-    if (in->key == K_DOWN || in->key == 'j' || in->key == K_TAB)
-        w->at = (unsigned)((w->at + 1) % n);
-    else if (in->key == K_UP || in->key == 'k')
-        w->at = (unsigned)((w->at + n - 1) % n);
-    else if (in->key >= '1' && in->key < '1' + n)
-        w->at = in->key - '1';
-    else if (in->key == K_ENTER) {
+    if (strcmp(what, "list.up") == 0)
+        choose(w, (long)w->at - 1);
+    else if (strcmp(what, "list.down") == 0)
+        choose(w, (long)w->at + 1);
+    else if (strcmp(what, "list.top") == 0)
+        choose(w, 0);
+    else if (strcmp(what, "list.bottom") == 0)
+        choose(w, -1);
+    else if (strcmp(what, "welcome.start") == 0 && json_array_size(w->kits)) {
         char agent[64];
         snprintf(agent, sizeof agent, "%.63s", json_string_value(json_array_get(w->kits, w->at)));
         app_pop(a, p);
         run_here(a, agent);
-        return true;
-    } else if (in->key == 'c') {
+    } else if (strcmp(what, "sandbox.create") == 0) {
         app_pop(a, p);
         app_show_create(a);
-        return true;
-    } else if (in->key == K_ESC || in->key == 'q') {
-        app_pop(a, p);
-        return true;
-    }
-    pane_dirty(p);
+    } else
+        return false;
     return true;
 }
 
@@ -202,13 +222,12 @@ static bool welcome_mouse(struct pane *p, const struct input *in)
     struct welcome *w = (struct welcome *)p;
     int i = in->y - w->list_y;
     if (in->mouse == MOUSE_WHEEL)
-        return welcome_key(p, &(struct input){.type = INPUT_KEY, .key = in->button < 0 ? K_UP : K_DOWN});
+        return welcome_action(p, in->button < 0 ? "list.up" : "list.down");
     if (in->mouse != MOUSE_PRESS || in->button != 1 || i < 0 || i >= (int)json_array_size(w->kits))
         return true;
     if ((unsigned)i == w->at)
-        return welcome_key(p, &(struct input){.type = INPUT_KEY, .key = K_ENTER});
-    w->at = (unsigned)i;
-    pane_dirty(p);
+        return welcome_action(p, "welcome.start");
+    choose(w, i);
     return true;
 }
 
@@ -216,7 +235,7 @@ static void welcome_want(struct pane *p, int max_rows, int max_cols, int *rows, 
 {
     struct welcome *w = (struct welcome *)p;
     (void)max_rows;
-    *rows = (int)json_array_size(w->kits) + 9;
+    *rows = (int)json_array_size(w->kits) + (w->image ? 8 : 11);
     *cols = max_cols < 66 ? max_cols : 66;
 }
 
@@ -228,7 +247,7 @@ static void welcome_title(struct pane *p, char *left, size_t lc, char *right, si
     snprintf(left, lc, "Welcome");
 }
 
-static const struct pane_class welcome_class = {.name = "welcome", .modal = true, .draw = welcome_draw, .key = welcome_key, .mouse = welcome_mouse,
+static const struct pane_class welcome_class = {.name = "welcome", .list = true, .modal = true, .draw = welcome_draw, .key = welcome_key, .action = welcome_action, .mouse = welcome_mouse,
                                                 .title = welcome_title, .want = welcome_want, .free = welcome_free};
 
 void app_show_welcome(struct app *a)
@@ -243,5 +262,9 @@ void app_show_welcome(struct app *a)
     json_array_foreach(w->kits, i, k)
         if (strcmp(json_string_value(k), "claude") == 0)
             w->at = (unsigned)i;
+    char *here = getcwd(NULL, 0);
+    paint_path(here ? here : ".", w->here, sizeof w->here, 58);
+    w->image = backend.image_exists();
+    free(here);
     app_push(a, &w->pane);
 }

@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
 
@@ -277,4 +278,25 @@ void paint_span(long long s, char *out, size_t cap)
         snprintf(out, cap, "%lldh%02lldm", s / 3600, s / 60 % 60);
     else
         snprintf(out, cap, "%lldd%lldh", s / 86400, s / 3600 % 24);
+}
+
+void paint_path(const char *path, char *out, size_t cap, int room)
+{
+    const char *home = getenv("HOME");
+    size_t n = home ? strlen(home) : 0;
+    char full[512];
+    if (n > 1 && strncmp(path, home, n) == 0 && (path[n] == '/' || !path[n]))
+        snprintf(full, sizeof full, "~%s", path + n);
+    else
+        snprintf(full, sizeof full, "%s", path);
+    int w = paint_width(full);
+    const char *from = full;
+    if (w > room) {
+        from = full + strlen(full);
+        while (from > full && (int)strlen(from) < room - 1)
+            from--;
+        while (((unsigned char)*from & 0xc0) == 0x80)
+            from++;
+    }
+    snprintf(out, cap, "%s%s", from == full ? "" : app_glyph("…", "~"), from);
 }

@@ -35,6 +35,8 @@ void paint_scroll(WINDOW *w, int top, int rows, long first, long n, long total, 
 const char *paint_spinner(void);
 /* "1.2 GiB", "850 KiB". */
 void paint_kib(long long kib, char *out, size_t cap);
+/* A path with the user's home as "~", and the end of what is too long for so many columns. */
+void paint_path(const char *path, char *out, size_t cap, int room);
 /* "3 h 12 m", "45 s", "6 d". */
 void paint_span(long long seconds, char *out, size_t cap);
 

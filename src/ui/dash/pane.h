@@ -50,6 +50,8 @@ struct pane_class {
     void (*title)(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap);
     /* Where the cursor stands and that it is to be seen; false hides it. */
     bool (*cursor)(struct pane *p, int *y, int *x);
+    /* Which context of the keymap holds now, for help and hints; NULL: always `name`. */
+    const char *(*context)(struct pane *p);
     /* True: every key goes to key() with its bytes, but the prefix key, whose follower is looked up in "prefix". */
     bool (*grabs)(struct pane *p);
     /* Overlays: how large the inside wants to be; the app limits it to the screen. */

@@ -7,8 +7,11 @@
 #include <strings.h>
 
 #include "ui/dash/app_int.h"
+#include "ui/dash/edit.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
+
+#define WHOLE_ROWS 2 /* below the list, if there is room: what does not fit into its columns */
 
 struct table_pane {
     struct pane pane;
@@ -208,9 +211,27 @@ static void widths(const struct table_pane *t, int out[TABLE_COLUMNS])
         out[n] = 0;
 }
 
+/* Of the row under the cursor, what its columns had to cut. */
+static void draw_whole(const struct table_pane *t, WINDOW *w, int y, const int col[TABLE_COLUMNS])
+{
+    const struct table_row *r = t->at < t->n ? &t->rows[t->at] : NULL;
+    char text[TABLE_CELL * 2 + 80] = "";
+    size_t used = 0;
+    for (int c = 0; r && c < TABLE_COLUMNS && col[c]; c++)
+        if (paint_width(r->cell[c]) > col[c] && used < sizeof text)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? "\n" : "", r->cell[c]);
+    paint_wrap(w, y, 1, t->pane.cols - 2, WHOLE_ROWS, ST_ACCENT, text);
+}
+
 static int list_top(const struct table_pane *t)
 {
     return (t->head[0] ? 2 : 0) + (t->typing || t->filter[0] ? 1 : 0) + 1;
+}
+
+static int list_rows(const struct table_pane *t)
+{
+    int rows = t->pane.rows - list_top(t);
+    return rows > 6 ? rows - WHOLE_ROWS : rows;
 }
 
 static void draw(struct pane *p, WINDOW *w, bool focus)
@@ -229,13 +250,13 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     for (int c = 0, x = 1; c < TABLE_COLUMNS && col[c] && t->class->heads[c]; x += col[c++] + 1)
         paint_text(w, y, x, col[c], ST_DIM, t->class->heads[c]);
     y++;
-    rows = p->rows - y;
+    rows = list_rows(t);
     if (t->error[0]) {
         paint_wrap(w, y + 1, 2, p->cols - 4, rows - 1, ST_FAILED, t->error);
         return;
     }
     if (t->n == 0) {
-        paint_text(w, y + 1, 2, p->cols - 4, ST_DIM, t->loading && !t->printed ? "…" : t->filter[0] ? "nothing matches" : t->class->empty);
+        paint_text(w, y + 1, 2, p->cols - 4, ST_DIM, t->loading && !t->printed ? app_glyph("…", "...") : t->filter[0] ? "nothing matches" : t->class->empty);
         return;
     }
     if (t->at < t->first)
@@ -250,6 +271,8 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
             paint_row(w, y + i, 0, p->cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
     }
     paint_scroll(w, y, rows, (long)t->first, rows, (long)t->n, ST_FRAME_ON);
+    if (rows < p->rows - y)
+        draw_whole(t, w, y + rows, col);
 }
 
 static void shift_to(struct table_pane *t, long to)
@@ -262,7 +285,7 @@ static void shift_to(struct table_pane *t, long to)
 static bool action(struct pane *p, const char *what)
 {
     struct table_pane *t = (struct table_pane *)p;
-    int page = p->rows - 4;
+    int page = list_rows(t) - 1;
     if (strcmp(what, "list.up") == 0)
         shift_to(t, (long)t->at - 1);
     else if (strcmp(what, "list.down") == 0)
@@ -275,7 +298,10 @@ static bool action(struct pane *p, const char *what)
         shift_to(t, 0);
     else if (strcmp(what, "list.bottom") == 0)
         shift_to(t, (long)t->n);
-    else if (strcmp(what, "overlay.close") == 0 && t->filter[0]) { /* the filter goes first */
+    else if (strcmp(what, "list.filter") == 0) {
+        t->typing = true;
+        pane_dirty(p);
+    } else if (strcmp(what, "overlay.close") == 0 && t->filter[0]) { /* the filter goes first */
         t->filter[0] = '\0';
         build(t);
     } else
@@ -286,30 +312,18 @@ static bool action(struct pane *p, const char *what)
 static bool key(struct pane *p, const struct input *in)
 {
     struct table_pane *t = (struct table_pane *)p;
-    size_t n = strlen(t->filter);
-    if (in->type != INPUT_KEY)
-        return true;
-    if (!t->typing && in->key == '/') {
-        t->typing = true;
-    } else if (t->typing) {
-        if (in->key == K_ENTER || in->key == K_TAB)
-            t->typing = false;
-        else if (in->key == K_ESC) {
-            t->typing = false;
-            t->filter[0] = '\0';
-        } else if (in->key == K_BACKSPACE) {
-            while (n && ((unsigned char)t->filter[n - 1] & 0xc0) == 0x80)
-                n--;
-            t->filter[n ? n - 1 : 0] = '\0';
-        } else if (in->key == K_UP || in->key == K_DOWN)
-            shift_to(t, (long)t->at + (in->key == K_UP ? -1 : 1));
-        else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT)) && n + in->raw_len < sizeof t->filter) {
-            memcpy(t->filter + n, in->raw, in->raw_len);
-            t->filter[n + in->raw_len] = '\0';
-        }
-        build(t);
-    } else
-        return false;
+    if (!t->typing || (in->type != INPUT_KEY && in->type != INPUT_PASTE))
+        return in->type != INPUT_KEY;
+    if (in->type == INPUT_KEY && (in->key == K_ENTER || in->key == K_TAB))
+        t->typing = false;
+    else if (in->type == INPUT_KEY && in->key == K_ESC) {
+        t->typing = false;
+        t->filter[0] = '\0';
+    } else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN))
+        shift_to(t, (long)t->at + (in->key == K_UP ? -1 : 1));
+    else
+        edit_tail(t->filter, sizeof t->filter, in);
+    build(t);
     pane_dirty(p);
     return true;
 }
@@ -344,10 +358,10 @@ static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     const struct table_pane *t = (struct table_pane *)p;
-    int need = (int)t->most + 5;
+    int need = (int)t->most + 5 + WHOLE_ROWS;
     *rows = need < 12 ? 12 : need;
     *rows = *rows > max_rows ? max_rows : *rows;
-    *cols = max_cols < 116 ? max_cols : 116;
+    *cols = max_cols < 132 ? max_cols : 132;
 }
 
 struct pane *table_pane_new(struct app *a, const struct table_class *class)

@@ -627,6 +627,11 @@ static bool grabs(struct pane *p)
     return s == VIEW_LIVE || s == VIEW_WAITING || s == VIEW_ENDED || t->typing || term_view_copy(current(t)->view)->look == TERM_COPY;
 }
 
+static const char *context(struct pane *p)
+{
+    return term_view_copy(current(self(p))->view)->look == TERM_COPY ? "copy" : "prefix";
+}
+
 /* ---- actions ---- */
 
 static void go(struct term_pane *t, int half)
@@ -894,7 +899,7 @@ struct pane *term_pane_new(struct app *a)
 {
     static const struct pane_class class = {
         .name = "terminal", .draw = draw,     .key = key,   .action = action,      .mouse = mouse, .edge = edge,       .resize = resize,  .box = box_changed,
-        .title = title,     .cursor = cursor, .grabs = grabs, .open = open_session, .focus = focus,
+        .title = title,     .cursor = cursor, .grabs = grabs, .context = context, .open = open_session, .focus = focus,
         .outer = outer,   .free = free_pane,
     };
     struct term_pane *t = calloc(1, sizeof *t);

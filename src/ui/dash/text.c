@@ -3,23 +3,79 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "ui/dash/edit.h"
 #include "ui/dash/paint.h"
 
 struct text {
     struct pane pane;
     char title[100];
     char **lines;
+    unsigned nlines;
+    struct row { /* of the screen: a line, or a part of one that is too wide */
+        const char *line, *from;
+        size_t len;
+    } *rows;
     unsigned n, first;
-    int widest, key_width;
+    int widest, key_width, laid; /* laid: for this width */
+    bool at_end, typing;
+    char filter[64];
 };
+
+/* Behind the mark that says how it looks. */
+static const char *words_of(const char *line)
+{
+    return line[0] && line[0] <= 4 ? line + 1 : line;
+}
+
+/* The continuation of a message stands behind its time, that of other lines a little in. */
+static int indent(const struct row *r)
+{
+    const char *p = words_of(r->line);
+    if (r->from == p)
+        return 0;
+    return strspn(p, "0123456789:") == 8 && p[8] == ' ' ? 10 : 2;
+}
+
+static void lay(struct text *t, int cols)
+{
+    unsigned room = 0;
+    if (cols == t->laid || cols < 4)
+        return;
+    t->laid = cols;
+    t->n = 0;
+    for (unsigned i = 0; i < t->nlines; i++) {
+        const char *line = t->lines[i], *p = words_of(line);
+        if (t->filter[0] && (line[0] == 1 || !*p || !strcasestr(p, t->filter)))
+            continue;
+        do {
+            if (t->n == room) {
+                void *grown = realloc(t->rows, (room = room * 2 + 64) * sizeof *t->rows);
+                if (!grown)
+                    return;
+                t->rows = grown;
+            }
+            struct row *r = &t->rows[t->n++];
+            *r = (struct row){line, p, strlen(p)};
+            int left = cols - indent(r);
+            if (line[0] != 2 && left >= 4)
+                r->len = paint_line(p, left);
+            if (!r->len) /* not even one character fits */
+                r->len = strlen(p);
+            p += r->len;
+            p += *p == ' ';
+        } while (*p);
+    }
+}
 
 static void text_free(struct pane *p)
 {
     struct text *t = (struct text *)p;
-    for (unsigned i = 0; i < t->n; i++)
+    for (unsigned i = 0; i < t->nlines; i++)
         free(t->lines[i]);
     free(t->lines);
+    free(t->rows);
     free(t);
 }
 
@@ -28,14 +84,19 @@ static int columns_of(const struct text *t, int rows, int cols)
 {
     int columns = 1;
     if (t->key_width)
-        while (columns < 4 && columns * rows < (int)t->n && (columns + 1) * (t->widest + 3) <= cols)
+        while (columns < 4 && columns * rows < (int)t->nlines && (columns + 1) * (t->widest + 3) <= cols)
             columns++;
     return columns;
 }
 
+static int body_rows(const struct text *t)
+{
+    return t->pane.rows - (t->typing || t->filter[0]);
+}
+
 static void scroll_to(struct text *t, long first)
 {
-    long last = (long)t->n - (long)t->pane.rows * columns_of(t, t->pane.rows, t->pane.cols);
+    long last = (long)t->n - (long)body_rows(t) * columns_of(t, body_rows(t), t->pane.cols);
     if (first > last)
         first = last;
     first = first < 0 ? 0 : first;
@@ -47,24 +108,35 @@ static void scroll_to(struct text *t, long first)
 static void draw(struct pane *p, WINDOW *w, bool focus)
 {
     struct text *t = (struct text *)p;
+    int rows = body_rows(t);
     (void)focus;
-    scroll_to(t, t->first);
-    int columns = columns_of(t, p->rows, p->cols), each = columns > 1 ? p->cols / columns : p->cols;
-    for (int i = 0; i < p->rows * columns && t->first + (unsigned)i < t->n; i++) {
-        const char *line = t->lines[t->first + (unsigned)i];
-        int y = i % p->rows, x = 1 + i / p->rows * each, room = each - 2;
-        if (line[0] == 1)
-            paint_text(w, y, x, room, ST_ACCENT, line + 1);
-        else if (line[0] == 2) {
+    lay(t, p->cols - 2);
+    scroll_to(t, t->at_end ? t->n : t->first);
+    t->at_end = false;
+    if (t->typing || t->filter[0]) {
+        int x = paint_text(w, p->rows - 1, 1, 2, ST_ACCENT, "/") + 1;
+        paint_text(w, p->rows - 1, x, p->cols - x - 1, ST_FIELD_ON, t->filter[0] ? t->filter : " ");
+    }
+    if (!t->n)
+        paint_text(w, 0, 1, p->cols - 2, ST_DIM, "nothing matches");
+    int columns = columns_of(t, rows, p->cols), each = columns > 1 ? p->cols / columns : p->cols;
+    for (int i = 0; i < rows * columns && t->first + (unsigned)i < t->n; i++) {
+        const struct row *r = &t->rows[t->first + (unsigned)i];
+        const char *line = r->line;
+        int y = i % rows, x = 1 + i / rows * each, room = each - 2;
+        static const enum style styles[] = {ST_TEXT, ST_ACCENT, ST_TEXT, ST_WARN, ST_FAILED};
+        if (line[0] == 2) {
             const char *tab = strchr(line, '\t');
             paint_f(w, y, x, t->key_width + 1, ST_STRONG, "%*.*s", 0, (int)(tab - line - 1), line + 1);
             paint_text(w, y, x + 2 + t->key_width, room - 2 - t->key_width, ST_TEXT, tab + 1);
-        } else if (line[0] == 3 || line[0] == 4)
-            paint_text(w, y, x, room, line[0] == 3 ? ST_WARN : ST_FAILED, line + 1);
-        else
-            paint_text(w, y, x, room, ST_TEXT, line);
+        } else {
+            char part[1024];
+            int in = indent(r);
+            snprintf(part, sizeof part, "%.*s", (int)(r->len < sizeof part ? r->len : sizeof part - 1), r->from);
+            paint_text(w, y, x + in, room - in + 1, styles[line[0] > 0 && line[0] <= 4 ? line[0] : 0], part);
+        }
     }
-    paint_scroll(w, 0, p->rows, (long)t->first, (long)p->rows * columns, (long)t->n, ST_FRAME_ON);
+    paint_scroll(w, 0, rows, (long)t->first, (long)rows * columns, (long)t->n, ST_FRAME_ON);
 }
 
 static bool action(struct pane *p, const char *what)
@@ -82,9 +154,46 @@ static bool action(struct pane *p, const char *what)
         scroll_to(t, 0);
     else if (strcmp(what, "list.bottom") == 0)
         scroll_to(t, (long)t->n);
-    else
+    else if (strcmp(what, "list.filter") == 0)
+        t->typing = true;
+    else if (strcmp(what, "overlay.close") == 0 && t->filter[0]) { /* the filter goes first */
+        t->filter[0] = '\0';
+        t->laid = 0;
+    } else
         return false;
+    pane_dirty(p);
     return true;
+}
+
+static bool key(struct pane *p, const struct input *in)
+{
+    struct text *t = (struct text *)p;
+    if (!t->typing)
+        return false;
+    if (in->type == INPUT_KEY && in->key == K_ESC)
+        t->filter[0] = '\0';
+    if (in->type == INPUT_KEY && (in->key == K_ESC || in->key == K_ENTER || in->key == K_TAB))
+        t->typing = false;
+    else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN))
+        scroll_to(t, (long)t->first + (in->key == K_UP ? -1 : 1));
+    else
+        edit_tail(t->filter, sizeof t->filter, in);
+    t->laid = 0;
+    pane_dirty(p);
+    return true;
+}
+
+static bool grabs(struct pane *p)
+{
+    return ((struct text *)p)->typing;
+}
+
+static bool cursor(struct pane *p, int *y, int *x)
+{
+    struct text *t = (struct text *)p;
+    *y = p->rows - 1;
+    *x = 2 + paint_width(t->filter);
+    return t->typing;
 }
 
 static bool mouse(struct pane *p, const struct input *in)
@@ -108,13 +217,14 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
 {
     struct text *t = (struct text *)p;
     int columns = columns_of(t, max_rows, max_cols);
-    *rows = (int)t->n < 3 ? 3 : columns > 1 ? ((int)t->n + columns - 1) / columns : (int)t->n;
     *cols = columns > 1 ? columns * (t->widest + 3) : t->widest + 4;
     *cols = *cols < 40 ? 40 : *cols > max_cols ? max_cols : *cols;
+    lay(t, *cols - 2);
+    *rows = (int)t->n < 3 ? 3 : columns > 1 ? ((int)t->n + columns - 1) / columns : (int)t->n;
 }
 
 static const struct pane_class text_class = {.name = "overlay", .list = true, .modal = true, .draw = draw, .action = action, .mouse = mouse,
-                                             .title = title, .want = want, .free = text_free};
+                                             .key = key, .grabs = grabs, .cursor = cursor, .title = title, .want = want, .free = text_free};
 
 struct pane *text_new(const char *heading, const char *text, bool at_end)
 {
@@ -140,11 +250,11 @@ struct pane *text_new(const char *heading, const char *text, bool at_end)
             }
             int width = tab ? 13 + paint_width(tab + 1) : paint_width(line);
             t->widest = width > t->widest ? width : t->widest;
-            t->lines[t->n++] = line;
+            t->lines[t->nlines++] = line;
         }
         p += n + (p[n] == '\n');
     }
-    t->first = at_end ? t->n : 0;
+    t->at_end = at_end;
     return &t->pane;
 }
 
@@ -172,9 +282,9 @@ static void confirm_free(struct pane *p)
 
 static int button_x(const struct confirm *c, bool yes)
 {
-    int all = 12 + 2 + paint_width(c->button) + 4;
+    int all = 10 + 2 + paint_width(c->button) + 4;
     int x = (c->pane.cols - all) / 2;
-    return yes ? x + 14 : x;
+    return yes ? x + 12 : x;
 }
 
 static void confirm_draw(struct pane *p, WINDOW *w, bool focus)
@@ -183,7 +293,7 @@ static void confirm_draw(struct pane *p, WINDOW *w, bool focus)
     (void)focus;
     paint_wrap(w, 1, 2, p->cols - 4, p->rows - 3, ST_TEXT, c->text);
     int y = p->rows - 2;
-    paint_text(w, y, button_x(c, false), 12, c->on_yes ? ST_BUTTON : ST_BUTTON_ON, "   Cancel   ");
+    paint_text(w, y, button_x(c, false), 10, c->on_yes ? ST_BUTTON : ST_BUTTON_ON, "  Cancel  ");
     paint_f(w, y, button_x(c, true), 40, c->on_yes ? ST_BUTTON_ON : ST_BUTTON, "  %s  ", c->button);
 }
 
@@ -198,23 +308,32 @@ static void finish(struct confirm *c, bool yes)
         c->yes(a, c->arg);
 }
 
+/* No key of it: somebody types something else, and what comes right after is no answer. */
 static bool confirm_key(struct pane *p, const struct input *in)
 {
     struct confirm *c = (struct confirm *)p;
-    if (in->type != INPUT_KEY)
-        return true;
+    if (in->type == INPUT_KEY && app_now_ms() < c->ready_ms)
+        c->ready_ms = app_now_ms() + QUIET_MS;
+    return true;
+}
+
+static bool confirm_action(struct pane *p, const char *what)
+{
+    struct confirm *c = (struct confirm *)p;
     bool ready = app_now_ms() >= c->ready_ms;
-    if (in->key == K_TAB || in->key == K_LEFT || in->key == K_RIGHT || in->key == 'h' || in->key == 'l') {
+    if (strcmp(what, "confirm.other") == 0) {
         c->on_yes = !c->on_yes;
         pane_dirty(p);
-    } else if (in->key == K_ENTER && (ready || !c->on_yes)) {
-        finish(c, c->on_yes);
-    } else if ((in->key == 'y' || in->key == 'Y') && ready) {
-        finish(c, true);
-    } else if (in->key == K_ESC || in->key == 'n' || in->key == 'N' || in->key == 'q') {
+    } else if (strcmp(what, "confirm.take") == 0) {
+        if (ready || !c->on_yes)
+            finish(c, c->on_yes);
+    } else if (strcmp(what, "confirm.yes") == 0) {
+        if (ready)
+            finish(c, true);
+    } else if (strcmp(what, "confirm.no") == 0 || strcmp(what, "overlay.close") == 0) {
         finish(c, false);
-    } else if (!ready) {
-        c->ready_ms = app_now_ms() + QUIET_MS;
+    } else {
+        return false;
     }
     return true;
 }
@@ -225,7 +344,7 @@ static bool confirm_mouse(struct pane *p, const struct input *in)
     if (in->mouse != MOUSE_PRESS || in->y != p->rows - 2)
         return true;
     int no = button_x(c, false), yes = button_x(c, true);
-    if (in->x >= no && in->x < no + 12)
+    if (in->x >= no && in->x < no + 10)
         finish(c, false);
     else if (in->x >= yes && in->x < yes + paint_width(c->button) + 4)
         finish(c, true);
@@ -242,11 +361,14 @@ static void confirm_title(struct pane *p, char *left, size_t lc, char *right, si
 static void confirm_want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     struct confirm *c = (struct confirm *)p;
-    *cols = max_cols < 64 ? max_cols : 64;
-    *rows = paint_wrap(NULL, 0, 0, *cols - 4, max_rows, ST_TEXT, c->text) + 4;
+    *cols = max_cols < 68 ? max_cols : 68;
+    int lines = paint_wrap(NULL, 0, 0, *cols - 4, max_rows, ST_TEXT, c->text);
+    while (*cols > 48 && paint_wrap(NULL, 0, 0, *cols - 5, max_rows, ST_TEXT, c->text) == lines)
+        (*cols)--; /* lines of about the same length, and no word alone in the last one */
+    *rows = lines + 4;
 }
 
-static const struct pane_class confirm_class = {.name = "confirm", .modal = true, .draw = confirm_draw, .key = confirm_key,
+static const struct pane_class confirm_class = {.name = "confirm", .modal = true, .draw = confirm_draw, .key = confirm_key, .action = confirm_action,
                                                 .mouse = confirm_mouse, .title = confirm_title, .want = confirm_want, .free = confirm_free};
 
 struct pane *confirm_new(const char *heading, const char *text, const char *button, void (*yes)(struct app *a, void *arg), void *arg,
