@@ -1,11 +1,16 @@
 """The dashboard as a user meets it: the real program in tmux, with a real sandbox that the tests share (issue 5)."""
+import fcntl
 import json
 import os
 import pathlib
+import pty
 import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import unittest
 
@@ -145,10 +150,85 @@ class Empty(unittest.TestCase):
 
     def test_a_bad_line_in_the_keys_is_told(self):
         keys = pathlib.Path(self.h.env["XDG_CONFIG_HOME"]) / "sbx/keys"
-        keys.write_text("[global]\nctrl-nonsense app.quit\n")
+        keys.write_text("[global]\nctrl-nonsense app.quit\nF5 no.such.action\n[log]\nd none\nF5 log.deny no to it\n[nowhere]\n")
         self.addCleanup(keys.unlink)
-        t = self.terminal()
-        t.wait("line 2.*is no key")
+        t = self.terminal(cols=80, rows=24)
+        t.wait("line 2.*is no")
+        t.keys("Escape", "m")
+        t.wait(r"\(and 2\W+(│\W*)?more of its lines\)")  # all of it can be read, however narrow
+        t.keys("Escape", "Tab")
+        t.wait("F5|f follow")
+        t.keys("?")
+        self.assertNotRegex(t.wait("Network log"), r"[│ ]d  +")  # what took the key away took it from the help, too
+        t.keys("/")
+        t.type("no to it")
+        t.wait("Enter  +details", gone=True)
+        t.wait(r"F5 +no to it")
+        t.keys("Enter", "Escape")  # the filter goes first
+        t.wait("Network log")
+
+    def test_help_says_first_what_holds_here(self):
+        t = self.terminal(cols=100, rows=30)
+        t.wait("Welcome")
+        t.keys("?")
+        self.assertRegex(t.wait("─ Keys"), r"Keys.*\n.*Welcome")
+        t.keys("Escape", "Escape", "R")
+        t.wait("Posture:")
+        t.keys("?")
+        self.assertRegex(t.wait("─ Keys"), r"Keys.*\n.*Rules")
+        t.keys("?")
+        t.wait("─ Keys", gone=True)
+        t.keys("a")
+        t.wait("New rule")
+        t.keys("F1")
+        self.assertRegex(t.wait("─ Keys"), r"Keys.*\n.*In every form")
+        t.keys("Escape", "Escape", "Escape")
+        t.wait("Posture:", gone=True)
+
+    def test_a_question_has_keys_that_can_be_changed(self):
+        keys = pathlib.Path(self.h.env["XDG_CONFIG_HOME"]) / "sbx/keys"
+        keys.write_text("[confirm]\ny none\nF3 confirm.yes do it\n")
+        self.addCleanup(keys.unlink)
+        self.h.sbx("policy", "allow", "network", "-g", "gone.example.com")
+        t = self.terminal(cols=120, rows=30)
+        t.wait("Welcome")
+        t.keys("Escape", "R")
+        t.wait("gone.example.com")
+        t.keys("r")
+        t.wait("Take back")
+        time.sleep(0.6)
+        t.keys("y")
+        time.sleep(0.3)
+        self.assertTrue(t.has("Take back"))
+        time.sleep(0.5)
+        t.keys("F3")
+        t.wait("the rule is gone")
+
+    def test_light_where_the_terminal_is(self):
+        for ground, want in (("ffff/ffff/ffff", b"48;2;250;250;248"), ("0000/0000/0000", b"48;2;13;17;23")):
+            pid, fd = pty.fork()
+            if pid == 0:
+                os.chdir(self.h.ws)
+                os.execve(SBX, [SBX], {**self.h.env, "TERM": "xterm-256color", "COLORTERM": "truecolor"})
+            try:
+                fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+                out, answered, end = b"", False, time.monotonic() + 10
+                while want not in out and time.monotonic() < end:
+                    if select.select([fd], [], [], 0.2)[0]:
+                        out += os.read(fd, 65536)
+                    if not answered and b"\x1b]11;?" in out:
+                        answered = True
+                        os.write(fd, f"\x1b]11;rgb:{ground}\x1b\\\x1b[?62;22c".encode())
+                self.assertIn(want, out)
+            finally:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                os.close(fd)
+
+    def test_what_is_faint_is_seen_where_there_are_8_colours(self):
+        t = self.terminal(term="xterm")
+        t.wait("Welcome")
+        self.assertRegex(t.ansi(), r"\x1b\[[0-9;]*37[0-9;]*m[^\x1b]*coding agents")
 
     def test_command_line(self):
         t = self.terminal()
@@ -693,8 +773,9 @@ class Machine(unittest.TestCase):
         t.wait("running")
         t.keys("x")
         t.wait(r"[$#] ", 20)
-        t.type("echo $((5*5))-shell\n")
-        t.wait("25-shell", 20)
+        t.type("echo $((5*5))-shell on $COLORFGBG; stty -echo -icanon min 0 time 9; printf '\\033]11;?\\a'; head -c 24 | od -An -c; stty sane\n")
+        t.wait("25-shell on 15;0", 20)
+        t.wait(r"r +g +b +: +0 +d")  # the theme is dark, and who asks is told so
         t.type("exit\n")
         t.wait("the session ended; Enter starts")
         t.type("qRc")  # words that were meant for it are no commands

@@ -23,12 +23,13 @@ class Shots:
         self.docs = docs
         OUT.mkdir(parents=True, exist_ok=True)
 
-    def take(self, t, name):
-        t.settle(0.5, 6)
+    def take(self, t, name, quiet=0.5):
+        if quiet:
+            t.settle(quiet, 6)
         ansi, cols, rows = t.ansi(), int(t.get("pane_width")), int(t.get("pane_height"))
         (OUT / f"{name}.ansi").write_text(ansi)
         (OUT / f"{name}.txt").write_text(t.text())
-        subprocess.run([sys.executable, str(HERE / "ansi2png.py"), str(OUT / f"{name}.png"), str(cols), str(rows), *([name] if name == "light" else [])], input=ansi, text=True, check=True)
+        subprocess.run([sys.executable, str(HERE / "ansi2png.py"), str(OUT / f"{name}.png"), str(cols), str(rows), *(["light"] if name == "light" else [])], input=ansi, text=True, check=True)
         if self.docs and name in DOCS:
             (ROOT / "docs/screens").mkdir(exist_ok=True)
             shutil.copy(OUT / f"{name}.png", ROOT / "docs/screens" / f"{name}.png")
@@ -108,15 +109,40 @@ def main():
             h.sbx("exec", "-d", "-t", "billing", "bash", "-c", r"printf 'Apply migration 0042_invoices to staging? [y/N] \a'; read x")
             t.wait("needs you", 20)
             shots.take(t, "dashboard")
+            t.keys("C-]", "[", *["Up"] * 12, "V", *["Up"] * 4)
+            shots.take(t, "scroll-and-copy")
+            t.keys("q", "C-]", "s")
+            t.settle(1)
+            shots.take(t, "split")
+            t.keys("C-]", "s")
             t.keys("C-]", "d")
             t.wait("Enter attach")
-            for name, keys, sign in (("help", ["?"], "Everywhere"), ("rules", ["R"], "company"), ("secrets", ["S"], "anthropic"), ("settings", ["O"], "ui.theme"),
-                                     ("new-sandbox", ["c"], "New sandbox"), ("remove", ["r"], "Remove"), ("stop", ["s"], "What runs in it")):
-                t.keys(*keys)
+            # What is pressed, what has come then, and how many times Escape leads back.
+            for name, keys, sign, back in (
+                    ("help", ["?"], "Everywhere", 1), ("messages", ["m"], "Messages", 1),
+                    ("rules", ["R"], "company", 1), ("rule-new", ["R", "a", "Tab", *"*.githubusercontent.com"], "It will stand as", 2), ("rule-test", ["R", "t", *"pypi.org:443"], "What would happen", 2),
+                    ("posture", ["R", "p"], "throw-away", 2), ("secrets", ["S"], "anthropic", 1), ("secret-set", ["S", "a", "Tab", "Tab", *"sk-ant-api"], "sentinel", 2),
+                    ("settings", ["O"], "ui.theme", 1), ("setting", ["O", "Down", "Down", "Down", "Enter"], "Value", 2), ("new-sandbox", ["c"], "New sandbox", 1),
+                    ("command-line", [":", *"policy ", "Tab"], "allow", 1), ("filter", ["/", *"web"], "keeps the filter", 1), ("run-in", ["e"], "Run a command", 1),
+                    ("copy-files", ["y"], "Copy files", 1), ("inspect", ["i"], "Output", 1), ("console", ["L"], "Output", 1), ("remove", ["r"], "Remove", 1), ("stop", ["s"], "What runs in it", 1)):
+                for k in keys:
+                    t.keys(k, pause=0.3 if k in ("R", "S", "O", "c") and k is keys[0] else 0)
+                t.wait(sign)
+                shots.take(t, name)
+                for _ in range(back):
+                    t.keys("Escape")
+                t.settle(0.3)
+            t.click("scratch")
+            for name, key, sign in (("rename", "E", "Rename"), ("template", "t", "Save as a template"), ("copy-sandbox", "Y", "Copy a sandbox")):
+                t.keys(key)
                 t.wait(sign)
                 shots.take(t, name)
                 t.keys("Escape")
-                t.settle(0.2)
+                t.settle(0.3)
+            t.keys("Space", "Space")
+            shots.take(t, "marked")
+            t.keys("Escape")
+            t.click("claude-web-shop")
             t.keys("Tab")
             t.settle(0.3)
             t.keys("End")
@@ -132,10 +158,16 @@ def main():
             t.settle(0.5)
             shots.take(t, "rule-form")
             t.keys("Escape")
-            t.keys("g")
+            t.keys("/", *"deny example")
+            t.settle(0.5)
+            shots.take(t, "log-filter")
+            t.keys("Enter", "Escape", "g")
             t.settle(0.5)
             shots.take(t, "log-grouped")
-            t.keys("g", "z")
+            t.keys("g", "*")
+            t.settle(0.5)
+            shots.take(t, "log-all")
+            t.keys("*", "z")
             shots.take(t, "log-zoomed")
             t.keys("z", "Tab")
             t.wait("Enter attach")
@@ -152,7 +184,13 @@ def main():
                 print(e)
             p.wait()
             t.wait("wants to reach", gone=True)
-            for name in ("light", "monochrome", "contrast"):
+            t.click("scratch")
+            t.keys("s")
+            time.sleep(0.4)
+            shots.take(t, "start", 0)
+            t.wait("3 running", 30)
+            t.click("claude-web-shop")
+            for name in ("monochrome", "contrast"):
                 while f"theme: {name}" not in t.text():
                     t.keys("T")
                     t.wait("theme: ")

@@ -158,7 +158,7 @@ static void test_keymap(void **state)
     struct keymap *k = keymap_new();
     struct err e = {0};
     (void)state;
-    assert_int_equal(keymap_parse(k, "# words\n[list]\nj list.down down\n\\# list.hash number\n[sandboxes]\nr sandbox.remove !remove\nctrl-S form.submit save\n", "ours", &e), 0);
+    assert_int_equal(keymap_parse(k, "# words\n[list]\nj list.down down\nk list.up up\n\\# list.hash number\n[sandboxes]\nr sandbox.remove !remove\nctrl-S form.submit save\n", "ours", &e), 0);
     assert_string_equal(keymap_action(k, "list", 'j', 0), "list.down");
     assert_string_equal(keymap_action(k, "list", '#', 0), "list.hash");
     assert_null(keymap_action(k, "sandboxes", 'j', 0));
@@ -172,6 +172,22 @@ static void test_keymap(void **state)
     keymap_free(k);
     k = keymap_new();
     assert_int_equal(keymap_parse(k, "[list]\nno-such-key list.down\nj list.down\n", "bad", &e), -1);
+    keymap_free(k);
+    k = keymap_new();
+    assert_int_equal(keymap_parse(k, "[sandboxes]\nr sandbox.remove\n[list]\nk list.up\nj list.down\n", "ours", &e), 0);
+    static const struct {
+        const char *text, *says;
+    } bad[] = {{"[nowhere]\n", "f, line 1: there is no context [nowhere]"}, {"[list\n", "line 1: there is no context [list"}, {"\n[list]\nx list.fly\n", "line 3: there is no action \"list.fly\""},
+               {"[list]\nf7\n", "line 2: what shall the key f7 do?"}, {"[list]\nx list.up\nx list.down\n", "line 3: the key x has an action in [list] already"},
+               {"[list]\nf7\nf8\nf9\n", "(and 2 more of its lines)"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct err told = {0};
+        assert_int_equal(keymap_parse(k, bad[i].text, "f", &told), -1);
+        if (!strstr(told.text, bad[i].says))
+            fail_msg("%s: %s", bad[i].text, told.text);
+    }
+    struct err fine = {0};
+    assert_int_equal(keymap_parse(k, "[list]\r\nx list.down\r\n[sandboxes]\nx sandbox.remove\nr none\n", "f", &fine), 0); /* another context; another system's lines */
     assert_non_null(strstr(e.text, "bad, line 2"));
     assert_string_equal(keymap_action(k, "list", 'j', 0), "list.down");
     keymap_free(k);

@@ -1,5 +1,6 @@
 #include "ui/dash/keymap.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,43 +65,93 @@ static void inherit_note(const struct keymap *k, struct binding *b)
     snprintf(b->note, sizeof b->note, "%s", b->action);
 }
 
+/* The first mistake is told, and how many more there are. */
+struct mistakes {
+    struct err *e;
+    const char *file;
+    int line, n;
+};
+
+static void mistake(struct mistakes *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void mistake(struct mistakes *m, const char *fmt, ...)
+{
+    char text[300];
+    va_list ap;
+    if (m->n++ || !m->e)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    err_set(m->e, STATUS_USAGE, "%s, line %d: %s", m->file, m->line, text);
+}
+
+static bool known(const struct keymap *k, unsigned n, const char *context, const char *action)
+{
+    for (unsigned i = 0; i < n; i++)
+        if ((!context || strcmp(k->b[i].context, context) == 0) && (!action || strcmp(k->b[i].action, action) == 0))
+            return true;
+    return false;
+}
+
 int keymap_parse(struct keymap *k, const char *text, const char *file, struct err *e)
 {
     char context[16] = "global";
-    int rc = 0, line_no = 0;
+    struct mistakes m = {.e = e, .file = file};
+    struct keymap *ours = k->n ? calloc(1, sizeof *ours) : NULL, *bound = calloc(1, sizeof *bound); /* before; by this file */
+    if (ours)
+        *ours = *k;
     for (const char *p = text; *p;) {
         char line[256];
         size_t n = strcspn(p, "\n");
         snprintf(line, sizeof line, "%.*s", (int)(n < sizeof line ? n : sizeof line - 1), p);
         p += n + (p[n] == '\n');
-        line_no++;
+        m.line++;
+        line[strcspn(line, "\r")] = '\0';
         char *at = line, *key = word(&at);
         if (!*key || (key[0] == '#' && key[1] == '\0')) /* a comment; the key itself is written "\#" */
             continue;
         if (strcmp(key, "\\#") == 0)
             key++;
         size_t len = strlen(key);
-        if (key[0] == '[' && len > 2 && key[len - 1] == ']') {
-            snprintf(context, sizeof context, "%.*s", (int)(len - 2 < sizeof context ? len - 2 : sizeof context - 1), key + 1);
+        if (key[0] == '[' && len > 1) {
+            snprintf(context, sizeof context, "%.*s", (int)(len - 1 < sizeof context ? len - 1 : sizeof context - 1), key + 1);
+            context[strcspn(context, "]")] = '\0';
+            if (key[len - 1] != ']' || (ours && !known(ours, ours->n, context, NULL)))
+                mistake(&m, "there is no context %s; assets/keys/default.keys has all of them", key);
             continue;
         }
         struct binding b = {0};
         char *action = word(&at);
         at += strspn(at, " \t");
-        if (!*action || !input_parse_key(key, &b.key, &b.mods)) {
-            if (rc == 0)
-                rc = err_set(e, STATUS_USAGE, "%s, line %d: \"%s\" is no key; write KEY ACTION NOTE, like: ctrl-s form.submit Save", file, line_no, key);
+        if (!input_parse_key(key, &b.key, &b.mods)) {
+            mistake(&m, "\"%s\" is no key; write KEY ACTION NOTE, like: ctrl-s form.submit Save", key);
+            continue;
+        }
+        if (!*action || (ours && strcmp(action, "none") != 0 && !known(ours, ours->n, NULL, action))) {
+            if (*action)
+                mistake(&m, "there is no action \"%s\"; assets/keys/default.keys has all of them", action);
+            else
+                mistake(&m, "what shall the key %s do? Write KEY ACTION NOTE, or the action none", key);
             continue;
         }
         snprintf(b.context, sizeof b.context, "%s", context);
         snprintf(b.action, sizeof b.action, "%s", action);
+        if (bound && keymap_action(bound, context, b.key, b.mods))
+            mistake(&m, "the key %s has an action in [%s] already; this one holds", key, context);
+        else if (bound && bound->n < BINDINGS_MAX)
+            bound->b[bound->n++] = b;
         b.hint = at[0] == '!';
         snprintf(b.note, sizeof b.note, "%s", at + b.hint);
         if (!b.note[0])
             inherit_note(k, &b);
         put(k, &b);
     }
-    return rc;
+    if (m.n > 1 && e)
+        snprintf(e->text + strlen(e->text), sizeof e->text - strlen(e->text), " (and %d more of its lines)", m.n - 1);
+    free(ours);
+    free(bound);
+    return m.n ? -1 : 0;
 }
 
 static char *slurp(const char *path)

@@ -112,6 +112,9 @@ void app_show_messages(struct app *a)
 
 /* ---- welcome: the first agent in three keys ---- */
 
+#define WELCOME_TEXT "An agent sees one folder and reaches the hosts that you allow. Keys stay here. Who shall work in this one?"
+#define WELCOME_FIRST "The first start builds the system that all of them share and installs the agent: some minutes, once."
+
 struct welcome {
     struct pane pane;
     json_t *kits;
@@ -138,8 +141,7 @@ static void welcome_draw(struct pane *p, WINDOW *win, bool focus)
     paint_centre(win, y++, p->cols, ST_ACCENT, app_glyph("▣  sbx", "sbx"));
     paint_centre(win, y, p->cols, ST_DIM, "coding agents at full speed, each in a machine of its own");
     y += 2;
-    y += paint_wrap(win, y, 4, p->cols - 8, 3, ST_TEXT, "An agent sees one folder and reaches the hosts that you allow. Keys stay here. "
-                                                        "Which one shall work in this folder?");
+    y += paint_wrap(win, y, 4, p->cols - 8, 4, ST_TEXT, WELCOME_TEXT);
     paint_text(win, y, 4, p->cols - 8, ST_STRONG, w->here);
     y += 2;
     json_array_foreach(w->kits, i, k) {
@@ -157,7 +159,7 @@ static void welcome_draw(struct pane *p, WINDOW *win, bool focus)
     }
     y++;
     if (!w->image)
-        paint_wrap(win, y, 4, p->cols - 8, 2, ST_DIM, "The first start builds the system that all of them share, and installs the agent: some minutes, once.");
+        paint_wrap(win, y, 4, p->cols - 8, 3, ST_DIM, WELCOME_FIRST);
 }
 
 static void started(struct app *a, const char *box, const char *out)
@@ -235,8 +237,9 @@ static void welcome_want(struct pane *p, int max_rows, int max_cols, int *rows, 
 {
     struct welcome *w = (struct welcome *)p;
     (void)max_rows;
-    *rows = (int)json_array_size(w->kits) + (w->image ? 8 : 11);
     *cols = max_cols < 66 ? max_cols : 66;
+    *rows = (int)json_array_size(w->kits) + 7 + paint_wrap(NULL, 0, 0, *cols - 8, 4, ST_TEXT, WELCOME_TEXT) +
+            (w->image ? 0 : 1 + paint_wrap(NULL, 0, 0, *cols - 8, 3, ST_DIM, WELCOME_FIRST));
 }
 
 static void welcome_title(struct pane *p, char *left, size_t lc, char *right, size_t rc)

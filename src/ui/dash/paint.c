@@ -36,13 +36,25 @@ int paint_width(const char *text)
     return total;
 }
 
+/* What is nearest to a character of ours where there are none but those of ASCII. */
+static wchar_t plain(unsigned code)
+{
+    static const struct {
+        wchar_t code, plain;
+    } table[] = {{0x2191, L'^'}, {0x2193, L'v'}, {0x2190, L'<'}, {0x2192, L'>'}, {0x2026, L'~'}, {0xd7, L'x'}, {0xb7, L'-'}, {0x2013, L'-'}, {0x2022, L'*'}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if ((unsigned)table[i].code == code)
+            return table[i].plain;
+    return L'?';
+}
+
 static void put_glyph(WINDOW *w, unsigned code, int width, const struct look *l)
 {
     wchar_t wc[2] = {(wchar_t)code, 0};
     cchar_t cell;
     int pair = l->pair;
     if (code > 126 && !screen_utf8())
-        wc[0] = L'?';
+        wc[0] = plain(code);
     else if (code > 126 && wcwidth((wchar_t)code) != width) /* ncurses would move what follows */
         wc[0] = 0xfffd;
     setcchar(&cell, wc, l->attrs, (short)(pair > 32767 ? 0 : pair), &pair);

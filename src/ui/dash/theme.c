@@ -248,7 +248,7 @@ int theme_load(const char *name, struct err *e)
         name = "monochrome";
     else if (!name || !*name || strcmp(name, "auto") == 0)
         name = outer == 1 ? "light" : "dark";
-    int rc = 0, line_no = 0;
+    int rc = 0, line_no = 0, bad = 0;
     FILE *f = open_theme(name);
     if (!f) {
         char names[200];
@@ -264,13 +264,15 @@ int theme_load(const char *name, struct err *e)
     char line[256];
     while (f && fgets(line, sizeof line, f)) {
         line_no++;
-        if (read_line(line, all) < 0 && rc == 0)
+        if (read_line(line, all) < 0 && bad++ == 0)
             rc = err_set(e, STATUS_USAGE, "theme %s, line %d: write STYLE = FOREGROUND BACKGROUND ATTRIBUTE...", name, line_no);
     }
     if (f) {
         fclose(f);
         settle(all, mono);
     }
+    if (bad > 1 && e)
+        snprintf(e->text + strlen(e->text), sizeof e->text - strlen(e->text), " (and %d more of its lines)", bad - 1);
     snprintf(current, sizeof current, "%.31s", name);
     return rc;
 }
