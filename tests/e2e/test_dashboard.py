@@ -254,6 +254,50 @@ class Empty(unittest.TestCase):
         t.keys("Escape")
         t.wait(":nonsense here", gone=True)
 
+    def test_a_command_that_takes_away_asks_first(self):
+        self.h.sbx("policy", "allow", "network", "-g", "kept.example.com")
+        self.h.sbx("create", "--name", "doomed", "shell", str(self.h.ws))
+        t = self.terminal(cols=120, rows=30)
+        t.wait("doomed")
+        for line, asks, then in (("rm doomed", "Remove doomed. The machine goes", lambda: "doomed" not in self.h.ls()),
+                                 ("policy reset", "Remove every rule and go back", lambda: self.rules() == [])):
+            t.keys(":")
+            t.type(line)
+            t.keys("Enter")
+            t.wait(asks)
+            t.keys("Enter")  # Cancel is what stands there
+            t.wait(asks, gone=True)
+            self.assertFalse(then(), line)
+            t.keys(":", "Up", "Enter")
+            t.wait(asks)
+            time.sleep(0.5)
+            t.keys("y")
+            t.wait(asks, gone=True)
+            self.assertTrue(wait_for(then, 10), line)
+        self.assertNotIn(r"\x0a", t.wait("posture: "))
+        t.keys(":")
+        t.type("policy")
+        t.keys("Enter")
+        t.wait("rules in force")  # what belongs to it
+        t.keys("Escape", ":")
+        t.type("theme mono")
+        t.keys("Tab")
+        t.wait(":theme monochrome")
+        t.keys("Enter")
+        t.wait("theme: monochrome")
+        t.keys(":")
+        t.type("sett")
+        t.keys("Tab", "Enter")
+        t.wait("ui.theme")
+        t.keys("Escape", ":")
+        t.type("secret set -g openai")
+        t.keys("Enter")
+        t.wait("OpenAI .not shown.", 10)
+        t.wait("Sandboxes", gone=True)  # it asks on the terminal, without an echo
+        t.keys("C-c")
+        t.wait("Sandboxes")
+        t.wait("secret set -g openai: status")
+
     def test_command_line_lists_what_may_follow(self):
         t = self.terminal(cols=140, rows=30)
         t.wait("Welcome")

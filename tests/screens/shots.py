@@ -203,6 +203,23 @@ def main():
                 t.resize(cols, rows)
                 t.settle(0.6, 5)
                 shots.take(t, f"size-{cols}x{rows}")
+        # The light theme from the start, so that the agent chooses its colours for it.
+        h.sbx("config", "set", "ui.theme", "light")
+        h.run("exec", "claude-web-shop", "sh", "-c", "kill $(pidof claude node)")
+        (shop / "src/checkout.js").unlink()
+        with Terminal(h.env, cols=160, rows=46, cwd=shop) as t:
+            t.wait("3 running")
+            t.click("claude-web-shop")
+            time.sleep(2)
+            t.keys("Enter")
+            t.wait("Claude Code", 90)
+            t.settle(2, 30)
+            t.type("Write the checkout in src/checkout.js")
+            time.sleep(1)
+            t.keys("Enter")
+            wait_for(lambda: (shop / "src/checkout.js").exists(), 60)
+            t.settle(2, 20)
+            shots.take(t, "light")
     finally:
         h.close()
 

@@ -384,6 +384,17 @@ void app_terminal_says(struct app *a, const char *bytes, size_t len)
     }
 }
 
+void app_theme(struct app *a, const char *name)
+{
+    snprintf(a->theme, sizeof a->theme, "%.31s", name);
+    use_theme(a, a->theme);
+    if (strcmp(theme_current(), "monochrome") == 0 && strcmp(a->theme, "monochrome") != 0)
+        app_say(a, SAY_INFO, "there are no colours to choose from: the terminal has none, or NO_COLOR is set");
+    else if (strcmp(theme_current(), a->theme) == 0)
+        app_say(a, SAY_INFO, "theme: %s (kept by: sbx config set ui.theme %s)", theme_current(), theme_current());
+    app_redraw(a, true);
+}
+
 static void next_theme(struct app *a)
 {
     char names[300], *save = NULL, first[32] = "", next[32] = "";
@@ -396,13 +407,7 @@ static void next_theme(struct app *a)
             snprintf(next, sizeof next, "%.31s", n);
         found |= strcmp(n, theme_current()) == 0;
     }
-    snprintf(a->theme, sizeof a->theme, "%s", next[0] ? next : first);
-    use_theme(a, a->theme);
-    if (strcmp(theme_current(), a->theme) != 0)
-        app_say(a, SAY_INFO, "there are no colours to choose from: the terminal has none, or NO_COLOR is set");
-    else
-        app_say(a, SAY_INFO, "theme: %s (kept by: sbx config set ui.theme %s)", theme_current(), theme_current());
-    app_redraw(a, true);
+    app_theme(a, next[0] ? next : first);
 }
 
 /* The terminal is ours again, in whatever state others left it. */

@@ -106,6 +106,8 @@ void app_on_spin(evutil_socket_t fd, short what, void *arg);
 /* app_input.c */
 void app_on_input(const struct input *event, void *arg);
 void app_on_tty(evutil_socket_t fd, short what, void *arg);
+/* A theme by its name; says how it went. */
+void app_theme(struct app *a, const char *name);
 /* A reply of the user's terminal. */
 void app_terminal_says(struct app *a, const char *bytes, size_t len);
 void app_on_esc(evutil_socket_t fd, short what, void *arg);

@@ -7,11 +7,14 @@
 #include "core/config.h"
 #include "core/kit.h"
 #include "core/paths.h"
+#include "ui/cli/branch.h"
 #include "ui/cli/cli.h"
 #include "ui/dash/app_int.h"
+#include "ui/dash/form.h"
 #include "ui/dash/model.h"
 #include "ui/dash/task.h"
 #include "ui/dash/text.h"
+#include "ui/dash/theme.h"
 
 static const struct {
     const char *word, *action, *note;
@@ -152,6 +155,11 @@ static void complete(struct app *a)
             snprintf(option, sizeof option, "--%s", o->name);
             offer(&m, option);
         }
+    } else if (strncmp(head, "theme ", 6) == 0) {
+        char names[300], *save = NULL;
+        theme_names(names, sizeof names);
+        for (char *n = strtok_r(names, " ", &save); n; n = strtok_r(NULL, " ", &save))
+            offer(&m, n);
     } else if (strncmp(head, "config ", 7) == 0) {
         for (const struct config_key *k = config_keys(); k->name; k++)
             offer(&m, k->name);
@@ -187,8 +195,8 @@ static void done(const struct task_end *end, void *arg)
         app_say(r->app, SAY_ERROR, "%s: %s", r->what, end->error[0] ? end->error : "it failed");
     else if (end->out && strchr(end->out, '\n') && strchr(end->out, '\n')[1])
         app_push(r->app, text_new(r->what, end->out, false));
-    else if (end->out && end->out[0])
-        app_say(r->app, SAY_GOOD, "%s", end->out);
+    else if (end->out && strcspn(end->out, "\n"))
+        app_say(r->app, SAY_GOOD, "%.*s", (int)strcspn(end->out, "\n"), end->out);
     else
         app_say(r->app, SAY_GOOD, "%s: done", r->what);
     model_refresh(app_model(r->app));
@@ -197,21 +205,68 @@ static void done(const struct task_end *end, void *arg)
 
 static const struct task_ops ops = {.done = done};
 
-/* Programs that want a terminal get this one. */
-static bool wants_terminal(char *const *argv)
+static bool has_word(char *const *argv, const char *const *list)
 {
-    static const char *const list[] = {"attach", "exec", "run", "login"};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        if (strcmp(argv[0], list[i]) == 0)
-            return true;
+    for (; *argv; argv++)
+        for (const char *const *l = list; *l; l++)
+            if (strcmp(*argv, *l) == 0 || (strncmp(*argv, *l, strlen(*l)) == 0 && (*argv)[strlen(*l)] == '='))
+                return true;
     return false;
 }
 
-void app_command(struct app *a, const char *line)
+/* Programs that want a terminal get this one: sessions, what asks for a value, what goes on until Ctrl-C. */
+static bool wants_terminal(char *const *argv)
+{
+    static const char *const list[] = {"attach", "exec", "run", "login", NULL}, *const detached[] = {"-d", "--detach", NULL}, *const follow[] = {"-f", "--follow", NULL},
+                            *const given[] = {"--password-stdin", "--from-env", "--from-file", "--command", "-t", "--token", NULL};
+    if (is_one_of(argv[0], strlen(argv[0]), list))
+        return !has_word(argv, detached);
+    if (strcmp(argv[0], "secret") == 0 && argv[1])
+        return (strcmp(argv[1], "set") == 0 || strcmp(argv[1], "lock") == 0 || strcmp(argv[1], "unlock") == 0) && !has_word(argv, given);
+    return (strcmp(argv[0], "logs") == 0 || strcmp(argv[0], "policy") == 0) && has_word(argv, follow);
+}
+
+/* A command that asks on a terminal asks here as well, and says what would be lost; false: it needs no asking. */
+static bool question(char *const *argv, char *out, size_t cap)
+{
+    static const char *const sure[] = {"-f", "--force", "--dry-run", NULL};
+    size_t used = 0;
+    if (has_word(argv, sure))
+        return false;
+    if (strcmp(argv[0], "policy") == 0 && argv[1] && strcmp(argv[1], "reset") == 0) {
+        snprintf(out, cap, "Remove every rule%s%s and go back to the default posture?", argv[2] ? " of " : "", argv[2] ? argv[2] : "");
+        return true;
+    }
+    if (strcmp(argv[0], "prune") == 0) {
+        snprintf(out, cap, "Remove stopped sandboxes that are not used any more, with their packages, images and files, and what is left over? \"prune --dry-run\" lists them.");
+        return true;
+    }
+    if (strcmp(argv[0], "rm") != 0 || !argv[1])
+        return false;
+    used += (size_t)snprintf(out, cap, "Remove");
+    for (char *const *w = argv + 1; *w && used < cap; w++)
+        used += (size_t)snprintf(out + used, cap - used, "%s %s", w == argv + 1 ? "" : ",", *w);
+    if (used < cap)
+        used += (size_t)snprintf(out + used, cap - used, "? The machine goes, with the packages, images and files that live in it alone. Folders of this host stay as they are.");
+    for (char *const *w = argv + 1; *w && used < cap; w++)
+        if (branch_is_clone(*w))
+            used += (size_t)snprintf(out + used, cap - used, " %s works on a clone of its own: commits that you have not fetched (git fetch sbx-%s) are LOST.", *w, *w);
+    return true;
+}
+
+static void run_line(struct app *a, void *arg)
+{
+    app_command(a, arg);
+}
+
+void app_command(struct app *a, const char *typed)
 {
     wordexp_t w;
     struct err e = {0};
-    line += strspn(line, " ");
+    char trimmed[600], *line = trimmed;
+    snprintf(trimmed, sizeof trimmed, "%s", typed + strspn(typed, " "));
+    for (size_t n = strlen(line); n && line[n - 1] == ' '; n--) /* completion leaves one */
+        line[n - 1] = '\0';
     if (!*line)
         return;
     for (size_t i = 0; i < WORDS; i++)
@@ -221,14 +276,26 @@ void app_command(struct app *a, const char *line)
         }
     if (strchr(line, '.') && !strchr(line, ' ') && app_act_anywhere(a, line))
         return;
+    if (strncmp(line, "theme ", 6) == 0) {
+        app_theme(a, line + 6 + strspn(line + 6, " "));
+        return;
+    }
     if (strncmp(line, "sbx ", 4) == 0)
         line += 4;
     if (wordexp(line, &w, WRDE_NOCMD | WRDE_UNDEF) != 0 || w.we_wordc == 0) {
         app_say(a, SAY_ERROR, "this line cannot be read: %s", line);
         return;
     }
-    if (!find(cli_commands, w.we_wordv[0], strlen(w.we_wordv[0]))) {
+    char asked[900], again[640];
+    const struct command *c = find(cli_commands, w.we_wordv[0], strlen(w.we_wordv[0]));
+    if (!c) {
         app_say(a, SAY_ERROR, "there is no command \"%s\"; Tab completes, and :help shows the keys", w.we_wordv[0]);
+    } else if (c->sub && w.we_wordc == 1) { /* what belongs to it */
+        snprintf(again, sizeof again, "help %s", c->name);
+        app_command(a, again);
+    } else if (question(w.we_wordv, asked, sizeof asked)) {
+        snprintf(again, sizeof again, "%s --force", line);
+        app_push(a, confirm_new("Sure?", asked, strcmp(c->name, "policy") == 0 ? "Reset" : "Remove", run_line, strdup(again), free));
     } else if (wants_terminal(w.we_wordv)) {
         char *argv[64], *self = path_command(&e);
         size_t n = 0;
@@ -236,9 +303,13 @@ void app_command(struct app *a, const char *line)
         for (size_t i = 0; i < w.we_wordc && n < 63; i++)
             argv[n++] = w.we_wordv[i];
         argv[n] = NULL;
-        if (!self || app_foreground(a, argv, &e) < 0)
+        int status = self ? app_foreground(a, argv, &e) : -1;
+        if (status < 0)
             app_say(a, SAY_ERROR, "%s", e.text);
+        else if (status > 0)
+            app_say(a, SAY_WARN, "%s: status %d", line, status);
         free(self);
+        model_refresh(app_model(a));
     } else {
         struct running *r = calloc(1, sizeof *r);
         if (r) {
