@@ -176,12 +176,14 @@ class Terminal(unittest.TestCase):
         self.s.sees(r"Ctrl-A then")
         self.run_line("cat -v")
         self.s.keys("C-a", "C-a", "C-]", "Enter")
-        self.s.sees(r"│\^A\^\]")
+        self.s.sees(r"│\^A\^\] (?s:.*)│\^A\^\] ")  # the echo, and what cat says: it runs
         self.interrupt()
+        self.run_line("")
+        self.s.sees(r"\$ +│\n.*\$ +│")
         self.s.keys("C-a", "z")
         self.s.gone("Network:")
         self.run_line("clear; stty size")
-        self.s.sees(r"│38 138 ")  # the whole screen, and the session knows it
+        self.s.sees(r"│36 138 ")  # the whole screen, and the session knows it
         self.s.keys("C-a", "z", "C-a", "d")
         self.s.sees("Network:")
         self.s.sees("c create")

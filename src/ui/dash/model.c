@@ -118,6 +118,7 @@ static void want(struct box *b, struct app *a, enum wants wants, const char *why
         return;
     bool more = wants > b->wants;
     b->wants = wants;
+    b->by_prompt = false;
     snprintf(b->why, sizeof b->why, "%s", why);
     /* A guest that rings all the time is marked, and heard every ten seconds. */
     if (more && news && wants == WANTS_INPUT && (!b->told_ms || app_now_ms() - b->told_ms > TOLD_EVERY_MS)) {
@@ -155,6 +156,10 @@ static void on_text(bool ok, const json_t *reply, const char *error, void *arg)
         char why[96];
         if (attention_prompt(b->agent, json_string_value(json_object_get(reply, "text")), why, sizeof why)) {
             want(b, t->m->app, WANTS_INPUT, why, t->m->announced);
+            b->by_prompt = true;
+            app_boxes_changed(t->m->app);
+        } else if (b->by_prompt) { /* it was answered */
+            want(b, t->m->app, WANTS_NOTHING, "", false);
             app_boxes_changed(t->m->app);
         }
     }
@@ -186,7 +191,12 @@ static void judge(struct model *m, struct box *b)
     } else if (at.waits) {
         want(b, m->app, WANTS_INPUT, at.why, m->announced);
     } else if (at.look_at_screen) {
-        /* Once for each time that it fell quiet; what was found stands until there is output again. */
+        /* Once for each time that it fell quiet; what was found stands until there is output again, and a bell that was
+         * answered no longer. */
+        if (b->wants == WANTS_INPUT && !b->by_prompt) {
+            want(b, m->app, WANTS_NOTHING, "", false);
+            b->quiet_asked = 0; /* perhaps a question stands there as well */
+        }
         if (last_output > b->quiet_asked + 1500) {
             b->quiet_asked = last_output;
             ask_text(m, b, at.session, false);

@@ -48,6 +48,7 @@ struct box {
     int64_t cpu_us, cpu_at_ms; /* for the difference */
     int64_t quiet_asked; /* the moment of last output that was judged already */
     int64_t told_ms;   /* when the user was last told that it waits */
+    bool by_prompt;    /* what it wants was read from a quiet screen */
     bool asked_text;   /* its screen was asked for, because of a bell */
     bool stale;        /* used while reading the folder */
 };
