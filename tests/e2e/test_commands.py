@@ -36,6 +36,8 @@ class Usage(unittest.TestCase):
         "start": [[]], "stop": [[], ["--timeout", "0", "s"], ["--timeout", "soon", "s"]], "restart": [[], ["--timeout", "-1", "s"]], "rm": [[], ["a/b"]],
         "ls": [["s"], ["--json=x"]],
         "exec": [["s"], ["-e", "=x", "s", "true"], ["-e", "A B=x", "s", "true"], ["-t", "s", "true"], ["s", b"\xff"]],
+        "session": [[], ["nothing"]], "session ls": [["a/b"]], "session text": [[], ["a/b"], ["s", "x"], ["s", "--scrollback", "-1"]],
+        "session end": [["s"], ["s", "0"], ["a/b", "1"]],
         "attach": [["s"], ["s", "none"], ["s", "0"]],
         "cp": [["a", "b"], ["s:/a", "s:/b"], ["/no/such/file", "s:/tmp/"], ["s:/etc/hostname", "/no/such/folder/x"]],
         "ports": [["s", "--publish", "http"], ["s", "--publish", "1:2:3:4"], ["s", "--unpublish", "x"]],

@@ -507,6 +507,23 @@ class Empty(unittest.TestCase):
         t.keys("C-s")  # as it stands: nothing is lost
         t.wait("the setting is in force")
         self.assertEqual(self.h.sbx("config", "get", "net.outside"), before)
+        for name, value in (("workspace.hide", '["**/a,b", "x"]'), ("workspace.readonly", json.dumps([f"file{i}" for i in range(900)]))):
+            self.h.sbx("config", "set", name, value)
+        t.keys("Escape", "Escape", "O")
+        t.wait("vm.memory")
+        t.keys("/")
+        t.type("workspace.hide")
+        t.keys("Enter", "Enter")
+        t.wait(r'Value +\["[*]')
+        t.keys("C-s")  # a comma of an item parts nothing
+        t.wait("the setting is in force")
+        t.keys("Escape", "/")
+        t.type("workspace.readonly")
+        t.keys("Enter", "Enter")
+        t.wait("is too long for a form")  # and nothing is cut
+        self.assertEqual([len(json.loads(self.h.sbx("config", "get", f"workspace.{n}"))) for n in ("hide", "readonly")], [2, 900])
+        self.h.sbx("config", "unset", "workspace.hide")
+        self.h.sbx("config", "unset", "workspace.readonly")
         for name, bad, why in (("net.outside", "1.2.3.4/99", "is no address range"), ("vm.cpus", "99", "from 1 to 64"), ("ui.theme", "nonsense", "there is no theme"),
                                ("attach.prefix", "zzz", "is no key for it"), ("net.map", "a=b", "no place to dial"), ("net.proxy", "ftp://x", "http://HOST:PORT")):
             was = self.h.sbx("config", "get", name)
@@ -766,6 +783,15 @@ class Machine(unittest.TestCase):
         t.wait("1 needs you", 20)
         t.wait("Proceed with the migration")  # what its screen says
         self.assertRegex(t.text(), "◆.*waiting")
+        waits = [s for s in json.loads(self.h.sbx("session", "ls", "--json")) if s["waits"]]  # the same by command
+        self.assertEqual([(s["sandbox"], s["why"]) for s in waits], [(self.name, "Proceed with the migration?")])
+        self.assertIn("waits: Proceed with the migration?", self.h.sbx("session", "ls", self.name))
+        self.assertEqual(self.h.sbx("session", "text", self.name, waits[0]["session"]), "Proceed with the migration?\n")
+        number = self.h.sbx("exec", "-d", "-t", self.name, "bash", "-c", "seq 1 100; sleep 97").strip()
+        self.assertTrue(wait_for(lambda: self.h.sbx("session", "text", self.name, number, "--scrollback", "1000").split() == [str(i) for i in range(1, 101)], 10))
+        self.h.sbx("session", "end", self.name, number)
+        self.assertTrue(wait_for(lambda: not [s for s in json.loads(self.h.sbx("session", "ls", "--json")) if str(s["session"]) == number and "signal" not in s], 10))
+        self.assertEqual(self.h.run("session", "end", self.name, "999").returncode, 3)
         self.h.sh(self.name, "pkill sleep")
         t.wait("needs you", gone=True)
         # Its agent falls quiet at a question.

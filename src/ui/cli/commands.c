@@ -118,6 +118,13 @@ static const struct command image_commands[] = {
     {"seed", "image seed", "take over mirrors and authorities of this host", NULL, none, 0, 0, false, 0, cmd_image_seed, NULL, true},
     {"rm", "image rm IMAGE...", "remove base images", NULL, none, 1, -1, false, 0, cmd_image_rm, NULL, false},
     {0}};
+static const struct option session_ls_options[] = {JSON_OPT, END};
+static const struct option session_text_options[] = {{0, "scrollback", "LINES", "so many lines of what scrolled away, too"}, END};
+static const struct command session_commands[] = {
+    {"ls", "session ls [SANDBOX...]", "sessions that run, and which wait for you", NULL, session_ls_options, 0, -1, false, 0, cmd_session_ls, NULL, false},
+    {"text", "session text SANDBOX [SESSION]", "what its screen says; without SESSION the agent's", NULL, session_text_options, 1, 2, false, 0, cmd_session_text, NULL, false},
+    {"end", "session end SANDBOX SESSION", "end a session with all that runs in it", NULL, none, 2, 2, false, 0, cmd_session_end, NULL, false},
+    {0}};
 static const struct command template_commands[] = {
     {"save", "template save SANDBOX NAME[:TAG]", "keep a sandbox's disk for others to start from", "No secret of this host may stand on it: it is looked through.", save_options, 2, 2, false, 0, cmd_template_save, NULL, false},
     {"ls", "template ls", "saved templates and installed agents", NULL, json_only, 0, 0, false, 0, cmd_template_ls, NULL, false},
@@ -152,6 +159,7 @@ const struct command cli_commands[] = {
     {"policy", "policy COMMAND", "what sandboxes may reach", NULL, NULL, 0, 0, false, 0, NULL, policy_commands, false},
     {"secret", "secret COMMAND", "credentials that stay on the host", NULL, NULL, 0, 0, false, 0, NULL, secret_commands, false},
     {"image", "image COMMAND", "base images", NULL, NULL, 0, 0, false, 0, NULL, image_commands, false},
+    {"session", "session COMMAND", "sessions of sandboxes: list, read, end them", NULL, NULL, 0, 0, false, 0, NULL, session_commands, false},
     {"template", "template COMMAND", "saved disks to start from", NULL, NULL, 0, 0, false, 0, NULL, template_commands, false},
     {"save", "save SANDBOX NAME[:TAG]", "the same as template save", NULL, save_options, 2, 2, false, 0, cmd_template_save, NULL, false},
     {"config", "config COMMAND", "settings", NULL, NULL, 0, 0, false, 0, NULL, config_commands, false},

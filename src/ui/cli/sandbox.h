@@ -38,6 +38,9 @@ int sandbox_folder(struct record *r, const char *text, struct err *e);
 /* What `sbx config set` would say to a value; 0: it is good. */
 int config_cli_check(const char *name, const char *text, struct err *e);
 
+int cmd_session_ls(const struct args *a, struct err *e);
+int cmd_session_text(const struct args *a, struct err *e);
+int cmd_session_end(const struct args *a, struct err *e);
 int cmd_run(const struct args *a, struct err *e);
 int cmd_create(const struct args *a, struct err *e);
 int cmd_start(const struct args *a, struct err *e);

@@ -562,28 +562,42 @@ void app_show_secrets(struct app *a)
 
 /* ---- settings ---- */
 
-/* As `sbx config set` takes it. */
-static void setting_text(json_t *v, char *out, size_t cap)
+/* Could it stand in a list with commas? */
+static bool plain_item(const char *key, const json_t *item)
+{
+    const char *v = json_string_value(item);
+    return v && v[0] && !strchr(v, ',') && (!key || (key[0] && !strpbrk(key, ",=")));
+}
+
+/* As `sbx config set` takes it; false: not all of it fits. */
+static bool setting_text(json_t *v, char *out, size_t cap)
 {
     size_t used = 0, i;
     const char *key;
     json_t *item;
+    bool plain = true;
+    json_array_foreach(v, i, item)
+        plain = plain && plain_item(NULL, item);
+    if (json_is_object(v))
+        json_object_foreach(v, key, item)
+            plain = plain && plain_item(key, item);
     out[0] = '\0';
-    if (json_is_array(v)) {
+    if (plain && json_is_array(v)) {
         json_array_foreach(v, i, item)
             if (used < cap)
-                used += (size_t)snprintf(out + used, cap - used, "%s%s", i ? "," : "", json_string_value(item) ? json_string_value(item) : "");
-    } else if (json_is_object(v)) {
+                used += (size_t)snprintf(out + used, cap - used, "%s%s", i ? "," : "", json_string_value(item));
+    } else if (plain && json_is_object(v)) {
         json_object_foreach(v, key, item)
             if (used < cap)
-                used += (size_t)snprintf(out + used, cap - used, "%s%s=%s", used ? "," : "", key, json_string_value(item) ? json_string_value(item) : "");
+                used += (size_t)snprintf(out + used, cap - used, "%s%s=%s", used ? "," : "", key, json_string_value(item));
     } else if (json_is_string(v)) {
-        snprintf(out, cap, "%s", json_string_value(v));
+        used = (size_t)snprintf(out, cap, "%s", json_string_value(v));
     } else {
         char *dumped = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
-        snprintf(out, cap, "%s", dumped ? dumped : "");
+        used = (size_t)snprintf(out, cap, "%s", dumped ? dumped : "");
         free(dumped);
     }
+    return used < cap;
 }
 
 static bool settings_row(struct table_pane *t, const char *key, json_t *v, struct table_row *out)
@@ -652,12 +666,15 @@ static bool settings_action(struct table_pane *t, const char *what)
     }
     static char hint[600], value[FORM_VALUE_MAX];
     const struct config_key *k = config_find(r->cell[0]);
+    if (!setting_text(r->data, value, sizeof value)) { /* what the field cannot hold it would cut */
+        app_say(table_app(t), SAY_WARN, "%s is too long for a form; sbx config get and set change it", r->cell[0]);
+        return true;
+    }
     struct setting_job *j = calloc(1, sizeof *j);
     if (!j)
         return true;
     j->t = t;
     snprintf(j->name, sizeof j->name, "%.63s", r->cell[0]);
-    setting_text(r->data, value, sizeof value);
     bool choice = k && (k->type == CONFIG_BOOL || k->type == CONFIG_CHOICE);
     static const char *const forms[] = {[CONFIG_LIST] = "Several are separated by commas.", [CONFIG_MAP] = "KEY=VALUE; several are separated by commas."};
     snprintf(hint, sizeof hint, "%s. %s%s%s", r->cell[2], k && k->type >= CONFIG_LIST ? forms[k->type] : "",
