@@ -175,6 +175,7 @@ static int read_value(const struct args *a, const char *t, const char *title, ch
         if (!v || !v[0])
             return err_set(e, STATUS_USAGE, "the variable %s is not set here", env);
         snprintf(out, SECRET_INPUT_MAX, "%s", v);
+        explicit_bzero((char *)(uintptr_t)v, strlen(v)); /* in our environment, which others of this user see */
         return 0;
     }
     if (file)
