@@ -35,6 +35,7 @@ int secret_ask(const char *prompt, char *out, size_t cap, struct err *e)
     quiet = was;
     quiet.c_lflag &= ~(tcflag_t)(ECHO | ISIG);
     quiet.c_lflag |= ICANON;
+    quiet.c_cc[VEOL] = 3; /* it ends the line: nobody presses Enter after it */
     dprintf(fd, "%s: ", prompt);
     tcsetattr(fd, TCSAFLUSH, &quiet);
     size_t n = 0;
