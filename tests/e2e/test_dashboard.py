@@ -837,6 +837,10 @@ class Machine(unittest.TestCase):
         t.wait("running", 40)
         t.wait("‖", gone=True)
         self.assertEqual(self.state(self.name), "running")
+        # How far a start is, as the dashboard hears it from what it starts.
+        r = subprocess.run([SBX, "restart", self.name], env={**self.h.env, "SBX_PROGRESS": "1"}, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        self.assertRegex(r.stderr, rb"(?m)^\x1e[0-9.-]+ \S")
+        t.wait("running", 40)
 
     def test_5_shell_and_a_command(self):
         t = self.terminal(cols=120, rows=30)

@@ -212,6 +212,10 @@ void progress_show(double fraction, const char *text)
 {
     char safe[256];
     sanitize_line(safe, sizeof safe, text, strlen(text));
+    if (!isatty(2) && getenv("SBX_PROGRESS")) { /* the dashboard's, which draws a bar of it (ui/dash/task.c) */
+        fprintf(stderr, "\036%.3f %s\n", fraction, safe);
+        return;
+    }
     if (!isatty(2)) {
         /* Lines for a log: one for each phase, not for each package. */
         size_t n = strcspn(safe, " ");

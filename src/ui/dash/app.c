@@ -684,6 +684,7 @@ int app_run(struct app *a)
         event_add(a->signals[i], NULL);
     }
     signal(SIGPIPE, SIG_IGN);
+    setenv("SBX_PROGRESS", "1", 1); /* what is started from here tells how far it is */
     model_refresh(a->model);
     if (a->slot[AREA_BOXES].pane)
         tell_focus(a, a->slot[AREA_BOXES].pane, true);

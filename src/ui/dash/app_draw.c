@@ -241,15 +241,14 @@ static void draw_status(struct app *a)
         return;
     }
     if (a->progress.text[0] && !a->unread_error) {
-        int bar = COLS >= 100 && a->progress.fraction >= 0 ? 30 : 0;
+        int bar = COLS >= 100 ? 30 : 15;
         int x = 1 + paint_text(w, 0, 1, 2, ST_KEY, paint_spinner()) + 1;
-        x += paint_text(w, 0, x, COLS - x - bar - 8, ST_STATUS, a->progress.text) + 2;
-        if (bar) {
+        if (a->progress.fraction >= 0) { /* before the text, whose length changes */
             paint_bar(w, 0, x, bar, a->progress.fraction);
             x += bar + 1;
+            x += paint_f(w, 0, x, 6, ST_STATUS, "%3d %%", (int)(a->progress.fraction * 100)) + 2;
         }
-        if (a->progress.fraction >= 0)
-            paint_f(w, 0, x, 6, ST_STATUS, "%d %%", (int)(a->progress.fraction * 100));
+        paint_text(w, 0, x, COLS - x - 1, ST_STATUS, a->progress.text);
         wnoutrefresh(w);
         return;
     }

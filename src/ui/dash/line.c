@@ -191,6 +191,7 @@ struct running {
 static void done(const struct task_end *end, void *arg)
 {
     struct running *r = arg;
+    app_progress(r->app, -1, NULL);
     if (end->status != 0)
         app_say(r->app, SAY_ERROR, "%s: %s", r->what, end->error[0] ? end->error : "it failed");
     else if (end->out && strchr(end->out, '\n') && strchr(end->out, '\n')[1])
@@ -203,7 +204,12 @@ static void done(const struct task_end *end, void *arg)
     free(r);
 }
 
-static const struct task_ops ops = {.done = done};
+static void progress(double fraction, const char *text, void *arg)
+{
+    app_progress(((struct running *)arg)->app, fraction, text);
+}
+
+static const struct task_ops ops = {.progress = progress, .done = done};
 
 static bool has_word(char *const *argv, const char *const *list)
 {
