@@ -801,7 +801,7 @@ class Machine(unittest.TestCase):
         t.wait(r"│Overwrite it\? \[y/N\]")
         t.keys("C-]", "d")
         t.wait("1 needs you", 10)
-        self.assertRegex(t.text(), r"◆.*waiting(.*\n)+?│▎ +\[y/N\]")
+        self.assertRegex(t.text(), r"◆.*waiting(.*\n)+?│▎ +Overwrite it\? \[y/N\]")
         t.keys("Enter")
         t.type("n\n")
         t.wait("needs you", gone=True)

@@ -336,6 +336,7 @@ static void test_attention(void **state)
     char asks[96];
     assert_true(attention_prompt("claude", "Bash command\n\nDo you want to proceed?\n \u276f 1. Yes\n   2. No\n", asks, sizeof asks));
     assert_true(attention_prompt("shell", "$ rm -i x\nremove it (y/n)?  \n\n", asks, sizeof asks));
+    assert_string_equal(asks, "remove it (y/n)?");
     assert_false(attention_prompt("shell", "remove it [y/N] y\n$ \n", asks, sizeof asks));
     at = judge("shell", "[{\"session\": 3, \"tty\": false, \"agent\": false, \"bell\": true}]");
     assert_false(at.waits);

@@ -134,6 +134,9 @@ bool attention_prompt(const char *agent, const char *text, char *why, size_t cap
         regmatch_t m;
         for (unsigned j = 0; j < r->nprompts; j++)
             if (regexec(&r->prompts[j], line, 1, &m, 0) == 0) {
+                /* "[y/N]" alone says nothing: then the question before it, too. */
+                if (m.rm_eo - m.rm_so < 12)
+                    return attention_last_line(line, why, cap);
                 sanitize_line(why, cap, line + m.rm_so, (size_t)(m.rm_eo - m.rm_so));
                 return true;
             }
