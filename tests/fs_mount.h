@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "core/link.h"
+#include "guest/fsknown.c" /* as the relay in the guest has it */
 #include "vm/fs.h"
 
 #define FS_MOUNT_MESSAGE (1024 * 1024 + 65536)
@@ -42,15 +43,27 @@ struct fs_mount_folder {
 static long long fs_mount_keep_free; /* bytes, for the next mount */
 static int fs_mount_dev = -1, fs_mount_port = -1;
 
+static pthread_mutex_t fs_mount_known = PTHREAD_MUTEX_INITIALIZER;
+
 static void *fs_mount_up(void *arg)
 {
     char *buf = malloc(FS_MOUNT_MESSAGE);
     for (;;) {
+        uint8_t answer[FSKNOWN_ANSWER_MAX];
+        uint32_t len;
         ssize_t n = read(fs_mount_dev, buf, FS_MOUNT_MESSAGE);
         if (n < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN))
             continue;
         if (n <= 0)
             _exit(0);
+        pthread_mutex_lock(&fs_mount_known);
+        unsigned way = fsknown_asked((uint8_t *)buf, (size_t)n, answer);
+        memcpy(&len, answer, sizeof len);
+        if ((way & FSKNOWN_ANSWER) && write(fs_mount_dev, answer, len) < 0)
+            len = 0; /* nobody waits for it any more */
+        pthread_mutex_unlock(&fs_mount_known);
+        if (!(way & FSKNOWN_SEND))
+            continue;
         for (ssize_t at = 0; at < n;) {
             ssize_t w = write(fs_mount_port, buf + at, (size_t)(n - at));
             if (w <= 0)
@@ -124,6 +137,14 @@ static void fs_mount_relay(void)
             memcpy(&unique, buf + at + 8, 8);
             if (have - at < len)
                 break;
+            bool ours = false;
+            if (unique == 0) {
+                pthread_mutex_lock(&fs_mount_known);
+                ours = fsknown_told((uint8_t *)buf + at, len);
+                pthread_mutex_unlock(&fs_mount_known);
+            }
+            if (ours)
+                continue;
             if (unique == 0)
                 fs_mount_note(buf + at, len);
             else if (write(fs_mount_dev, buf + at, len) < 0)

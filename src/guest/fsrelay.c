@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "guest/fsahead.h"
+#include "guest/fsknown.h"
 #include "guest/guest.h"
 
 /* The largest write is 1 MiB of data behind its headers; replies to reads are bounded likewise. */
@@ -52,11 +54,81 @@ static void wait_for_start(void)
     pthread_mutex_unlock(&start_lock);
 }
 
+/* What is known here is changed by both directions. */
+static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Each message to the host costs the machine an exit and an interrupt: those that nobody waits for share the next one's,
+ * or go when none came for so long. */
+#define LATER_MS 1
+#define LATER_MAX 8192u
+
+static struct {
+    uint8_t bytes[LATER_MAX];
+    size_t len;
+} later;
+
+static bool send_later(void)
+{
+    bool ok = write_all(port_fd, later.bytes, later.len);
+    later.len = 0;
+    return ok;
+}
+
+static bool send(const uint8_t *msg, size_t n, bool waits)
+{
+    if (later.len + n > LATER_MAX) {
+        if (later.len && !send_later())
+            return false;
+        if (n > LATER_MAX || waits)
+            return write_all(port_fd, msg, n);
+    }
+    if (later.len == 0 && waits)
+        return write_all(port_fd, msg, n);
+    memcpy(later.bytes + later.len, msg, n);
+    later.len += n;
+    return !waits || send_later();
+}
+
+static void answer_kernel(const uint8_t *answer)
+{
+    uint32_t len;
+    memcpy(&len, answer, sizeof len);
+    ssize_t ignored = write(fuse_fd, answer, len); /* ENOENT: it was interrupted meanwhile */
+    (void)ignored;
+}
+
+static bool pass_on(uint8_t *msg, size_t n)
+{
+    uint8_t answer[FSKNOWN_ANSWER_MAX];
+    pthread_mutex_lock(&known_lock);
+    unsigned way = fsknown_asked(msg, n, answer);
+    if (way == FSKNOWN_ANSWER) /* before a notification that makes it wrong */
+        answer_kernel(answer);
+    pthread_mutex_unlock(&known_lock);
+    if (way == FSKNOWN_ANSWER)
+        return true;
+    if (way & FSKNOWN_LATER) {
+        bool ok = send(msg, n, false);
+        if (way & FSKNOWN_ANSWER)
+            answer_kernel(answer);
+        return ok;
+    }
+    if (!send(msg, n, true))
+        return false;
+    fsahead_saw(msg, n);
+    return true;
+}
+
 /* Kernel to host: each read of /dev/fuse is one message. */
 static void *requests(void *arg)
 {
     uint8_t *buf = arg;
     for (bool first = true;; first = false) {
+        struct pollfd p = {.fd = fuse_fd, .events = POLLIN};
+        if (later.len && poll(&p, 1, LATER_MS) == 0 && !send_later()) {
+            give_up();
+            break;
+        }
         ssize_t n = read(fuse_fd, buf, MESSAGE_MAX);
         if (first)
             wait_for_start();
@@ -65,11 +137,10 @@ static void *requests(void *arg)
                 continue;
             break; /* ENODEV: unmounted */
         }
-        if (!write_all(port_fd, buf, (size_t)n)) {
+        if (!pass_on(buf, (size_t)n)) {
             give_up();
             break;
         }
-        fsahead_saw(buf, (size_t)n);
     }
     free(buf);
     return NULL;
@@ -161,7 +232,11 @@ static void *replies(void *arg)
             uint64_t unique;
             memcpy(&unique, buf + at + 8, 8);
             if (unique == 0) {
-                notify(buf + at, len);
+                pthread_mutex_lock(&known_lock);
+                bool ours = fsknown_told(buf + at, len);
+                pthread_mutex_unlock(&known_lock);
+                if (!ours)
+                    notify(buf + at, len);
             } else {
                 /* ENOENT: the request was interrupted meanwhile; others concern that request alone. */
                 ssize_t ignored = write(fuse_fd, buf + at, len);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/confine.h"
+#include "core/fsport.h"
 #include "core/linkev.h"
 #include "core/log.h"
 #include "vm/fs_check.h"
@@ -104,15 +105,21 @@ static struct {
 } kept;
 
 static _Thread_local bool on_loop;
+static bool quiet; /* the request that is served wants no reply (core/fsport.h) */
 
-static bool keep(const struct iovec *iov, int count)
+static bool is_reply(const struct iovec *iov)
 {
     uint64_t unique;
     memcpy(&unique, (const uint8_t *)iov[0].iov_base + 8, sizeof unique);
+    return unique != 0;
+}
+
+static bool keep(const struct iovec *iov, int count)
+{
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += iov[i].iov_len;
-    if (!kept.on || unique == 0 || total > sizeof kept.bytes)
+    if (!kept.on || !is_reply(iov) || total > sizeof kept.bytes)
         return false;
     kept.len = 0;
     for (int i = 0; i < count; i++) {
@@ -127,6 +134,8 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *arg)
 {
     static pthread_mutex_t port = PTHREAD_MUTEX_INITIALIZER;
     (void)arg;
+    if (on_loop && quiet && is_reply(iov))
+        return (ssize_t)iov[0].iov_len; /* libfuse looks for errors alone */
     if (on_loop && keep(iov, count))
         return (ssize_t)kept.len;
     pthread_mutex_lock(&port);
@@ -184,29 +193,40 @@ static bool changes(uint32_t opcode)
     }
 }
 
+/* With the reply to what changed something goes what the guest's kernel asks next, said to the relay there. */
+static void reply_kept(const struct fuse_in_header *h, const uint8_t *msg)
+{
+    struct {
+        struct fuse_out_header head;
+        struct fsport_know know;
+    } note = {.head = {.len = sizeof note, .error = FSPORT_KNOW}};
+    struct iovec iov[2] = {{&note, sizeof note}, {kept.bytes, kept.len}};
+    bool told = fs_know(h, msg, kept.bytes, kept.len, &note.know);
+    if (told || kept.len)
+        io_writev(FD_PORT, told ? iov : iov + 1, (told ? 1 : 0) + (kept.len ? 1 : 0), NULL);
+}
+
 static void serve(uint8_t *msg, uint32_t len)
 {
-    uint32_t opcode;
-    memcpy(&opcode, msg + 4, 4);
+    struct fuse_in_header h;
     fs.requests++;
     if (!fs_check(msg, len)) {
         refuse(msg);
         return;
     }
+    memcpy(&h, msg, sizeof h);
+    quiet = msg[FSPORT_QUIET_AT] == 1 && !changes(h.opcode);
     struct fuse_buf b = {.size = len, .mem = msg};
-    if (!changes(opcode)) {
-        fuse_session_process_buf(fs.session, &b);
-        return;
-    }
-    watch_drain();
+    if (changes(h.opcode))
+        watch_drain();
     kept.len = 0;
-    kept.on = true;
+    kept.on = changes(h.opcode);
     fuse_session_process_buf(fs.session, &b);
-    kept.on = false;
+    kept.on = quiet = false;
+    if (!changes(h.opcode))
+        return;
     watch_drain();
-    struct iovec iov = {kept.bytes, kept.len};
-    if (kept.len)
-        io_writev(FD_PORT, &iov, 1, NULL);
+    reply_kept(&h, msg);
 }
 
 static void process(void)

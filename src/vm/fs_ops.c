@@ -1,5 +1,6 @@
 #include "vm/fs_ops.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -563,6 +564,92 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
         st.f_bfree = st.f_bfree > kept ? st.f_bfree - kept : 0;
         fuse_reply_statfs(req, &st);
     }
+}
+
+/* ---- what is said beforehand (core/fsport.h) ---- */
+
+static void to_attr(const struct stat *st, struct fuse_attr *a)
+{
+    *a = (struct fuse_attr){
+        .ino = st->st_ino, .size = (uint64_t)st->st_size, .blocks = (uint64_t)st->st_blocks,
+        .atime = (uint64_t)st->st_atim.tv_sec, .mtime = (uint64_t)st->st_mtim.tv_sec, .ctime = (uint64_t)st->st_ctim.tv_sec,
+        .atimensec = (uint32_t)st->st_atim.tv_nsec, .mtimensec = (uint32_t)st->st_mtim.tv_nsec,
+        .ctimensec = (uint32_t)st->st_ctim.tv_nsec, .mode = st->st_mode, .nlink = (uint32_t)st->st_nlink, .uid = st->st_uid,
+        .gid = st->st_gid, .rdev = (uint32_t)st->st_rdev, .blksize = (uint32_t)st->st_blksize};
+}
+
+static bool is_empty(struct node *n)
+{
+    int at = node_fd(n), fd = at < 0 ? -1 : openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    bool empty = d != NULL;
+    const struct dirent *e;
+    while (empty && (e = readdir(d)))
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    if (d)
+        closedir(d);
+    else if (fd >= 0)
+        close(fd);
+    return empty;
+}
+
+bool fs_know(const struct fuse_in_header *h, const uint8_t *msg, const uint8_t *reply, size_t len, struct fsport_know *k)
+{
+    struct fuse_open_in open;
+    struct fuse_create_in create;
+    struct fuse_out_header o;
+    struct fuse_entry_out entry;
+    struct stat st;
+    struct node *n = h->nodeid == FUSE_ROOT_ID ? NULL : node_get(h->nodeid), *made = NULL;
+    memset(k, 0, sizeof *k);
+    k->node = h->nodeid;
+    switch (h->opcode) {
+    case FUSE_OPEN:
+        memcpy(&open, msg + sizeof *h, sizeof open);
+        if (!(open.flags & O_TRUNC))
+            return false;
+        break;
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_LINK:
+    case FUSE_COPY_FILE_RANGE: /* of the file that is read */
+        k->flags = FSPORT_KNOW_OTHERS;
+        break;
+    case FUSE_MKDIR:
+        if (len < sizeof o + sizeof entry)
+            break;
+        memcpy(&entry, reply + sizeof o, sizeof entry);
+        made = node_get(entry.nodeid);
+        break;
+    case FUSE_CREATE:
+        memcpy(&create, msg + sizeof *h, sizeof create);
+        if (create.flags & O_TRUNC) /* it may have been there */
+            k->flags = FSPORT_KNOW_OTHERS;
+        break;
+    case FUSE_MKNOD:
+    case FUSE_SYMLINK:
+    case FUSE_SETATTR:
+    case FUSE_WRITE:
+    case FUSE_FALLOCATE:
+        break;
+    default:
+        return false;
+    }
+    bool watched = n && watch_dir(n->parent ? n->parent : n);
+    double holds = n && node_stat(n, NULL, &st, NULL) == 0 ? attr_timeout(n, &st, watched) : 0;
+    if (holds >= FS_LONG_S) {
+        fs_squash(&st);
+        to_attr(&st, &k->attr.attr);
+        k->attr.attr_valid = (uint64_t)holds;
+        k->flags |= FSPORT_KNOW_ATTR;
+    }
+    if (made && watch_dir(made) && is_empty(made)) { /* watched before it is looked at */
+        k->made = node_number(made);
+        k->flags |= FSPORT_KNOW_EMPTY;
+    }
+    return true;
 }
 
 const struct fuse_lowlevel_ops *fs_ops(const struct fs_config *c)

@@ -2,6 +2,7 @@
 #ifndef SBX_VM_FS_OPS_H
 #define SBX_VM_FS_OPS_H
 
+#include "core/fsport.h"
 #include "vm/fs_node.h"
 
 struct fs_config {
@@ -10,5 +11,9 @@ struct fs_config {
 };
 
 const struct fuse_lowlevel_ops *fs_ops(const struct fs_config *config);
+
+/* What the guest's kernel asks next, after a request that may have changed something and its reply.  False: nothing
+ * worth saying. */
+bool fs_know(const struct fuse_in_header *h, const uint8_t *msg, const uint8_t *reply, size_t len, struct fsport_know *k);
 
 #endif

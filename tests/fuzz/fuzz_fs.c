@@ -31,6 +31,8 @@ static uint64_t nodes[SEEN], handles[SEEN];
 static unsigned nnodes, nhandles;
 static uint32_t opcode;
 static char base[64];
+static uint8_t reply[256];
+static size_t reply_len;
 
 static ssize_t on_reply(int fd, struct iovec *iov, int count, void *arg)
 {
@@ -39,6 +41,9 @@ static ssize_t on_reply(int fd, struct iovec *iov, int count, void *arg)
     (void)arg;
     for (int i = 0; i < count; i++)
         total += (ssize_t)iov[i].iov_len;
+    reply_len = 0;
+    for (int i = 0; i < count && reply_len + iov[i].iov_len <= sizeof reply; reply_len += iov[i++].iov_len)
+        memcpy(reply + reply_len, iov[i].iov_base, iov[i].iov_len);
     struct fuse_out_header h;
     memcpy(&h, iov[0].iov_base, sizeof h);
     if (count > 1 && h.error == 0 && h.unique && iov[1].iov_len >= 8) {
@@ -87,9 +92,12 @@ static void send(struct fuse_session *se, uint32_t op, uint64_t node, const void
     opcode = op;
     if (fs_check(copy, sizeof h + n)) {
         struct fuse_buf b = {.size = sizeof h + n, .mem = copy};
+        struct fsport_know k;
         watch_drain();
+        reply_len = 0;
         fuse_session_process_buf(se, &b);
         watch_drain();
+        fs_know(&h, copy, reply, reply_len, &k);
     }
     free(copy);
 }

@@ -491,6 +491,47 @@ static void a_tree_of_many(void **state)
     assert_true(json_integer_value(json_object_get(stats, "nodes")) >= 2700);
 }
 
+static json_int_t requests(void)
+{
+    return json_integer_value(json_object_get(fs_mount_ask(&m, json_pack("{s:s}", "op", "stats")), "requests"));
+}
+
+/* An archive unpacked: for a file in a directory of its own the host is asked to make it, to write it, for its times and
+ * to close it; not whether the name is free, nor how the directory looks now.  What the host does there is seen all the
+ * same. */
+static void new_directories_ask_little(void **state)
+{
+    enum { FILES = 200 };
+    struct stat st, dir;
+    char name[64];
+    (void)state;
+    assert_int_equal(mkdir(G("fresh"), 0755), 0);
+    json_int_t before = requests();
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "fresh/%d", i);
+        FAILS(stat(G(name), &st), ENOENT);
+        put(G(name), "text", O_EXCL);
+    }
+    assert_true(requests() - before < FILES * 9 / 2);
+    put(H("fresh/theirs"), "by the host", O_EXCL);
+    SOON(same(G("fresh/theirs"), "by the host"));
+    assert_int_equal(rename(G("fresh/1"), G("fresh/moved")), 0);
+    assert_int_equal(link(G("fresh/2"), G("fresh/linked")), 0);
+    assert_int_equal(stat(G("fresh/2"), &st), 0);
+    assert_int_equal(st.st_nlink, 2);
+    assert_int_equal(unlink(G("fresh/linked")), 0);
+    assert_int_equal(stat(G("fresh/2"), &st), 0);
+    assert_int_equal(st.st_nlink, 1);
+    assert_int_equal(mkdir(G("fresh/sub"), 0755), 0);
+    assert_int_equal(stat(G("fresh"), &dir), 0);
+    assert_int_equal(dir.st_nlink, 3);
+    put(G("fresh/2"), "more text", O_TRUNC);
+    assert_int_equal(stat(G("fresh/2"), &st), 0);
+    assert_int_equal(st.st_size, 9);
+    put(H("fresh/sub/late"), "x", O_EXCL);
+    SOON(access(G("fresh/sub/late"), F_OK) == 0);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -567,7 +608,8 @@ int main(void)
         cmocka_unit_test(open_files),     cmocka_unit_test(stays_in_place),
         cmocka_unit_test(read_only),      cmocka_unit_test(rules),
         cmocka_unit_test(a_name_that_another_got), cmocka_unit_test(random_steps),   cmocka_unit_test(swapped_for_a_link),
-        cmocka_unit_test(a_tree_of_many), cmocka_unit_test(threat_94_a_guest_cannot_fill_the_disk),
+        cmocka_unit_test(a_tree_of_many), cmocka_unit_test(new_directories_ask_little),
+        cmocka_unit_test(threat_94_a_guest_cannot_fill_the_disk),
     };
     if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0 || unshare(CLONE_NEWNS) < 0 ||
         mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
