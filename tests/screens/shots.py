@@ -59,6 +59,16 @@ def home_of_ada(h):
     return home
 
 
+def have_written(t, path):
+    t.type(f"Write the checkout in src/{path.name}")
+    for _ in range(3):  # an Enter that comes together with the text, as on a slow machine, is a line's end to the agent
+        t.settle(1, 10)
+        t.keys("Enter")
+        if wait_for(path.exists, 25):
+            break
+    t.settle(2, 20)
+
+
 def main():
     args = [a for a in sys.argv[1:] if a != "--docs"]
     shots = Shots("--docs" in sys.argv)
@@ -96,11 +106,7 @@ def main():
             t.keys("Enter")
             t.wait(r"Claude Code", 90)
             t.settle(2, 30)
-            t.type("Write the checkout in src/checkout.js")
-            time.sleep(1)
-            t.keys("Enter")
-            wait_for(lambda: (shop / "src/checkout.js").exists(), 60)
-            t.settle(2, 20)
+            have_written(t, shop / "src/checkout.js")
             for host in ("https://registry.npmjs.org/lodash", "https://ads.example.com/pixel.gif", "https://telemetry.example.com/v2", "https://pypi.org/simple/",
                          "https://cdn.tracker.example.net/a.js", "http://10.0.0.7/admin", "https://github.com/"):
                 h.run("exec", "claude-web-shop", "curl", "-sS", "-o", "/dev/null", "--max-time", "4", host)
@@ -206,7 +212,7 @@ def main():
         # The light theme from the start, so that the agent chooses its colours for it.
         h.sbx("config", "set", "ui.theme", "light")
         h.run("exec", "claude-web-shop", "sh", "-c", "kill $(pidof claude node)")
-        (shop / "src/checkout.js").unlink()
+        (shop / "src/checkout.js").unlink(missing_ok=True)
         with Terminal(h.env, cols=160, rows=46, cwd=shop) as t:
             t.wait("3 running")
             t.click("claude-web-shop")
@@ -214,11 +220,7 @@ def main():
             t.keys("Enter")
             t.wait("Claude Code", 90)
             t.settle(2, 30)
-            t.type("Write the checkout in src/checkout.js")
-            time.sleep(1)
-            t.keys("Enter")
-            wait_for(lambda: (shop / "src/checkout.js").exists(), 60)
-            t.settle(2, 20)
+            have_written(t, shop / "src/checkout.js")
             shots.take(t, "light")
     finally:
         h.close()

@@ -246,7 +246,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     } else if (f->why[0])
         paint_wrap(w, p->rows - 4, 2, p->cols - 4, 2, ST_FAILED, f->why);
     else if (f->says[0])
-        paint_wrap(w, p->rows - 4, 2, p->cols - 4, 2, ST_GOOD, f->says);
+        paint_wrap(w, p->rows - 6, 2, p->cols - 4, 3, ST_GOOD, f->says);
     draw_buttons(f, w, p->rows - 2);
 }
 
@@ -555,7 +555,7 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
 {
     struct form *f = (struct form *)p;
     *cols = max_cols < 76 ? max_cols : 76;
-    int need = 6;
+    int need = f->preview ? 8 : 6; /* what a preview says may be long */
     for (unsigned i = 0; i < f->n; i++)
         need += f->f[i].spec.kind == FORM_NOTE ? paint_wrap(NULL, 0, 0, *cols - 4, 4, ST_DIM, f->f[i].spec.label) + 1 : 2;
     *rows = need < max_rows ? need : max_rows;

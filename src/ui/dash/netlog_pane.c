@@ -148,8 +148,8 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
     /* Host and rule get what they need, the request what is left; where that is nothing, host and rule share it. */
     int half = rest / 2, host = between(l->wide_host + 2, 16, half), rule = between(l->wide_rule + 1, 12, half);
     if (l->any_request && !netlog_view_grouped(l->view) && rest >= 68) {
-        if (rest - host - rule < 20 && rule > 24) /* most rules say their host once more */
-            rule = between(rest - host - 20, 24, rule);
+        if (rest - host - rule < 16 && rule > 24) /* most rules say their host once more */
+            rule = between(rest - host - 16, 24, rule);
     }
     if (l->any_request && rest >= 68 && rest - host - rule >= 16 && !netlog_view_grouped(l->view)) {
         c->host = host;
