@@ -356,7 +356,7 @@ class Machine(unittest.TestCase):
             row("denied.test")
             t.wait("take back")
             t.keys("Down", "Down", "Down", "Space")
-            t.wait(r"sbx policy rm -g \w+")
+            t.wait("sbx policy rm -g")
             t.keys("Enter")
             t.wait("in force: allow denied.test +for box, for good *\n")
             self.assertNotIn(("deny", "denied.test", "all"), rules())
