@@ -23,6 +23,9 @@ class FakeBox:
         self.answers = []    # (number, allow)
         self.refuse = None   # what an answer is answered, instead of being taken
         self.links = []
+        self.watchers = []
+        self.sessions = []   # as `status` tells of them
+        self.screens = {}    # session: what stands on its screen
         self.lock = os.open(self.dir / "lock", os.O_RDWR | os.O_CREAT)
         fcntl.fcntl(self.lock, F_OFD_SETLK, struct.pack("hhqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         os.write(self.lock, f"{os.getpid()}\n".encode())
@@ -38,7 +41,7 @@ class FakeBox:
 
     def status(self):
         return {"name": self.name, "state": "running", "phase": "running", "reason": "", "accel": "kvm", "notice": "", "pid": os.getpid(), "started": int(time.time()),
-                "uptime_ms": 1000, "cpu_us": 0, "mem_kib": 1024, "sessions": [], "blocked": 0, "ports": [], "asks": len(self.asks)}
+                "uptime_ms": 1000, "cpu_us": 0, "mem_kib": 1024, "sessions": self.sessions, "blocked": 0, "ports": [], "asks": len(self.asks)}
 
     def accept(self):
         while True:
@@ -59,7 +62,11 @@ class FakeBox:
 
     def reply(self, link, m):
         if m["op"] in ("status", "watch"):
+            if m["op"] == "watch":
+                self.watchers.append(link)
             return self.status()
+        if m["op"] == "text":
+            return {"text": self.screens.get(m.get("session"), "")}
         if m["op"] == "asks":
             if m.get("watch") and link not in self.links:
                 self.links.append(link)
@@ -72,8 +79,11 @@ class FakeBox:
             return {}
         return {"ok": False, "error": "the test knows no such request", "status": 2}
 
-    def note(self, **m):
-        for link in self.links:
+    def changed(self):
+        self.note(self.watchers, op="status", **self.status())
+
+    def note(self, to=None, **m):
+        for link in self.links if to is None else to:
             try:
                 link.ctrl(**m)
             except OSError:
@@ -101,7 +111,7 @@ class FakeBox:
         self.say("stopped")
         os.close(self.lock)
         self.lock = -1
-        for link in self.links:
+        for link in self.links + self.watchers:
             try:
                 link.sock.shutdown(socket.SHUT_RDWR)
             except OSError:

@@ -15,6 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from fakebox import FakeBox
 from harness import SBX, Home, alive, wait_for
 from tmuxdrive import Terminal
 
@@ -721,6 +722,28 @@ class Empty(unittest.TestCase):
         t.wait("‹ locked-down ›")  # what is in force, not what comes first
         t.keys("Escape")
         self.h.sbx("policy", "set-default", "balanced")
+
+
+class Faked(unittest.TestCase):
+    """With a sandbox that the test plays."""
+
+    def test_what_a_session_wanted_ends_with_it(self):
+        h = Home()
+        self.addCleanup(h.close)
+        box = FakeBox(h, "ape")
+        self.addCleanup(box.close)
+
+        def session(number, agent, **more):
+            return {"session": number, "command": ["bash"], "tty": True, "agent": agent, "rows": 24, "cols": 80, "clients": 0, "started": int(time.time()),
+                    "title": "", "bell": False, "user": "agent", "quiet_ms": 9000, **more}
+        box.screens = {1: "agent@ape:~$", 2: "Shall I go on?"}
+        box.sessions = [session(2, False, bell=True), session(1, True)]
+        with Terminal(h.env, cwd=h.ws, cols=120, rows=30) as t:
+            t.wait("1 needs you")
+            t.wait("Shall I go on")
+            box.sessions = [session(2, False, signal=15), session(1, True)]
+            box.changed()
+            t.wait("needs you", gone=True)  # although the agent beside it is quiet
 
 
 class Machine(unittest.TestCase):
