@@ -1,5 +1,5 @@
 """`sbx net` and `sbx broker` without a machine, beside haproxy, tinyproxy and mitmproxy (where they are installed) on the
-same work in the same run: requests a second, latency, bulk, memory.
+same work in the same run: requests a second, latency, bulk, memory.  bench_proxy.py turns|events: that part alone.
 
 sbx's figures contain the guest's whole way: kernel TCP in a namespace, a tap device, the pump that stands for QEMU, the
 terminator; the others' the host's loopback alone.  So what sbx adds is what it takes beyond "a cable, no proxy": the same
@@ -29,6 +29,7 @@ from netns import PUMP, Lab, TestCA, usable
 
 SECONDS = int(os.environ.get("SECONDS_EACH", "3"))  # h2load takes whole ones alone
 EVENTS, EVENT_PAUSE = 250, 0.02
+TURNS = int(os.environ.get("TURNS", "7"))
 BULK = int(os.environ.get("BULK_MIB", "1024")) << 20
 
 
@@ -245,12 +246,12 @@ backend bulktls
         self.lab.close()
         shutil.rmtree(self.dir)
 
-    def load(self, where, conns, url):
-        """(requests a second, median in µs, 99th percentile in µs) of HTTP/1.1, kept alive."""
+    def load(self, where, conns, url, n=0):
+        """(requests a second, median in µs, 99th percentile in µs) of HTTP/1.1, kept alive; of n requests, or in SECONDS."""
         log = self.dir / "times"
         log.write_text("")
-        argv = ["h2load", "--h1", "-c", str(conns), "-t", "1", f"--duration={SECONDS}", "--warm-up-time=1", f"--log-file={log}", url]
-        r = where(*argv)
+        much = ["-n", str(n)] if n else [f"--duration={SECONDS}", "--warm-up-time=1"]
+        r = where("h2load", "--h1", "-c", str(conns), "-t", "1", *much, f"--log-file={log}", url)
         m = re.search(rb"finished in [^,]*, ([\d.]+) req/s", r.stdout)
         times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines() if line.split("\t")[1] == "200")
         if not m or not times:
@@ -275,6 +276,30 @@ backend bulktls
         return float(speed) / 1e6 if code == b"200" else 0
 
 
+def by_turns(b):
+    """What a proxy adds, and how it compares, on a machine that others use: many short turns, and the median of all."""
+    p = b.ports
+    plain = [("a cable, no proxy, plain", b.guest, f"http://192.0.2.1:{p['plain']}/ok"), ("a cable, then haproxy, plain", b.guest, f"http://192.0.2.1:{p['relay']}/ok"),
+             ("sbx relays, plain", b.guest, "http://fast.test:8080/ok"), ("sbx judges each, plain", b.guest, "http://looked.test/ok")]
+    tls = [("a cable, no proxy, TLS", b.guest, f"https://192.0.2.1:{p['tls']}/ok"), ("a cable, then haproxy, TLS", b.guest, f"https://192.0.2.1:{p['tlsrelay']}/ok"),
+           ("sbx relays, TLS", b.guest, "https://fast.test/ok"), ("sbx intercepts, TLS", b.guest, "https://looked.test/ok")]
+    if b.mitm:
+        tls.append(("mitmproxy (no cable)", b.host, f"https://127.0.0.1:{p['mitm']}/ok"))
+    print(f"\n{'by turns, the medians':<40}{'1 conn p50 us':>14}{'added us':>10}{'32 conns/s':>12}{'of haproxy':>12}{'of mitmproxy':>14}")
+    for rows in (plain, tls):
+        got = {what: [] for what, *_ in rows}
+        for _ in range(TURNS):
+            for what, where, url in rows:
+                slow = what.startswith("mitm")
+                got[what].append((b.load(where, 1, url, 200 if slow else 2000)[1], b.load(where, 32, url, 600 if slow else 10000)[0]))
+        middle = {what: [statistics.median(t[i] for t in turns) for i in (0, 1)] for what, turns in got.items()}
+        rate = {key: next((m[1] for what, m in middle.items() if key in what), 0) for key in ("haproxy", "mitmproxy")}
+        base = middle[rows[0][0]][0]
+        for what, (p50, many) in middle.items():
+            ratios = "".join(f"{many / rate[key]:{width}.2f}" if rate[key] else "" for key, width in (("haproxy", 12), ("mitmproxy", 14)))
+            print(f"{what:<40}{p50:14.0f}{p50 - base:10.0f}{many:12.0f}{ratios}", flush=True)
+
+
 def events(b):
     """What an event waits between the server's write and the client's read: no proxy, intercepted, scrubbed as well."""
     def direct():
@@ -296,9 +321,9 @@ def main():
         return
     b = Bench()
     p = b.ports
-    if sys.argv[1:] == ["events"]:
+    if sys.argv[1:] in (["events"], ["turns"]):
         try:
-            events(b)
+            (events if sys.argv[1] == "events" else by_turns)(b)
         finally:
             b.close()
         return
@@ -319,6 +344,7 @@ def main():
         for what, where, url in rows:
             one, many = b.load(where, 1, url), b.load(where, 32, url)
             print(f"{what:<40}{one[0]:10.0f}{one[1]:9.0f}{one[2]:9.0f}{many[0]:12.0f}{many[1]:9.0f}{many[2]:9.0f}", flush=True)
+        by_turns(b)
         print(f"\n{'a connection for each request':<40}{'1 conn/s':>10}")
         rows = [("no proxy, plain", b.host, f"http://127.0.0.1:{p['plain']}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['relay']}/ok")]
         if b.tiny:  # it closes every connection, so it is in this list alone
