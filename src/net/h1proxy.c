@@ -148,6 +148,10 @@ static int fill(struct h1proxy *p, struct in *in, struct end *from, bool *eof)
         return 1;
     if (*eof)
         return -1;
+    if (end_quiet(from)) {
+        forget_in(in);
+        return 0;
+    }
     if (!in->p && !(in->p = malloc(IN_MAX))) {
         p->broken = true;
         return -1;

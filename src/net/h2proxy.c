@@ -898,7 +898,7 @@ static bool write_out(struct h2proxy *p, enum side side)
 static bool read_in(struct h2proxy *p, enum side side)
 {
     static uint8_t buf[IN_MAX];
-    if (p->eof[side])
+    if (p->eof[side] || end_quiet(p->end[side]))
         return false;
     ssize_t n = end_read(p->end[side], buf, sizeof buf);
     if (n == END_AGAIN)

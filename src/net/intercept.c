@@ -120,6 +120,12 @@ static ssize_t guest_read(void *arg, void *buf, size_t n)
     return (ssize_t)take;
 }
 
+static bool guest_empty(void *arg)
+{
+    const struct intercept *i = arg;
+    return i->hello_pos == i->hello_len && i->in_pos == i->in_len && !i->fin;
+}
+
 static ssize_t guest_write(void *arg, const void *buf, size_t n)
 {
     struct intercept *i = arg;
@@ -153,6 +159,13 @@ static ssize_t up_read(void *arg, void *buf, size_t n)
     return got < 0 ? END_ERROR : got;
 }
 
+static bool up_empty(void *arg)
+{
+    struct intercept *i = arg;
+    i->want_read |= i->dry;
+    return i->dry;
+}
+
 static ssize_t up_write(void *arg, const void *buf, size_t n)
 {
     struct intercept *i = arg;
@@ -174,8 +187,8 @@ static void up_shutdown(void *arg)
     shutdown(((struct intercept *)arg)->fd, SHUT_WR);
 }
 
-static const struct end_ops guest_ops = {guest_read, guest_write, guest_shutdown};
-static const struct end_ops up_ops = {up_read, up_write, up_shutdown};
+static const struct end_ops guest_ops = {guest_read, guest_write, guest_shutdown, guest_empty};
+static const struct end_ops up_ops = {up_read, up_write, up_shutdown, up_empty};
 
 /* ---- judging ---- */
 

@@ -345,6 +345,15 @@ static ssize_t failed(struct end *e, int rc, bool reading)
     return END_ERROR;
 }
 
+bool end_quiet(const struct end *e)
+{
+    if (e->failed || e->eof)
+        return false;
+    if (e->ssl && (SSL_has_pending(e->ssl) || SSL_in_init(e->ssl) || SSL_get_shutdown(e->ssl)))
+        return false;
+    return e->ops->empty(e->arg);
+}
+
 ssize_t end_read(struct end *e, void *buf, size_t n)
 {
     size_t got;

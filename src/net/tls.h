@@ -37,11 +37,13 @@ bool tls_has_trust(const struct tls *t);
 bool tls_has_leaf(struct tls *t, const char *name);
 bool tls_add_leaf(struct tls *t, const char *name, const uint8_t *der, size_t len);
 
-/* The transport below an end.  read: bytes, 0 at the end, END_AGAIN, END_ERROR.  write: bytes (> 0), END_AGAIN, END_ERROR. */
+/* The transport below an end.  read: bytes, 0 at the end, END_AGAIN, END_ERROR.  write: bytes (> 0), END_AGAIN, END_ERROR.
+ * empty: it is known that read would give END_AGAIN; it was asked for all the same. */
 struct end_ops {
     ssize_t (*read)(void *arg, void *buf, size_t n);
     ssize_t (*write)(void *arg, const void *buf, size_t n);
     void (*shutdown)(void *arg); /* no more will be written */
+    bool (*empty)(void *arg);
 };
 
 struct end {
@@ -68,6 +70,8 @@ const char *end_why(const struct end *e);
 const char *end_alert(void);
 
 ssize_t end_read(struct end *e, void *buf, size_t n);
+/* True if end_read would give END_AGAIN, at a small part of what it takes to find that out inside of TLS. */
+bool end_quiet(const struct end *e);
 ssize_t end_write(struct end *e, const void *buf, size_t n);
 /* True if bytes are decrypted already, which no event of the transport will tell. */
 bool end_pending(const struct end *e);
