@@ -503,10 +503,12 @@ static bool step(struct intercept *i)
         return true;
     uint64_t before = i->moved;
     i->stepping = true;
+    tcp_gather(i->conn); /* records are smaller than what the cable takes at once */
     do {
         i->again = false;
         run(i);
     } while (i->again && i->state != OVER);
+    tcp_release(i->conn);
     i->stepping = false;
     if (i->moved != before) {
         i->moved_ms = now_ms();

@@ -43,6 +43,7 @@ struct tcp_conn {
     bool fin_sent, fin_acked;
     bool probing; /* the last byte sent was a zero window probe, and the guest may have dropped it */
     bool ack_now, touched, starved, in_callback;
+    bool gathering; /* more is written at once: what fills no segment waits for it */
     /* Acknowledgements that ride on answers. */
     bool ack_later;
     uint8_t talks;      /* answers in a row that came at once */
@@ -287,6 +288,8 @@ static void output(struct tcp_conn *c)
         if (len > c->mss)
             len = c->mss;
         if (len == 0)
+            break;
+        if (c->gathering && len < c->mss)
             break;
         /* A small piece of a large window waits for the rest of it (silly windows, RFC 9293 3.8.6.2.1). */
         if (len < unsent && len < c->mss && flight && len < c->snd_wnd / 2)
@@ -540,6 +543,17 @@ size_t tcp_write(struct tcp_conn *c, const void *buf, size_t len)
     }
     output(c);
     return done;
+}
+
+void tcp_gather(struct tcp_conn *c)
+{
+    c->gathering = true;
+}
+
+void tcp_release(struct tcp_conn *c)
+{
+    c->gathering = false;
+    output(c);
 }
 
 void tcp_shutdown(struct tcp_conn *c)

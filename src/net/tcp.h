@@ -74,6 +74,9 @@ size_t tcp_room(struct tcp_conn *c, uint8_t **buf);
 void tcp_commit(struct tcp_conn *c, size_t len);
 /* Copies as much as fits. */
 size_t tcp_write(struct tcp_conn *c, const void *buf, size_t len);
+/* Between the two, written pieces make full segments: what is left goes out with the second. */
+void tcp_gather(struct tcp_conn *c);
+void tcp_release(struct tcp_conn *c);
 void tcp_shutdown(struct tcp_conn *c); /* FIN after what is in tx */
 
 /* Offers what rx holds to `data` again. */

@@ -12,6 +12,8 @@
 
 #define TRUST_MAX (8u << 20)
 
+#define READ_AHEAD (2u * 16500u) /* of a server, at once: two records */
+
 struct leaf {
     char name[NAME_MAX_LEN + 1];
     X509 *cert;
@@ -163,6 +165,7 @@ struct tls *tls_new(void)
     SSL_CTX_sess_set_new_cb(t->client, keep_session);
     SSL_CTX_set_app_data(t->client, t);
     SSL_CTX_set_read_ahead(t->client, 1);
+    SSL_CTX_set_default_read_buffer_len(t->client, READ_AHEAD);
     return t;
 }
 

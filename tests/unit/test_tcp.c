@@ -365,6 +365,38 @@ static void acknowledgements_ride_on_quick_answers(void **state)
     assert_false(tcp_owes(g.tcp));
 }
 
+static void pieces_written_together_leave_together(void **state)
+{
+    (void)state;
+    static char block[70000];
+    open_one();
+    unsigned before = g.frames;
+    tcp_gather(conn);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(tcp_write(conn, "abc", 3), 3);
+    tcp_shutdown(conn);
+    assert_int_equal(g.frames, before);
+    tcp_release(conn);
+    assert_int_equal(g.ngot, 9);
+    assert_int_equal(g.frames, before + 2); /* and the end of it */
+    assert_true(g.flags & G_FIN);
+    guest_send(&g, G_ACK | G_FIN, 1001, g.next + 1, 65535, NULL, 0);
+    assert_int_equal(tcp_count(g.tcp), 0);
+
+    g.port++;
+    g.ngot = 0;
+    open_one();
+    before = g.frames;
+    tcp_gather(conn);
+    assert_int_equal(tcp_write(conn, block, sizeof block), sizeof block);
+    assert_int_equal(g.frames, before + 1); /* a full one does not wait */
+    assert_int_equal(g.ngot, 65480);
+    guest_send(&g, G_ACK, 1001, g.next, 65535, NULL, 0);
+    assert_int_equal(g.ngot, 65480);
+    tcp_release(conn);
+    assert_int_equal(g.ngot, sizeof block);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -372,6 +404,7 @@ int main(void)
         T(talks_and_ends), T(refused_at_once), T(who_gives_up_is_forgotten), T(what_comes_twice_or_too_early),
         T(threat_87_resets_and_acks_that_were_guessed), T(threat_81_a_window_that_stays_shut), T(an_owner_that_takes_nothing_stops_the_guest),
         T(threat_79_connections_are_bounded), T(a_full_cable_loses_nothing), T(acknowledgements_ride_on_quick_answers), T(neighbours_are_answered_as_the_rfc_wants), T(threat_61_frames_that_are_none),
+        T(pieces_written_together_leave_together),
     };
     return cmocka_run_group_tests_name("tcp", tests, NULL, NULL);
 }
