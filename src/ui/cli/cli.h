@@ -83,5 +83,7 @@ const char *human_ago(long long seconds_since_epoch);
 /* Progress on standard error: a bar on a terminal, plain lines of phases otherwise. */
 void progress_show(double fraction /* <0: unknown */, const char *text);
 void progress_done(void);
+/* Does somebody look at every step, on a terminal or in the dashboard? */
+bool progress_wanted(void);
 
 #endif

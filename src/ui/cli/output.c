@@ -208,6 +208,11 @@ static bool shown;
 static char last_text[256];
 static struct timespec began;
 
+bool progress_wanted(void)
+{
+    return isatty(2) || getenv("SBX_PROGRESS");
+}
+
 void progress_show(double fraction, const char *text)
 {
     char safe[256];

@@ -52,7 +52,7 @@ static int take_line(const char *line, struct err *e)
     const char *op = json_string_value(json_object_get(o, "op"));
     const char *text = json_string_value(json_object_get(o, "text"));
     int rc = 0;
-    if (op && strcmp(op, "progress") == 0 && text && isatty(2)) {
+    if (op && strcmp(op, "progress") == 0 && text && progress_wanted()) {
         json_t *f = json_object_get(o, "fraction");
         char shown[160];
         snprintf(shown, sizeof shown, "%s ...", text);
@@ -122,7 +122,7 @@ static int await_other(const char *name, struct err *e)
             progress_done();
             return st.life == LIFE_RUNNING;
         }
-        if (i == 20 && isatty(2)) {
+        if (i == 20 && progress_wanted()) {
             char shown[160];
             snprintf(shown, sizeof shown, "%s is %s; waiting ...", name, st.life == LIFE_STOPPING ? "stopping" : "in use by another command");
             progress_show(-1, shown);
