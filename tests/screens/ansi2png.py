@@ -42,6 +42,7 @@ def main():
     w, h = round(fonts[0, 0].getlength("M")), 19
     image = Image.new("RGB", (cols * w + 16, rows * h + 16), BG)
     draw = ImageDraw.Draw(image)
+    glyphs = []
     # tmux writes changes alone, also from line to line.
     fg, bg, bold, dim, italic, under, reverse, strike = None, None, 0, 0, 0, 0, 0, 0
     for y, line in enumerate(sys.stdin.read().split("\n")[:rows]):
@@ -89,12 +90,14 @@ def main():
             if b:
                 draw.rectangle([8 + x * w, 8 + y * h, 8 + (x + n) * w - 1, 8 + (y + 1) * h - 1], fill=b)
             if ch != " ":
-                draw.text((8 + x * w, 8 + y * h), ch, font=font_for(ch, (int(bool(bold)), int(bool(italic)))), fill=f)
+                glyphs.append((8 + x * w, 8 + y * h, ch, font_for(ch, (int(bool(bold)), int(bool(italic)))), f))
             if under:
                 draw.line([8 + x * w, 8 + y * h + h - 3, 8 + (x + n) * w, 8 + y * h + h - 3], fill=f)
             if strike:
                 draw.line([8 + x * w, 8 + y * h + h // 2, 8 + (x + n) * w, 8 + y * h + h // 2], fill=f)
             x += n
+    for x, y, ch, font, f in glyphs:  # after every cell's ground, which would cut a wide one
+        draw.text((x, y), ch, font=font, fill=f)
     image.save(out)
 
 
