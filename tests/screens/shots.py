@@ -211,7 +211,7 @@ def main():
                 shots.take(t, f"size-{cols}x{rows}")
         # The light theme from the start, so that the agent chooses its colours for it.
         h.sbx("config", "set", "ui.theme", "light")
-        h.run("exec", "claude-web-shop", "sh", "-c", "kill $(pidof claude node)")
+        h.run("exec", "claude-web-shop", "sh", "-c", "kill $(pidof claude node); kill -HUP $(pidof bash)")
         (shop / "src/checkout.js").unlink(missing_ok=True)
         with Terminal(h.env, cols=160, rows=46, cwd=shop) as t:
             t.wait("3 running")
