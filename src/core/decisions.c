@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/ahead.h"
 #include "core/chainmark.h"
 
 #define HASH crypto_hash_sha256_BYTES
@@ -23,6 +24,7 @@
 #define WAL_PAGES 1000
 #define WAL_MOST 16000
 #define LOSS_TEXT 300
+#define UNSETTLED_MOST (64u * 1024u) /* bytes of rows that wait for it; what is noted at once may be three times as much */
 #define BYTES_LOOK 256 /* rows from one look at the file's size to the next */
 
 struct checkpointer {
@@ -51,6 +53,8 @@ struct decisions {
     int64_t seq, first;
     int64_t rows_max, bytes_max;
     bool in_transaction;
+    bool well;           /* what was tried last to write was written */
+    struct ahead *ahead; /* NULL: rows are written into the log at once */
     struct checkpointer checkpointer;
     char *path;
     struct seen seen[FILES];
@@ -352,6 +356,9 @@ void decisions_close(struct decisions *d)
 {
     if (!d)
         return;
+    if (d->db)
+        decisions_settle(d, NULL);
+    ahead_close(d->ahead);
     /* What this was written from is not what lies there now: leave that alone. */
     struct err ignored = {0};
     int in_log = 0, moved = -1;
@@ -434,6 +441,7 @@ static int trim_bytes(struct decisions *d, struct err *e)
 }
 
 static void roll_back(struct decisions *d);
+static int add(struct decisions *d, const struct decision_row *row, bool own, struct err *e);
 
 #define EXPIRE_AT_ONCE 5000
 
@@ -514,8 +522,10 @@ static int tell_loss(struct decisions *d, const char *reason, struct err *e)
     struct decision_row row = {.kind = "log", .proto = "other", .verdict = "fail", .rule = "log", .reason = reason, .count = 1};
     clock_gettime(CLOCK_REALTIME, &t);
     row.time_ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-    if (decisions_add(d, &row, e) < 0)
+    if (add(d, &row, true, e) < 0)
         return -1;
+    if (d->ahead && ahead_count(d->ahead)) /* they come behind it */
+        ahead_renumber(d->ahead, d->seq + 1);
     if (d->lost)
         d->lost(reason, d->lost_arg);
     else
@@ -580,9 +590,12 @@ int decisions_check(struct decisions *d, struct err *e)
     if (d->db && !stirred(d))
         return 0;
     keep_mark(d);
+    if (d->ahead)
+        ahead_check(d->ahead);
     if (d->db && !changed(d, &why))
         return 0;
-    return start_anew(d, d->db ? why.text : "the log was lost", "ran", e);
+    d->well = start_anew(d, d->db ? why.text : "the log was lost", "ran", e) == 0;
+    return d->well ? 0 : -1;
 }
 
 /* What was not committed is gone: the chain goes on from what is. */
@@ -596,10 +609,9 @@ static void roll_back(struct decisions *d)
 
 int decisions_begin(struct decisions *d, struct err *e)
 {
-    if (decisions_check(d, e) < 0 || step(d, d->begin, e) < 0)
-        return -1;
-    d->in_transaction = true;
-    return 0;
+    d->well = decisions_settle(d, e) == 0 && decisions_check(d, e) == 0 && step(d, d->begin, e) == 0;
+    d->in_transaction = d->well;
+    return d->well ? 0 : -1;
 }
 
 /* The head moves once for all the rows of a transaction. */
@@ -618,19 +630,18 @@ int decisions_commit(struct decisions *d, struct err *e)
     if (!d->in_transaction)
         return 0;
     d->in_transaction = false;
-    if (commit(d, e) == 0)
+    d->well = commit(d, e) == 0;
+    if (d->well)
         return 0;
     roll_back(d);
     return -1;
 }
 
-int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e)
+/* own: as a transaction of its own. */
+static int add(struct decisions *d, const struct decision_row *row, bool own, struct err *e)
 {
     struct decision_row r = *row;
     unsigned char hash[HASH];
-    bool own = !d->in_transaction;
-    if (own && decisions_check(d, e) < 0)
-        return -1;
     r.kind = or_empty(r.kind);
     r.proto = or_empty(r.proto);
     r.host = or_empty(r.host);
@@ -677,6 +688,64 @@ int decisions_add(struct decisions *d, const struct decision_row *row, struct er
         roll_back(d);
     }
     return rc;
+}
+
+int decisions_add(struct decisions *d, const struct decision_row *row, struct err *e)
+{
+    bool own = !d->in_transaction;
+    d->well = (!own || (decisions_settle(d, e) == 0 && decisions_check(d, e) == 0)) && add(d, row, own, e) == 0;
+    return d->well ? 0 : -1;
+}
+
+/* ---- rows that come into the log later ---- */
+
+int decisions_settle(struct decisions *d, struct err *e)
+{
+    struct decision_row row;
+    size_t at = 0;
+    if (!d->ahead || d->in_transaction || ahead_count(d->ahead) == 0)
+        return 0;
+    d->well = false;
+    if (decisions_check(d, e) < 0 || step(d, d->begin, e) < 0)
+        return -1;
+    d->in_transaction = true;
+    while (ahead_next(d->ahead, &at, &row))
+        if (add(d, &row, false, e) < 0)
+            return -1;
+    if (decisions_commit(d, e) < 0)
+        return -1;
+    ahead_done(d->ahead);
+    return 0;
+}
+
+bool decisions_unsettled(const struct decisions *d)
+{
+    return d->ahead && ahead_count(d->ahead) > 0;
+}
+
+int decisions_note(struct decisions *d, const struct decision_row *row, struct err *e)
+{
+    if (!d->ahead)
+        return (d->in_transaction || decisions_begin(d, e) == 0) && decisions_add(d, row, e) == 0 ? 0 : -1;
+    if (ahead_fresh(d->ahead) == 0 && ahead_used(d->ahead) > UNSETTLED_MOST && decisions_settle(d, e) < 0)
+        return -1;
+    return ahead_put(d->ahead, row, d->seq + 1 + ahead_count(d->ahead)) ? 0 : err_set(e, STATUS_FAILED, "decision log: too much at once");
+}
+
+void decisions_forget(struct decisions *d)
+{
+    if (d->ahead)
+        ahead_drop(d->ahead);
+}
+
+int decisions_keep(struct decisions *d, struct err *e)
+{
+    if (!d->ahead)
+        return decisions_commit(d, e);
+    if ((d->well && ahead_keep(d->ahead)) || decisions_settle(d, e) == 0)
+        return 0;
+    ahead_drop(d->ahead);
+    return -1;
 }
 
 /* ---- opening, and what became of it since it was closed ---- */
@@ -733,6 +802,14 @@ int decisions_look(const char *path, bool written, struct err *e)
     return err_set(e, STATUS_FAILED, "%s", why.text);
 }
 
+/* Takes over what a process left that was killed; last: the number of the last row that there was. */
+static void open_ahead(struct decisions *d, int64_t last)
+{
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s-ahead", d->path) < sizeof path && (d->ahead = ahead_open(path)))
+        ahead_load(d->ahead, last);
+}
+
 struct decisions *decisions_open(const char *path, bool written, struct err *e)
 {
     struct decisions *d = calloc(1, sizeof *d);
@@ -751,7 +828,10 @@ struct decisions *decisions_open(const char *path, bool written, struct err *e)
     enum chainmark_fits fits = inspect(path, written, &d->mark, &why);
     d->seq = d->mark.seq;
     memcpy(d->last, d->mark.hash, HASH);
+    int64_t last = d->seq;
     int rc = fits == CHAINMARK_OTHER ? 0 : open_db(d, false, e);
+    if (rc == 0)
+        open_ahead(d, d->seq > last ? d->seq : last);
     chainmark_boot(d->mark.boot);
     if (rc == 0) {
         set_mark(d);
@@ -766,6 +846,11 @@ struct decisions *decisions_open(const char *path, bool written, struct err *e)
     if (rc < 0) {
         decisions_close(d);
         return NULL;
+    }
+    d->well = true;
+    if (d->ahead && ahead_count(d->ahead)) {
+        ahead_renumber(d->ahead, d->seq + 1);
+        decisions_settle(d, NULL);
     }
     return d;
 }

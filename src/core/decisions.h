@@ -61,6 +61,17 @@ bool decisions_expire(struct decisions *d, int64_t before_ms);
 int decisions_begin(struct decisions *d, struct err *e);
 int decisions_commit(struct decisions *d, struct err *e);
 
+/* Rows that somebody waits for: noted, then kept together, which takes one call where a transaction takes ten.  From then
+ * on they are safe, also from the end of this process, and decisions_settle, or whatever is written next, brings them into
+ * the log.  While the log cannot be written, decisions_keep writes them there at once, or fails.  -1: what was noted since
+ * the last decisions_keep is forgotten. */
+int decisions_note(struct decisions *d, const struct decision_row *row, struct err *e);
+int decisions_keep(struct decisions *d, struct err *e);
+void decisions_forget(struct decisions *d);
+int decisions_settle(struct decisions *d, struct err *e);
+/* Are there some that are kept, and not in the log? */
+bool decisions_unsettled(const struct decisions *d);
+
 struct decisions_filter {
     int64_t since_ms; /* from the first row that is no older */
     int64_t after_seq;

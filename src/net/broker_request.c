@@ -149,9 +149,7 @@ void broker_judge(struct broker *b, const struct ask_request *ask)
                                .host = f->host, .port = f->port, .addr = f->dialled, .method = ask->method,
                                .path = path, .verdict = d.allow ? "allow" : "deny", .rule = d.text, .reason = reason,
                                .count = 1};
-    if (b->njudged == 0)
-        journal_begin(b->journal);
-    journal_write(b->journal, &row);
+    journal_note(b->journal, &row);
     struct judged *g = &b->judged[b->njudged++];
     g->ask = *ask;
     g->answer = a;
@@ -201,16 +199,17 @@ static void answer_request(struct broker *b, struct judged *g, bool written)
     b->ready[b->nready++] = a;
 }
 
-/* All that came with one wake is written with one stroke: that costs as much as one row. */
+/* All that came with one wake is written with one stroke, and answered. */
 void broker_answer_requests(struct broker *b)
 {
     if (b->njudged == 0)
         return;
-    bool written = journal_commit(b->journal) == 0;
+    bool written = journal_keep(b->journal) == 0;
     for (unsigned i = 0; i < b->njudged; i++)
         answer_request(b, &b->judged[i], written);
     broker_send_ready(b);
     b->njudged = 0;
+    journal_kept(b->journal);
 }
 
 /* Tokens that an answer to the sandbox gave out.  They go into a pipe that only `sbx secret take` reads, which the

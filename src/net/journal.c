@@ -21,12 +21,13 @@ struct slot {
 
 struct journal {
     struct decisions *store;
-    struct event *timer, *sweep;
+    struct event *timer, *sweep, *settle;
     int days;
     struct slot slots[SLOTS];
     int64_t second, rows, dropped;
-    bool failed; /* a row between journal_begin and journal_commit */
+    bool failed; /* a row since the last journal_keep */
     bool broken; /* the last row, or the last transaction, could not be written */
+    int64_t kept_ms; /* since when some wait, while `settle` is pending */
     int64_t began_wall_ms, began_ms;
     struct log_rate complaint;
     journal_told_fn *told;
@@ -85,24 +86,65 @@ int journal_write(struct journal *j, struct decision_row *row)
     row->time_ms = clock_ms(CLOCK_REALTIME);
     bool good = decisions_add(j->store, row, &e) == 0;
     outcome(j, good, &e);
-    j->failed = j->failed || !good;
     return good ? 0 : -1;
 }
 
-void journal_begin(struct journal *j)
-{
-    j->failed = false;
-    decisions_begin(j->store, NULL); /* where that fails each row stands for itself */
-}
-
-int journal_commit(struct journal *j)
+void journal_note(struct journal *j, struct decision_row *row)
 {
     struct err e = {0};
-    if (decisions_commit(j->store, &e) < 0) {
-        outcome(j, false, &e);
-        return -1;
+    row->time_ms = clock_ms(CLOCK_REALTIME);
+    if (decisions_note(j->store, row, &e) == 0)
+        return;
+    outcome(j, false, &e);
+    j->failed = true;
+}
+
+int journal_keep(struct journal *j)
+{
+    struct err e = {0};
+    bool good = !j->failed && decisions_keep(j->store, &e) == 0;
+    if (j->failed)
+        decisions_forget(j->store);
+    else
+        outcome(j, good, &e);
+    j->failed = false;
+    return good ? 0 : -1;
+}
+
+static void settle(struct journal *j)
+{
+    struct timeval again = {1, 0};
+    struct err e = {0};
+    if (!decisions_unsettled(j->store)) {
+        evtimer_del(j->settle);
+        return;
     }
-    return j->failed ? -1 : 0;
+    bool good = decisions_settle(j->store, &e) == 0;
+    outcome(j, good, &e);
+    if (good)
+        evtimer_del(j->settle);
+    else
+        evtimer_add(j->settle, &again);
+}
+
+void journal_kept(struct journal *j)
+{
+    struct timeval soon = {0, JOURNAL_SETTLE_MS * 1000};
+    int64_t now = clock_ms(CLOCK_MONOTONIC);
+    if (!decisions_unsettled(j->store))
+        return;
+    if (!evtimer_pending(j->settle, NULL)) {
+        j->kept_ms = now;
+        evtimer_add(j->settle, &soon);
+    } else if (now - j->kept_ms >= JOURNAL_BUSY_MS)
+        settle(j);
+}
+
+static void on_settle(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    settle(arg);
 }
 
 static bool write_slot(struct journal *j, const struct slot *s)
@@ -250,7 +292,8 @@ struct journal *journal_new(struct event_base *base, const char *path, bool writ
         decisions_on_loss(j->store, on_loss, j);
     j->timer = evtimer_new(base, on_timer, j);
     j->sweep = evtimer_new(base, on_sweep, j);
-    if (!j->store || !j->timer || !j->sweep) {
+    j->settle = evtimer_new(base, on_settle, j);
+    if (!j->store || !j->timer || !j->sweep || !j->settle) {
         journal_free(j);
         return NULL;
     }
@@ -268,6 +311,8 @@ void journal_free(struct journal *j)
         event_free(j->timer);
     if (j->sweep)
         event_free(j->sweep);
+    if (j->settle)
+        event_free(j->settle);
     decisions_close(j->store);
     free(j);
 }

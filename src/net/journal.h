@@ -1,6 +1,6 @@
 /* The broker's pen: writes decisions into the log, coalescing what repeats.
  *
- * What was allowed is written before it is dialled, always.  A refusal is written when it first comes; the same
+ * What was allowed is written before it is dialled or sent, always.  A refusal is written when it first comes; the same
  * again within a second is counted, and the count becomes a row.  Beyond JOURNAL_RATE different refusals a second
  * rows are dropped, and how many is a row as well: nothing is lost silently.  Refusals that could not be written wait,
  * counted, until they can be.  Time that passes is measured by a clock that nobody sets. */
@@ -12,6 +12,10 @@
 #include "core/decisions.h"
 
 #define JOURNAL_RATE 200
+/* How long rows that are kept may wait for the log: while more come, and behind the last.  The second is long, because a
+ * timer that ends before the kernel's own next tick is set in hardware each time that the process sleeps. */
+#define JOURNAL_BUSY_MS 5
+#define JOURNAL_SETTLE_MS 50
 
 struct journal;
 
@@ -31,10 +35,12 @@ void journal_set_limits(struct journal *j, int64_t rows, int days);
 
 /* Writes now.  -1: the row could not be written, so what it speaks of must not happen. */
 int journal_write(struct journal *j, struct decision_row *row);
-/* What is written between the two is written at once at the end: -1, and none of it is, when that fails, or when one
- * journal_write between them failed. */
-void journal_begin(struct journal *j);
-int journal_commit(struct journal *j);
+/* Rows that somebody waits for: noted, and kept together, before what they speak of happens.  Kept is safe from the end of
+ * this process, and in the log JOURNAL_SETTLE_MS later.  -1: none of those noted since the last one is. */
+void journal_note(struct journal *j, struct decision_row *row);
+int journal_keep(struct journal *j);
+/* To be called when nobody waits any more. */
+void journal_kept(struct journal *j);
 /* A refusal; may be coalesced. */
 void journal_refusal(struct journal *j, struct decision_row *row);
 

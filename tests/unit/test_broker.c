@@ -728,6 +728,7 @@ static void requests_are_judged_one_by_one(void **state)
     assert_int_equal(request(a.id, "GET", "/", false), VERDICT_ALLOW);
     assert_int_equal(request(a.id, "GET", "/admin/users", false), VERDICT_DENY);
     close(fd);
+    stop_broker();
     struct found f = logged("other.example.com", "deny");
     assert_string_equal(f.kind, "request");
 }
@@ -770,6 +771,30 @@ static void threat_99_what_cannot_be_logged_does_not_happen(void **state)
     stop_broker();
     assert_int_equal(logged("other.example.com", "allow").open, 1);
     assert_int_equal(logged("public.example.com", "allow").rows, 3); /* opened, and the two requests */
+}
+
+/* An answer says that its row is safe, whatever happens to the broker then. */
+static void threat_99_a_broker_that_is_killed_loses_no_request(void **state)
+{
+    int inside, status;
+    (void)state;
+    put_policy("{\"version\": 1, \"posture\": \"locked-down\", \"rules\": [{\"action\": \"allow\", \"target\": \"GET public.example.com\"}]}");
+    for (int round = 1; round <= 3; round++) {
+        start_broker();
+        struct ask a = target("public.example.com", 443);
+        tell(&a);
+        assert_int_equal(hear(&inside).verdict, VERDICT_ALLOW);
+        for (int i = 0; i < round; i++)
+            assert_int_equal(request(a.id, "GET", "/x", false), VERDICT_ALLOW);
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        close(inside);
+        close(sup);
+        close(net);
+    }
+    start_broker();
+    stop_broker();
+    assert_int_equal(logged("public.example.com", "allow").rows, 3 + 1 + 2 + 3);
 }
 
 static char *until(const char *text);
@@ -1350,7 +1375,7 @@ int main(void)
         T(threat_03_requests_after_rebinding), T(threat_58_queries_carry_nothing_out), T(threat_18_loops_to_ourselves), T(names),
         T(threat_06_07_08_only_canonical_names), T(hostile_net), T(threat_18_79_flood), T(connections_are_bounded),
         T(threat_84_log_flood), T(threat_99_a_decision_stands_before_the_connection),
-        T(threat_99_what_cannot_be_logged_does_not_happen), T(threat_99_a_log_that_is_removed_or_has_no_place),
+        T(threat_99_what_cannot_be_logged_does_not_happen), T(threat_99_a_broker_that_is_killed_loses_no_request), T(threat_99_a_log_that_is_removed_or_has_no_place),
         T(threat_84_refusals_wait_for_a_log_that_fails), T(mismatch_and_refused_packets),
         T(asked_and_answered), T(asked_and_ruled), T(unanswered_is_denied), T(questions_are_bounded), T(once),
     };

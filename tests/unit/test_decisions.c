@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/ahead.h"
 #include "core/decisions.h"
 #include "core/paths.h"
 
@@ -656,6 +658,187 @@ static void since_goes_by_order(void **state)
     decisions_close(d);
 }
 
+static int64_t rows_with(const char *verdict, int64_t *last)
+{
+    struct err e = {0};
+    int64_t n[3] = {0};
+    struct decisions *d = decisions_read(path, &e);
+    struct decisions_filter f = {.verdict = verdict};
+    assert_int_equal(decisions_each(d, &f, count, n, &e), 0);
+    decisions_close(d);
+    if (last)
+        *last = n[2];
+    return n[0];
+}
+
+/* Ends at once, with `kept` rows kept in two goes and another noted that nobody was told of. */
+static void die_with(int kept)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct err e = {0};
+        struct decisions *d = decisions_open(path, false, &e);
+        struct decision_row r = {.time_ms = 77, .kind = "request", .proto = "http", .flow = 5, .host = "a", .port = 443, .addr = "192.0.2.1", .method = "GET",
+                                 .path = "/x", .verdict = "allow", .rule = "a rule", .count = 1};
+        bool good = d != NULL;
+        for (int i = 0; good && i < kept; i++)
+            good = decisions_note(d, &r, &e) == 0 && (i != 1 || decisions_keep(d, &e) == 0);
+        good = good && decisions_keep(d, &e) == 0 && decisions_note(d, &r, &e) == 0;
+        _exit(good ? 0 : 1);
+    }
+    waitpid(pid, &status, 0);
+    assert_int_equal(status, 0);
+}
+
+static void threat_99_what_was_kept_is_there_after_a_kill(void **state)
+{
+    (void)state;
+    for (int i = 1; i <= 4; i++) {
+        die_with(i);
+        write_rows(1, 0); /* the next one brings it into the log, and goes on */
+    }
+    int64_t last;
+    assert_int_equal(verify(NULL, 0), 1 + 2 + 3 + 4 + 4);
+    assert_int_equal(rows_with(NULL, &last), 14);
+    assert_int_equal(last, 14);
+    struct err e = {0};
+    struct decisions *d = decisions_read(path, &e);
+    struct decisions_walk *w = decisions_walk(d, 0, 0);
+    const struct decision_row *r = decisions_next(w);
+    assert_int_equal(r->time_ms, 77);
+    assert_int_equal(r->flow, 5);
+    assert_int_equal(r->port, 443);
+    assert_string_equal(r->path, "/x");
+    assert_string_equal(r->rule, "a rule");
+    assert_string_equal(r->reason, "");
+    decisions_stop(w);
+    decisions_close(d);
+}
+
+/* What lies in the file and is no whole row, or is not what follows, is none. */
+static void kept_rows_that_are_damaged(void **state)
+{
+    (void)state;
+    struct decision_row r = {.kind = "request", .host = "a.example.com", .verdict = "allow", .count = 1}, got;
+    struct ahead *a = ahead_open(path);
+    for (int i = 0; i < 3; i++)
+        assert_true(ahead_put(a, &r, 8 + i));
+    size_t all = ahead_used(a);
+    assert_true(ahead_keep(a));
+    ahead_close(a);
+    for (int64_t last = 0; last < 12; last++) {
+        a = ahead_open(path);
+        ahead_load(a, last);
+        assert_int_equal(ahead_count(a), last == 7 ? 3 : 0);
+        ahead_close(a);
+    }
+    int fd = open(path, O_RDWR);
+    for (size_t at = 0; at < all; at++) {
+        uint8_t c, bad;
+        size_t from = 0;
+        assert_int_equal(pread(fd, &c, 1, (off_t)at), 1);
+        bad = c ^ (uint8_t)(1 << at % 8);
+        assert_int_equal(pwrite(fd, &bad, 1, (off_t)at), 1);
+        a = ahead_open(path);
+        ahead_load(a, 7);
+        assert_int_equal(ahead_count(a), at / (all / 3));
+        while (ahead_next(a, &from, &got))
+            assert_string_equal(got.host, r.host);
+        ahead_close(a);
+        assert_int_equal(pwrite(fd, &c, 1, (off_t)at), 1);
+    }
+    close(fd);
+}
+
+static void kept_rows_keep_their_place(void **state)
+{
+    struct err e = {0};
+    (void)state;
+    struct decisions *d = decisions_open(path, false, &e);
+    struct decision_row later = {.kind = "request", .host = "a", .verdict = "allow", .count = 1}, now = {.kind = "open", .host = "b", .verdict = "allow", .count = 1};
+    assert_int_equal(decisions_note(d, &later, &e), 0);
+    assert_int_equal(decisions_keep(d, &e), 0);
+    assert_true(decisions_unsettled(d));
+    assert_int_equal(decisions_add(d, &now, &e), 0);
+    assert_false(decisions_unsettled(d));
+    for (int i = 0; i < 20000; i++) { /* more than may wait */
+        assert_int_equal(decisions_note(d, &later, &e), 0);
+        if (i % 7 == 0)
+            assert_int_equal(decisions_keep(d, &e), 0);
+    }
+    assert_int_equal(decisions_keep(d, &e), 0);
+    assert_int_equal(decisions_begin(d, &e), 0);
+    assert_int_equal(decisions_add(d, &now, &e), 0);
+    assert_int_equal(decisions_commit(d, &e), 0);
+    struct decisions *reader = decisions_read(path, &e);
+    struct decisions_walk *w = decisions_walk(reader, 0, 0);
+    for (int64_t i = 1; i <= 20003; i++) {
+        const struct decision_row *r = decisions_next(w);
+        assert_non_null(r);
+        assert_string_equal(r->kind, i == 2 || i == 20003 ? "open" : "request");
+    }
+    decisions_stop(w);
+    decisions_close(reader);
+    decisions_close(d);
+    assert_int_equal(verify(NULL, 0), 20003);
+}
+
+/* Once it is known that the log cannot be written nothing is kept, and what was refused for it never appears. */
+static void threat_99_nothing_is_kept_for_a_log_that_fails(void **state)
+{
+    struct err e = {0};
+    (void)state;
+    struct decisions *d = decisions_open(path, false, &e);
+    struct decision_row r = {.kind = "request", .host = "a", .verdict = "allow", .count = 1};
+    assert_int_equal(decisions_add(d, &r, &e), 0);
+    tamper("CREATE TRIGGER full BEFORE INSERT ON rows BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END");
+    assert_int_equal(decisions_note(d, &r, &e), 0);
+    assert_int_equal(decisions_keep(d, &e), 0); /* safe, and waits */
+    assert_int_equal(decisions_settle(d, &e), -1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(decisions_note(d, &r, &e), 0);
+        assert_int_equal(decisions_keep(d, &e), -1);
+        assert_int_equal(decisions_add(d, &r, &e), -1);
+    }
+    assert_int_equal(rows_with(NULL, NULL), 1);
+    tamper("DROP TRIGGER full");
+    assert_int_equal(decisions_note(d, &r, &e), 0);
+    assert_int_equal(decisions_keep(d, &e), 0);
+    assert_int_equal(rows_with(NULL, NULL), 3);
+    decisions_close(d);
+    assert_int_equal(verify(NULL, 0), 3);
+}
+
+static void threat_99_kept_rows_of_a_log_that_is_removed(void **state)
+{
+    struct err e = {0};
+    char file[80], why[300];
+    (void)state;
+    for (int how = 0; how < 2; how++) {
+        struct decisions *d = decisions_open(path, false, &e);
+        struct decision_row r = {.kind = "request", .host = "a", .verdict = "allow", .count = 1};
+        for (int i = 0; i < 5; i++)
+            assert_int_equal(decisions_add(d, &r, &e), 0);
+        assert_int_equal(decisions_note(d, &r, &e), 0);
+        assert_int_equal(decisions_keep(d, &e), 0);
+        snprintf(file, sizeof file, "%s%s", path, how ? "-ahead" : "");
+        assert_int_equal(unlink(file), 0);
+        assert_int_equal(decisions_check(d, &e), 0);
+        assert_int_equal(access(file, F_OK), 0); /* there again */
+        assert_int_equal(decisions_note(d, &r, &e), 0);
+        assert_int_equal(decisions_keep(d, &e), 0);
+        assert_int_equal(decisions_settle(d, &e), 0);
+        decisions_close(d);
+        int64_t last;
+        assert_int_equal(rows_with("allow", &last), how ? 7 : 2);
+        assert_int_equal(last, how ? 7 : 8);
+        assert_int_equal(verify(why, sizeof why), how ? 7 : -1);
+        gone(state);
+        fresh(state);
+    }
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh, gone)
@@ -664,6 +847,8 @@ int main(void)
         T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written),
         T(threat_99_what_happens_to_a_log_meanwhile_is_told), T(threat_99_a_kill_is_no_loss), T(threat_99_a_host_that_went_down), T(a_mark_is_kept),
         T(a_log_without_a_mark_gets_one), T(since_goes_by_order), T(rows_move_into_the_file_meanwhile),
+        T(threat_99_what_was_kept_is_there_after_a_kill), T(kept_rows_that_are_damaged), T(kept_rows_keep_their_place),
+        T(threat_99_nothing_is_kept_for_a_log_that_fails), T(threat_99_kept_rows_of_a_log_that_is_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
