@@ -79,7 +79,13 @@ static void on_failed(void *arg, int status, const char *why)
     w.failed++;
 }
 
-static const struct end_ops ops = {wire_read, wire_write, wire_shutdown};
+static bool never(void *arg)
+{
+    (void)arg;
+    return false;
+}
+
+static const struct end_ops ops = {wire_read, wire_write, wire_shutdown, never};
 static struct end guest, up;
 static struct proxy_owner owner = {.name = "two.test", .port = 80, .request = on_request, .mismatch = on_mismatch, .failed = on_failed};
 
@@ -105,7 +111,7 @@ static ssize_t up_write(void *arg, const void *buf, size_t n)
     return (ssize_t)n;
 }
 
-static const struct end_ops up_ops = {up_read, up_write, wire_shutdown};
+static const struct end_ops up_ops = {up_read, up_write, wire_shutdown, never};
 
 static struct h2proxy *fresh(void)
 {
