@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TEXTS 9
@@ -36,10 +37,23 @@ static uint64_t sum(const unsigned char *record, size_t len)
     return out;
 }
 
-static bool open_file(struct ahead *a)
+/* Its lock belongs to the one who writes the log.  Who only brings left rows in needs it for a moment. */
+static bool lock(int fd, unsigned patience_ms)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    const struct timespec moment = {0, 2000000};
+    for (unsigned waited = 0; fcntl(fd, F_OFD_SETLK, &whole) < 0; waited += 2) {
+        if ((errno != EAGAIN && errno != EACCES) || waited >= patience_ms)
+            return false;
+        nanosleep(&moment, NULL);
+    }
+    return true;
+}
+
+static bool open_file(struct ahead *a, unsigned patience_ms)
 {
     a->fd = open(a->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (a->fd >= 0 && posix_fallocate(a->fd, 0, AHEAD_MAX) == 0)
+    if (a->fd >= 0 && lock(a->fd, patience_ms) && posix_fallocate(a->fd, 0, AHEAD_MAX) == 0)
         return true;
     if (a->fd >= 0)
         close(a->fd);
@@ -47,7 +61,7 @@ static bool open_file(struct ahead *a)
     return false;
 }
 
-struct ahead *ahead_open(const char *path)
+static struct ahead *allocate(const char *path)
 {
     struct ahead *a = calloc(1, sizeof *a);
     if (!a)
@@ -55,11 +69,19 @@ struct ahead *ahead_open(const char *path)
     a->fd = -1;
     a->rows = malloc(AHEAD_MAX);
     a->path = strdup(path);
-    if (!a->rows || !a->path || !open_file(a)) {
-        ahead_close(a);
-        return NULL;
-    }
-    return a;
+    if (a->rows && a->path)
+        return a;
+    ahead_close(a);
+    return NULL;
+}
+
+struct ahead *ahead_open(const char *path, unsigned patience_ms)
+{
+    struct ahead *a = allocate(path);
+    if (a && open_file(a, patience_ms))
+        return a;
+    ahead_close(a);
+    return NULL;
 }
 
 void ahead_close(struct ahead *a)
@@ -127,7 +149,7 @@ void ahead_check(struct ahead *a)
         return;
     if (a->fd >= 0)
         close(a->fd);
-    if (open_file(a) && !put_down(a, 0, a->kept)) {
+    if (open_file(a, 0) && !put_down(a, 0, a->kept)) {
         close(a->fd);
         a->fd = -1;
     }
@@ -241,4 +263,16 @@ void ahead_load(struct ahead *a, int64_t last)
         a->count++;
     a->used = at;
     a->kept = a->used;
+}
+
+bool ahead_left(const char *path, int64_t last)
+{
+    struct ahead *a = allocate(path);
+    bool left = false;
+    if (a && (a->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
+        ahead_load(a, last);
+        left = a->count > 0;
+    }
+    ahead_close(a);
+    return left;
 }

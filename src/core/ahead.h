@@ -14,8 +14,9 @@
 
 struct ahead;
 
-/* Opens or creates; NULL: there is no room for it, or no memory. */
-struct ahead *ahead_open(const char *path);
+/* Opens or creates, and keeps others out; NULL: somebody else has it and goes on having it for patience_ms, or there is no
+ * room for it, or no memory. */
+struct ahead *ahead_open(const char *path, unsigned patience_ms);
 /* The file stays. */
 void ahead_close(struct ahead *a);
 /* Puts the file back where somebody removed it. */
@@ -40,5 +41,7 @@ bool ahead_next(const struct ahead *a, size_t *at, struct decision_row *row);
 bool ahead_renumber(struct ahead *a, int64_t seq);
 /* Takes from the file what follows the log's last row. */
 void ahead_load(struct ahead *a, int64_t last);
+/* Is there something for ahead_load?  Changes nothing. */
+bool ahead_left(const char *path, int64_t last);
 
 #endif

@@ -802,15 +802,16 @@ int decisions_look(const char *path, bool written, struct err *e)
     return err_set(e, STATUS_FAILED, "%s", why.text);
 }
 
-/* Takes over what a process left that was killed; last: the number of the last row that there was. */
-static void open_ahead(struct decisions *d, int64_t last)
+static char *ahead_of(const char *path)
 {
-    char path[4096];
-    if ((size_t)snprintf(path, sizeof path, "%s-ahead", d->path) < sizeof path && (d->ahead = ahead_open(path)))
-        ahead_load(d->ahead, last);
+    char *ahead = NULL;
+    return asprintf(&ahead, "%s-ahead", path) < 0 ? NULL : ahead;
 }
 
-struct decisions *decisions_open(const char *path, bool written, struct err *e)
+#define PATIENCE_MS 2000 /* with decisions_gather, that has it for some milliseconds */
+
+/* Before it looks at anything it has the rows ahead of the log for itself, or none of them. */
+static struct decisions *open_log(const char *path, bool written, unsigned patience_ms, struct err *e)
 {
     struct decisions *d = calloc(1, sizeof *d);
     struct err why = {0};
@@ -823,15 +824,23 @@ struct decisions *decisions_open(const char *path, bool written, struct err *e)
     }
     d->rows_max = DECISIONS_ROWS_MAX;
     d->bytes_max = DECISIONS_BYTES_MAX;
-    d->mark_fd = -1;
+    d->mark_fd = d->watch = -1;
+    char *ahead = ahead_of(path);
+    d->ahead = ahead ? ahead_open(ahead, patience_ms) : NULL;
+    free(ahead);
+    if (!d->ahead && patience_ms == 0) {
+        decisions_close(d);
+        err_set(e, STATUS_FAILED, "somebody else writes the log");
+        return NULL;
+    }
     begin_watch(d);
     enum chainmark_fits fits = inspect(path, written, &d->mark, &why);
     d->seq = d->mark.seq;
     memcpy(d->last, d->mark.hash, HASH);
     int64_t last = d->seq;
     int rc = fits == CHAINMARK_OTHER ? 0 : open_db(d, false, e);
-    if (rc == 0)
-        open_ahead(d, d->seq > last ? d->seq : last);
+    if (rc == 0 && d->ahead)
+        ahead_load(d->ahead, d->seq > last ? d->seq : last); /* what a process left that was killed */
     chainmark_boot(d->mark.boot);
     if (rc == 0) {
         set_mark(d);
@@ -853,6 +862,24 @@ struct decisions *decisions_open(const char *path, bool written, struct err *e)
         decisions_settle(d, NULL);
     }
     return d;
+}
+
+struct decisions *decisions_open(const char *path, bool written, struct err *e)
+{
+    return open_log(path, written, PATIENCE_MS, e);
+}
+
+void decisions_gather(const char *path)
+{
+    struct decisions *there = decisions_read(path, NULL);
+    bool known = there && load_head(there, NULL) == 0;
+    int64_t last = known ? there->seq : 0;
+    char *ahead = ahead_of(path);
+    decisions_close(there);
+    /* Of a log that was touched the next start tells. */
+    if (known && ahead && ahead_left(ahead, last) && decisions_look(path, false, NULL) == 0)
+        decisions_close(open_log(path, false, 0, NULL));
+    free(ahead);
 }
 
 static const char *text(sqlite3_stmt *s, int i)

@@ -43,6 +43,9 @@ int decisions_look(const char *path, bool written, struct err *e);
 /* For reading; STATUS_NOT_FOUND if there is no log yet. */
 struct decisions *decisions_read(const char *path, struct err *e);
 void decisions_close(struct decisions *d);
+/* Brings into the log what its writer had kept ahead of it when it was killed.  Nothing where one writes, nothing is left, or
+ * the log was touched.  For whoever is about to read it. */
+void decisions_gather(const char *path);
 
 /* Where somebody removed, replaced or cut short the files of an open log, a new one is begun before anything else is
  * written: its first row says so, and so does fn, which hears at once of what decisions_open found.  It is looked for before each transaction, and by this; -1: there is no

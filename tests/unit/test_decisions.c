@@ -716,19 +716,50 @@ static void threat_99_what_was_kept_is_there_after_a_kill(void **state)
     decisions_close(d);
 }
 
+/* Who reads a log sees them without another start; who reads one that is being written changes nothing. */
+static void threat_99_what_was_kept_is_there_for_a_reader(void **state)
+{
+    struct err e = {0};
+    struct decision_row r = {.kind = "request", .host = "b", .verdict = "allow", .count = 1};
+    (void)state;
+    decisions_gather(path);
+    assert_int_equal(access(path, F_OK), -1); /* no log yet, and none now */
+    write_rows(2, 0);
+    die_with(3);
+    assert_int_equal(verify(NULL, 0), 2);
+    decisions_gather(path);
+    assert_int_equal(verify(NULL, 0), 5);
+    decisions_gather(path);
+    assert_int_equal(verify(NULL, 0), 5);
+    struct decisions *d = decisions_open(path, false, &e);
+    assert_int_equal(decisions_note(d, &r, &e), 0);
+    assert_int_equal(decisions_keep(d, &e), 0);
+    decisions_gather(path);
+    assert_int_equal(verify(NULL, 0), 5);
+    assert_true(decisions_unsettled(d));
+    decisions_close(d);
+    assert_int_equal(verify(NULL, 0), 6);
+    /* Of one that was touched the next start tells. */
+    die_with(2);
+    tamper("DELETE FROM rows WHERE seq = 6");
+    decisions_gather(path);
+    assert_int_equal(verify(NULL, 0), -1);
+    assert_int_equal(rows_with(NULL, NULL), 5);
+}
+
 /* What lies in the file and is no whole row, or is not what follows, is none. */
 static void kept_rows_that_are_damaged(void **state)
 {
     (void)state;
     struct decision_row r = {.kind = "request", .host = "a.example.com", .verdict = "allow", .count = 1}, got;
-    struct ahead *a = ahead_open(path);
+    struct ahead *a = ahead_open(path, 0);
     for (int i = 0; i < 3; i++)
         assert_true(ahead_put(a, &r, 8 + i));
     size_t all = ahead_used(a);
     assert_true(ahead_keep(a));
     ahead_close(a);
     for (int64_t last = 0; last < 12; last++) {
-        a = ahead_open(path);
+        a = ahead_open(path, 0);
         ahead_load(a, last);
         assert_int_equal(ahead_count(a), last == 7 ? 3 : 0);
         ahead_close(a);
@@ -740,7 +771,7 @@ static void kept_rows_that_are_damaged(void **state)
         assert_int_equal(pread(fd, &c, 1, (off_t)at), 1);
         bad = c ^ (uint8_t)(1 << at % 8);
         assert_int_equal(pwrite(fd, &bad, 1, (off_t)at), 1);
-        a = ahead_open(path);
+        a = ahead_open(path, 0);
         ahead_load(a, 7);
         assert_int_equal(ahead_count(a), at / (all / 3));
         while (ahead_next(a, &from, &got))
@@ -847,7 +878,7 @@ int main(void)
         T(threat_99_what_happens_to_a_log_under_way_is_told), T(threat_99_without_a_place_nothing_is_written),
         T(threat_99_what_happens_to_a_log_meanwhile_is_told), T(threat_99_a_kill_is_no_loss), T(threat_99_a_host_that_went_down), T(a_mark_is_kept),
         T(a_log_without_a_mark_gets_one), T(since_goes_by_order), T(rows_move_into_the_file_meanwhile),
-        T(threat_99_what_was_kept_is_there_after_a_kill), T(kept_rows_that_are_damaged), T(kept_rows_keep_their_place),
+        T(threat_99_what_was_kept_is_there_after_a_kill), T(threat_99_what_was_kept_is_there_for_a_reader), T(kept_rows_that_are_damaged), T(kept_rows_keep_their_place),
         T(threat_99_nothing_is_kept_for_a_log_that_fails), T(threat_99_kept_rows_of_a_log_that_is_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

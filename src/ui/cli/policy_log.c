@@ -209,6 +209,8 @@ static int show_log(struct show *s, struct shelf *shelf, struct decisions_filter
 {
     struct err why = {0};
     char *path = path_sandbox(s->sandbox, "log.db", e);
+    if (path)
+        decisions_gather(path);
     struct decisions *d = path ? decisions_read(path, &why) : NULL;
     int rc = 0;
     free(path);
@@ -240,6 +242,8 @@ static int verify(char **names, int n, struct err *e)
         char safe[2 * sizeof why.text];
         int64_t rows = 0;
         char *path = path_sandbox(names[i], "log.db", e);
+        if (path)
+            decisions_gather(path);
         struct decisions *d = path ? decisions_read(path, &why) : NULL;
         int rc = d ? decisions_verify(d, &rows, &why) : why.status == STATUS_NOT_FOUND ? 0 : -1;
         if (rc == 0 && path) /* whole as far as it goes: is that all of it? */

@@ -75,6 +75,7 @@ static void source_open(struct netlog_feed *f, struct source *s)
     char path[4096];
     snprintf(path, sizeof path, "%.3900s/%s/log.db", f->dir, s->name);
     source_close(s);
+    decisions_gather(path);
     s->log = decisions_read(path, NULL);
     if (s->log && decisions_last(s->log) < s->last)
         s->last = 0;
