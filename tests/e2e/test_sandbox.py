@@ -311,6 +311,22 @@ class Terminal(unittest.TestCase):
         self.see("$", 10)
         self.tmux("send-keys", "-t", "t", "clear; echo status=$?; stty -a | grep -o ' echo '", "Enter")
         self.see("echo")
+        # Begun without a terminal it is one agent, however often; and one that ended is none to attach to.
+        def agents():
+            listed = json.loads(h.sbx("inspect", "term"))["machine"]["sessions"]
+            return [s["session"] for s in listed if s["agent"] and not {"status", "signal"} & set(s)]
+        self.assertTrue(wait_for(lambda: agents() == [], 10))
+        h.sbx("run", "--detach", "--name", "term")
+        first, = agents()
+        again = h.run("run", "--detach", "--name", "term")
+        self.assertEqual((again.returncode, again.stdout), (0, b"term\n"))
+        self.assertIn(b"runs already", again.stderr)
+        self.assertEqual(agents(), [first])
+        h.sbx("session", "end", "term", str(first))
+        self.assertTrue(wait_for(lambda: agents() == [], 10))
+        self.tmux("send-keys", "-t", "t", f"clear; {SBX} run --name term", "Enter")
+        self.see("agent@term", 60)
+        self.assertEqual(len(agents()), 1)
 
 
 class Failure(unittest.TestCase):

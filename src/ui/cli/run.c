@@ -352,7 +352,7 @@ static bool has_agent_session(const char *name)
     bool found = false;
     json_array_foreach(json_object_get(json_object_get(o, "machine"), "sessions"), i, s)
         found |= json_is_true(json_object_get(s, "agent")) && json_is_true(json_object_get(s, "tty")) &&
-                 !json_object_get(s, "exited");
+                 !json_object_get(s, "status") && !json_object_get(s, "signal"); /* it did not end */
     json_decref(o);
     return found;
 }
@@ -413,7 +413,11 @@ int cmd_run(const struct args *a, struct err *e)
     struct session_request req = {.sandbox = name, .agent = true, .env = env, .input = true};
     req.tty = isatty(0) && isatty(1);
     int rc = 0;
-    if (req.tty && a->nrest == 0 && has_agent_session(name)) {
+    bool detach = args_has(a, "detach"), there = (req.tty || detach) && a->nrest == 0 && has_agent_session(name);
+    if (there && detach) {
+        out_notice("the agent of %s runs already; sbx run --name %s attaches to it", name, name);
+        printf("%s\n", name);
+    } else if (there) {
         rc = session_run(&req, &status, NULL, e);
     } else {
         json_t *kit = kit_load(r.agent, NULL);
@@ -425,7 +429,7 @@ int cmd_run(const struct args *a, struct err *e)
         json_decref(kit);
         req.argv = agent_command(r.agent, a, e);
         req.login = strcmp(r.agent, "shell") == 0 && a->nrest == 0;
-        if (args_has(a, "detach")) {
+        if (detach) {
             req.detach = req.tty = true;
             req.input = false;
         }
