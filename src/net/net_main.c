@@ -114,26 +114,29 @@ static void emit_kept(struct net *net)
 
 /* ---- refusals: answered at once, reported in sums ---- */
 
-static void refused_flush(evutil_socket_t fd, short what, void *arg)
+/* So many of them; true: there are more. */
+static bool send_refused(struct net *net, unsigned most)
 {
-    struct net *net = arg;
     unsigned sent = 0;
-    bool more = false;
-    (void)fd;
-    (void)what;
     for (unsigned i = 0; i < REFUSED_SLOTS; i++) {
         struct refused *r = &net->refused[i];
         if (!r->used)
             continue;
-        if (sent == REFUSED_PER_FLUSH) {
-            more = true;
-            break;
-        }
+        if (sent == most)
+            return true;
         asker_send(net->asker, &r->ask);
         r->used = false;
         sent++;
     }
-    if (more) {
+    return false;
+}
+
+static void refused_flush(evutil_socket_t fd, short what, void *arg)
+{
+    struct net *net = arg;
+    (void)fd;
+    (void)what;
+    if (send_refused(net, REFUSED_PER_FLUSH)) {
         struct timeval tv = {0, REFUSED_FLUSH_MS * 1000};
         evtimer_add(net->refused_tick, &tv);
     }
@@ -459,6 +462,7 @@ int net_main(int argc, char **argv)
     link_send_ctrl(linkev_link(net.supervisor), json_pack("{s:s, s:s, s:i}", "op", "hello", "role", "net", "version", 1));
     event_base_dispatch(net.base);
 
+    send_refused(&net, REFUSED_SLOTS); /* what was counted last is logged as well */
     tcp_free(net.tcp);
     flows_free(net.flows);
     names_free(net.names);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -431,12 +432,38 @@ bool helper_reaped(struct supervisor *s, pid_t pid, int status)
     return false;
 }
 
+#define PATIENCE_MS 2000 /* for a host whose disk is slow */
+
+static void await_end(struct helper *h)
+{
+    const struct timespec moment = {0, 2000000};
+    for (int waited = 0; h->pid > 0 && waited < PATIENCE_MS; waited += 2) {
+        if (waitpid(h->pid, NULL, WNOHANG) != 0)
+            h->pid = 0;
+        else
+            nanosleep(&moment, NULL);
+    }
+}
+
+/* They write down what waits: net hears the end of its link and tells the broker what it counted and what was still open, the
+ * broker hears the end of net and brings all of it into the log.  Killed at once, both would lose it. */
+static void end_network(struct helper *net, struct helper *broker)
+{
+    if (net->ctl)
+        drop(net);
+    await_end(net);
+    if (net->pid > 0)
+        kill(net->pid, SIGKILL); /* reaped with the rest */
+    await_end(broker);
+}
+
 void helpers_end(struct supervisor *s)
 {
     if (s->mint_pipe[0] > 0)
         close(s->mint_pipe[0]);
     s->mint_pipe[0] = -1;
     sessions_set_screen(s->sessions, NULL, NULL);
+    end_network(&s->helpers[ROLE_NET], &s->helpers[ROLE_BROKER]);
     for (int r = 0; r < ROLES; r++) {
         struct helper *h = &s->helpers[r];
         if (h->pid > 0) {

@@ -403,10 +403,16 @@ class Machine(unittest.TestCase):
             time.sleep(1.5)
             ask("ended.test")
             t.wait("ended.test:80")
+            # What was counted last is in the log however soon the end comes.
+            refused = lambda: sum(r["count"] for r in self.raw(kind="refused"))
+            before = refused()
+            h.sbx("exec", "box", "python3", "-c", "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                  "for i in range(240):\n try: s.sendto(b'x', ('192.0.2.%d' % (70 + i % 60), 9))\n except OSError: pass")
             h.sbx("stop", "box", "--timeout", "3")
             t.wait("wants to reach", gone=True)
             t.wait("stopped")
             self.assertTrue(self.raw(host="ended.test", verdict="deny"))
+            self.assertGreaterEqual(refused() - before, 240)
 
 
 if __name__ == "__main__":
