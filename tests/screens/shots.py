@@ -145,7 +145,7 @@ def main():
                 shots.take(t, name)
                 t.keys("Escape")
                 t.settle(0.3)
-            t.keys("Space", "Space")
+            t.keys("Home", "Space", "Space")
             shots.take(t, "marked")
             t.keys("Escape")
             t.click("claude-web-shop")

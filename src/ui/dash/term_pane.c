@@ -311,9 +311,10 @@ static void draw_empty(struct term_pane *t, WINDOW *win, const struct half *h)
         snprintf(text, sizeof text, "It is %s.", box_state_word(b));
     int x = h->x + (h->cols - paint_width(text)) / 2;
     paint_text(win, y, x < h->x ? h->x : x, h->cols, ST_DIM, text);
-    if (b && !b->conn && b->life != LIFE_STARTING) {
-        static const char hint[] = "s starts it, Enter starts it and its agent";
-        x = h->x + (h->cols - (int)sizeof hint + 1) / 2;
+    const char *hint = !b ? NULL : b->conn ? (word[0] || term_view_state(h->view) == VIEW_WAITING ? NULL : "Enter starts its agent, x opens a shell")
+                       : b->life != LIFE_STARTING ? "s starts it, Enter starts it and its agent" : NULL;
+    if (hint) {
+        x = h->x + (h->cols - paint_width(hint)) / 2;
         paint_text(win, y + 1, x < h->x ? h->x : x, h->cols, ST_DIM, hint);
     }
 }
