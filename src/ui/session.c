@@ -386,3 +386,8 @@ out:
     free(s);
     return rc;
 }
+
+bool session_is_live(const json_t *s)
+{
+    return json_is_true(json_object_get(s, "tty")) && !json_object_get(s, "status") && !json_object_get(s, "signal");
+}

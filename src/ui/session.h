@@ -23,4 +23,7 @@ struct session_request {
  * 128 + signal; 0 after a detach.  *session: its number. */
 int session_run(const struct session_request *r, int *status, json_int_t *session, struct err *e);
 
+/* Of a session as `status` lists it (docs/protocols.md): has it a terminal, and did it not end? */
+bool session_is_live(const json_t *s);
+
 #endif

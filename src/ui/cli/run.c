@@ -351,8 +351,7 @@ static bool has_agent_session(const char *name)
     size_t i;
     bool found = false;
     json_array_foreach(json_object_get(json_object_get(o, "machine"), "sessions"), i, s)
-        found |= json_is_true(json_object_get(s, "agent")) && json_is_true(json_object_get(s, "tty")) &&
-                 !json_object_get(s, "status") && !json_object_get(s, "signal"); /* it did not end */
+        found |= json_is_true(json_object_get(s, "agent")) && session_is_live(s);
     json_decref(o);
     return found;
 }

@@ -16,6 +16,7 @@
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
 #include "ui/dash/text.h"
+#include "ui/session.h"
 
 enum order { BY_NEED, BY_NAME, BY_CPU, BY_MEMORY, BY_AGE, ORDERS };
 static const char *const order_names[] = {"need", "name", "cpu", "memory", "age"};
@@ -375,8 +376,7 @@ static bool has_agent(const struct box *b)
     size_t i;
     json_t *s;
     json_array_foreach(json_object_get(b->status, "sessions"), i, s)
-        if (json_is_true(json_object_get(s, "tty")) && !json_object_get(s, "status") && !json_object_get(s, "signal") &&
-            json_is_true(json_object_get(s, "agent")))
+        if (session_is_live(s) && json_is_true(json_object_get(s, "agent")))
             return true;
     return false;
 }
@@ -416,7 +416,7 @@ static unsigned at_work(const struct box *b, char *out, size_t cap)
         json_t *command = json_object_get(s, "command");
         const char *word = json_is_array(command) ? json_string_value(json_array_get(command, 0)) : json_string_value(command);
         char name[32];
-        if (!json_is_true(json_object_get(s, "tty")) || json_object_get(s, "status") || json_object_get(s, "signal"))
+        if (!session_is_live(s))
             continue;
         const char *slash = word ? strrchr(word, '/') : NULL;
         word = slash ? slash + 1 : word ? word : "?";

@@ -19,6 +19,7 @@
 #include "ui/dash/term_draw.h"
 #include "ui/dash/term_keys.h"
 #include "ui/dash/term_view.h"
+#include "ui/session.h"
 
 #define PREVIEW_MS 120 /* the cursor rests on a sandbox for that long before its session is shown */
 #define HOLD_MS 150    /* a program may hold its frame (mode 2026) for that long */
@@ -77,11 +78,6 @@ static int halves(const struct term_pane *t)
 
 /* ---- sessions ---- */
 
-static bool alive(const json_t *s)
-{
-    return json_is_true(json_object_get(s, "tty")) && !json_object_get(s, "status") && !json_object_get(s, "signal");
-}
-
 static int number_of(const json_t *s)
 {
     return (int)json_integer_value(json_object_get(s, "session"));
@@ -97,7 +93,7 @@ static int tabs(const struct box *b, const json_t *out[TABS_MAX])
     if (!b)
         return 0;
     json_array_foreach(json_object_get(b->status, "sessions"), i, s) {
-        if (!alive(s) || n == TABS_MAX)
+        if (!session_is_live(s) || n == TABS_MAX)
             continue;
         int at = n++;
         while (at > 0 && number_of(out[at - 1]) > number_of(s)) {
