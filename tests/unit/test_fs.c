@@ -49,11 +49,13 @@ static const char *get(const char *path)
     return buf;
 }
 
-/* Within a tenth of a second, as promised. */
+/* What is held is held for 300 seconds: long before those are over, the host must have told.  How soon it does is the
+ * bench's (bench_fs). */
+#define SOON_MS 20000
 #define SOON(condition)                                                                                                \
     do {                                                                                                               \
         int tries = 0;                                                                                                 \
-        while (!(condition) && tries++ < 50)                                                                           \
+        while (!(condition) && tries++ < SOON_MS / 2)                                                                  \
             usleep(2000);                                                                                              \
         if (!(condition))                                                                                              \
             fail_msg("not seen in time: %s", #condition);                                                              \
