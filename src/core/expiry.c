@@ -137,3 +137,13 @@ int64_t expiry_next(const struct expiry *x, const struct policy *p, int64_t wall
     }
     return next;
 }
+
+struct policy *expiry_policy(const char *sandbox)
+{
+    struct policy *p = policy_load(sandbox);
+    struct expiry *known = p && sandbox ? expiry_open(sandbox) : NULL;
+    if (known)
+        expiry_settle(known, p, time(NULL), expiry_boot_now());
+    expiry_free(known);
+    return p;
+}

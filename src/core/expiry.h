@@ -27,4 +27,8 @@ int64_t expiry_next(const struct expiry *x, const struct policy *p, int64_t wall
 
 int64_t expiry_boot_now(void);
 
+/* The policy as a sandbox's broker has it: loaded, and its rules settled by what is remembered.  NULL for the sandbox: the
+ * global one, of which nothing is remembered.  The caller frees it; NULL: no memory. */
+struct policy *expiry_policy(const char *sandbox);
+
 #endif

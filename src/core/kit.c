@@ -1,6 +1,5 @@
 #include "core/kit.h"
 
-#include <dirent.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,34 +80,11 @@ int kit_check(const json_t *kit, const char *name, struct err *e)
 
 json_t *kit_list(void)
 {
-    json_t *names = json_object(), *out = json_array();
-    char *dirs[2] = {path_asset("kits", NULL), path_in(PATH_CONFIG, NULL, "agents")};
-    for (int i = 0; i < 2; i++) {
-        DIR *d = dirs[i] ? opendir(dirs[i]) : NULL;
-        struct dirent *ent;
-        while (d && (ent = readdir(d))) {
-            size_t n = strlen(ent->d_name);
-            if (n <= 5 || strcmp(ent->d_name + n - 5, ".json") != 0)
-                continue;
-            ent->d_name[n - 5] = '\0';
-            if (record_check_name(ent->d_name, NULL) == 0)
-                json_object_set_new(names, ent->d_name, json_true());
-        }
-        if (d)
-            closedir(d);
-        free(dirs[i]);
-    }
-    /* Sorted by the way of one dump: names are few. */
-    char *text = json_dumps(names, JSON_SORT_KEYS);
-    json_decref(names);
-    names = text ? json_loads(text, 0, NULL) : json_object();
-    free(text);
-    const char *key;
-    json_t *v;
-    json_object_foreach(names, key, v)
-        json_array_append_new(out, json_string(key));
-    json_decref(names);
-    return out;
+    char *ours = path_asset("kits", NULL), *own = path_in(PATH_CONFIG, NULL, "agents");
+    json_t *names = jsonfile_names((const char *const[]){ours, own}, 2);
+    free(ours);
+    free(own);
+    return names;
 }
 
 static void unknown(const char *name, struct err *e)

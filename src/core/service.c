@@ -1,7 +1,6 @@
 #include "core/service.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -223,48 +222,13 @@ int service_check(const json_t *service, const char *name, struct err *e)
     return 0;
 }
 
-static void collect(json_t *names, const char *dir)
-{
-    DIR *d = dir ? opendir(dir) : NULL;
-    struct dirent *ent;
-    while (d && (ent = readdir(d))) {
-        size_t n = strlen(ent->d_name);
-        if (n <= 5 || strcmp(ent->d_name + n - 5, ".json") != 0)
-            continue;
-        ent->d_name[n - 5] = '\0';
-        if (record_check_name(ent->d_name, NULL) == 0)
-            json_object_set_new(names, ent->d_name, json_true());
-    }
-    if (d)
-        closedir(d);
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 json_t *service_list(void)
 {
-    json_t *names = json_object(), *out = json_array(), *v;
     char *ours = path_asset("services", NULL), *own = path_in(PATH_CONFIG, NULL, "services");
-    const char *key;
-    size_t n = 0;
-    collect(names, ours);
-    collect(names, own);
+    json_t *names = jsonfile_names((const char *const[]){ours, own}, 2);
     free(ours);
     free(own);
-    const char **sorted = calloc(json_object_size(names) + 1, sizeof *sorted);
-    json_object_foreach(names, key, v)
-        if (sorted)
-            sorted[n++] = key;
-    if (sorted)
-        qsort(sorted, n, sizeof *sorted, by_name);
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(out, json_string(sorted[i]));
-    free(sorted);
-    json_decref(names);
-    return out;
+    return names;
 }
 
 json_t *service_load(const char *name, struct err *e)

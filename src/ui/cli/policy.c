@@ -271,7 +271,7 @@ static void list_sandboxes(struct listing *l, char *error, size_t cap)
     char **names;
     int n = record_list(&names, NULL);
     for (int i = 0; i < n; i++) {
-        struct policy *own = policy_load(names[i]);
+        struct policy *own = expiry_policy(names[i]);
         if (!own)
             continue;
         list_rules(l, own, RULE_SANDBOX, names[i], false);
@@ -289,13 +289,9 @@ int cmd_policy_ls(const struct args *a, struct err *e)
     char error[700] = "";
     if (sandbox && policy_cli_need(sandbox, e) < 0)
         return -1;
-    struct policy *p = policy_load(sandbox);
+    struct policy *p = expiry_policy(sandbox);
     if (!p)
         return err_set(e, STATUS_FAILED, "out of memory");
-    struct expiry *known = sandbox ? expiry_open(sandbox) : NULL; /* what its broker knows */
-    if (known)
-        expiry_settle(known, p, time(NULL), expiry_boot_now());
-    expiry_free(known);
     bool json = args_has(a, "json");
     struct listing l = {.rules = json ? json_array() : NULL};
     enum posture posture = policy_posture(p) ? policy_posture(p) : POSTURE_BALANCED;

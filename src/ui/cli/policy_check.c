@@ -115,13 +115,9 @@ int cmd_policy_check(const struct args *a, struct err *e)
     if (method && !path)
         path = "/";
     uint16_t port = r.port_low == r.port_high ? r.port_low : 443;
-    struct policy *p = policy_load(sandbox);
+    struct policy *p = expiry_policy(sandbox);
     if (!p)
         return err_set(e, STATUS_FAILED, "out of memory");
-    struct expiry *known = sandbox ? expiry_open(sandbox) : NULL; /* what its broker knows */
-    if (known)
-        expiry_settle(known, p, time(NULL), expiry_boot_now());
-    expiry_free(known);
     if (r.kind == RULE_RANGE)
         policy_decide_addr(p, r.family, r.addr, port, time(NULL), &v.d);
     else

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/expiry.h"
 #include "core/policy.h"
 #include "core/publishers.h"
 #include "core/rule.h"
@@ -52,7 +53,7 @@ static struct form *self(struct pane *p)
 
 static void decide(const struct wanted *w, struct now *out)
 {
-    struct policy *p = policy_load(w->box[0] ? w->box : NULL);
+    struct policy *p = expiry_policy(w->box[0] ? w->box : NULL);
     struct decision d = {0};
     uint8_t addr[16], family = rule_parse_addr(w->host, addr);
     memset(out, 0, sizeof *out);
