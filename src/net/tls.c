@@ -292,7 +292,8 @@ bool end_connect(struct end *e, struct tls *t, const char *name, const struct cl
     if (!attach(e, t, t->client))
         return false;
     SSL_set_connect_state(e->ssl);
-    SSL_set_hostflags(e->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    /* RFC 9525, section 2: a host is what the certificate names as one, never its subject's common name. */
+    SSL_set_hostflags(e->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     for (size_t i = 0; i < TLS_SESSIONS_MAX; i++)
         if (t->sessions[i].session && strcmp(t->sessions[i].name, name) == 0) {
             t->sessions[i].used = ++t->clock;

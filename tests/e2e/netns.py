@@ -56,7 +56,7 @@ class TestCA:
     def leaf(self, name, *names, days=30, sign=True):
         """(certificate, key) as files."""
         key, csr, crt, ext = (self.dir / f"{name}.{e}" for e in ("key", "csr", "crt", "ext"))
-        ext.write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in names) + "\n")
+        ext.write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in names) + "\n" if names else "")
         self.run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", csr)
         if sign and days > 0:
             self.run("x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", days, "-extfile", ext, "-out", crt)

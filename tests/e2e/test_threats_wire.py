@@ -148,18 +148,19 @@ class Net(unittest.TestCase):
         cls.expired = Web(ca.leaf("expired", "expired.test", days=-1))
         cls.wrong = Web(ca.leaf("wrong", "other.test"))
         cls.selfmade = Web(ca.leaf("selfmade", "selfmade.test", sign=False))
+        cls.common = Web(ca.leaf("common.test"))  # named as its subject's common name alone
         ports = {"relay.test": cls.web, "get.test": cls.web, "two.test": cls.two, "odd.test": cls.odd.raw, "expired.test": cls.expired,
-                 "wrong.test": cls.wrong, "selfmade.test": cls.selfmade, **{n: cls.web for n in NAMES}}
+                 "wrong.test": cls.wrong, "selfmade.test": cls.selfmade, "common.test": cls.common, **{n: cls.web for n in NAMES}}
         cls.lab = Lab(map=[f"{n}:443=127.0.0.1:{s.port}" for n, s in ports.items()] + [f"{n}:80=127.0.0.1:{cls.plain.port}" for n in NAMES] +
                       [f"relay.test:8443=127.0.0.1:{cls.web.port}", f"relay.test:8080=127.0.0.1:{cls.plain.port}", f"relay.test:2222=127.0.0.1:{cls.plain.port}",
                        f"exact.test:8080=127.0.0.1:{cls.plain.port}", f"exact.test:80=127.0.0.1:{cls.plain.port}"] +
                       [f"tell.test:443=127.0.0.1:{cls.plain.port}"], ca=[str(ca.cert)])
-        cls.lab.allow("relay.test", "exact.test:8080", "exact.test:80", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test")])
+        cls.lab.allow("relay.test", "exact.test:8080", "exact.test:80", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test", "common.test")])
         cls.say = cls.lab.say
 
     @classmethod
     def tearDownClass(cls):
-        for s in (cls.web, cls.plain, cls.two, cls.odd.raw, cls.expired, cls.wrong, cls.selfmade):
+        for s in (cls.web, cls.plain, cls.two, cls.odd.raw, cls.expired, cls.wrong, cls.selfmade, cls.common):
             s.shutdown()
         try:
             cls.lab.close()
@@ -687,7 +688,7 @@ class Net(unittest.TestCase):
             self.assertEqual(s.version(), "TLSv1.2")
 
     def test_threat_53_servers_with_bad_certificates(self):
-        for name, server in (("expired.test", self.expired), ("wrong.test", self.wrong), ("selfmade.test", self.selfmade)):
+        for name, server in (("expired.test", self.expired), ("wrong.test", self.wrong), ("selfmade.test", self.selfmade), ("common.test", self.common)):
             got = self.lab.say(b"GET /ok HTTP/1.1\r\nHost: " + name.encode() + END, name=name)
             self.assertEqual(status(got), 502, (name, got))
             self.assertIn(b"certificate", got)
