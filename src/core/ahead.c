@@ -265,6 +265,16 @@ void ahead_load(struct ahead *a, int64_t last)
     a->kept = a->used;
 }
 
+bool ahead_idle(const char *path)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool idle = fd >= 0 && fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type == F_UNLCK;
+    if (fd >= 0)
+        close(fd);
+    return idle;
+}
+
 bool ahead_left(const char *path, int64_t last)
 {
     struct ahead *a = allocate(path);

@@ -41,6 +41,8 @@ bool ahead_next(const struct ahead *a, size_t *at, struct decision_row *row);
 bool ahead_renumber(struct ahead *a, int64_t seq);
 /* Takes from the file what follows the log's last row. */
 void ahead_load(struct ahead *a, int64_t last);
+/* Is it there, and does no process have it?  Costs two calls: a log that is written is none to look into. */
+bool ahead_idle(const char *path);
 /* Is there something for ahead_load?  Changes nothing. */
 bool ahead_left(const char *path, int64_t last);
 

@@ -871,14 +871,16 @@ struct decisions *decisions_open(const char *path, bool written, struct err *e)
 
 void decisions_gather(const char *path)
 {
-    struct decisions *there = decisions_read(path, NULL);
-    bool known = there && load_head(there, NULL) == 0;
-    int64_t last = known ? there->seq : 0;
     char *ahead = ahead_of(path);
-    decisions_close(there);
-    /* Of a log that was touched the next start tells. */
-    if (known && ahead && ahead_left(ahead, last) && decisions_look(path, false, NULL) == 0)
-        decisions_close(open_log(path, false, 0, NULL));
+    if (ahead && ahead_idle(ahead)) {
+        struct decisions *there = decisions_read(path, NULL);
+        bool known = there && load_head(there, NULL) == 0;
+        int64_t last = known ? there->seq : 0;
+        decisions_close(there);
+        /* Of a log that was touched the next start tells. */
+        if (known && ahead_left(ahead, last) && decisions_look(path, false, NULL) == 0)
+            decisions_close(open_log(path, false, 0, NULL));
+    }
     free(ahead);
 }
 
