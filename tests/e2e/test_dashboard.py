@@ -727,6 +727,31 @@ class Empty(unittest.TestCase):
 class Faked(unittest.TestCase):
     """With a sandbox that the test plays."""
 
+    def test_a_killed_command_is_said(self):
+        """And an image's build ends with it."""
+        h = Home()
+        self.addCleanup(h.close)
+        (h.dir / "data/sbx/images").unlink()
+        (h.dir / "bin").mkdir()
+        fake = h.dir / "bin/mmdebstrap"
+        fake.write_text(f"#!/bin/sh\ntrap '' TERM HUP PIPE\necho $PPID $$ >{h.dir}/ids.new\nmv {h.dir}/ids.new {h.dir}/ids\n"
+                        "while :; do sleep 1; done\n")
+        fake.chmod(0o755)
+        with Terminal({**h.env, "PATH": f"{h.dir}/bin:" + os.environ["PATH"]}, cwd=h.ws, cols=120, rows=30) as t:
+            t.wait("Welcome")
+            t.keys("c")
+            t.wait("New sandbox")
+            t.keys("C-s")
+            wait_for((h.dir / "ids").exists, 60)
+            command, build = map(int, (h.dir / "ids").read_text().split())
+            parent = lambda pid: int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            while parent(command) != t.pid():
+                command = parent(command)
+            t.wait("base image")
+            os.kill(command, signal.SIGKILL)
+            t.wait(r"ended by a signal \(Killed\)")
+            wait_for(lambda: not alive(build), 20)
+
     def test_what_a_session_wanted_ends_with_it(self):
         h = Home()
         self.addCleanup(h.close)

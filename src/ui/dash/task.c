@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,7 +36,7 @@ struct task {
     const struct task_ops *ops;
     void *arg;
     bool exited;
-    int status;
+    int status, signal;
 };
 
 static struct task *tasks;
@@ -73,14 +74,6 @@ static void finish(struct task *t)
     wipe_input(t);
     free(t->text);
     free(t);
-}
-
-/* Over when it exited and both of its outputs ended; a grandchild that keeps them (a supervisor does not) is not waited
- * for: then the exit alone counts once what was written is read. */
-static void check(struct task *t)
-{
-    if (t->exited && t->out < 0 && t->err < 0)
-        finish(t);
 }
 
 static void take_line(struct task *t)
@@ -121,7 +114,6 @@ static void on_err(evutil_socket_t fd, short what, void *arg)
         if (t->line_len)
             take_line(t);
         close_event(&t->err_ev, &t->err);
-        check(t);
     }
 }
 
@@ -135,7 +127,6 @@ static void on_out(evutil_socket_t fd, short what, void *arg)
         return;
     if (n <= 0) {
         close_event(&t->out_ev, &t->out);
-        check(t);
         return;
     }
     if (t->text_len + (size_t)n + 1 > t->text_cap && t->text_cap < OUT_MAX) {
@@ -167,6 +158,29 @@ static void on_in(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+static bool waits(int fd)
+{
+    int n;
+    return fd >= 0 && ioctl(fd, FIONREAD, &n) == 0 && n > 0;
+}
+
+/* A grandchild may keep the outputs of one that was killed (an image's build, which cleans up behind it): it is not waited
+ * for, and what had been written is there. */
+static void end_outputs(struct task *t)
+{
+    while (waits(t->out))
+        on_out(t->out, 0, t);
+    while (waits(t->err))
+        on_err(t->err, 0, t);
+    if (t->line_len)
+        take_line(t);
+    close_event(&t->out_ev, &t->out);
+    close_event(&t->err_ev, &t->err);
+    if (t->signal) /* what it said last is not why */
+        snprintf(t->error, sizeof t->error, "it was ended by a signal (%s)", strsignal(t->signal));
+    finish(t);
+}
+
 static void on_child(evutil_socket_t sig, short what, void *arg)
 {
     (void)sig;
@@ -178,8 +192,9 @@ static void on_child(evutil_socket_t sig, short what, void *arg)
         if (t->exited || waitpid(t->pid, &status, WNOHANG) != t->pid)
             continue;
         t->exited = true;
-        t->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-        check(t);
+        t->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+        t->status = t->signal ? 128 + t->signal : WEXITSTATUS(status);
+        end_outputs(t);
     }
 }
 
