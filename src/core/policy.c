@@ -242,6 +242,17 @@ static uint32_t key_of(const struct rule *r)
     return hash_bytes(r->host, strlen(r->host), r->kind);
 }
 
+/* "Deny it for an hour", said of what is allowed for good, or the other way round: then it is as before. */
+static void put_in_front(struct policy *p, size_t i)
+{
+    const struct rule *r = &p->rules[i];
+    for (uint32_t k = p->bucket[key_of(r) & (p->buckets - 1)]; k; k = p->chain[k - 1]) {
+        struct rule *other = &p->rules[k - 1];
+        if (!other->expires && other->origin == r->origin && rule_same_target(other, r))
+            other->front = (uint32_t)i + 1;
+    }
+}
+
 static bool build_index(struct policy *p)
 {
     p->buckets = 64;
@@ -259,6 +270,9 @@ static bool build_index(struct policy *p)
         if (r->kind == RULE_RANGE)
             (r->family == 4 ? p->lengths4 : p->lengths6)[r->prefix] = 1;
     }
+    for (size_t i = 0; i < p->n; i++)
+        if (p->rules[i].expires)
+            put_in_front(p, i);
     return true;
 }
 
@@ -379,12 +393,22 @@ static bool is_in(const uint16_t *ports, unsigned n, uint16_t port)
     return false;
 }
 
+static bool lives(const struct rule *r, int64_t now)
+{
+    return !r->disabled && !r->over && (!r->expires || r->expires > now || r->lasting);
+}
+
+bool policy_waits(const struct policy *p, const struct rule *r, int64_t now)
+{
+    return r->front && lives(&p->rules[r->front - 1], now);
+}
+
 static void visit(struct search *s, uint32_t key)
 {
     for (uint32_t i = s->p->bucket[key & (s->p->buckets - 1)]; i; i = s->p->chain[i - 1]) {
         const struct rule *r = &s->p->rules[i - 1];
         bool some = rule_is_conditional(r);
-        if (r->disabled || r->over || (r->expires && r->expires <= s->now && !r->lasting))
+        if (!lives(r, s->now) || policy_waits(s->p, r, s->now))
             continue;
         if (s->denied_everywhere && (!r->deny || some || rule_has_port(r)))
             continue;
@@ -612,9 +636,11 @@ static int add(json_t *o, const void *arg, struct err *e)
         char text[RULE_TEXT_MAX];
         rule_format(text, &r);
         size_t k = json_array_size(list);
-        while (k-- > 0) /* the same target again: the newer word counts */
-            if (has_target(json_array_get(list, k), text))
+        while (k-- > 0) { /* the same target again: the newer word counts */
+            const json_t *old = json_array_get(list, k);
+            if (has_target(old, text) && (!r.expires || json_object_get(old, "expires")))
                 json_array_remove(list, k);
+        }
         new_id(r.id);
         json_t *item = to_json(&r);
         json_object_set_new(item, "created", json_integer(time(NULL)));

@@ -52,6 +52,8 @@ void policy_decide_request(const struct policy *p, const char *name, uint16_t po
                            const char *path, int64_t now, struct decision *d);
 /* Is the name denied on every port by a rule? Then it need not even resolve. */
 bool policy_denies_all(const struct policy *p, const char *name, int64_t now);
+/* Does it wait for one that runs out (struct rule, front)? */
+bool policy_waits(const struct policy *p, const struct rule *r, int64_t now);
 /* What another clock says of rule i, of those that policy_rules() gives (core/expiry.h). */
 void policy_set_expiry(struct policy *p, size_t i, bool over, bool lasting);
 
@@ -61,7 +63,8 @@ void policy_handle(char *out, size_t cap, const struct rule *r);
 
 /* ---- changing a file, under its lock ---- */
 
-/* Adds rules (canonical duplicates are replaced).  All or nothing. */
+/* Adds rules.  All or nothing.  One takes the place of an earlier one with its target; but what runs out stands before what
+ * does not, which is in force again afterwards. */
 int policy_add(const char *sandbox, const struct rule *rules, size_t n, struct err *e);
 /* Removes by id or by text; counts. */
 int policy_remove(const char *sandbox, const char *id_or_text, struct err *e);

@@ -310,6 +310,13 @@ void rule_list_item(char *out, size_t cap, const char *text)
     out[*text || !cap ? 0 : n] = '\0';
 }
 
+bool rule_same_target(const struct rule *a, const struct rule *b)
+{
+    return a->kind == b->kind && strcmp(a->host, b->host) == 0 && a->family == b->family && a->prefix == b->prefix &&
+           memcmp(a->addr, b->addr, sizeof a->addr) == 0 && a->port_low == b->port_low && a->port_high == b->port_high &&
+           a->methods == b->methods && strcmp(a->path, b->path) == 0;
+}
+
 bool rule_has_port(const struct rule *r)
 {
     return !(r->port_low == 1 && r->port_high == 65535);

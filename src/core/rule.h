@@ -28,6 +28,8 @@ struct rule {
     bool deny;
     bool disabled; /* stands in its file and says nothing */
     bool over, lasting; /* it ran out, or it did not, whatever the clock says (core/expiry.h) */
+    uint32_t front;     /* of a policy's rule that never runs out: 1 + the place of the one that does and has its target in
+                           the same file.  While that one lives it alone counts.  0: none */
     enum rule_kind kind;
     enum rule_origin origin;
     char host[NAME_MAX_LEN + 1]; /* canonical, without the wildcard */
@@ -56,6 +58,9 @@ void rule_list_item(char *out, size_t cap, const char *text);
 
 /* The canonical text, which parses to the same rule. */
 void rule_format(char out[RULE_TEXT_MAX], const struct rule *r);
+
+/* Do both speak of the same hosts, ports and requests? */
+bool rule_same_target(const struct rule *a, const struct rule *b);
 
 bool rule_has_port(const struct rule *r);
 /* Does it speak of methods or paths? */

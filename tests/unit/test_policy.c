@@ -318,6 +318,64 @@ static struct rule rule(const char *text, bool deny)
     return r;
 }
 
+/* What is said for an hour is over after it, and what was said for good before is in force again. */
+static void for_an_hour(void **state)
+{
+    struct err e = {0};
+    size_t n;
+    (void)state;
+    struct rule good[] = {rule("news.example.com", false), rule("ads.example.com", true), rule("GET api.example.com/a", false)};
+    struct rule hour[] = {rule("news.example.com", true), rule("ads.example.com", false), rule("GET api.example.com/a", true)};
+    struct decision d;
+    assert_int_equal(policy_reset("box", &e) | policy_reset(NULL, &e), 0);
+    assert_int_equal(policy_set_posture("box", POSTURE_LOCKED, &e), 0);
+    assert_int_equal(policy_add("box", good, 3, &e), 0);
+    for (int i = 0; i < 3; i++)
+        hour[i].expires = NOW + 1800;
+    assert_int_equal(policy_add("box", hour, 3, &e), 0);
+    for (int i = 0; i < 3; i++)
+        hour[i].expires = NOW + 3600;
+    assert_int_equal(policy_add("box", hour, 3, &e), 0); /* the newer word, of these */
+    struct policy *p = policy_load("box");
+    const struct rule *r = policy_rules(p, &n);
+    int ours = 0, waiting = 0;
+    for (size_t i = 0; i < n; i++) {
+        ours += r[i].origin == RULE_SANDBOX;
+        waiting += policy_waits(p, &r[i], NOW);
+        assert_false(policy_waits(p, &r[i], NOW + 3600));
+    }
+    assert_int_equal(ours, 6);
+    assert_int_equal(waiting, 3);
+    for (int after = 0; after < 2; after++) {
+        int64_t now = NOW + (after ? 3600 : 3599);
+        policy_decide_name(p, "news.example.com", 443, now, &d);
+        assert_int_equal(d.allow, after);
+        policy_decide_name(p, "ads.example.com", 443, now, &d);
+        assert_int_equal(d.allow, !after);
+        policy_decide_request(p, "api.example.com", 443, "GET", "/a/b", now, &d);
+        assert_int_equal(d.allow, after);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (r[i].expires)
+            policy_set_expiry(p, i, true, false); /* by another clock */
+    policy_decide_name(p, "ads.example.com", 443, NOW, &d);
+    assert_false(d.allow);
+    policy_free(p);
+    /* One file's hour does not open what another denies; and a word for good ends both. */
+    assert_int_equal(policy_add(NULL, &good[1], 1, &e), 0);
+    p = policy_load("box");
+    policy_decide_name(p, "ads.example.com", 443, NOW, &d);
+    assert_false(d.allow);
+    policy_free(p);
+    assert_int_equal(policy_remove(NULL, "ads.example.com", &e), 1);
+    assert_int_equal(policy_add("box", &good[0], 1, &e), 0);
+    p = policy_load("box");
+    policy_decide_name(p, "news.example.com", 443, NOW, &d);
+    assert_true(d.allow);
+    policy_free(p);
+    assert_int_equal(policy_reset("box", &e) | policy_reset(NULL, &e), 0);
+}
+
 static void files_are_changed(void **state)
 {
     struct err e = {0};
@@ -573,7 +631,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, fresh_home, remove_home)
     const struct CMUnitTest tests[] = {
         T(deny_wins), T(threat_99_100_an_hour_is_an_hour), T(postures), T(threat_33_60_62_ports_of_presets), T(preset_is_narrow), T(threat_17_localhost_needs_its_own_rule), T(addresses), T(expiry),
-        T(conditional_rules), T(names_denied_everywhere), T(threat_100_unreadable_denies), T(files_are_changed),
+        T(conditional_rules), T(names_denied_everywhere), T(threat_100_unreadable_denies), T(for_an_hour), T(files_are_changed),
         T(export_and_import), T(rules_without_ids), T(threat_16_presets_and_wildcards_open_nothing_inner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -224,12 +224,13 @@ struct listing {
     size_t hidden;
 };
 
-static void list_rule(struct listing *l, const struct rule *r, const char *scope_text)
+static void list_rule(struct listing *l, const struct policy *p, const struct rule *r, const char *scope_text)
 {
     static const char *const headers[] = {"ACTION", "RULE", "SCOPE", "EXPIRES", "ID", "COMMENT"};
     char text[RULE_TEXT_MAX], expires[40] = "never";
     rule_format(text, r);
     long long left = r->expires - (long long)time(NULL);
+    bool waits = policy_waits(p, r, time(NULL));
     if (r->expires)
         snprintf(expires, sizeof expires, left <= 0 || r->over ? "expired" : left < 3600 ? "in %lldm" : "in %lldh",
                  left < 3600 ? left / 60 + 1 : left / 3600);
@@ -240,10 +241,13 @@ static void list_rule(struct listing *l, const struct rule *r, const char *scope
             json_object_set_new(o, "expires", json_integer(r->expires));
         if (r->disabled)
             json_object_set_new(o, "disabled", json_true());
+        if (waits)
+            json_object_set_new(o, "waits", json_true());
         json_array_append_new(l->rules, o);
         return;
     }
-    const char *action = r->deny ? r->disabled ? "deny (off)" : "deny" : r->disabled ? "allow (off)" : "allow";
+    char action[24];
+    snprintf(action, sizeof action, "%s%s", r->deny ? "deny" : "allow", r->disabled ? " (off)" : waits ? " (waits)" : "");
     const char *cells[] = {action, text, scope_text, expires, r->id, r->comment};
     if (!l->table)
         l->table = table_new(6, headers);
@@ -261,7 +265,7 @@ static void list_rules(struct listing *l, const struct policy *p, enum rule_orig
         if (hide)
             l->hidden++;
         else
-            list_rule(l, &rules[i], scope_text);
+            list_rule(l, p, &rules[i], scope_text);
     }
 }
 

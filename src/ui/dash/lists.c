@@ -49,8 +49,8 @@ static bool rules_row(struct table_pane *t, const char *key, json_t *o, struct t
     (void)key;
     if (strcmp(scope, "preset") == 0 && !table_flag(t))
         return false;
-    bool deny = strcmp(text(o, "action"), "deny") == 0, off = json_is_true(json_object_get(o, "disabled"));
-    snprintf(out->cell[0], TABLE_CELL, "%s %s", deny ? app_glyph("✗", "x") : app_glyph("✓", "+"), off ? "off" : text(o, "action"));
+    bool deny = strcmp(text(o, "action"), "deny") == 0, off = json_is_true(json_object_get(o, "disabled")), waits = json_is_true(json_object_get(o, "waits"));
+    snprintf(out->cell[0], TABLE_CELL, "%s %s", deny ? app_glyph("✗", "x") : app_glyph("✓", "+"), off ? "off" : waits ? "waits" : text(o, "action"));
     snprintf(out->cell[1], TABLE_CELL, "%s", text(o, "rule"));
     snprintf(out->cell[2], TABLE_CELL, "%s", is_all(scope) ? "all sandboxes" : strcmp(scope, "preset") == 0 ? "preset" : scope);
     if (expires) {
@@ -59,7 +59,7 @@ static bool rules_row(struct table_pane *t, const char *key, json_t *o, struct t
         snprintf(out->cell[3], TABLE_CELL, "%s", span);
     }
     snprintf(out->cell[4], TABLE_CELL, "%s", text(o, "comment"));
-    out->style = off ? ST_DIM : deny ? ST_DENY : ST_ALLOW;
+    out->style = off || waits ? ST_DIM : deny ? ST_DENY : ST_ALLOW;
     return true;
 }
 
@@ -173,7 +173,8 @@ static bool submit_rule(struct app *a, const char *const *v, char *why, size_t c
     if (rule_parse(&r, v[1], NULL) == 0)
         rule_format(canonical, &r);
     const char *scope = strcmp(v[2], "all sandboxes") == 0 ? "" : v[2];
-    bool replaces = strcmp(canonical, job->old_rule) == 0 && strcmp(scope, job->old_scope) == 0; /* by itself */
+    bool same = strcmp(canonical, job->old_rule) == 0 && strcmp(scope, job->old_scope) == 0;
+    bool replaces = same && (job->expires || strcmp(v[3], "for good") == 0); /* by itself: policy_add */
     bool rests = job->old_id[0] && strcmp(v[5], AT_REST) == 0;
     table_run_then(job->t, argv, NULL, job->old_id[0] && !replaces ? rm : NULL, rests ? "the rule is changed, and rests" : "the rule is in force");
     return true;
