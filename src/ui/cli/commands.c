@@ -44,7 +44,7 @@ static const struct option ports_options[] = {JSON_OPT, {'p', "publish", "HOST:S
     {0, "unpublish", "HOST:SANDBOX", "take one back"}, END};
 static const struct option prune_options[] = {{0, "dry-run", NULL, "only say what would go"}, {0, "filter", "until=TIME", "only what was not used for so long (until=168h)"},
     {'f', "force", NULL, "do not ask"}, JSON_OPT, END};
-static const struct option add_options[] = {{'g', "global", NULL, "for all sandboxes"}, {0, "for", "TIME", "for a time: 30s, 15m, 1h, 7d"}, {0, "once", NULL, "the next connection of a running sandbox alone"}, {0, "off", NULL, "let it rest until policy enable"}, {0, "comment", "TEXT", "why"}, END};
+static const struct option add_options[] = {{'g', "global", NULL, "for all sandboxes"}, {0, "for", "TIME", "for a time (30s, 15m, 1h, 7d); then it is as before"}, {0, "once", NULL, "the next connection of a running sandbox alone"}, {0, "off", NULL, "let it rest until policy enable"}, {0, "comment", "TEXT", "why"}, END};
 static const struct option ask_options[] = {
     JSON_OPT, {'g', "global", NULL, "on, off: for all sandboxes; allow, deny: by a rule for all sandboxes"}, {'k', "keep", NULL, "allow, deny: by a rule for this sandbox"},
     {'f', "follow", NULL, "ls: as they come; while it runs, unknown hosts are held"}, END};
