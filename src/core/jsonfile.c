@@ -1,6 +1,5 @@
 #include "core/jsonfile.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -10,8 +9,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "core/record.h"
 
 json_t *jsonfile_read(const char *path, struct err *e)
 {
@@ -225,41 +222,4 @@ int jsonfile_lock(const char *path, struct err *e)
     }
     free(name);
     return fd;
-}
-
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(json_string_value(*(json_t *const *)a), json_string_value(*(json_t *const *)b));
-}
-
-json_t *jsonfile_names(const char *const dirs[], size_t n)
-{
-    json_t *seen = json_object(), *out = json_array(), *v;
-    const char *name;
-    for (size_t i = 0; i < n; i++) {
-        DIR *d = dirs[i] ? opendir(dirs[i]) : NULL;
-        struct dirent *ent;
-        while (d && (ent = readdir(d))) {
-            char *end = strrchr(ent->d_name, '.');
-            if (!end || strcmp(end, ".json") != 0)
-                continue;
-            *end = '\0';
-            if (record_check_name(ent->d_name, NULL) == 0)
-                json_object_set_new(seen, ent->d_name, json_string(ent->d_name));
-        }
-        if (d)
-            closedir(d);
-    }
-    json_t **sorted = calloc(json_object_size(seen) + 1, sizeof(json_t *));
-    size_t count = 0;
-    json_object_foreach(seen, name, v)
-        if (sorted)
-            sorted[count++] = v;
-    if (sorted)
-        qsort(sorted, count, sizeof *sorted, by_text);
-    for (size_t i = 0; i < count; i++)
-        json_array_append(out, sorted[i]);
-    free(sorted);
-    json_decref(seen);
-    return out;
 }

@@ -27,10 +27,6 @@ bool path_holds_home(const char *dir);
 /* jsonfile_write for text. */
 int file_replace(const char *path, const void *data, size_t len, mode_t mode, struct err *e);
 
-/* The names of the files "NAME.json" in some folders, each once and sorted: an array of strings, for the caller.  What cannot
- * be the name of a record (core/record.h), and folders that are NULL or cannot be read, are passed over. */
-json_t *jsonfile_names(const char *const dirs[], size_t n);
-
 /* Takes the exclusive lock of `path` (a file "<path>.lock" beside it), waiting for it: read, change and
  * write under one lock.  Returns a descriptor to close, or -1. */
 int jsonfile_lock(const char *path, struct err *e);

@@ -7,7 +7,7 @@
 
 #include "core/jsonfile.h"
 #include "core/paths.h"
-#include "core/record.h"
+#include "core/shipped.h"
 
 static const struct {
     const char *key;
@@ -78,13 +78,11 @@ int kit_check(const json_t *kit, const char *name, struct err *e)
     return check_files(json_object_get(kit, "files"), name, e);
 }
 
+static const struct shipped kits = {"kits", "agents"};
+
 json_t *kit_list(void)
 {
-    char *ours = path_asset("kits", NULL), *own = path_in(PATH_CONFIG, NULL, "agents");
-    json_t *names = jsonfile_names((const char *const[]){ours, own}, 2);
-    free(ours);
-    free(own);
-    return names;
+    return shipped_names(&kits);
 }
 
 static void unknown(const char *name, struct err *e)
@@ -102,24 +100,9 @@ static void unknown(const char *name, struct err *e)
 json_t *kit_load(const char *name, struct err *e)
 {
     struct err why = {0};
-    if (record_check_name(name, NULL) < 0) {
-        unknown(name, e);
-        return NULL;
-    }
-    char rel[80];
-    snprintf(rel, sizeof rel, "kits/%s.json", name);
-    char *paths[2] = {path_in(PATH_CONFIG, NULL, "agents/%s.json", name), path_asset(rel, NULL)};
-    json_t *kit = NULL;
-    for (int i = 0; i < 2 && !kit; i++) {
-        memset(&why, 0, sizeof why);
-        kit = paths[i] ? jsonfile_read(paths[i], &why) : NULL;
-        if (!kit && why.status != STATUS_NOT_FOUND && paths[i])
-            break; /* a broken one of the user's is said, not passed over */
-    }
-    free(paths[0]);
-    free(paths[1]);
+    json_t *kit = shipped_load(&kits, name, &why);
     if (!kit) {
-        if (why.status == STATUS_NOT_FOUND || !why.text[0])
+        if (why.status == STATUS_NOT_FOUND)
             unknown(name, e);
         else if (e)
             *e = why;

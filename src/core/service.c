@@ -10,6 +10,7 @@
 #include "core/jsonfile.h"
 #include "core/paths.h"
 #include "core/record.h"
+#include "core/shipped.h"
 
 static const struct field {
     const char *key;
@@ -222,36 +223,23 @@ int service_check(const json_t *service, const char *name, struct err *e)
     return 0;
 }
 
+static const struct shipped services = {"services", "services"};
+
 json_t *service_list(void)
 {
-    char *ours = path_asset("services", NULL), *own = path_in(PATH_CONFIG, NULL, "services");
-    json_t *names = jsonfile_names((const char *const[]){ours, own}, 2);
-    free(ours);
-    free(own);
-    return names;
+    return shipped_names(&services);
 }
 
 json_t *service_load(const char *name, struct err *e)
 {
     struct err why = {0};
-    char rel[100];
     if (record_check_name(name, NULL) < 0) {
         err_set(e, STATUS_USAGE, "\"%.60s\" cannot be the name of a service: letters, digits and '-'", name);
         return NULL;
     }
-    snprintf(rel, sizeof rel, "services/%s.json", name);
-    char *paths[2] = {path_in(PATH_CONFIG, NULL, "services/%s.json", name), path_asset(rel, NULL)};
-    json_t *service = NULL;
-    for (int i = 0; i < 2 && !service && paths[i]; i++) {
-        memset(&why, 0, sizeof why);
-        service = jsonfile_read(paths[i], &why);
-        if (!service && why.status != STATUS_NOT_FOUND)
-            break; /* a broken one of the user's is said, not passed over */
-    }
-    free(paths[0]);
-    free(paths[1]);
+    json_t *service = shipped_load(&services, name, &why);
     if (!service) {
-        if (why.status == STATUS_NOT_FOUND || !why.text[0])
+        if (why.status == STATUS_NOT_FOUND)
             err_set(e, STATUS_NOT_FOUND, "there is no service \"%s\"; `sbx secret services` lists them, and --host with --header "
                     "makes one", name);
         else if (e)

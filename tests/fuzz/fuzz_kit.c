@@ -1,4 +1,4 @@
-// needs: src/core/service.c src/core/jsonfile.c src/core/paths.c src/core/record.c src/core/kit.c src/core/err.c
+// needs: src/core/service.c src/core/jsonfile.c src/core/shipped.c src/core/paths.c src/core/record.c src/core/kit.c src/core/err.c
 /* Kit and service files of any content: refused with a sentence, or usable. */
 #include <stdint.h>
 #include <stdlib.h>

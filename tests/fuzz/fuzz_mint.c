@@ -1,4 +1,4 @@
-// needs: src/net/mint.c src/net/scrub.c src/core/sentinel.c src/core/service.c src/core/jsonfile.c src/core/paths.c src/core/record.c src/core/err.c
+// needs: src/net/mint.c src/net/scrub.c src/core/sentinel.c src/core/service.c src/core/jsonfile.c src/core/shipped.c src/core/paths.c src/core/record.c src/core/err.c
 /* Answers that give out tokens: what passes holds none of them, in no spelling that JSON knows, and has its old length. */
 #include <jansson.h>
 #include <sodium.h>

@@ -1,4 +1,4 @@
-// needs: src/core/secretstore.c src/core/secretkeyring.c src/core/jsonfile.c src/core/record.c src/core/paths.c src/core/err.c
+// needs: src/core/secretstore.c src/core/secretkeyring.c src/core/jsonfile.c src/core/paths.c src/core/err.c
 /* The store's file of any content, and any content of the encrypted part: refused with a sentence, or read. */
 #include <fcntl.h>
 #include <sodium.h>
