@@ -25,7 +25,8 @@ static const struct field {
   write_fields[] = {{"host", JSON_STRING, true},      {"kind", JSON_STRING, false},  {"mode", JSON_STRING, false},
                     {"header", JSON_STRING, false},   {"format", JSON_STRING, false}, {"strip", JSON_STRING, false},
                     {"strip_query", JSON_STRING, false}, {"suffixes", JSON_STRING, false}},
-  test_fields[] = {{"url", JSON_STRING, true}, {"headers", JSON_OBJECT, false}, {"sigv4", JSON_STRING, false}};
+  test_fields[] = {{"url", JSON_STRING, false},    {"headers", JSON_OBJECT, false},  {"sigv4", JSON_STRING, false},
+                   {"content", JSON_STRING, false}, {"denies", JSON_INTEGER, false}, {"none", JSON_STRING, false}};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -211,7 +212,11 @@ int service_check(const json_t *service, const char *name, struct err *e)
             return -1;
     if (test && check_fields(test, test_fields, COUNT(test_fields), name, "test", e) < 0)
         return -1;
-    if (test && strncmp(text(test, "url", ""), "https://", 8) != 0)
+    if (test && !json_object_get(test, "url") == !json_object_get(test, "none"))
+        return err_set(e, STATUS_FAILED, "service %s: its test has either a \"url\" or, as \"none\", the reason why there is no test", name);
+    if (json_object_get(test, "content") && !strstr(text(test, "content", ""), "{}"))
+        return err_set(e, STATUS_FAILED, "service %s: the \"content\" of its test has no {} for the value", name);
+    if (json_object_get(test, "url") && strncmp(text(test, "url", ""), "https://", 8) != 0)
         return err_set(e, STATUS_FAILED, "service %s: the \"url\" of its test begins with https://", name);
     static const char *const urls[] = {"authorize", "token", "device"};
     const json_t *oauth = json_object_get(service, "oauth");

@@ -36,6 +36,9 @@ struct service_write {
     char suffixes[SERVICE_STRIP_MAX + 1];   /* only for paths that end so: "/info/refs,/git-upload-pack"; empty: all */
 };
 
+/* "test" says what `sbx secret test` asks its provider: "url", whose host may be "{VARIABLE}", which names one of the user's
+ * own; "content", posted in a form, with "{}" for the value, for those who take it so, and then to that host and no other;
+ * "denies", a status beside 401 and 403 that means no.  Or, as "none", why nothing can be asked. */
 /* The checked object; the user's file wins over ours.  NULL: STATUS_NOT_FOUND for none of that name, with a sentence. */
 json_t *service_load(const char *name, struct err *e);
 /* Names of all services, sorted. */

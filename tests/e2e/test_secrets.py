@@ -290,8 +290,9 @@ print(sbx("secret", "ls", status=1))
 
     def ask_providers(self, h, names, status=200):
         """`sbx secret test` of each against a server under the provider's name: what it was sent.  A service without a test is left out."""
-        services = {s["name"]: s for s in json.loads(h.sbx("secret", "services", "--json")) if s["name"] in names and "test" in s}
-        hosts = {n: urllib.parse.urlsplit(s["test"]["url"]).hostname for n, s in services.items()}
+        services = {s["name"]: s for s in json.loads(h.sbx("secret", "services", "--json")) if s["name"] in names and "url" in s.get("test", {})}
+        hosts = {n: urllib.parse.urlsplit(s["test"]["url"].replace("{AZURE_OPENAI_ENDPOINT}", "mine.openai.azure.com")).hostname for n, s in services.items()}
+        h.env["AZURE_OPENAI_ENDPOINT"] = "https://Mine.openai.azure.com/"
         ca, certificate = make_ca(h.dir / "ca", *hosts.values())
         server = EchoServer(certificate, app=lambda path, headers, body: (status, b"{}"))
         self.addCleanup(server.close)
@@ -300,23 +301,29 @@ print(sbx("secret", "ls", status=1))
         sent = {}
         for name, host in hosts.items():
             r = h.run("secret", "test", name)
-            self.assertEqual(r.returncode, {200: 0, 401: 4, 403: 4}.get(status, 1), (name, r.stderr))
+            self.assertEqual(r.returncode, {200: 0, 401: 4, 403: 4, services[name]["test"].get("denies"): 4}.get(status, 1), (name, r.stderr))
             self.assertIn(host.encode(), r.stdout + r.stderr)
             self.assertIn(str(status).encode(), r.stdout + r.stderr)
-            method, _, headers = server.seen[-1]
-            self.assertEqual((method, headers["host"]), ("GET", host))
-            sent[name] = headers
+            method, path, headers = server.seen[-1]
+            self.assertEqual((method, headers["host"]), ("POST" if "content" in services[name]["test"] else "GET", host))
+            self.assertEqual(path, "/" + services[name]["test"]["url"].split("/", 3)[3])
+            sent[name] = dict(headers, content=server.bodies[-1].decode())
         return sent
 
     def test_each_service_that_can_be_tested_is(self):
         h, values = self.h, {}
         for s in json.loads(h.sbx("secret", "services", "--json")):
-            if "test" not in s:
+            if "url" not in s["test"]:
+                self.assertNotIn("url", s["test"])
+                h.sbx("secret", "set", "-g", s["name"], "--password-stdin", input=b"user:0123456789abcdef")
+                r = h.run("secret", "test", s["name"])
+                self.assertEqual((r.returncode, r.stderr.decode().count("\n")), (1, 1))
+                self.assertIn(f"cannot be tested: {s['test']['none']}", r.stderr.decode())
                 continue
             form = next(iter(s["forms"].values()))
-            values[s["name"]] = {"aws": f"{AWS_ID}:{AWS_KEY}", "docker": "hubuser:dckr_pat_0123456789abcdef"}.get(s["name"], form.get("prefix", "") + "0123456789abcdef-" + s["name"])
+            values[s["name"]] = {"aws": f"{AWS_ID}:{AWS_KEY}", "docker": "hubuser:dckr_pat_0123456789abcdef", "google": "ya29.0123456789+/abcdef"}.get(s["name"], form.get("prefix", "") + "0123456789abcdef-" + s["name"])
             h.sbx("secret", "set", "-g", s["name"], "--password-stdin", input=values[s["name"]].encode())
-        self.assertGreaterEqual(len(values), 15)
+        self.assertGreaterEqual(len(values), 20)
         # The variables that clients look at, of which some take one and some the other.
         read = {s["name"]: {v for f in s["forms"].values() for v in f["env"]} for s in json.loads(h.sbx("secret", "services", "--json"))}
         for name, names in {"anthropic": "ANTHROPIC_API_KEY CLAUDE_CODE_OAUTH_TOKEN", "openai": "OPENAI_API_KEY CODEX_API_KEY CODEX_ACCESS_TOKEN",
@@ -328,9 +335,17 @@ print(sbx("secret", "ls", status=1))
         sent = self.ask_providers(h, values)
         for name, headers in sent.items():
             basic = base64.b64encode(values[name].encode()).decode()
-            found = [v for k, v in headers.items() if values[name] in v or basic in v or v.startswith(f"AWS4-HMAC-SHA256 Credential={AWS_ID}/")]
+            form = urllib.parse.quote(values[name], safe="")
+            found = [v for k, v in headers.items() if values[name] in v or basic in v or v == f"access_token={form}" or v.startswith(f"AWS4-HMAC-SHA256 Credential={AWS_ID}/")]
             self.assertEqual(len(found), 1, (name, headers))
         self.ask_providers(h, ["openai", "aws"], 403)
+        self.ask_providers(h, ["google"], 400)
+        self.ask_providers(h, ["cursor"], 400)
+        # A host of the user's own is asked for, and is one of the service's.
+        for endpoint, why in (("", "AZURE_OPENAI_ENDPOINT"), ("https://a@b.openai.azure.com", "AZURE_OPENAI_ENDPOINT"), ("https://evil.example/x.openai.azure.com", "not written")):
+            r = h.run("secret", "test", "azure-openai", env={"AZURE_OPENAI_ENDPOINT": endpoint})
+            self.assertEqual(r.returncode, 1)
+            self.assertIn(why, r.stderr.decode())
         self.ask_providers(h, ["openai"], 500)
 
     def test_threat_74_commands_leave_no_core_either(self):

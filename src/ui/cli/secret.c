@@ -439,6 +439,39 @@ static bool render(const struct service_write *w, const struct secret *r, const 
     return true;
 }
 
+/* Where the test of a service goes: "https://{VARIABLE}/..." is at the host that the user's variable names, itself or as an
+ * address.  false: it names none. */
+static bool test_url(const char *name, const char *text, char *out, size_t cap, struct err *e)
+{
+    size_t n = strncmp(text, "https://{", 9) == 0 ? strcspn(text + 9, "}") : 0;
+    if (n == 0)
+        return snprintf(out, cap, "%s", text) < (int)cap;
+    char variable[64], host[256];
+    snprintf(variable, sizeof variable, "%.*s", (int)n, text + 9);
+    const char *said = getenv(variable), *at = said ? said : "";
+    at += strncmp(at, "https://", 8) == 0 ? 8 : 0;
+    snprintf(host, sizeof host, "%.*s", (int)strcspn(at, "/:?#"), at);
+    for (char *c = host; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    if (!host[0] || host[strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789-.")]) {
+        err_set(e, STATUS_FAILED, "which host of %s is yours? Say it, and try again: export %s=https://...", name, variable);
+        return false;
+    }
+    return snprintf(out, cap, "https://%s%s", host, text + 9 + n + 1) < (int)cap;
+}
+
+/* A form's content with the value in it. */
+static bool test_content(const char *text, const char *value, char *out, size_t cap)
+{
+    const char *gap = strstr(text, "{}");
+    int n = gap ? snprintf(out, cap, "%.*s", (int)(gap - text), text) : -1;
+    for (const char *c = value; n >= 0 && n < (int)cap && *c; c++)
+        n += snprintf(out + n, cap - (size_t)n, isalnum((unsigned char)*c) || strchr("-._~", *c) ? "%c" : "%%%02X", (unsigned char)*c);
+    if (n >= 0 && n < (int)cap)
+        n += snprintf(out + n, cap - (size_t)n, "%s", gap + 2);
+    return n >= 0 && n < (int)cap;
+}
+
 int cmd_secret_test(const struct args *a, struct err *e)
 {
     const char *name = a->words[a->nwords - 1], *scope = "";
@@ -456,11 +489,14 @@ int cmd_secret_test(const struct args *a, struct err *e)
         r = s ? secretstore_find(s, name, scope) : NULL;
     }
     const json_t *test = json_object_get(service, "test");
-    const char *url = json_string_value(json_object_get(test, "url"));
+    const char *url = json_string_value(json_object_get(test, "url")), *none = json_string_value(json_object_get(test, "none"));
+    const char *content = json_string_value(json_object_get(test, "content"));
     struct service_write w;
-    struct secret_http req = {.url = url};
-    char host[260] = "", path[300] = "/", *written = sodium_malloc(SECRET_INPUT_MAX * 2), *line = sodium_malloc(SECRET_INPUT_MAX * 2 + 128), *body = NULL;
+    char host[260] = "", path[300] = "/", where[1024] = "", *written = sodium_malloc(SECRET_INPUT_MAX * 2), *line = sodium_malloc(SECRET_INPUT_MAX * 2 + 128), *body = NULL;
     int rc = -1;
+    bool placed = !r || !url || test_url(name, url, where, sizeof where, e);
+    url = url && placed ? where : url;
+    struct secret_http req = {.url = url};
     if (url)
         snprintf(host, sizeof host, "%.*s", (int)strcspn(url + 8, "/:?"), url + 8);
     const char *slash = url ? strchr(url + 8, '/') : NULL;
@@ -468,10 +504,15 @@ int cmd_secret_test(const struct args *a, struct err *e)
         snprintf(path, sizeof path, "%.*s", (int)strcspn(slash, "?"), slash);
     if (s && !r)
         err_set(e, STATUS_NOT_FOUND, "there is no secret %s; set it with: sbx secret set -g %s", name, name);
+    else if (r && none)
+        err_set(e, STATUS_FAILED, "a secret of %s cannot be tested: %s", name, none);
     else if (r && !url)
         err_set(e, STATUS_FAILED, "no request is known that tests a secret of %s without doing anything", name);
-    else if (r && written && line && service_writes(service, r->form, host, 443, path, &w) &&
-             render(&w, r, json_string_value(json_object_get(test, "sigv4")), written, line, SECRET_INPUT_MAX * 2, &req)) {
+    else if (r && placed && written && line &&
+             (content ? test_content(content, r->value, written, SECRET_INPUT_MAX * 2)
+                      : service_writes(service, r->form, host, 443, path, &w) &&
+                            render(&w, r, json_string_value(json_object_get(test, "sigv4")), written, line, SECRET_INPUT_MAX * 2, &req))) {
+        req.post = content ? written : NULL;
         char extra[6][300];
         size_t n = req.headers[0] != NULL, k = 0, len = 0;
         const char *key;
@@ -485,11 +526,11 @@ int cmd_secret_test(const struct args *a, struct err *e)
         if (status >= 200 && status < 300) {
             printf("%s: the provider accepts it (%s answered %ld)\n", name, host, status);
             rc = 0;
-        } else if (status == 401 || status == 403)
+        } else if (status == 401 || status == 403 || (status > 0 && status == json_integer_value(json_object_get(test, "denies"))))
             err_set(e, STATUS_DENIED, "%s: the provider does not accept it (%s answered %ld)", name, host, status);
         else if (status >= 0)
             err_set(e, STATUS_FAILED, "%s: %s answered %ld, which says nothing of the key", name, host, status);
-    } else if (r)
+    } else if (r && placed)
         err_set(e, STATUS_FAILED, "the form \"%s\" of %s is not written to %s, where the test goes", r->form, name, host);
     if (body)
         explicit_bzero(body, strlen(body));
