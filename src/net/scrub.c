@@ -7,7 +7,6 @@
 #include <string.h>
 
 #define NEEDLES_PER_SECRET 20u
-#define NEEDLES_MAX (SCRUB_SECRETS_MAX * NEEDLES_PER_SECRET)
 #define WINDOW_MAX 32u
 #define BLOCKS 8192u
 
@@ -15,11 +14,13 @@ struct needle {
     uint8_t *p, *with;
     size_t len;
     size_t common; /* bytes at the beginning that are the same in both */
+    uint64_t mark;
 };
 
 struct scrub_set {
-    unsigned refs, n, secrets;
-    struct needle v[NEEDLES_MAX];
+    unsigned refs, n, cap, secrets;
+    struct needle *v;
+    uint64_t mark; /* of what is being added */
     size_t longest, window;
     bool first[256];      /* a needle begins so */
     uint8_t shift[BLOCKS]; /* by a block of two bytes at the window's end */
@@ -57,6 +58,7 @@ void scrub_set_unref(struct scrub_set *set)
         free(set->v[i].p);
         free(set->v[i].with);
     }
+    free(set->v);
     explicit_bzero(set, sizeof *set);
     free(set);
 }
@@ -73,8 +75,15 @@ static bool add(struct scrub_set *set, const void *p, size_t len, const void *wi
     for (unsigned i = 0; i < set->n; i++)
         if (set->v[i].len == len && memcmp(set->v[i].p, p, len) == 0)
             return true;
-    if (set->n == NEEDLES_MAX || len < 2)
+    if (len < 2)
         return false;
+    if (set->n == set->cap) {
+        struct needle *more = realloc(set->v, (set->cap + NEEDLES_PER_SECRET) * sizeof *more);
+        if (!more)
+            return false;
+        set->v = more;
+        set->cap += NEEDLES_PER_SECRET;
+    }
     struct needle *n = &set->v[set->n];
     n->p = malloc(len);
     n->with = malloc(len);
@@ -89,6 +98,7 @@ static bool add(struct scrub_set *set, const void *p, size_t len, const void *wi
     if (with_len == len)
         memcpy(n->with, with, len);
     n->len = len;
+    n->mark = set->mark;
     for (n->common = 0; n->common < len && n->p[n->common] == n->with[n->common];)
         n->common++;
     set->n++;
@@ -152,10 +162,16 @@ static size_t spell(enum spelling how, const char *text, size_t len, char *out)
 
 bool scrub_set_add(struct scrub_set *set, const char *value, const char *sentinel)
 {
+    return scrub_set_add_marked(set, value, sentinel, 1);
+}
+
+bool scrub_set_add_marked(struct scrub_set *set, const char *value, const char *sentinel, uint64_t mark)
+{
     static const int variants[] = {sodium_base64_VARIANT_ORIGINAL, sodium_base64_VARIANT_URLSAFE};
     size_t len = strlen(value), cap = len * 6 + 16;
     if (len < 8 || strlen(sentinel) != len || set->secrets == SCRUB_SECRETS_MAX)
         return false;
+    set->mark = mark;
     char *a = malloc(cap), *b = malloc(cap);
     bool good = a && b && add(set, value, len, sentinel, len);
     for (unsigned v = 0; good && v < 2; v++)
@@ -386,17 +402,62 @@ bool scrub_text(struct scrub_set *set, char *text, size_t len)
     return count > 0;
 }
 
-bool scrub_find(const struct scrub_set *set, const char *text, size_t len)
+static uint64_t find(const struct scrub_set *set, const uint8_t *p, size_t len)
 {
-    const uint8_t *p = (const uint8_t *)text;
     for (size_t at = set->window - 1; at < len;) {
         unsigned d = set->shift[block(p + at - 1)];
         const uint8_t *begin = p + at - (set->window - 1);
         if (d == 0 && set->first[*begin])
             for (unsigned i = 0; i < set->n; i++)
                 if (set->v[i].p[0] == *begin && set->v[i].len <= len - (size_t)(begin - p) && memcmp(set->v[i].p, begin, set->v[i].len) == 0)
-                    return true;
+                    return set->v[i].mark;
         at += d ? d : 1;
     }
-    return false;
+    return 0;
+}
+
+uint64_t scrub_find(const struct scrub_set *set, const char *text, size_t len)
+{
+    return find(set, (const uint8_t *)text, len);
+}
+
+/* ---- streams that are searched alone ---- */
+
+struct scrub_watch {
+    struct scrub_set *set;
+    size_t kept;
+    uint8_t last[]; /* of the stream: as much as can be the beginning of a needle, and room for its end */
+};
+
+struct scrub_watch *scrub_watch_new(struct scrub_set *set)
+{
+    struct scrub_watch *w = calloc(1, sizeof *w + 2 * set->longest);
+    if (w)
+        w->set = scrub_set_ref(set);
+    return w;
+}
+
+void scrub_watch_free(struct scrub_watch *w)
+{
+    if (!w)
+        return;
+    explicit_bzero(w->last, 2 * w->set->longest);
+    scrub_set_unref(w->set);
+    free(w);
+}
+
+uint64_t scrub_watch(struct scrub_watch *w, const uint8_t *in, size_t n)
+{
+    const size_t most = w->set->longest - 1, begun = w->kept, k = n < most ? n : most;
+    /* What began before ends within the first bytes that are new; the others are searched where they are. */
+    memcpy(w->last + begun, in, k);
+    uint64_t found = begun ? find(w->set, w->last, begun + k) : 0;
+    if (!found && (n > k || !begun))
+        found = find(w->set, in, n);
+    w->kept = begun + n < most ? begun + n : most;
+    if (n >= most)
+        memcpy(w->last, in + n - most, most);
+    else
+        memmove(w->last, w->last + begun + n - w->kept, w->kept);
+    return found;
 }

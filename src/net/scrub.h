@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCRUB_SECRETS_MAX 64u
+#define SCRUB_SECRETS_MAX 192u
 /* Bytes of a held prefix, beyond those that the sentinel has as well: a shorter end of a stream says too little of a secret,
  * and would confirm guesses. */
 #define SCRUB_TELLING 12u
@@ -32,6 +32,8 @@ bool scrub_set_add(struct scrub_set *set, const char *value, const char *sentine
 bool scrub_set_ready(struct scrub_set *set);
 struct scrub_set *scrub_set_ref(struct scrub_set *set);
 void scrub_set_unref(struct scrub_set *set);
+/* The same; scrub_watch gives `mark`, which is not 0, where it stands. */
+bool scrub_set_add_marked(struct scrub_set *set, const char *value, const char *sentinel, uint64_t mark);
 /* The most bytes that a stream may hold back. */
 size_t scrub_set_hold(const struct scrub_set *set);
 
@@ -48,9 +50,17 @@ size_t scrub_held(const struct scrub *s);
 /* Replacements so far. */
 unsigned scrub_count(const struct scrub *s);
 
+/* A stream that is searched alone: it is passed on as it came, up to the piece that holds a needle's last byte. */
+struct scrub_watch;
+/* Keeps a reference to the set; bounded by its longest needle. */
+struct scrub_watch *scrub_watch_new(struct scrub_set *set);
+void scrub_watch_free(struct scrub_watch *w);
+/* The mark of a needle whose last byte is among in[0..n), whatever pieces it came in; 0: there is none. */
+uint64_t scrub_watch(struct scrub_watch *w, const uint8_t *in, size_t n);
+
 /* A text of its own, in place; true if something was replaced. */
 bool scrub_text(struct scrub_set *set, char *text, size_t len);
-/* Whether a needle stands in a text. */
-bool scrub_find(const struct scrub_set *set, const char *text, size_t len);
+/* The mark of a needle that stands in a text; 0: there is none. */
+uint64_t scrub_find(const struct scrub_set *set, const char *text, size_t len);
 
 #endif

@@ -115,6 +115,57 @@ static void threat_65_wary_json(void **state)
     scrub_set_unref(set);
 }
 
+/* What is searched alone is found in each spelling, in the piece that holds its last byte, wherever it is cut. */
+static void threat_64_a_search_of_every_spelling_and_split(void **state)
+{
+    struct scrub_set *set = scrub_set_new();
+    (void)state;
+    assert_true(scrub_set_add_marked(set, sentinel, sentinel, 7));
+    assert_true(scrub_set_add_marked(set, "another-0123456789", "another-0123456789", 8));
+    assert_true(scrub_set_ready(set));
+    char spelt[12][512] = {{0}};
+    unsigned n = 0;
+    snprintf(spelt[n++], 512, "%s", sentinel);
+    for (int pad = 0; pad < 6; pad++) {
+        char plain[128];
+        int len = snprintf(plain, sizeof plain, "%.*s%s", pad % 3, "ab", sentinel);
+        sodium_bin2base64(spelt[n++], 512, (unsigned char *)plain, (size_t)len, pad < 3 ? sodium_base64_VARIANT_ORIGINAL : sodium_base64_VARIANT_URLSAFE);
+    }
+    for (const char *c = sentinel; *c; c++) {
+        snprintf(spelt[n] + strlen(spelt[n]), 8, "%%%02x", (unsigned char)*c);
+        snprintf(spelt[n + 1] + strlen(spelt[n + 1]), 8, "\\u%04X", (unsigned char)*c);
+    }
+    n += 2;
+    snprintf(spelt[n++], 512, "sk-ant-api03-Lm4%%2BK%%2F8_pD-qq13ccddccdd");
+    for (unsigned i = 0; i < n; i++) {
+        char text[1200];
+        size_t before = (size_t)snprintf(text, sizeof text, "{\"env\": \"PATH=/bin sk-ant-api03-Lm4+K/8_pD-qq13ccddccd "), len = before + strlen(spelt[i]);
+        snprintf(text + before, sizeof text - before, "%s and the rest of what is said", spelt[i]);
+        size_t whole = strlen(text);
+        for (size_t piece = 1; piece <= whole; piece++) {
+            struct scrub_watch *w = scrub_watch_new(set);
+            size_t at = 0;
+            uint64_t found = 0;
+            while (at < whole && !found) {
+                size_t k = piece < whole - at ? piece : whole - at;
+                found = scrub_watch(w, (const uint8_t *)text + at, k);
+                if (!found)
+                    at += k;
+            }
+            assert_int_equal(found, 7);
+            assert_in_range(at, 0, len - 1); /* what went by is less */
+            assert_true(at + piece >= len - 3); /* Base64 ends in padding, and in what others share */
+            scrub_watch_free(w);
+        }
+    }
+    struct scrub_watch *w = scrub_watch_new(set);
+    for (size_t i = 0; i < 100; i++)
+        assert_int_equal(scrub_watch(w, (const uint8_t *)"another-0123456788 another-012345678", 36), 0);
+    assert_int_equal(scrub_watch(w, (const uint8_t *)"9", 1), 8);
+    scrub_watch_free(w);
+    scrub_set_unref(set);
+}
+
 static void a_telling_beginning_at_the_end_is_hidden(void **state)
 {
     (void)state;
@@ -266,6 +317,7 @@ int main(void)
         cmocka_unit_test(threat_65_wary_json),
         cmocka_unit_test(what_every_key_begins_with_is_not_held),
         cmocka_unit_test(any_split_gives_the_same),
+        cmocka_unit_test(threat_64_a_search_of_every_spelling_and_split),
         cmocka_unit_test(a_telling_beginning_at_the_end_is_hidden),
         cmocka_unit_test(threat_67_guesses_at_an_end_are_not_confirmed),
         cmocka_unit_test(ordinary_bytes_are_unchanged_and_not_held),
