@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEAD_MAX 10u
+#define HEAD_MAX 14u
+#define MASK 4u /* bytes at the end of a head of the guest's */
 #define CONTROL_MAX 125u
 /* What may stand between bytes that are held back: heads of fragments, and control frames whole. */
 #define BETWEEN_MAX 8u
@@ -17,6 +18,9 @@ struct between {
 struct wsframes {
     struct scrub_set *set;
     struct scrub *message; /* while a data message is under way */
+    struct scrub_watch *watch; /* from the guest, in the place of it */
+    bool open;             /* such a message is under way */
+    size_t unmasked;       /* bytes of the frame */
     uint8_t head[HEAD_MAX];
     size_t head_len, head_need;
     bool fin, control, in_frame;
@@ -36,11 +40,22 @@ struct wsframes *wsframes_new(struct scrub_set *set)
     return w;
 }
 
+struct wsframes *wsframes_new_from_guest(struct scrub_set *set)
+{
+    struct wsframes *w = wsframes_new(set);
+    if (w && !(w->watch = scrub_watch_new(set))) {
+        wsframes_free(w);
+        w = NULL;
+    }
+    return w;
+}
+
 void wsframes_free(struct wsframes *w)
 {
     if (!w)
         return;
     scrub_free(w->message);
+    scrub_watch_free(w->watch);
     scrub_set_unref(w->set);
     free(w);
 }
@@ -94,8 +109,17 @@ static bool insert(struct wsframes *w, const struct between *b, struct sink *o)
     return true;
 }
 
-static bool begin(struct wsframes *w, struct sink *o)
+/* 1: the head is whole; 0: more of it comes; -1: it may not be. */
+static int read_head(struct wsframes *w, uint8_t byte)
 {
+    size_t mask = w->watch ? MASK : 0;
+    w->head[w->head_len++] = byte;
+    if (w->head_len == 2) {
+        unsigned len = w->head[1] & 0x7f;
+        w->head_need = (len == 127 ? 10 : len == 126 ? 4 : 2) + mask;
+    }
+    if (w->head_len < 2 || w->head_len < w->head_need)
+        return 0;
     uint8_t opcode = w->head[0] & 0x0f;
     uint64_t len = w->head[1] & 0x7f;
     if (len == 126)
@@ -106,24 +130,29 @@ static bool begin(struct wsframes *w, struct sink *o)
             len = len << 8 | w->head[2 + i];
     }
     /* RFC 6455 5.2: the shortest form, or two readers see two lengths. */
-    if ((w->head_len == 4 && len < 126) || (w->head_len == 10 && len < 65536))
-        return false;
+    if ((w->head_len == 4 + mask && len < 126) || (w->head_len == 10 + mask && len < 65536))
+        return -1;
     w->fin = w->head[0] & 0x80;
     w->control = opcode & 0x08;
-    if (w->head[0] & 0x70 || w->head[1] & 0x80 || len >> 63)
-        return false;
-    if (w->control ? !w->fin || len > CONTROL_MAX || opcode > 10 : opcode > 2)
-        return false;
+    if (w->head[0] & 0x70 || !(w->head[1] & 0x80) != !mask || len >> 63)
+        return -1;
+    if (w->control ? !w->fin || len > CONTROL_MAX || opcode > 10 : opcode > 2 || (opcode == 0) != w->open)
+        return -1;
+    w->open |= !w->control;
     w->left = len;
     w->in_frame = true;
+    w->unmasked = 0;
+    return 1;
+}
+
+static bool begin(struct wsframes *w, struct sink *o)
+{
     struct between head = {.len = w->head_len};
     memcpy(head.bytes, w->head, w->head_len);
     if (w->control) {
         w->current = head;
         return true;
     }
-    if ((opcode == 0) != (w->message != NULL))
-        return false;
     if (!w->message) {
         w->passed = w->fed = 0;
         w->message = scrub_new(w->set);
@@ -137,6 +166,7 @@ static bool end_frame(struct wsframes *w, struct sink *o)
 {
     w->in_frame = false;
     w->head_len = w->head_need = 0;
+    w->open &= w->control || !w->fin;
     if (w->control) {
         size_t head = w->current.len - (size_t)(w->current.bytes[1] & 0x7f);
         scrub_text(w->set, (char *)w->current.bytes + head, w->current.len - head);
@@ -164,14 +194,9 @@ bool wsframes_feed(struct wsframes *w, const uint8_t *in, size_t n, uint8_t *out
     uint8_t *room = NULL;
     while (good && (n || (w->in_frame && w->left == 0))) {
         if (!w->in_frame) {
-            w->head[w->head_len++] = *in++;
+            int got = read_head(w, *in++);
             n--;
-            if (w->head_len == 2) {
-                unsigned len = w->head[1] & 0x7f;
-                w->head_need = len == 127 ? 10 : len == 126 ? 4 : 2;
-            }
-            if (w->head_len >= 2 && w->head_len == w->head_need)
-                good = begin(w, &o);
+            good = got == 0 || (got > 0 && begin(w, &o));
         } else {
             size_t k = w->left < n ? (size_t)w->left : n;
             if (w->control) {
@@ -194,4 +219,39 @@ bool wsframes_feed(struct wsframes *w, const uint8_t *in, size_t n, uint8_t *out
     free(room);
     *out_len = o.n;
     return good;
+}
+
+bool wsframes_search(struct wsframes *w, const uint8_t *in, size_t n, uint64_t *found)
+{
+    *found = 0;
+    while (!*found && (n || (w->in_frame && w->left == 0))) {
+        if (!w->in_frame) {
+            if (read_head(w, *in++) < 0)
+                return false;
+            n--;
+            w->current.len = 0;
+            continue;
+        }
+        uint8_t plain[4096], *at = w->control ? w->current.bytes + w->current.len : plain;
+        const uint8_t *mask = w->head + w->head_len - MASK;
+        size_t k = w->left < n ? (size_t)w->left : n;
+        k = k < sizeof plain ? k : sizeof plain;
+        for (size_t i = 0; i < k; i++)
+            at[i] = in[i] ^ mask[w->unmasked++ % MASK];
+        if (w->control)
+            w->current.len += k;
+        else
+            *found = scrub_watch(w->watch, plain, k);
+        in += k;
+        n -= k;
+        w->left -= k;
+        if (w->left)
+            continue;
+        if (w->control)
+            *found = scrub_find(w->set, (char *)w->current.bytes, w->current.len);
+        w->open &= w->control || !w->fin;
+        w->in_frame = false;
+        w->head_len = w->head_need = 0;
+    }
+    return true;
 }

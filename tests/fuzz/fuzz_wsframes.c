@@ -1,10 +1,23 @@
 // needs: src/net/wsframes.c src/net/scrub.c
-/* Frames of any bytes: bounded output, and the same for every split. */
+/* Frames of any bytes: bounded output, and the same for every split; and so is what is found in those of the guest. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "net/wsframes.h"
+
+static void search(struct scrub_set *set, const uint8_t *data, size_t size)
+{
+    struct wsframes *w = wsframes_new_from_guest(set), *v = wsframes_new_from_guest(set);
+    uint64_t whole = 0, found = 0;
+    bool good = wsframes_search(w, data, size, &whole), same = true;
+    for (size_t i = 0; i < size && same && !found; i++)
+        same = wsframes_search(v, data + i, 1, &found);
+    if (good != same || whole != found)
+        abort();
+    wsframes_free(w);
+    wsframes_free(v);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -28,6 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     wsframes_free(w);
     wsframes_free(v);
+    search(set, data, size);
     scrub_set_unref(set);
     free(out);
     free(two);
