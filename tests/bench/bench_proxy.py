@@ -1,5 +1,5 @@
 """`sbx net` and `sbx broker` without a machine, beside haproxy, tinyproxy and mitmproxy (where they are installed) on the
-same work in the same run: requests a second, latency, bulk, memory.  bench_proxy.py turns|events: that part alone.
+same work in the same run: requests a second, latency, bulk, memory.  bench_proxy.py turns|events|uploads: that part alone.
 
 sbx's figures contain the guest's whole way: kernel TCP in a namespace, a tap device, the pump that stands for QEMU, the
 terminator; the others' the host's loopback alone.  So what sbx adds is what it takes beyond "a cable, no proxy": the same
@@ -75,11 +75,21 @@ class Bulk(Server):
                 got = b""
                 while b"\r\n\r\n" not in got:
                     got += c.recv(4096)
+                if got.startswith(b"PUT "):
+                    self.take(c, BULK - len(got.partition(b"\r\n\r\n")[2]))
+                    return
                 f = open((self.text if b" /text" in got else self.file).name, "rb")
                 c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BULK)
                 c.sendfile(f)
             except OSError:
                 pass
+
+
+    def take(self, c, n):
+        room = bytearray(1 << 20)
+        while n > 0 and (k := c.recv_into(room)):
+            n -= k
+        c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
 
 class Events(Server):
@@ -275,6 +285,25 @@ backend bulktls
         code, speed = (r.stdout.split() + [b"0", b"0"])[:2]
         return float(speed) / 1e6 if code == b"200" else 0
 
+    def uploaded(self, url, file):
+        r = self.guest("curl", "-sS", "-m", "100", "-H", "Expect:", "-T", file.name, "-w", "%{http_code} %{speed_upload}", url)
+        code, speed = (r.stdout.split() + [b"0", b"0"])[:2]
+        return float(speed) / 1e6 if code == b"200" else 0
+
+
+def uploads(b):
+    """Content of requests, and what the search for sentinels takes of it: none is looked for at the host of the one secret that
+    there is, and it is looked for at the other."""
+    print(f"\n{f'one upload of {BULK >> 20} MiB, median of 5, by turns':<44}{'MB/s':>10}{'searched':>12}{'ratio':>8}")
+    for count in (1, 10):
+        for i in range(1, count):
+            b.lab.h.sbx("secret", "set", "-g", f"bulk{i}", "--host", "bulksecret.test", "--header", "X-Api-Key", "--password-stdin",
+                        input=b"key%d-secretSECRET0123456789-abcdefghijklmnop" % i)
+        for what, file in (("random bytes", b.bulk.file), ("a model's events", b.bulk.text)):
+            pairs = [(b.uploaded("https://bulksecret.test/ok", file), b.uploaded("https://bulklooked.test/ok", file)) for _ in range(5)]
+            plain, searched = (statistics.median(p[i] for p in pairs) for i in (0, 1))
+            print(f"{f'sbx intercepts, TLS, {what}, {count} of them':<44}{plain:10.0f}{searched:12.0f}{searched / plain if plain else 0:8.2f}", flush=True)
+
 
 def by_turns(b):
     """What a proxy adds, and how it compares, on a machine that others use: many short turns, and the median of all."""
@@ -321,9 +350,9 @@ def main():
         return
     b = Bench()
     p = b.ports
-    if sys.argv[1:] in (["events"], ["turns"]):
+    if sys.argv[1:] in (["events"], ["turns"], ["uploads"]):
         try:
-            (events if sys.argv[1] == "events" else by_turns)(b)
+            {"events": events, "turns": by_turns, "uploads": uploads}[sys.argv[1]](b)
         finally:
             b.close()
         return
@@ -385,6 +414,7 @@ def main():
         print(f"\nmemory of an idle intercepted connection    {used / 200 / 1024:6.1f} KiB (net and broker, of 200)\nnet {lab.rss() / 1048576:.1f} MiB, broker {lab.rss(lab.broker) / 1048576:.1f} MiB with them")
         for s in socks:
             s.close()
+        uploads(b)
     finally:
         b.close()
 
