@@ -87,6 +87,8 @@ struct ask_request {
     uint8_t again;     /* to ANSWER_REVIEW: it was allowed, and is still under way */
     uint64_t sentinels; /* which of the sentinels that ANSWER_SENTINEL told stand in its head, as bits by index */
     uint64_t bearer;    /* sentinel_tag() of what its Authorization bears; 0: it has none */
+    uint64_t content;   /* it was allowed, and is held up: in what follows its head stands the sentinel with this
+                           sentinel_tag(), which `elsewhere` named.  It is always denied; 0: it is asked for the first time */
     char method[ASK_METHOD_MAX + 1];
     char path[ASK_PATH_MAX + 1]; /* normalised (core/urlpath.h), without the query; printable ASCII */
     uint8_t more; /* another packet was sent together with it: a hint, so that the broker need not look in vain */
@@ -147,9 +149,11 @@ struct answer {
     uint8_t verdict; /* enum verdict */
     uint16_t flags;
     int32_t error;   /* errno of the dial, or 0 */
-    char rule[160];  /* the rule or posture that decided, for the 403 page; printable ASCII */
+    char rule[256];  /* the rule or posture that decided, for the 403 page; printable ASCII */
     char hint[192];  /* the command that would allow it; printable ASCII, may be empty */
     uint32_t request; /* ANSWER_REQUEST: which */
+    uint64_t elsewhere; /* ANSWER_REQUEST: sentinels that do not belong to its host, as bits by index: what follows its
+                           head is searched for them */
 };
 
 #define SECRETS_PER_REQUEST 4u

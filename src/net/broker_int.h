@@ -46,6 +46,9 @@ struct flow {
     char rule[RULE_TEXT_MAX + 32], dialled[48];
     const char *refused; /* why the address was refused, of the last one vetted */
     bool shut;           /* ... and no rule for the host would open it */
+    uint64_t elsewhere;  /* sentinels that do not belong to it, when the secrets had changed so often: */
+    unsigned searched_at;
+    bool searched_tls;
     char mint[64];       /* the service whose tokens an answer on it gives out */
     char lends[64];      /* the service whose secret buys short-lived tokens on it */
     bool held;           /* somebody is asked */

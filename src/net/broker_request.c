@@ -86,13 +86,23 @@ static bool is_method(const char *s)
     return n && !s[n];
 }
 
+/* It may be a conversation that quotes the guest's variables, and says so with each of its requests. */
+static void content_reason(const struct broker *b, const struct ask_request *ask, char *reason, size_t cap)
+{
+    char variables[64];
+    const char *service = broker_secrets_tagged(b->secrets, ask->content, variables, sizeof variables);
+    snprintf(reason, cap, "its content carries the sentinel of %.32s%s%s%s, which %s: take it out of what is sent, or begin a conversation without it",
+             service ? service : "a secret that went", variables[0] ? " (" : "", variables, variables[0] ? ")" : "",
+             ask->tls ? "does not belong to this host" : "must not go unencrypted");
+}
+
 /* One request of an intercepted connection.  Written down before it is answered, as everything is. */
 void broker_judge(struct broker *b, const struct ask_request *ask)
 {
     struct flow *f = broker_find(b, ask->id);
     struct answer a = {.id = ask->id, .kind = ANSWER_REQUEST, .verdict = VERDICT_DENY, .request = ask->request};
     struct decision d = {0};
-    char path[ASK_PATH_MAX + 1], reason[200] = "";
+    char path[ASK_PATH_MAX + 1], reason[256] = "";
     bool alert = false;
     if (!f || f->fd < 0 || !f->is_name || f->cut || ask->path_len > ASK_PATH_MAX || ask->path[ask->path_len] != '\0' ||
         ask->method[ASK_METHOD_MAX] != '\0' || strlen(ask->path) != ask->path_len || !is_method(ask->method)) {
@@ -124,6 +134,11 @@ void broker_judge(struct broker *b, const struct ask_request *ask)
         alert = true;
         snprintf(reason, sizeof reason, "it carries the sentinel of %.60s%s", misplaced,
                  ask->tls ? ", which does not belong to this host" : ", and is not encrypted");
+    }
+    if (ask->content) {
+        d.allow = false;
+        alert = true;
+        content_reason(b, ask, reason, sizeof reason);
     }
     const char *signs = NULL;
     unsigned index = 0;
@@ -158,7 +173,7 @@ void broker_judge(struct broker *b, const struct ask_request *ask)
     g->index = index;
     g->signs = signs;
     if (!d.allow) {
-        snprintf(g->answer.rule, sizeof g->answer.rule, "%.*s", (int)sizeof g->answer.rule - 1, reason[0] ? reason : d.text);
+        snprintf(g->answer.rule, sizeof g->answer.rule, "%s%.*s", reason[0] ? "sbx, because " : "", (int)sizeof g->answer.rule - 14, reason[0] ? reason : d.text);
         if (!reason[0])
             request_hint(b, f, ask, &d, g->answer.hint, sizeof g->answer.hint);
     }
@@ -195,6 +210,13 @@ static void answer_request(struct broker *b, struct judged *g, bool written)
         }
         send_secrets(b, f, &g->ask, reason, sizeof reason, true);
     }
+    unsigned now = broker_secrets_changes(b->secrets);
+    if (f->searched_at != now || f->searched_tls != (g->ask.tls != 0)) {
+        f->elsewhere = broker_secrets_elsewhere(b->secrets, f->host, f->port, g->ask.tls);
+        f->searched_at = now;
+        f->searched_tls = g->ask.tls != 0;
+    }
+    a->elsewhere = f->elsewhere;
     a->verdict = VERDICT_ALLOW;
     b->ready[b->nready++] = a;
 }
@@ -219,10 +241,9 @@ void broker_mint(struct broker *b, struct ask_mint *m)
     struct flow *f = broker_find(b, m->id);
     int waiting = 0;
     if (f && f->lends[0] && !f->mint[0]) {
-        if (broker_secrets_lend(b->secrets, f->lends, m))
-            broker_tell_sentinels(b);
-        else
+        if (!broker_secrets_lend(b->secrets, f->lends, m))
             log_rated(&b->bad_ask, 5, "a token from net that cannot be one");
+        broker_tell_sentinels(b); /* and of those that ran out */
         return;
     }
     char *line = f && f->mint[0] ? broker_secrets_take(b->secrets, f->mint, m) : NULL;

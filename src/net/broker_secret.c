@@ -1,6 +1,7 @@
 #include "net/broker_secret.h"
 
 #include <jansson.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,13 +41,16 @@ struct broker_secrets {
     struct held pending;          /* taken, and not seen in the store yet */
     struct lent lent[LENT_MAX];   /* oldest first; their sentinels are counted after those of v */
     unsigned nlent;
+    unsigned changes;
 };
 
 struct broker_secrets *broker_secrets_new(const char *sandbox)
 {
     struct broker_secrets *s = calloc(1, sizeof *s);
-    if (s)
+    if (s) {
         s->sandbox = sandbox;
+        s->changes = 1;
+    }
     return s;
 }
 
@@ -85,8 +89,14 @@ static const struct held *held_of(const struct broker_secrets *s, const char *se
     return NULL;
 }
 
+static void changed(struct broker_secrets *s)
+{
+    s->changes += s->changes == UINT_MAX ? 2 : 1;
+}
+
 static void drop_lent(struct broker_secrets *s, unsigned i)
 {
+    changed(s);
     forget_one(&s->lent[i].h);
     memmove(&s->lent[i], &s->lent[i + 1], (--s->nlent - i) * sizeof *s->lent);
     memset(&s->lent[s->nlent], 0, sizeof *s->lent);
@@ -168,6 +178,7 @@ int broker_secrets_load(struct broker_secrets *s, struct err *e)
         load_signers(s);
     if (!store) /* What was held stays: without it the guest's own credentials would pass where ours belong. */
         return -1;
+    changed(s);
     forget(s);
     load_signers(s);
     for (size_t i = 0; i < secretstore_count(store) && s->n < SENTINELS_MAX; i++) {
@@ -258,6 +269,7 @@ char *broker_secrets_take(struct broker_secrets *s, const char *service, const s
         forget_one(p);
         return NULL;
     }
+    changed(s);
     snprintf(line, cap, "%s %s %s %s %s %u\n", p->service, p->form, m->access, m->sentinel, m->refresh[0] ? m->refresh : "-", m->expires_in);
     hold_pending(s);
     return line;
@@ -307,6 +319,7 @@ bool broker_secrets_lend(struct broker_secrets *s, const char *service, const st
         return false;
     }
     s->nlent++;
+    changed(s);
     return true;
 }
 
@@ -424,6 +437,45 @@ const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t se
         if (sentinels >> (s->n + i) & 1 && (!tls || !(service_spends(h->description, host, port, &w) ||
                                                      (buyer && service_writes(h->description, buyer->form, host, port, NULL, &w)))))
             return h->service;
+    }
+    return NULL;
+}
+
+unsigned broker_secrets_changes(const struct broker_secrets *s)
+{
+    return s->changes;
+}
+
+uint64_t broker_secrets_elsewhere(const struct broker_secrets *s, const char *host, uint16_t port, bool tls)
+{
+    struct service_write w;
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < broker_secrets_sentinels(s); i++) {
+        const struct held *h = i < s->n ? &s->v[i] : &s->lent[i - s->n].h;
+        const struct held *of = i < s->n ? h : held_of(s, h->service);
+        bool ours = tls && (service_lends_at(h->description, host, port) || service_spends(h->description, host, port, &w) ||
+                            service_signs_in_at(h->description, host, port) ||
+                            (of && service_writes(h->description, of->form, host, port, NULL, &w)));
+        bits |= (uint64_t)!ours << i;
+    }
+    return bits;
+}
+
+const char *broker_secrets_tagged(const struct broker_secrets *s, uint64_t tag, char *variables, size_t cap)
+{
+    variables[0] = '\0';
+    for (unsigned i = 0; i < s->n + s->nlent; i++) {
+        const struct held *h = i < s->n ? &s->v[i] : &s->lent[i - s->n].h;
+        if (sentinel_tag(h->sentinel, strlen(h->sentinel)) != tag)
+            continue;
+        const json_t *names = i < s->n ? json_object_get(service_form(h->description, h->form), "env") : NULL, *name;
+        size_t k;
+        json_array_foreach(names, k, name) {
+            size_t n = strlen(variables), more = json_string_length(name) + (n ? 2 : 0);
+            if (n + more < cap)
+                snprintf(variables + n, cap - n, "%s%s", n ? ", " : "", json_string_value(name));
+        }
+        return h->service;
     }
     return NULL;
 }

@@ -36,6 +36,15 @@ bool broker_secrets_lend(struct broker_secrets *s, const char *service, const st
 const char *broker_secrets_misplaced(const struct broker_secrets *s, uint64_t sentinels, const char *host, uint16_t port,
                                      bool tls);
 
+/* Which sentinels do not belong to that host, as bits by index: what a request says behind its head is searched for them.
+ * Hosts where its service gives out tokens, or takes them, are a service's own. */
+uint64_t broker_secrets_elsewhere(const struct broker_secrets *s, const char *host, uint16_t port, bool tls);
+/* Another number whenever that may have changed; not 0. */
+unsigned broker_secrets_changes(const struct broker_secrets *s);
+/* What the sentinel with that sentinel_tag() is of: the service, or NULL if there is no such sentinel now, and the variables
+ * that hold it in the guest: "A, B", or "". */
+const char *broker_secrets_tagged(const struct broker_secrets *s, uint64_t tag, char *variables, size_t cap);
+
 /* The variables that hold sentinels in the guest.  New reference. */
 json_t *broker_secrets_env(const struct broker_secrets *s);
 /* What a request to a provider's token endpoint (a sign-in from inside the sandbox, threat 68) means here. */

@@ -32,6 +32,7 @@ enum request_state {
     RQ_ASKED,
     RQ_SPOOL, /* its content is gathered, because its credential depends on it */
     RQ_BODY,
+    RQ_CAUGHT, /* something stands in it that must not leave: the owner is asked how to refuse it */
     RQ_SENT,  /* whole; its answer is awaited */
     RQ_CLOSE, /* the last answer is on its way, nothing more is read */
 };
@@ -58,6 +59,9 @@ struct h1proxy {
     struct scrub_set *scrub_set; /* borrowed from it */
     struct scrub *scrub;         /* of its body */
     struct wsframes *frames;     /* of the tunnel */
+    struct scrub_set *watch_set; /* what the request must not say */
+    struct scrub_watch *watch;   /* of its body */
+    struct wsframes *watched;    /* of the tunnel, from the guest */
     bool mint;      /* the answer awaited gives out tokens */
     bool minting;   /* it is being gathered in `held` */
     struct out held;
@@ -103,6 +107,12 @@ static void forget_secrets(struct h1proxy *p)
     p->spool = (struct out){0};
     scrub_free(p->scrub);
     wsframes_free(p->frames);
+    scrub_watch_free(p->watch);
+    wsframes_free(p->watched);
+    scrub_set_unref(p->watch_set);
+    p->watch = NULL;
+    p->watched = NULL;
+    p->watch_set = NULL;
     credentials_free(p->secrets);
     p->mint = p->minting = false;
     forget(&p->held.p, p->held.len);
@@ -393,6 +403,9 @@ static void send_request(struct h1proxy *p, const char *payload)
             return;
         }
     }
+    /* Frames that are compressed could not be searched. */
+    if (p->watch_set && h->websocket)
+        headers_remove(&h->fields, "sec-websocket-extensions");
     /* What answers under one name is answered by one server: the connection stays open towards it while the guest's does. */
     char *text = http1_write_request(h, p->owner->tls ? 443 : 80, !h->close, &len);
     if (!text) {
@@ -409,6 +422,20 @@ static void send_request(struct h1proxy *p, const char *payload)
     p->close_after = h->close || h->minor == 0;
     if (p->secrets) /* written: the head that we keep for the answer shall not hold them */
         headers_clear_secret(&h->fields);
+}
+
+/* It goes no further than to before this.  What came of its answer meanwhile is passed on. */
+static bool caught(struct h1proxy *p, uint64_t what)
+{
+    static const struct headers none;
+    const struct http1_head *h = &p->rq_head;
+    if (!what)
+        return false;
+    struct proxy_request r = {.id = p->request, .version = 1, .method = h->method, .target = h->target, .fields = &none,
+                              .override = h->override, .content = what};
+    p->rq = RQ_CAUGHT;
+    p->owner->request(p->owner->arg, &r);
+    return true;
 }
 
 static bool spool_add(struct h1proxy *p, const uint8_t *content, size_t n)
@@ -444,6 +471,8 @@ static bool read_spool(struct h1proxy *p)
         p->broken = true;
         return false;
     }
+    if (p->watch && caught(p, scrub_watch(p->watch, content, n)))
+        return false;
     in->pos += used;
     if (!spool_add(p, content, n)) {
         answer_failed(p, 413, "its content, which its AWS signature covers, is longer than 64 MiB, or there is no room for it now; send it in parts, or with x-amz-content-sha256");
@@ -471,11 +500,23 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verd
 {
     struct credentials *secrets = v->secrets;
     struct http1_head *h = &p->rq_head;
-    if (p->rq != RQ_ASKED || request != p->request) {
+    if ((p->rq != RQ_ASKED && p->rq != RQ_CAUGHT) || request != p->request) {
         credentials_free(secrets);
+        scrub_set_unref(v->watch);
+        return;
+    }
+    if (p->rq == RQ_CAUGHT) {
+        credentials_free(secrets);
+        scrub_set_unref(v->watch);
+        /* The server's answer may have begun, or it is no request any more: then the end says enough. */
+        if (p->tunnel || p->rs == RS_BODY)
+            p->broken = true;
+        else
+            answer_denied(p, v->rule, v->hint);
         return;
     }
     p->secrets = secrets;
+    p->watch_set = v->watch;
     if (!v->allow) {
         answer_denied(p, v->rule, v->hint);
         return;
@@ -487,6 +528,11 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verd
         return;
     }
     p->mint = v->mint;
+    if (p->watch_set && ((h->framing != HTTP1_NO_BODY && !(p->watch = scrub_watch_new(p->watch_set))) ||
+                         (h->websocket && !(p->watched = wsframes_new_from_guest(p->watch_set))))) {
+        answer_failed(p, 503, "there is no memory to search what it says");
+        return;
+    }
     if (!p->owner->tls || !inject_wants_content(secrets, &h->fields)) {
         send_request(p, NULL);
         return;
@@ -504,7 +550,7 @@ void h1proxy_review(struct h1proxy *p)
 {
     static const struct headers none;
     const struct http1_head *h = &p->rq_head;
-    if ((p->rs == RS_NONE && p->rq != RQ_SPOOL && !p->tunnel) || !h->target)
+    if ((p->rs == RS_NONE && p->rq != RQ_SPOOL && p->rq != RQ_CAUGHT && !p->tunnel) || !h->target)
         return;
     struct proxy_request r = {.id = p->request, .version = 1, .method = h->method, .target = h->target, .fields = &none,
                               .override = h->override, .again = true};
@@ -527,6 +573,8 @@ static bool read_body(struct h1proxy *p)
         p->broken = true; /* too late to answer: the server has the beginning of it */
         return false;
     }
+    if (p->watch && caught(p, scrub_watch(p->watch, content, n)))
+        return false;
     pass(p, &p->to_up, p->up, p->rq_head.framing, content, n);
     p->owner->bytes_up += n;
     in->pos += used;
@@ -606,7 +654,11 @@ static void response_whole(struct h1proxy *p)
             answer_failed(p, 502, "the server changes to a protocol that was not asked for");
             return;
         }
-        if (p->scrub_set && (headers_count(&h->fields, "sec-websocket-extensions") || !(p->frames = wsframes_new(p->scrub_set)))) {
+        if ((p->scrub_set || p->watched) && headers_count(&h->fields, "sec-websocket-extensions")) {
+            answer_failed(p, 502, "the server uses an extension of WebSocket that was not asked for");
+            return;
+        }
+        if (p->scrub_set && ( !(p->frames = wsframes_new(p->scrub_set)))) {
             answer_failed(p, 502, "the server uses an extension of WebSocket that was not asked for");
             return;
         }
@@ -755,6 +807,13 @@ static bool pour(struct h1proxy *p, struct in *in, struct end *from, bool *eof, 
     if (got <= 0)
         return false;
     size_t n = in->len - in->pos;
+    uint64_t what = 0;
+    if (out == &p->to_up && p->watched && !wsframes_search(p->watched, in->p + in->pos, n, &what)) {
+        p->broken = true;
+        return false;
+    }
+    if (caught(p, what))
+        return false;
     if (out == &p->to_guest && p->frames) {
         size_t len = 0;
         uint8_t *clean = malloc(n + wsframes_room(p->frames));
@@ -772,7 +831,7 @@ static bool pour(struct h1proxy *p, struct in *in, struct end *from, bool *eof, 
 
 static bool tunnel(struct h1proxy *p)
 {
-    bool moved = pour(p, &p->from_guest, p->guest, &p->guest_eof, &p->to_up, p->up, &p->owner->bytes_up);
+    bool moved = p->rq != RQ_CAUGHT && pour(p, &p->from_guest, p->guest, &p->guest_eof, &p->to_up, p->up, &p->owner->bytes_up);
     moved |= pour(p, &p->from_up, p->up, &p->up_eof, &p->to_guest, p->guest, &p->owner->bytes_down);
     if (p->guest_eof && p->up_eof && flush(p, &p->to_guest, p->guest) && flush(p, &p->to_up, p->up))
         p->done = true;

@@ -40,6 +40,7 @@ struct stream {
     char status[4];
     bool spooling;           /* judged; q[GUEST] is gathered whole, because the credential depends on it */
     bool mint, minting;      /* the answer gives out tokens; it is being gathered in q[UP] */
+    bool json;               /* its client would rather read that */
     bool bad, override, asked, opened, answered, closed[2], judged;
     struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
     size_t spool_room;       /* what proxy_spool() gave for q[GUEST] */
@@ -49,6 +50,9 @@ struct stream {
     struct credentials *secrets;
     struct scrub_set *scrub_set; /* borrowed from them */
     struct scrub *scrub;         /* of the answer's body */
+    struct scrub_set *watch_set; /* what the request must not say */
+    struct scrub_watch *watch;   /* of its body */
+    bool caught;                 /* it did: no more of it goes out, and the owner is asked how to refuse it */
 };
 
 struct h2proxy {
@@ -102,6 +106,8 @@ static void stream_free(struct stream *s)
     wipe_free(s->authority);
     free(s->refusal);
     scrub_free(s->scrub);
+    scrub_watch_free(s->watch);
+    scrub_set_unref(s->watch_set);
     credentials_free(s->secrets);
     free(s);
 }
@@ -271,7 +277,7 @@ static void answer_denied(struct stream *s, const char *rule, const char *hint)
     struct refusal r;
     char what[700];
     proxy_describe(s->proxy->owner, s->method, s->path ? s->path : "", what, sizeof what);
-    refusal_denied(&r, proxy_wants_json(&s->fields), what, rule, hint);
+    refusal_denied(&r, s->json || proxy_wants_json(&s->fields), what, rule, hint);
     answer(s, &r);
 }
 
@@ -314,6 +320,50 @@ static bool spool(struct stream *s, const uint8_t *data, size_t n)
     proxy_spool(&s->spool_room, 0);
     answer_failed(s, 413, "its content, which its AWS signature covers, is longer than 64 MiB, or there is no room for it now; send it in parts");
     return true;
+}
+
+/* The stream goes no further than to before this.  What came of its answer meanwhile is passed on. */
+static bool caught(struct stream *s, uint64_t what)
+{
+    static const struct headers none;
+    if (!what)
+        return false;
+    struct proxy_request r = {.id = s->request, .version = 2, .method = s->method, .target = s->path, .fields = &none,
+                              .override = s->override, .content = what};
+    s->caught = true;
+    s->proxy->owner->request(s->proxy->owner->arg, &r);
+    return true;
+}
+
+/* What came before it was judged is searched first.  False: it must not be opened now. */
+static bool watch(struct stream *s)
+{
+    struct queue *q = &s->q[GUEST];
+    if (!s->watch_set || (q->end && q->len == q->pos && !q->trailers.n))
+        return true;
+    if (!(s->watch = scrub_watch_new(s->watch_set))) {
+        answer_failed(s, 503, "there is no memory to search what it says");
+        return false;
+    }
+    return !caught(s, q->len > q->pos ? scrub_watch(s->watch, q->p + q->pos, q->len - q->pos) : 0) &&
+           !caught(s, sentinels_in_fields(s->watch_set, &q->trailers));
+}
+
+/* The owner's word on what was caught. */
+static void refuse_caught(struct stream *s, const struct proxy_verdict *v)
+{
+    struct queue *q = &s->q[GUEST];
+    s->spooling = false;
+    consumed(s, GUEST, q->len - q->pos);
+    wipe_free(q->p);
+    q->p = NULL;
+    q->pos = q->len = q->cap = 0;
+    proxy_spool(&s->spool_room, 0);
+    if (s->answered) /* by the server: a part of that is said already */
+        reset(s, GUEST, NGHTTP2_CANCEL);
+    else
+        answer_denied(s, v->rule, v->hint);
+    reset(s, UP, NGHTTP2_CANCEL);
 }
 
 static void open_upstream(struct stream *s)
@@ -371,10 +421,14 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
         s = s->next;
     if (!s || !s->asked || s->judged) {
         credentials_free(v->secrets);
+        scrub_set_unref(v->watch);
+        if (s && s->caught && !s->closed[GUEST])
+            refuse_caught(s, v);
         return;
     }
     s->judged = true;
     s->secrets = v->secrets;
+    s->watch_set = v->watch;
     s->mint = v->mint;
     if (s->closed[GUEST]) {
         stream_free(s);
@@ -384,6 +438,8 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
         struct refusal r;
         refusal_signed_in(&r, v->signed_in);
         answer(s, &r);
+    } else if (v->allow && !watch(s)) {
+        return;
     } else if (v->allow && !p->gone[UP] && !s->q[GUEST].end && p->owner->tls && inject_wants_content(s->secrets, &s->fields)) {
         s->spooling = true;
         if (!spool(s, NULL, 0))
@@ -442,6 +498,7 @@ static void judge(struct stream *s)
     struct proxy_request r = {.id = s->request = ++p->last_request, .version = 2, .method = s->method,
                               .target = s->path, .fields = &s->fields, .override = s->override};
     s->asked = true;
+    s->json = proxy_wants_json(&s->fields); /* they go when it is passed on */
     p->owner->request(p->owner->arg, &r);
 }
 
@@ -626,6 +683,8 @@ static bool take(struct stream *s, enum side side, const uint8_t *data, size_t l
 
 static void ended(struct stream *s, enum side side)
 {
+    if (side == GUEST && s->caught)
+        return; /* the server must not take it for whole */
     if (!s->q[side].end && !take(s, side, NULL, 0, true)) {
         reset(s, other(side), NGHTTP2_INTERNAL_ERROR);
         return;
@@ -674,7 +733,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         pass_response(s, end);
     } else if (end) {
         s->q[side].has_trailers = s->q[side].trailers.n > 0;
-        ended(s, side);
+        if (side == UP || !s->watch || !caught(s, s->caught ? 0 : sentinels_in_fields(s->watch_set, &s->q[side].trailers)))
+            ended(s, side);
     }
     return 0;
 }
@@ -686,7 +746,11 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     struct stream *s = find(p, side, id);
     (void)flags;
     /* Refused, or reset on the other side: the data is nobody's. */
-    if (!s || (side == GUEST && s->answered && !s->opened) || s->closed[other(side)]) {
+    if (!s || (side == GUEST && ((s->answered && !s->opened) || s->caught)) || s->closed[other(side)]) {
+        nghttp2_session_consume(session, id, len);
+        return 0;
+    }
+    if (side == GUEST && s->watch && caught(s, scrub_watch(s->watch, data, len))) {
         nghttp2_session_consume(session, id, len);
         return 0;
     }
@@ -717,6 +781,8 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *a
             answer_failed(s, 502, "the server gave up the request");
         return 0;
     }
+    if (side == UP && s->caught && s->answered && !s->closed[GUEST])
+        return 0; /* refused: the guest reads why */
     if (s->id[to] && !s->closed[to]) {
         if (side == GUEST)
             reset(s, to, code == NGHTTP2_NO_ERROR ? NGHTTP2_CANCEL : code);

@@ -358,10 +358,17 @@ bool inject_write(const struct credentials *c, bool tls, const char *method, con
 
 /* ---- sentinels ---- */
 
+#define SETS_KEPT 8u
+#define PART_MIN 16u /* bytes behind a colon that cannot be anything else */
+
 struct sentinels {
-    unsigned n, nnext;
+    unsigned n, nnext, last;
     char *v[SENTINELS_MAX], *next[SENTINELS_MAX]; /* next: a list that is not whole yet */
     struct scrub_set *any, *one[SENTINELS_MAX]; /* made when they are first needed */
+    struct {
+        uint64_t which;
+        struct scrub_set *set;
+    } kept[SETS_KEPT]; /* ring; hosts of a service want the same */
 };
 
 struct sentinels *sentinels_new(void)
@@ -385,6 +392,9 @@ static void forget(struct sentinels *s)
     s->n = 0;
     scrub_set_unref(s->any);
     s->any = NULL;
+    for (unsigned i = 0; i < SETS_KEPT; i++)
+        scrub_set_unref(s->kept[i].set);
+    memset(s->kept, 0, sizeof s->kept);
 }
 
 void sentinels_free(struct sentinels *s)
@@ -415,11 +425,26 @@ const char *sentinels_at(const struct sentinels *s, int i)
     return s && i >= 0 && (unsigned)i < s->n ? s->v[i] : NULL;
 }
 
-static struct scrub_set *one_set(char *const *v, unsigned n)
+static void add_sentinel(struct scrub_set *set, const char *sentinel)
+{
+    uint64_t mark = sentinel_tag(sentinel, strlen(sentinel));
+    scrub_set_add_marked(set, sentinel, sentinel, mark);
+    const char *part = strchr(sentinel, ':');
+    for (int i = 0; i < 2 && part; i++, part = strchr(part, ':')) {
+        size_t n = strcspn(++part, ":");
+        char *alone = n >= PART_MIN ? strndup(part, n) : NULL;
+        if (alone)
+            scrub_set_add_marked(set, alone, alone, mark);
+        free(alone);
+    }
+}
+
+static struct scrub_set *one_set(char *const *v, unsigned n, uint64_t which)
 {
     struct scrub_set *set = scrub_set_new();
     for (unsigned i = 0; set && i < n; i++)
-        scrub_set_add(set, v[i], v[i]);
+        if (which >> i & 1)
+            add_sentinel(set, v[i]);
     if (set && !scrub_set_ready(set)) {
         scrub_set_unref(set);
         set = NULL;
@@ -433,10 +458,11 @@ static int digit(char c)
 }
 
 /* As it stands, and with its escapes decoded: any of its bytes may be written as one. */
-static bool holds(const struct scrub_set *set, const char *text, size_t n)
+static uint64_t holds(const struct scrub_set *set, const char *text, size_t n)
 {
-    if (scrub_find(set, text, n))
-        return true;
+    uint64_t found = scrub_find(set, text, n);
+    if (found)
+        return found;
     char *plain = memchr(text, '%', n) ? malloc(n) : NULL;
     size_t len = 0;
     for (size_t i = 0; plain && i < n; i++) {
@@ -444,19 +470,23 @@ static bool holds(const struct scrub_set *set, const char *text, size_t n)
         plain[len++] = escape ? (char)(digit(text[i + 1]) << 4 | digit(text[i + 2])) : text[i];
         i += escape ? 2 : 0;
     }
-    bool found = plain && scrub_find(set, plain, len);
+    found = plain ? scrub_find(set, plain, len) : 0;
     free(plain);
+    return found;
+}
+
+uint64_t sentinels_in_fields(const struct scrub_set *set, const struct headers *h)
+{
+    uint64_t found = 0;
+    for (size_t i = 0; i < h->n && !found; i++)
+        if (!(found = holds(set, h->v[i].value, h->v[i].value_len)))
+            found = scrub_find(set, h->v[i].name, h->v[i].name_len);
     return found;
 }
 
 static bool stands_in(const struct scrub_set *set, const char *target, const struct headers *h)
 {
-    if (holds(set, target, strlen(target)))
-        return true;
-    for (size_t i = 0; i < h->n; i++)
-        if (holds(set, h->v[i].value, h->v[i].value_len) || scrub_find(set, h->v[i].name, h->v[i].name_len))
-            return true;
-    return false;
+    return holds(set, target, strlen(target)) || sentinels_in_fields(set, h);
 }
 
 uint64_t sentinels_find(struct sentinels *s, const char *target, const struct headers *h)
@@ -465,17 +495,42 @@ uint64_t sentinels_find(struct sentinels *s, const char *target, const struct he
     if (!s || !s->n)
         return 0;
     if (!s->any)
-        s->any = one_set(s->v, s->n);
+        s->any = one_set(s->v, s->n, UINT64_MAX);
     if (s->any && !stands_in(s->any, target, h))
         return 0;
     for (unsigned i = 0; i < s->n; i++) {
         if (!s->one[i])
-            s->one[i] = one_set(&s->v[i], 1);
+            s->one[i] = one_set(&s->v[i], 1, 1);
         /* Without memory to look, it is taken to be there. */
         if (!s->one[i] || stands_in(s->one[i], target, h))
             found |= (uint64_t)1 << i;
     }
     return found;
+}
+
+bool sentinels_watch(struct sentinels *s, uint64_t which, struct scrub_set **set)
+{
+    *set = NULL;
+    if (!s || s->n == 0)
+        return true;
+    if (s->n < SENTINELS_MAX)
+        which &= ((uint64_t)1 << s->n) - 1;
+    if (!which)
+        return true;
+    for (unsigned i = 0; i < SETS_KEPT; i++)
+        if (s->kept[i].set && s->kept[i].which == which) {
+            *set = scrub_set_ref(s->kept[i].set);
+            return true;
+        }
+    struct scrub_set *fresh = one_set(s->v, s->n, which);
+    if (!fresh)
+        return false;
+    s->last = (s->last + 1) % SETS_KEPT;
+    scrub_set_unref(s->kept[s->last].set);
+    s->kept[s->last].which = which;
+    s->kept[s->last].set = fresh;
+    *set = scrub_set_ref(fresh);
+    return true;
 }
 
 /* ---- responses ---- */

@@ -38,15 +38,21 @@ uint64_t inject_bearer(const struct headers *h);
 /* Whether its content must be known first: then payload is its hash (net/sigv4.h), else NULL. */
 bool inject_wants_content(const struct credentials *c, const struct headers *h);
 
-/* Sentinels that the guest holds: which of them stand in a request's head, raw, percent-encoded, in Base64 or JSON
- * (threats 63, 64). */
+/* Sentinels that the guest holds: which of them stand in what a request says, raw, percent-encoded, in Base64 or JSON
+ * (threats 63, 64); of "USER:PASSWORD", and of "ID:KEY:TOKEN", also what follows a colon alone. */
 struct sentinels;
 struct sentinels *sentinels_new(void);
 void sentinels_free(struct sentinels *s);
 void sentinels_set(struct sentinels *s, const struct answer_sentinel *a);
 /* The one of that index, or NULL. */
 const char *sentinels_at(const struct sentinels *s, int i);
+/* In a request's head, as bits by index. */
 uint64_t sentinels_find(struct sentinels *s, const char *target, const struct headers *h);
+/* What to search the rest of a request for, of those that `which` names (bits by index); the marks are sentinel_tag()s.
+ * *set: a reference for the caller, or NULL if there is nothing to search for.  False: no memory. */
+bool sentinels_watch(struct sentinels *s, uint64_t which, struct scrub_set **set);
+/* The mark of one that stands in fields; 0: none does. */
+uint64_t sentinels_in_fields(const struct scrub_set *set, const struct headers *h);
 
 /* Whether a response's content coding lets it be looked through. */
 bool inject_readable(const struct headers *response);

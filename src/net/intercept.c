@@ -197,7 +197,7 @@ static void judge(void *arg, const struct proxy_request *r)
     struct intercept *i = arg;
     struct ask_request ask = {.id = i->id, .kind = ASK_REQUEST, .version = (uint8_t)r->version, .request = r->id,
                               .override = r->override, .again = r->again, .tls = i->owner.tls,
-                              .sentinels = sentinels_find(i->all->sentinels, r->target, r->fields),
+                              .sentinels = sentinels_find(i->all->sentinels, r->target, r->fields), .content = r->content,
                               .bearer = inject_bearer(r->fields)};
     strncpy(ask.method, r->method, ASK_METHOD_MAX);
     if (!urlpath_normalise(r->target, ask.path)) {
@@ -614,6 +614,10 @@ void intercept_answer(struct intercept *i, const struct answer *a)
     if (a->flags & ANSWER_SIGNED_IN) {
         v.signed_in = sentinels_at(i->all->sentinels, a->error);
         v.allow &= v.signed_in != NULL;
+    }
+    if (v.allow && !sentinels_watch(i->all->sentinels, a->elsewhere, &v.watch)) {
+        v.allow = false;
+        v.rule = "sbx, which has no memory to search it";
     }
     if (i->h1)
         h1proxy_answer(i->h1, a->request, &v);

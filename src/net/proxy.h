@@ -23,6 +23,8 @@ struct proxy_request {
     const struct headers *fields;
     bool override;
     bool again; /* it was allowed, and is under way: the rules have changed, and a denial ends the connection */
+    uint64_t content; /* it was allowed, and goes no further: what this names (net/scrub.h) stands in its content.  A verdict
+                         comes once more, which says how to refuse it.  Its fields are not told again */
 };
 
 /* What became of a request. */
@@ -31,6 +33,7 @@ struct proxy_verdict {
     const char *rule, *hint;       /* that denied it */
     struct credentials *secrets;   /* taken over; may be NULL */
     bool mint;                     /* the answer gives out tokens: it goes through `minted` first */
+    struct scrub_set *watch;       /* what must not stand in the rest of it; taken over; may be NULL */
     const char *signed_in;         /* not NULL: the answer, in the provider's stead, with this sentinel */
 };
 

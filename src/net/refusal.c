@@ -40,7 +40,7 @@ static void fill(struct refusal *r, bool json, int status, const char *kind, con
 void refusal_denied(struct refusal *r, bool json, const char *what, const char *rule, const char *hint)
 {
     char text[3008];
-    snprintf(text, sizeof text, "%.1200s was denied by %.200s.%s%.400s", what[0] ? what : "this connection",
+    snprintf(text, sizeof text, "%.1200s was denied by %.255s.%s%.400s", what[0] ? what : "this connection",
              rule[0] ? rule : "the policy", !hint[0] ? "" : json ? " To allow it, on the host: " : "\nTo allow it, on the host: ",
              hint);
     fill(r, json, 403, "sbx_denied", text);
