@@ -285,24 +285,31 @@ backend bulktls
         code, speed = (r.stdout.split() + [b"0", b"0"])[:2]
         return float(speed) / 1e6 if code == b"200" else 0
 
+    def cpu(self):
+        """Seconds of a processor that net took so far."""
+        return sum(map(int, pathlib.Path(f"/proc/{self.lab.net.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def uploaded(self, url, file):
+        """(MB/s, seconds of net's processor)"""
+        before = self.cpu()
         r = self.guest("curl", "-sS", "-m", "100", "-H", "Expect:", "-T", file.name, "-w", "%{http_code} %{speed_upload}", url)
         code, speed = (r.stdout.split() + [b"0", b"0"])[:2]
-        return float(speed) / 1e6 if code == b"200" else 0
+        return (float(speed) / 1e6 if code == b"200" else 0), self.cpu() - before
 
 
 def uploads(b):
     """Content of requests, and what the search for sentinels takes of it: none is looked for at the host of the one secret that
     there is, and it is looked for at the other."""
-    print(f"\n{f'one upload of {BULK >> 20} MiB, median of 5, by turns':<44}{'MB/s':>10}{'searched':>12}{'ratio':>8}")
+    print(f"\n{f'one upload of {BULK >> 20} MiB, median of 5, by turns':<50}{'MB/s':>8}{'searched':>10}{'ratio':>7}{'net, s':>8}{'searched':>10}{'ratio':>7}")
     for count in (1, 10):
         for i in range(1, count):
             b.lab.h.sbx("secret", "set", "-g", f"bulk{i}", "--host", "bulksecret.test", "--header", "X-Api-Key", "--password-stdin",
                         input=b"key%d-secretSECRET0123456789-abcdefghijklmnop" % i)
         for what, file in (("random bytes", b.bulk.file), ("a model's events", b.bulk.text)):
             pairs = [(b.uploaded("https://bulksecret.test/ok", file), b.uploaded("https://bulklooked.test/ok", file)) for _ in range(5)]
-            plain, searched = (statistics.median(p[i] for p in pairs) for i in (0, 1))
-            print(f"{f'sbx intercepts, TLS, {what}, {count} of them':<44}{plain:10.0f}{searched:12.0f}{searched / plain if plain else 0:8.2f}", flush=True)
+            (plain, searched), (cpu, more) = ([statistics.median(p[i][k] for p in pairs) for i in (0, 1)] for k in (0, 1))
+            print(f"{f'sbx intercepts, TLS, {what}, {count} sentinels':<50}{plain:8.0f}{searched:10.0f}{searched / plain if plain else 0:7.2f}"
+                  f"{cpu:8.2f}{more:10.2f}{cpu / more if more else 0:7.2f}", flush=True)
 
 
 def by_turns(b):

@@ -1,4 +1,4 @@
-/* What secrets cost: a credential written into a request, and answers searched for it.  Goal: more than 1 GB/s where there
+/* What secrets cost: a credential written into a request, answers searched for it, and requests for sentinels.  Goal: more than 1 GB/s where there
  * is nothing to find.  The baseline of the same run is what one would write without a scrubber, glibc's memmem once for each
  * spelling (which misses what goes over the end of a block); memcpy is the floor. */
 #include <sodium.h>
@@ -31,6 +31,32 @@ static double stream(struct scrub_set *set, const uint8_t *in, uint8_t *out)
         scrub_feed(s, in + done % (16 * BLOCK), BLOCK, out);
     scrub_free(s);
     return (double)TOTAL / 1e6 / (now() - start);
+}
+
+/* What goes out, searched for so many sentinels. */
+static double watched(const uint8_t *in, unsigned sentinels)
+{
+    struct scrub_set *set = scrub_set_new();
+    for (unsigned i = 0; i < sentinels; i++) {
+        char one[sizeof value];
+        for (size_t k = 0; k < sizeof value - 1; k++)
+            one[k] = value[k] == '-' ? '-' : (char)('a' + randombytes_uniform(26));
+        one[sizeof value - 1] = '\0';
+        memcpy(one, "sk-ant-api03-", 13);
+        scrub_set_add(set, one, one);
+    }
+    scrub_set_ready(set);
+    struct scrub_watch *w = scrub_watch_new(set);
+    uint64_t found = 0;
+    double start = now();
+    for (size_t done = 0; done < TOTAL; done += BLOCK)
+        found |= scrub_watch(w, in + done % (16 * BLOCK), BLOCK);
+    double mb = (double)TOTAL / 1e6 / (now() - start);
+    if (found)
+        printf("the text holds a sentinel\n");
+    scrub_watch_free(w);
+    scrub_set_unref(set);
+    return mb;
 }
 
 static double copied(const uint8_t *in, uint8_t *out)
@@ -138,6 +164,7 @@ int main(void)
         printf("scrubbed, %s %8.0f MB/s   (memmem for each spelling %.0f MB/s: %.1f times that; memcpy %.0f MB/s)\n",
                noise ? "noise: " : "events:", scrubbed, memmems, scrubbed / memmems, copy);
         missed += scrubbed < GOAL_MB;
+        printf("searched, %s %8.0f MB/s for one sentinel, %.0f for 10, %.0f for 60\n", noise ? "noise: " : "events:", watched(in, 1), watched(in, 10), watched(in, 60));
     }
 
     enum { REQUESTS = 20000 };
