@@ -89,7 +89,7 @@ class FakeBox:
             except OSError:
                 pass
 
-    def ask(self, number, host, port=443, left=30, **more):
+    def ask(self, number, host, port=443, left=600, **more):
         self.asks[number] = {"op": "ask", "ask": number, "host": host, "where": "", "port": port, "name": True, "time_ms": int(time.time() * 1000),
                              "left_ms": left * 1000, "count": 1, "held": 1, **more}
         self.note(**self.asks[number])

@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 
-from harness import BUILD, ROOT, Home, wait_for
+from harness import BUILD, PATIENCE, ROOT, Home, wait_for
 from sbxclient import Link
 
 PUMP = BUILD / "e2e/cable_pump"
@@ -78,9 +78,10 @@ class Lab:
         make_pump()
         self.h = h = Home()
         self.procs = []
+        self.asked = 0
         self.environment = environment or {}
         self.links = {}
-        self.replies = {}
+        self.replied = {}
         self.env = {}
         (h.dir / "data/sbx/sandboxes/lab").mkdir(parents=True, mode=0o700)
         if map:
@@ -163,12 +164,35 @@ class Lab:
         try:
             while True:
                 message = self.links["broker"].read(timeout=100000)[3]
-                if isinstance(message, dict) and message.get("op") == "secrets":
-                    self.env = message["env"]  # of the guest: sentinels
+                if isinstance(message, dict):
+                    self.heard(message)
         except (OSError, EOFError, TimeoutError, ValueError):
             pass
 
-    def run(self, *argv, input=None, timeout=60, env=None, cwd=None):
+    def heard(self, message):
+        if message.get("op") == "secrets":
+            self.env = message["env"]  # of the guest: sentinels
+        elif message.get("op") == "reply":
+            self.replied[message["id"]] = message
+
+    def settled(self):
+        """net and broker have seen all that waited for them when this was called, and their timers that were due have run,
+        however long the machine stalled meanwhile: each answered twice."""
+        for _ in range(2):
+            try:
+                self.stats()
+            except (OSError, EOFError):
+                break  # a test ended it
+        for _ in range(2):
+            self.asked += 1
+            ident = 1000000 + self.asked
+            try:
+                self.links["broker"].ctrl(op="stats", id=ident)
+            except OSError:
+                break
+            wait_for(lambda: ident in self.replied or not self.drain.is_alive(), step=0.005)
+
+    def run(self, *argv, input=None, timeout=120, env=None, cwd=None):
         e = dict(getattr(self, "guest_env", self.h.env))
         e.update(env or {})
         inside = [*self.inside[:-1], f"--wd={cwd or '/'}"]
@@ -204,7 +228,7 @@ class Lab:
     def socket(self, *args):
         return self.within(lambda: socket.socket(*args))
 
-    def query(self, message, timeout=3):
+    def query(self, message, timeout=PATIENCE):
         """What the name server answers to these bytes; None: nothing."""
         with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             s.settimeout(timeout)
@@ -222,7 +246,7 @@ class Lab:
             return None
         return socket.inet_ntop(socket.AF_INET if kind == 1 else socket.AF_INET6, r[-size:])
 
-    def connect(self, name, port=443, timeout=5):
+    def connect(self, name, port=443, timeout=PATIENCE):
         address = name if name.replace(".", "").isdigit() or ":" in name else self.lookup(name)
         if not address:
             raise ConnectionRefusedError(f"no such name: {name}")
@@ -236,7 +260,7 @@ class Lab:
             raise
         return s
 
-    def tls(self, name, sni=None, alpn=("http/1.1",), cafile=None, timeout=5):
+    def tls(self, name, sni=None, alpn=("http/1.1",), cafile=None, timeout=PATIENCE):
         context = ssl.create_default_context(cafile=cafile or self.h.dir / "data/sbx/ca/cert.pem")
         context.set_alpn_protocols(list(alpn))
         s = self.connect(name, timeout=timeout)
@@ -246,13 +270,17 @@ class Lab:
             s.close()
             raise
 
-    def say(self, data, name="a.test", tls=True, timeout=2, pause=0):
-        """Sends bytes (a list: piece by piece), and gives all that comes back until the end, or until nothing more comes."""
+    def say(self, data, name="a.test", tls=True, timeout=None, pause=0):
+        """Sends bytes (a list: piece by piece), and gives all that comes back until the end, or until nothing more comes
+        where the end was not asked for."""
         got = b""
+        pieces = [data] if isinstance(data, bytes) else data
+        if timeout is None:
+            timeout = PATIENCE if b"close" in b"".join(pieces) else 2
         with (self.tls(name) if tls else self.connect(name, 80)) as s:
             s.settimeout(timeout)
             try:
-                for piece in [data] if isinstance(data, bytes) else data:
+                for piece in pieces:
                     s.sendall(piece)
                     if pause:
                         time.sleep(pause)
@@ -264,7 +292,7 @@ class Lab:
             except OSError:
                 return got
 
-    def curl(self, url, *more, seconds=20):
+    def curl(self, url, *more, seconds=PATIENCE):
         """(exit status, HTTP status, body)"""
         r = self.run("curl", "-sS", "--max-time", seconds, "-w", "\n%{http_code}", *more, url, timeout=seconds + 10)
         body, _, code = r.stdout.rpartition(b"\n")
@@ -272,11 +300,19 @@ class Lab:
 
     def allow(self, *rules):
         self.h.sbx("policy", "allow", "network", "-g", ",".join(rules))
-        time.sleep(1)  # a change is in force within a second
+        self.in_force()
+
+    def in_force(self):
+        """Returns when a change of rules or settings holds: the broker has read it, and no name is held that was judged before."""
+        self.settled()
+        time.sleep(1)
+        self.settled()
 
     def rows(self, **want):
         """The log's rows, oldest first; the broker writes them within a second."""
+        self.settled()
         time.sleep(0.7)
+        self.settled()
         db = sqlite3.connect(f"file:{self.h.dir}/data/sbx/sandboxes/lab/log.db?mode=ro", uri=True)
         db.row_factory = sqlite3.Row
         try:
@@ -286,7 +322,7 @@ class Lab:
         return [r for r in rows if all(r[k] == v for k, v in want.items())]
 
     def stats(self):
-        return self.links["net"].request("stats", timeout=10)
+        return self.links["net"].request("stats")
 
     def rss(self, proc=None):
         for line in open(f"/proc/{(proc or self.net).pid}/status"):

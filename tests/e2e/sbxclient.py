@@ -31,7 +31,7 @@ class Link:
     def ctrl(self, **msg):
         self.send(CTRL, json.dumps(msg).encode())
 
-    def read(self, timeout=30):
+    def read(self, timeout=60):
         """The next frame but credits: (kind, stream, chan, payload)."""
         end = time.monotonic() + timeout
         while True:
@@ -66,7 +66,7 @@ class Link:
                 return f[3]
             self.frames.append(f)
 
-    def get(self, timeout=30):
+    def get(self, timeout=60):
         return self.frames.pop(0) if self.frames else self.read(timeout)
 
     def exec(self, argv, stdin=b"", timeout=60, **more):

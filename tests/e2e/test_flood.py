@@ -8,7 +8,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import SANITIZED, wait_for
+from harness import PATIENCE, SANITIZED, wait_for
 from netns import Lab, needs_lab
 
 WAVES, WAVE, LIMIT = 20, 500, 512
@@ -69,7 +69,7 @@ class Flood(unittest.TestCase):
             s.sendall(w)
         right = 0
         for s, w in zip(socks, words):
-            s.settimeout(20)
+            s.settimeout(PATIENCE)
             try:
                 right += s.recv(100) == w
             except OSError:
@@ -87,7 +87,7 @@ class Flood(unittest.TestCase):
             with selectors.DefaultSelector() as sel:
                 for s in part:
                     sel.register(s, selectors.EVENT_WRITE)
-                end = time.monotonic() + 20
+                end = time.monotonic() + PATIENCE
                 while sel.get_map() and time.monotonic() < end:
                     for key, _ in sel.select(1):
                         sel.unregister(key.fileobj)

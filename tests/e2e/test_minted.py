@@ -198,7 +198,7 @@ class Minted(unittest.TestCase):
     def test_threat_65_heads_without_a_body(self):
         """Hints, redirects, cookies: the guest sees the sentinel; and what has no body to be searched may be called compressed."""
         for how in ("--http1.1", "--http2") if echo_server.h2 else ("--http1.1",):
-            r = self.lab.run("curl", "-sSi", "--max-time", "10", how, "https://api.openai.com/hints")
+            r = self.lab.run("curl", "-sSi", "--max-time", "60", how, "https://api.openai.com/hints")
             shown = r.stdout.decode()
             self.assertEqual([line.split()[1] for line in shown.split("\n") if line.startswith("HTTP/")], ["103", "302"], shown)
             self.assertNotIn(OPENAI, shown)
@@ -209,7 +209,7 @@ class Minted(unittest.TestCase):
 
     def check_stale(self, how, *content):
         n = len(self.server.seen)
-        r = self.lab.run("curl", "-sS", how, "--max-time", "10", *content, "-o", "/dev/null", "-o", "/dev/null", "-w", "%{http_code} ",
+        r = self.lab.run("curl", "-sS", how, "--max-time", "60", *content, "-o", "/dev/null", "-o", "/dev/null", "-w", "%{http_code} ",
                          "https://api.openai.com/gone", "https://api.openai.com/gone")
         return r.stdout.decode().split(), len(self.server.seen) - n
 
@@ -278,7 +278,7 @@ class Minted(unittest.TestCase):
     def test_threat_38_every_spelling_cut_at_every_byte_of_a_websocket(self):
         head = (b"GET /ws-halves HTTP/1.1\r\nHost: api.openai.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-        data = self.lab.say(head, "api.openai.com", timeout=5)
+        data = self.lab.say(head, "api.openai.com", timeout=60)
         start, _, data = data.partition(b"\r\n\r\n")
         self.assertIn(b"101", start.split(b"\r\n")[0])
         messages, part = [], b""
@@ -361,7 +361,7 @@ class Minted(unittest.TestCase):
         for url in urls:
             for more in ((), ("-X", "PUT", "-d", "x"), ("-H", "Transfer-Encoding: chunked", "-H", "Content-Length: 5", "-d", "hello"),
                          ("-H", "Host: evil.example"), ("-H", f"Authorization: Bearer {GUESSED}")):
-                r = lab.run("curl", "-sSiv", "--http1.1", "--max-time", "5", *more, url, timeout=20)
+                r = lab.run("curl", "-sSiv", "--http1.1", "--max-time", "5", *more, url, timeout=60)
                 shown += r.stdout.decode(errors="replace") + "\n".join(x for x in r.stderr.decode(errors="replace").split("\n") if not x.startswith(">"))
         self.assertIn("HTTP/1.1 502", shown)
         self.assertIn("HTTP/1.1 403", shown)

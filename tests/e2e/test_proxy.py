@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from harness import wait_for
+from harness import PATIENCE, wait_for
 from netns import Lab, needs_lab
 
 # Names of documentation ranges; nothing is sent there: the proxy of the test answers itself.
@@ -88,9 +88,9 @@ class Proxy(unittest.TestCase):
     def setting(self, name, value):
         before = self.lab.h.sbx("config", "get", name).strip()
         self.lab.h.sbx("config", "set", name, value)
-        self.addCleanup(time.sleep, 1.2)
+        self.addCleanup(self.lab.in_force)
         self.addCleanup(self.lab.h.sbx, "config", "set", name, before)
-        time.sleep(1.2)
+        self.lab.in_force()
 
     def fails(self, name, port=4443):
         before = len(self.lab.rows())
@@ -128,7 +128,7 @@ class Proxy(unittest.TestCase):
             port = own.getsockname()[1]
             self.lab.allow(f"localhost:{port}")
             s = self.lab.connect("host.docker.internal", port)
-            own.settimeout(5)
+            own.settimeout(PATIENCE)
             own.accept()[0].close()
             s.close()
         self.assertEqual(self.mock.seen, [])
@@ -163,7 +163,7 @@ class Proxy(unittest.TestCase):
         self.assertEqual(s.recv(6), b"hello ")
         self.lab.h.sbx("policy", "deny", "network", "-g", "far.work.test")
         try:
-            s.settimeout(5)
+            s.settimeout(PATIENCE)
             self.assertEqual(s.recv(1), b"")
         except ConnectionResetError:
             pass
@@ -172,7 +172,7 @@ class Proxy(unittest.TestCase):
             for rule in self.lab.h.sbx("policy", "ls", "--json").split('"id"')[1:]:
                 if "far.work.test" in rule:
                     self.lab.h.sbx("policy", "rm", "network", "-g", rule.split('"')[1])
-            time.sleep(1)
+            self.lab.in_force()
         self.assertTrue([r for r in self.lab.rows(kind="cut") if r["host"] == "far.work.test"])
 
     def test_the_environment_is_not_obeyed(self):
@@ -185,7 +185,7 @@ class Proxy(unittest.TestCase):
             try:
                 lab.allow("a.test")
                 s = lab.connect("a.test", 443)
-                own.settimeout(5)
+                own.settimeout(PATIENCE)
                 own.accept()[0].close()
                 s.close()
             finally:

@@ -18,7 +18,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
-from harness import BUILD, in_memory, wait_for
+from harness import BUILD, PATIENCE, in_memory, wait_for
 from netns import GATEWAY4, Lab, TestCA, needs_lab
 from webservers import NodeH2, Raw, Web
 
@@ -80,7 +80,7 @@ class H2:
         p = {"method": "GET", "scheme": "https", "authority": self.name, "path": "/ok", **pseudo}
         return [(f":{k}", v) for k, v in p.items() if v is not None] + list(more)
 
-    def answer(self, stream, timeout=5):
+    def answer(self, stream, timeout=PATIENCE):
         """The status of that stream; "reset" or "gone"."""
         self.s.settimeout(timeout)
         while True:
@@ -106,7 +106,7 @@ class H2:
             except OSError:
                 return "gone"
 
-    def data(self, stream, timeout=5):
+    def data(self, stream, timeout=PATIENCE):
         """All that this stream still sends."""
         got, ended = b"", False
         self.s.settimeout(timeout)
@@ -169,6 +169,7 @@ class Net(unittest.TestCase):
 
     def setUp(self):
         while True:  # the last test's requests have all arrived
+            self.lab.settled()
             self.before = len(self.web.seen)
             time.sleep(0.1)
             if len(self.web.seen) == self.before:
@@ -183,7 +184,7 @@ class Net(unittest.TestCase):
     def refused(self, data, codes=(400,), **more):
         """That answer, and nothing of it at the server."""
         at = len(self.web.seen) + len(self.plain.seen)
-        got = self.lab.say(data, **more)
+        got = self.lab.say(data, timeout=PATIENCE, **more)
         self.assertIn(status(got), codes, (data[:200], got[:200]))
         self.assertEqual(got.count(b"HTTP/1.1 "), 1, (data[:200], got))
         self.assertEqual(len(self.web.seen) + len(self.plain.seen), at, (data[:200], self.web.seen[-1:], self.plain.seen[-1:]))
@@ -213,10 +214,10 @@ class Net(unittest.TestCase):
 
     def test_threat_21_36_plain_http_on_another_port_is_judged_as_well(self):
         """A front-end that serves many hosts does so on 8080 too; what is relayed there must not choose among them."""
-        def say(pieces, name="relay.test", port=8080):
+        def say(pieces, name="relay.test", port=8080, answered=False):
             got = b""
             with self.lab.connect(name, port) as s:
-                s.settimeout(1)
+                s.settimeout(PATIENCE if answered else 1)
                 try:
                     for p in pieces:
                         s.sendall(p)
@@ -227,8 +228,8 @@ class Net(unittest.TestCase):
                     pass
             return got
         good = b"GET /x HTTP/1.1\r\nHost: relay.test:8080" + END
-        self.assertEqual(status(say([good])), 200)
-        self.assertEqual(status(say([good[:1], good[1:9], good[9:20], good[20:]])), 200)
+        self.assertEqual(status(say([good], answered=True)), 200)
+        self.assertEqual(status(say([good[:1], good[1:9], good[9:20], good[20:]], answered=True)), 200)
         self.assertEqual([r["path"] for r in self.lab.rows(host="relay.test", port=8080, kind="request")], ["/x", "/x"])
         at = len(self.plain.seen)
         evil = b"GET /evil HTTP/1.1\r\nHost: evil.test\r\n\r\n"
@@ -240,12 +241,12 @@ class Net(unittest.TestCase):
         self.assertEqual([r for r in self.plain.seen[at:] if "evil" in str(r)], [])
         self.assertTrue(self.lab.rows(host="relay.test", port=8080, kind="mismatch"))
         # A rule that names this very host and port is for whatever is spoken there.
-        self.assertEqual(status(say([b"GET /x HTTP/1.1\r\nHost: any.test" + END], "exact.test")), 200)
+        self.assertEqual(status(say([b"GET /x HTTP/1.1\r\nHost: any.test" + END], "exact.test", answered=True)), 200)
         self.assertFalse(self.lab.rows(host="exact.test", kind="request"))
-        self.assertEqual(status(say([b"GET /x HTTP/1.1\r\nHost: any.test" + END], "exact.test", 80)), 421)  # but 80 is HTTP's
+        self.assertEqual(status(say([b"GET /x HTTP/1.1\r\nHost: any.test" + END], "exact.test", 80, answered=True)), 421)  # but 80 is HTTP's
         # What is no HTTP goes through at once: the server has it to answer.
         for what in (b"SSH-2.0-OpenSSH_9.2 x\r\n", b"PING\r\n", b"\0\1\2"):
-            self.assertNotEqual(say([what + b"\r\n\r\n"], port=2222), b"", what)
+            self.assertNotEqual(say([what + b"\r\n\r\n"], port=2222, answered=True), b"", what)
 
     def test_threat_22_absolute_form_and_host(self):
         self.assertEqual(status(self.lab.say(b"GET https://a.test/ok HTTP/1.1\r\nHost: a.test" + END)), 200)
@@ -278,7 +279,7 @@ class Net(unittest.TestCase):
     def test_threat_24_44_what_is_malformed_is_in_the_log(self):
         self.refused(b"GET /ok HTTP/1.1\r\nHost: c.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", name="c.test")
         self.refused(b"CONNECT b.test:443 HTTP/1.1\r\nHost: c.test" + END, (400, 405), name="c.test")
-        self.assertEqual(status(self.lab.say(b"GET /ok/both HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test")), 502)
+        self.assertEqual(status(self.lab.say(b"GET /ok/both HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=PATIENCE)), 502)
         with H2(self.lab) as c:
             self.assertEqual(c.ask(c.fields(scheme="http")), 400)
         for more in (("x", "a\0b"), ("transfer-encoding", "chunked")):
@@ -302,7 +303,7 @@ class Net(unittest.TestCase):
 
     def test_threat_26_chunks(self):
         def chunked(body):
-            return self.lab.say(b"POST /ok/echo HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + body, timeout=1)
+            return self.lab.say(b"POST /ok/echo HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + body)
         self.assertTrue(chunked(b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: y\r\n\r\n").endswith(b"\r\n\r\nabcde"))
         self.assertNotIn("X-Trailer", str(self.web.seen[-1]))
         for body in (b"0_2\r\nab\r\n0\r\n\r\n", b"0x2\r\nab\r\n0\r\n\r\n", b" 2\r\nab\r\n0\r\n\r\n", b"2 \r\nab\r\n0\r\n\r\n", b"+2\r\nab\r\n0\r\n\r\n", b"\r\nab\r\n0\r\n\r\n",
@@ -317,16 +318,18 @@ class Net(unittest.TestCase):
 
     def test_threat_28_bodies_are_framed_anew(self):
         for method in (b"GET", b"DELETE"):  # a body there is a body, never the next request
-            got = self.lab.say(method + b" /ok/echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 37\r\nConnection: close\r\n\r\nGET /ok/two HTTP/1.1\r\nHost: a.test\r\n\r\n", timeout=1)
+            got = self.lab.say(method + b" /ok/echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 37\r\nConnection: close\r\n\r\nGET /ok/two HTTP/1.1\r\nHost: a.test\r\n\r\n")
             self.assertEqual(got.count(b"HTTP/1.1 200"), 1, got)
         self.assertFalse([r for r in self.new() if r[1] == "/ok/two"])
         # A server that takes no notice of such a body is told to read on no more, although the client said nothing of it.
         for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
             for framing, body in ((b"Content-Length: 3", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")):
+                n = len(self.web.seen)
                 self.lab.say(method + b" /ok/echo HTTP/1.1\r\nHost: a.test\r\n" + framing + b"\r\n\r\n" + body, timeout=1)
+                wait_for(lambda: len(self.web.seen) > n)
                 self.assertEqual((self.new()[-1][0], self.new()[-1][2].get("Connection")), (method.decode(), "close"))
         for path, bad in ((b"both", True), (b"lengths", True), (b"fold", True), (b"chunk", False), (b"short", False), (b"more", False), (b"nobody", False)):
-            got = self.lab.say(b"GET /ok/" + path + b" HTTP/1.1\r\nHost: odd.test\r\n\r\nGET /ok/zzz HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=1)
+            got = self.lab.say(b"GET /ok/" + path + b" HTTP/1.1\r\nHost: odd.test\r\n\r\nGET /ok/zzz HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=PATIENCE if bad else 1)
             if bad:
                 self.assertEqual(status(got), 502, (path, got))
             self.assertNotIn(b"second", got, path)
@@ -344,7 +347,7 @@ class Net(unittest.TestCase):
         self.lab.allow("a.test/live", "two.test/live")
         key = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         echo = lambda s: (s.sendall(b"\x82\x82\0\0\0\0hi"), s.recv(100))[1]
-        over = lambda s: wait_for(lambda: gone(s), 3, 0.05)
+        over = lambda s: wait_for(lambda: gone(s), step=0.05)
 
         def gone(s):
             s.settimeout(0.05)
@@ -396,10 +399,10 @@ class Net(unittest.TestCase):
             self.refused(b"CONNECT " + target + b" HTTP/1.1\r\nHost: " + target + b"\r\n\r\n" + rest, (400, 405, 501))
             self.refused(b"CONNECT " + target + b" HTTP/1.1\r\nHost: " + target + b"\r\n\r\n" + rest, (400, 405, 501), tls=False)
         got = self.lab.say(b"GET /no/ws HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x80abcd", timeout=1)
+                           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x80abcd", timeout=PATIENCE)
         self.assertEqual(status(got), 403)
         for framing in (b"Content-Length: %d\r\n\r\n" % len(rest), b"Transfer-Encoding: chunked\r\n\r\n"):  # nor what was its body
-            self.refused(b"POST /no HTTP/1.1\r\nHost: a.test\r\n" + framing + rest, (403,), timeout=1)
+            self.refused(b"POST /no HTTP/1.1\r\nHost: a.test\r\n" + framing + rest, (403,))
         self.assertEqual(self.new(), [])
 
     def test_threat_35_what_is_no_tls_on_443(self):
@@ -432,10 +435,10 @@ class Net(unittest.TestCase):
 
     def test_threat_37_a_change_of_protocol_that_was_not_agreed(self):
         ask = b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        got = self.lab.say(b"GET /ok/fake101 HTTP/1.1\r\nHost: a.test\r\n" + ask + b"\r\n", timeout=1)
+        got = self.lab.say(b"GET /ok/fake101 HTTP/1.1\r\nHost: a.test\r\n" + ask + b"\r\n", timeout=PATIENCE)
         self.assertEqual(status(got), 502, got)
         self.assertNotIn(b"raw", got)
-        got = self.lab.say(b"GET /ok/101 HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=1)  # nobody asked
+        got = self.lab.say(b"GET /ok/101 HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=PATIENCE)  # nobody asked
         self.assertEqual(status(got), 502, got)
         self.assertNotIn(b"unasked", got)
 
@@ -464,7 +467,7 @@ class Net(unittest.TestCase):
     def test_threat_40_44_methods_and_fields_of_http2_are_read_as_strictly(self):
         self.lab.h.sbx("policy", "deny", "network", "-g", "POST two.test")
         try:
-            time.sleep(1)
+            self.lab.in_force()
             for method, want in (("GET", 200), ("POST", 403), ("post", 501), ("Post", 501), ("TRACE", 405), ("TRACK", 405), ("PRI", 405), ("G3T", 200)):
                 with H2(self.lab) as c:
                     self.assertEqual(c.ask(c.fields(method=method)), want, method)
@@ -476,7 +479,7 @@ class Net(unittest.TestCase):
                     self.assertEqual(c.ask(c.fields(more, path=path)), 400, (more, path))
         finally:
             self.lab.h.sbx("policy", "rm", "-g", "POST two.test")
-            time.sleep(1)
+            self.lab.in_force()
 
     def test_threat_41_paths(self):
         for path in ("/ok/../no", "/ok/%2e%2e/no", "/ok/%2E./no", "/ok//../no", "//no", "/ok;/../no", "/ok\\..\\no", "/ok%5c..%5cno", "/ok%2f..%2fno", "/ok/%252e%252e/no", "/ok%00/no", "/ok%",
@@ -498,16 +501,16 @@ class Net(unittest.TestCase):
 
     def test_threat_43_redirects_are_the_clients(self):
         for to, want in (("https://b.test/no", 403), ("https://b.test/ok", 200), ("https://nowhere.test/", 403)):
-            r = self.lab.run("curl", "-sSL", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer x", f"https://a.test/ok/redirect?{to}")
+            r = self.lab.run("curl", "-sSL", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer x", f"https://a.test/ok/redirect?{to}")
             self.assertIn(r.stdout, (str(want).encode(), b"000" if want == 403 else b""), (to, r.stderr))
         self.assertEqual([r[1] for r in self.new() if r[2].get("Host") == "b.test"], ["/ok"])
         r = self.lab.curl("https://a.test/ok/redirect?https://b.test/ok")  # the proxy itself follows nothing
         self.assertEqual(r[1], 302)
 
     def test_a_server_that_hangs_up(self):
-        got = self.lab.say(b"GET /ok/close HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test")
+        got = self.lab.say(b"GET /ok/close HTTP/1.1\r\nHost: odd.test\r\n\r\n", name="odd.test", timeout=PATIENCE)
         self.assertEqual(status(got), 502, got)
-        got = self.lab.say([b"POST /ok/early HTTP/1.1\r\nHost: odd.test\r\nContent-Length: 900000\r\n\r\n", *[b"x" * 30000] * 30], name="odd.test")
+        got = self.lab.say([b"POST /ok/early HTTP/1.1\r\nHost: odd.test\r\nContent-Length: 900000\r\n\r\n", *[b"x" * 30000] * 30], name="odd.test", timeout=PATIENCE)
         self.assertEqual(status(got), 413, got[:100])
 
     # ---- HTTP/2 ----
@@ -544,7 +547,7 @@ class Net(unittest.TestCase):
             self.assertEqual(c.ask(c.fields(), 29), 200)
         self.assertEqual(self.new(), [])
         rows = lambda: self.lab.rows(kind="mismatch", host="two.test", reason='it speaks to "a.test"')
-        self.assertTrue(wait_for(lambda: sum(r["count"] for r in rows()) == 10, 10), rows())  # repeats are one row
+        self.assertTrue(wait_for(lambda: sum(r["count"] for r in rows()) == 10), rows())  # repeats are one row
 
     def test_threat_46_floods(self):
         frame = lambda kind, flags, stream, body=b"": len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
@@ -554,7 +557,7 @@ class Net(unittest.TestCase):
             self.assertEqual(c.ask(c.fields()), 200)
             c.s.sendall(b"".join(frame(1, 4, 2 * i + 3, c.c.encoder.encode(c.fields(method="POST"))) for i in range(101)))
             got, end = b"", None
-            c.s.settimeout(5)
+            c.s.settimeout(PATIENCE)
             while not end:
                 got += c.s.recv(65536)
                 while len(got) >= 9 and len(got) >= (n := 9 + int.from_bytes(got[:3], "big")):
@@ -655,7 +658,12 @@ class Net(unittest.TestCase):
 
     def test_threat_51_a_greeting_in_pieces(self):
         good = self.hello("a.test")
-        self.assertEqual(self.first("a.test", [good[i:i + 1] for i in range(len(good))], 0.001)[:1], b"\x16")
+        for _ in range(10):
+            began = time.monotonic()
+            got = self.first("a.test", [good[i:i + 1] for i in range(len(good))], 0.001)
+            if got or time.monotonic() - began < 4:  # it has five seconds to be whole, and this machine may stall for longer
+                break
+        self.assertEqual(got[:1], b"\x16")
         payload = good[5:]
         self.assertEqual(self.first("a.test", [b"".join(b"\x16\x03\x01\0\1" + payload[i:i + 1] for i in range(len(payload)))])[:2] == b"\x16\x03", True)
         twice = bytearray(good)  # the name a second time: who reads the other one?
@@ -677,11 +685,15 @@ class Net(unittest.TestCase):
         for version in ("-tls1", "-tls1_1"):
             r = self.lab.run("openssl", "s_client", "-connect", "a.test:443", "-servername", "a.test", version, "-cipher", "ALL:@SECLEVEL=0")
             self.assertNotEqual(r.returncode, 0, r.stdout)
-        r = self.lab.run("sh", "-c", "(sleep 1; echo R; sleep 1) | openssl s_client -connect a.test:443 -servername a.test -tls1_2")
-        self.assertIn(b"Verify return code: 0", r.stdout)
-        self.assertIn(b"Compression: NONE", r.stdout)
-        self.assertIn(b"RENEGOTIATING", r.stderr)
-        self.assertIn(b"no renegotiation", r.stderr)
+        out, err = self.dir / "tls12", self.dir / "tls12.err"
+        with open(out, "wb") as o, open(err, "wb") as e:
+            p = self.lab.popen("openssl", "s_client", "-connect", "a.test:443", "-servername", "a.test", "-tls1_2", stdin=subprocess.PIPE, stdout=o, stderr=e)
+        with p:
+            self.assertTrue(wait_for(lambda: b"Verify return code: 0" in out.read_bytes()))
+            self.assertIn(b"Compression: NONE", out.read_bytes())
+            p.stdin.write(b"R\n")
+            p.stdin.flush()
+            self.assertTrue(wait_for(lambda: b"RENEGOTIATING" in err.read_bytes() and b"no renegotiation" in err.read_bytes()), err.read_bytes())
         context = ssl.create_default_context(cafile=self.lab.h.dir / "data/sbx/ca/cert.pem")
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with context.wrap_socket(self.lab.connect("a.test"), server_hostname="a.test") as s:
@@ -719,7 +731,7 @@ class Net(unittest.TestCase):
         self.assertEqual(status(got), 200)
         self.assertNotIn(b"alt-svc", got.lower())
         with self.lab.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.settimeout(3)
+            s.settimeout(PATIENCE)
             s.connect((self.lab.lookup("a.test"), 443))
             s.send(b"\xc0\0\0\0\1" + b"q" * 1200)
             with self.assertRaises(OSError) as e:
@@ -758,8 +770,8 @@ class Net(unittest.TestCase):
         trace = self.dir / "trace"
         tracer = subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto,sendmsg,sendmmsg,bind", "-p", str(self.lab.broker.pid), "-o", str(trace)],
                                   stderr=subprocess.DEVNULL)
-        time.sleep(1)
         try:
+            self.assertTrue(wait_for(lambda: f"TracerPid:\t{tracer.pid}\n" in pathlib.Path(f"/proc/{self.lab.broker.pid}/status").read_text()))
             for argv in (["iodine", "-f", "-r", "-P", "x", GATEWAY4, "t.tunnel.example"], ["dns2tcpc", "-r", "ssh", "-z", "d.tunnel.example", "-l", "9999", "-k", "x", GATEWAY4],
                          ["iodine", "-f", "-r", "-P", "x", "8.8.8.8", "t.tunnel.example"]):
                 p = self.lab.popen(*argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -800,15 +812,13 @@ class Net(unittest.TestCase):
         self.assertTrue(self.lab.lookup("a.test"))
 
     def test_threat_61_what_is_no_tcp(self):
-        before = time.monotonic()
-        for argv in (("ping", "-c1", "-W5", "1.1.1.1"), ("ping", "-c1", "-W5", "a.test"), ("ping", "-6", "-c1", "-W5", "2606:4700::1111")):
+        for argv in (("ping", "-c1", "-W50", "1.1.1.1"), ("ping", "-c1", "-W50", "a.test"), ("ping", "-6", "-c1", "-W50", "2606:4700::1111")):
             r = self.lab.run(*argv)
             self.assertNotEqual(r.returncode, 0, r.stdout)
-            self.assertRegex(r.stdout + r.stderr, b"filtered|rohibited")  # at once, not after a wait
-        self.assertLess(time.monotonic() - before, 12)
+            self.assertRegex(r.stdout + r.stderr, b"filtered|rohibited")  # told, not after a wait
         for family, address in ((socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700::1111")):
             with self.lab.socket(family, socket.SOCK_DGRAM) as s:
-                s.settimeout(3)
+                s.settimeout(PATIENCE)
                 s.connect((address, 123))
                 s.send(b"x")
                 with self.assertRaises(OSError) as e:
@@ -844,11 +854,11 @@ class Net(unittest.TestCase):
     def test_threat_78_who_sends_slowly(self):
         slow = {"greeting": self.lab.connect("a.test"), "relayed greeting": self.lab.connect("relay.test"), "head": self.lab.tls("a.test"), "plain head": self.lab.connect("b.test", 80)}
         hello, head = self.hello("a.test"), b"GET /ok HTTP/1.1\r\nX-A: " + b"a" * 1000
-        line, ended = self.lab.connect("relay.test", 2222, timeout=10), self.lab.connect("relay.test", 2222)
+        line, ended = self.lab.connect("relay.test", 2222), self.lab.connect("relay.test", 2222)
         line.sendall(b"STUTTER 1")  # it could become HTTP
         ended.sendall(hello[:40])
         ended.shutdown(socket.SHUT_WR)
-        left, end, sent = dict(slow), time.monotonic() + 20, 0
+        left, end, sent = dict(slow), time.monotonic() + 120, 0
         try:
             while time.monotonic() < end and left:
                 for kind, s in list(left.items()):
@@ -900,7 +910,7 @@ class Net(unittest.TestCase):
             finally:
                 for s in many:
                     s.close()
-        self.assertTrue(wait_for(lambda: self.lab.fds() <= calm + 5, 20), (calm, self.lab.fds()))
+        self.assertTrue(wait_for(lambda: self.lab.fds() <= calm + 5), (calm, self.lab.fds()))
         self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: a.test" + END)), 200)
 
     def test_threat_81_answers_that_nobody_reads(self):
@@ -923,7 +933,7 @@ class Net(unittest.TestCase):
                 s.close()
 
     def test_threat_86_one_that_takes_all(self):
-        p = [self.lab.popen("curl", "-sS", "-o", "/dev/null", f"https://{n}.test/ok/big?3000000000", stderr=subprocess.DEVNULL) for n in ("a", "b")]
+        p = [self.lab.popen("curl", "-sS", "-o", "/dev/null", f"https://{n}.test/ok/big?300000000000", stderr=subprocess.DEVNULL) for n in ("a", "b")]
         try:
             for _ in range(20):  # others are served meanwhile
                 self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: c.test" + END, name="c.test")), 200)
@@ -960,8 +970,8 @@ class Net(unittest.TestCase):
                 s.shutdown(socket.SHUT_WR)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             s.close()
-        self.assertTrue(wait_for(lambda: self.lab.fds() <= fds + 2, 15), (fds, self.lab.fds()))
-        self.assertTrue(wait_for(lambda: self.lab.stats()["connections"] <= 2, 15))
+        self.assertTrue(wait_for(lambda: self.lab.fds() <= fds + 2), (fds, self.lab.fds()))
+        self.assertTrue(wait_for(lambda: self.lab.stats()["connections"] <= 2))
 
     def test_both_families_and_much_data(self):
         data = self.dir / "much"
@@ -969,9 +979,9 @@ class Net(unittest.TestCase):
             data.write_bytes(os.urandom(1 << 20) * 100)
         want = hashlib.sha256(data.read_bytes()).hexdigest().encode()
         for family in ("-4", "-6"):
-            rc, code, body = self.lab.curl("http://a.test/ok/sum", family, "-T", data, "-H", "Expect:", seconds=60)
+            rc, code, body = self.lab.curl("http://a.test/ok/sum", family, "-T", data, "-H", "Expect:", seconds=300)
             self.assertEqual((rc, code, body), (0, 200, want), family)
-            r = self.lab.run("sh", "-c", f"curl -sS {family} -m 60 'http://a.test/ok/big?104857600' | sha256sum")
+            r = self.lab.run("sh", "-c", f"curl -sS {family} -m 300 'http://a.test/ok/big?104857600' | sha256sum", timeout=320)
             block = bytes(range(256)) * 256
             self.assertEqual(r.stdout.split()[0].decode(), hashlib.sha256(block * 1600).hexdigest(), family)
 

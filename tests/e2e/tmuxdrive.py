@@ -4,13 +4,15 @@
         t.keys("?")
         t.wait("Everywhere")
 """
+import fcntl
 import os
 import re
 import subprocess
 import tempfile
+import termios
 import time
 
-from harness import SBX
+from harness import PATIENCE, SBX
 
 
 class Terminal:
@@ -36,7 +38,7 @@ class Terminal:
             self.wait("ready> ")
 
     def tmux(self, *args, check=True):
-        r = subprocess.run(["tmux", "-S", self.socket, "-f", self.conf, *args], env=self.env, capture_output=True, timeout=20)
+        r = subprocess.run(["tmux", "-S", self.socket, "-f", self.conf, *args], env=self.env, capture_output=True, timeout=PATIENCE)
         if check and r.returncode:
             raise AssertionError(f"tmux {' '.join(args)}: {r.stderr.decode()}")
         return r.stdout.decode(errors="replace")
@@ -57,7 +59,21 @@ class Terminal:
         for n in names:
             self.tmux("send-keys", "--", n)
             # Escape and a letter within 25 ms are Alt and the letter, to any program.
-            time.sleep(max(pause, 0.08 if n == "Escape" else 0))
+            if n == "Escape":
+                self.read_all()
+            time.sleep(max(pause, 0.1 if n == "Escape" else 0))
+
+    def read_all(self):
+        """Until the program has read all that was typed."""
+        tty = os.open(self.get("pane_tty"), os.O_RDWR | os.O_NOCTTY)
+        try:
+            end = time.monotonic() + PATIENCE
+            while int.from_bytes(fcntl.ioctl(tty, termios.FIONREAD, bytes(4)), "little") and time.monotonic() < end:
+                time.sleep(0.01)
+        except OSError:
+            pass  # it ended
+        finally:
+            os.close(tty)
 
     def type(self, text):
         self.tmux("send-keys", "-l", "--", text)
@@ -97,8 +113,9 @@ class Terminal:
     def has(self, want):
         return re.search(want, self.text()) is not None
 
-    def wait(self, want, seconds=20, gone=False):
+    def wait(self, want, seconds=PATIENCE, gone=False):
         """Until the screen matches the regular expression (or, gone, no longer does)."""
+        seconds = max(seconds, PATIENCE)
         end = time.monotonic() + seconds
         while True:
             text = self.text()
