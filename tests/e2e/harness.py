@@ -49,6 +49,7 @@ class Home:
     def __init__(self, shared_templates=False):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sbx-e2e-"))
         self.reports = set()
+        self.marks = 0
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "TMUX", "NODE_EXTRA", "SSL_CERT"))}
         for name in ("config", "data", "run", "home"):
             (self.dir / name).mkdir(mode=0o700)
@@ -88,6 +89,18 @@ class Home:
 
     def sh(self, name, script, **more):
         return self.run("exec", name, "sh", "-c", script, **more)
+
+    def in_force(self, name):
+        """Returns when the rules that were set hold in a running sandbox: when one more does."""
+        self.marks += 1
+        mark = f"mark{self.marks}.example"
+        self.sbx("policy", "allow", "network", name, mark)
+
+        def holds():
+            out = self.sh(name, f"curl -sS http://{mark}/ 2>&1; echo over").stdout
+            return b"over" in out and b"sbx policy allow" not in out
+        if not wait_for(holds):
+            raise AssertionError(f"a rule of {name} is not in force")
 
     def family(self, name):
         """The sandbox's processes: {role ("supervise", "net", …) or "qemu": pid}."""

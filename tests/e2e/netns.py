@@ -270,7 +270,7 @@ class Lab:
             s.close()
             raise
 
-    def say(self, data, name="a.test", tls=True, timeout=None, pause=0):
+    def say(self, data, name="a.test", tls=True, timeout=None, quiet=None, pause=0):
         """Sends bytes (a list: piece by piece), and gives all that comes back until the end, or until nothing more comes
         where the end was not asked for."""
         got = b""
@@ -289,6 +289,7 @@ class Lab:
                     if not more:
                         return got
                     got += more
+                    s.settimeout(quiet or timeout)
             except OSError:
                 return got
 

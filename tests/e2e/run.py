@@ -101,11 +101,12 @@ def main():
         unittest.TestSuite(others or agents))
     for seconds, name in sorted(r.times, reverse=True)[:slowest]:
         print(f"{seconds:7.1f} s  {name}")
-    # A test with sub-tests counts once.
-    bad = len({getattr(t, "test_case", t).id() for t, _ in r.failures + r.errors})
-    failed += bad
+    # A test with sub-tests counts once; a class that could not begin or end is none that ran.
+    ran = lambda found: {getattr(t, "test_case", t).id() for t, _ in found if not isinstance(t, unittest.suite._ErrorHolder)}
+    bad = r.failures + r.errors
+    failed += len({getattr(t, "test_case", t).id() for t, _ in bad})
     skipped += len(r.skipped)
-    passed += r.testsRun - bad - len(r.skipped)
+    passed += r.testsRun - len(ran(bad)) - len(ran(r.skipped))
     if beside:
         p, f, s = beside.end()
         passed, failed, skipped = passed + p, failed + f, skipped + s

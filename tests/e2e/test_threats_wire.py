@@ -184,7 +184,7 @@ class Net(unittest.TestCase):
     def refused(self, data, codes=(400,), **more):
         """That answer, and nothing of it at the server."""
         at = len(self.web.seen) + len(self.plain.seen)
-        got = self.lab.say(data, timeout=PATIENCE, **more)
+        got = self.lab.say(data, timeout=PATIENCE, quiet=2, **more)
         self.assertIn(status(got), codes, (data[:200], got[:200]))
         self.assertEqual(got.count(b"HTTP/1.1 "), 1, (data[:200], got))
         self.assertEqual(len(self.web.seen) + len(self.plain.seen), at, (data[:200], self.web.seen[-1:], self.plain.seen[-1:]))
@@ -399,7 +399,7 @@ class Net(unittest.TestCase):
             self.refused(b"CONNECT " + target + b" HTTP/1.1\r\nHost: " + target + b"\r\n\r\n" + rest, (400, 405, 501))
             self.refused(b"CONNECT " + target + b" HTTP/1.1\r\nHost: " + target + b"\r\n\r\n" + rest, (400, 405, 501), tls=False)
         got = self.lab.say(b"GET /no/ws HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x80abcd", timeout=PATIENCE)
+                           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x80abcd", timeout=PATIENCE, quiet=1)
         self.assertEqual(status(got), 403)
         for framing in (b"Content-Length: %d\r\n\r\n" % len(rest), b"Transfer-Encoding: chunked\r\n\r\n"):  # nor what was its body
             self.refused(b"POST /no HTTP/1.1\r\nHost: a.test\r\n" + framing + rest, (403,))
