@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define LIMIT_MS 2000
+#define PATIENT_MS 10000 /* once more, before it is known for the rest of the boot that it hangs: hosts stall, too */
 #define MEMORY (2u << 20)
 #define AT_PML4 0x1000u
 #define AT_PDPT 0x2000u
@@ -122,16 +123,21 @@ static void end_trial(pid_t pid)
     }
 }
 
-bool accel_kvm_try(bool *tsc_deadline, bool *lasting, char *why, size_t cap)
+/* 1: it ended, 0: not in time, -1 with errno: it cannot be made. */
+static int trial(int limit_ms, struct answer *a)
 {
-    int p[2];
-    struct answer a = {0};
-    snprintf(a.why, sizeof a.why, "/dev/kvm opens, but a trial in it does not end");
-    *tsc_deadline = *lasting = false;
+    int p[2], ended = 0;
     pid_t pid = -1;
-    if (pipe2(p, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
-        snprintf(why, cap, "/dev/kvm cannot be tried: %s", strerror(errno));
-        return false;
+    memset(a, 0, sizeof *a);
+    snprintf(a->why, sizeof a->why, "/dev/kvm opens, but a trial in it does not end");
+    if (pipe2(p, O_CLOEXEC) < 0)
+        return -1;
+    if ((pid = fork()) < 0) {
+        int error = errno;
+        close(p[0]);
+        close(p[1]);
+        errno = error;
+        return -1;
     }
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -147,14 +153,32 @@ bool accel_kvm_try(bool *tsc_deadline, bool *lasting, char *why, size_t cap)
     }
     close(p[1]);
     struct pollfd w = {.fd = p[0], .events = POLLIN};
-    if (poll(&w, 1, LIMIT_MS) > 0) {
+    int ready;
+    while ((ready = poll(&w, 1, limit_ms)) < 0 && errno == EINTR)
+        continue;
+    if (ready > 0) {
         struct answer got;
+        ended = 1;
         if (read(p[0], &got, sizeof got) == (ssize_t)sizeof got)
-            a = got;
+            *a = got;
     }
     close(p[0]);
     end_trial(pid);
-    a.why[sizeof a.why - 1] = '\0';
+    a->why[sizeof a->why - 1] = '\0';
+    return ended;
+}
+
+bool accel_kvm_try(bool *tsc_deadline, bool *lasting, char *why, size_t cap)
+{
+    struct answer a;
+    *tsc_deadline = *lasting = false;
+    int ended = trial(LIMIT_MS, &a);
+    if (ended == 0)
+        ended = trial(PATIENT_MS, &a);
+    if (ended < 0) {
+        snprintf(why, cap, "/dev/kvm cannot be tried: %s", strerror(errno));
+        return false;
+    }
     *tsc_deadline = a.tsc_deadline;
     *lasting = !a.passing;
     snprintf(why, cap, "%s", a.works ? "" : a.why);
