@@ -432,7 +432,7 @@ bool helper_reaped(struct supervisor *s, pid_t pid, int status)
     return false;
 }
 
-#define PATIENCE_MS 2000 /* for a host whose disk is slow */
+#define PATIENCE_MS 10000 /* for a host whose disk is slow, or that stalls */
 
 static void await_end(struct helper *h)
 {
