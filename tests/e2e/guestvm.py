@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-from harness import BUILD, DATA
+from harness import BUILD, DATA, PATIENCE
 from sbxclient import CREDIT, CTRL, DATA as BYTES, EOF as END, WINDOW, Link
 
 MEMORY = 1024
@@ -131,7 +131,7 @@ class Machine:
                 self.console = (self.console + data)[-65536:]
 
     def wait_end(self, seconds):
-        return self.proc.wait(seconds)
+        return self.proc.wait(max(seconds, PATIENCE))
 
     def close(self):
         if self.proc.poll() is None:
@@ -155,7 +155,7 @@ class Template:
         self.state = os.open(self.dir / "state", os.O_RDWR | os.O_CREAT)
         vm = Machine(self.dir, self.blank, self.ram, self.initrd, False)
         try:
-            self.hello = vm.guest.get(60)[3]
+            self.hello = vm.guest.get(180)[3]
             self.boot_ms = (time.monotonic() - vm.born) * 1e3
             vm.qmp.do("stop")
             self.capability(vm)
@@ -223,8 +223,8 @@ class Session:
         if eof:
             self.guest.send(END, b"", self.chan)
 
-    def until(self, check, seconds=30):
-        end = time.monotonic() + seconds
+    def until(self, check, seconds=PATIENCE):
+        end = time.monotonic() + max(seconds, PATIENCE)
         while not check(self):
             left = end - time.monotonic()
             if left <= 0:
@@ -232,7 +232,7 @@ class Session:
             self.guest.turn(left)
         return self
 
-    def wait(self, seconds=30):
+    def wait(self, seconds=PATIENCE):
         self.until(lambda s: s.exit and all(s.ended), seconds)
         self.guest.ctrl(op="close", chan=self.chan)
         del self.guest.sessions[self.chan]
@@ -297,7 +297,7 @@ class Guest(Link):
             except TimeoutError:
                 return
 
-    def ask(self, op, timeout=60, **args):
+    def ask(self, op, timeout=PATIENCE, **args):
         ident, self.next_id = self.next_id, self.next_id + 1
         self.ctrl(op=op, id=ident, **args)
         end = time.monotonic() + timeout
@@ -309,7 +309,7 @@ class Guest(Link):
             self.turn(1)
         raise TimeoutError(op)
 
-    def note(self, op, seconds=30):
+    def note(self, op, seconds=PATIENCE):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for n in self.notes:

@@ -128,8 +128,8 @@ class Home:
 
     def close(self):
         try:
-            self.run("stop", "--all", "--timeout", "3", timeout=60)
-            self.run("rm", "--all", "--force", timeout=60)
+            self.run("stop", "--all", "--timeout", "3", timeout=240)
+            self.run("rm", "--all", "--force", timeout=240)
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)
         if self.reports:

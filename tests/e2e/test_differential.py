@@ -81,7 +81,7 @@ class Differential(unittest.TestCase):
 
             def up():
                 try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    socket.create_connection(("127.0.0.1", port), 60).close()
                     return True
                 except OSError:
                     return False
@@ -97,12 +97,12 @@ class Differential(unittest.TestCase):
 
     def read(self, data):
         """(requests, how it ended)"""
-        out = subprocess.run([self.ours], input=data, capture_output=True, timeout=10).stdout.decode("latin-1").splitlines()
+        out = subprocess.run([self.ours], input=data, capture_output=True, timeout=60).stdout.decode("latin-1").splitlines()
         return out[:-1], out[-1] if out else "end"
 
     def ask(self, port, data):
         got = b""
-        with socket.create_connection(("127.0.0.1", port), 5) as s:
+        with socket.create_connection(("127.0.0.1", port), 60) as s:
             s.settimeout(0.25)
             try:
                 s.sendall(data)

@@ -230,7 +230,7 @@ class Web(http.server.ThreadingHTTPServer):
 
     def finish_request(self, request, address):
         if self.context:
-            request.settimeout(20)
+            request.settimeout(60)
             request = self.context.wrap_socket(request, server_side=True)
             request.settimeout(None)
         super().finish_request(request, address)
