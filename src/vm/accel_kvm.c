@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define LIMIT_MS 2000
-#define PATIENT_MS 10000 /* once more, before it is known for the rest of the boot that it hangs: hosts stall, too */
+#define PATIENT_MS 5000 /* once more, before it is known for the rest of the boot that it hangs: hosts stall, too */
 #define MEMORY (2u << 20)
 #define AT_PML4 0x1000u
 #define AT_PDPT 0x2000u
