@@ -26,7 +26,7 @@ struct accel_probe {
     char remedy[256];  /* the command that mends it, "" if there is none */
 };
 
-/* Looks, or recalls what was found in this boot of the host.  May take up to two seconds the first time. */
+/* Looks, or recalls what was found in this boot of the host.  May take up to seven seconds the first time. */
 void accel_probe(struct accel_probe *out);
 
 /* The same, but where the trial failed earlier it is made again: something may have been mended since. */
