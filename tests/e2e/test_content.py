@@ -157,7 +157,7 @@ class Content(unittest.TestCase):
         for service, value in KEYS.items():
             cls.lab.h.sbx("secret", "set", "-g", service, "--password-stdin", input=value.encode())
         cls.lab.allow(HOSTS[0], HOSTS[2], *(f"{m} other.example/" for m in ("GET", "POST")), "other.example:80")
-        wait_for(lambda: {"OPENAI_API_KEY", "GH_TOKEN", "AWS_SECRET_ACCESS_KEY"} <= cls.lab.env.keys(), 20)
+        wait_for(lambda: {"OPENAI_API_KEY", "GH_TOKEN", "AWS_SECRET_ACCESS_KEY"} <= cls.lab.env.keys())
         cls.openai, cls.github, cls.aws = (cls.lab.env[v] for v in ("OPENAI_API_KEY", "GH_TOKEN", "AWS_SECRET_ACCESS_KEY"))
         cls.versions = ["--http1.1"] + (["--http2"] if h2 else [])
 
@@ -167,7 +167,7 @@ class Content(unittest.TestCase):
         self.whole = self.server.whole
 
     def post(self, url, body, *how):
-        return self.lab.run("curl", "-sS", "--max-time", "30", "-w", "\n%{http_code}", "-H", "Expect:", "-H", "Content-Type: application/octet-stream",
+        return self.lab.run("curl", "-sS", "--max-time", "60", "-w", "\n%{http_code}", "-H", "Expect:", "-H", "Content-Type: application/octet-stream",
                             "--data-binary", "@-", *how, url, input=body).stdout.decode(errors="replace").rpartition("\n")
 
     def check_kept(self, *forms):
@@ -191,8 +191,9 @@ class Content(unittest.TestCase):
                     self.assertIn("github (GH_TOKEN, GITHUB_TOKEN", text)
                     self.assertIn("take it out", text)
         self.check_kept(*forms)
+        want = len(forms) * (len(self.versions) + 1)  # the same again within a second is a count
+        self.assertTrue(wait_for(lambda: sum(r["count"] for r in self.alerts("api.openai.com")[n:]) == want))
         rows = self.alerts("api.openai.com")[n:]
-        self.assertEqual(sum(r["count"] for r in rows), len(forms) * (len(self.versions) + 1), rows)
         self.assertTrue(all("github (GH_TOKEN" in r["reason"] and r["verdict"] == "deny" and r["path"] == "/v1/responses" for r in rows), rows)
 
     def test_threat_63_what_agents_send_and_read(self):
@@ -237,7 +238,7 @@ class Content(unittest.TestCase):
 
     def h1(self, pieces, path=b"/v1/x", head=b"Transfer-Encoding: chunked", end=b"0\r\n\r\n"):
         """All that comes back to a request whose body is sent in these pieces, each a chunk, record and segment of its own."""
-        with self.lab.tls("api.openai.com", timeout=30) as s:
+        with self.lab.tls("api.openai.com") as s:
             got = b""
             try:
                 s.sendall(b"POST %s HTTP/1.1\r\nHost: api.openai.com\r\n%s\r\n\r\n" % (path, head))
@@ -274,7 +275,7 @@ class Content(unittest.TestCase):
 
     def test_threat_63_the_answer_has_begun_over_http1(self):
         """The end of the connection is all that can be said then."""
-        with self.lab.tls("api.openai.com", timeout=30) as s:
+        with self.lab.tls("api.openai.com") as s:
             s.sendall(b"POST /early HTTP/1.1\r\nHost: api.openai.com\r\nContent-Length: 1000\r\n\r\nso")
             got = b""
             while not got.endswith(b"so far"):
@@ -289,7 +290,7 @@ class Content(unittest.TestCase):
 
     def websocket(self, pieces, host="api.openai.com", until=b"ok"):
         """What comes back to these frames after the handshake, until such an answer, or with END where the connection did."""
-        with self.lab.tls(host, timeout=30) as s:
+        with self.lab.tls(host) as s:
             s.sendall(b"GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
                       b"Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % host.encode())
             got = b""
@@ -338,7 +339,7 @@ class Content(unittest.TestCase):
         c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         c.initiate_connection()
         out = {}
-        with self.lab.tls("api.openai.com", alpn=("h2",), timeout=30) as s:
+        with self.lab.tls("api.openai.com", alpn=("h2",)) as s:
             for data, trailers in streams:
                 stream = c.get_next_available_stream_id()
                 out[stream] = [None, None]
@@ -383,7 +384,7 @@ class Content(unittest.TestCase):
     def test_threat_63_the_answer_has_begun_over_http2(self):
         resets = self.server.resets
         self.assertEqual(self.streams(([b"x" * 2000, self.github.encode()], None), path="/early"), [(200, "reset")])
-        self.assertTrue(wait_for(lambda: self.server.resets == resets + 1, 20))
+        self.assertTrue(wait_for(lambda: self.server.resets == resets + 1))
         self.check_kept(self.github)
 
 
