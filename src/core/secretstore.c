@@ -21,6 +21,7 @@
 #define SECRETS_MAX 256u
 #define PLAIN_MAX (4u * 1024u * 1024u)
 #define KEYRING_SECONDS (12u * 3600u)
+#define VERSION 2 /* 1: without an authority */
 #define CLOCK_SLACK 60 /* seconds: clocks are corrected a little all the time */
 
 /* Field names of a record; their order is that of `texts` and `numbers`. */
@@ -38,6 +39,7 @@ struct secretstore {
     unsigned char *key; /* guarded: the data key */
     struct record *v;
     size_t n;
+    struct authority authority; /* its key is NULL if there is none */
     enum secret_lock lock;
     json_t *wrap, *bridge;
     int lock_fd;
@@ -82,6 +84,36 @@ static bool record_copy(struct record *r, const struct secret *from)
     return true;
 }
 
+static int64_t number_of(const unsigned char *text, size_t n)
+{
+    char copy[24] = "";
+    memcpy(copy, text, n < sizeof copy ? n : 0);
+    return strtoll(copy, NULL, 10);
+}
+
+static void forget_authority(struct authority *a)
+{
+    sodium_free((unsigned char *)a->key);
+    free((char *)a->certificate);
+    *a = (struct authority){0};
+}
+
+/* Takes over nothing of what it cannot hold. */
+static bool hold_authority(struct authority *a, const unsigned char *key, const char *certificate, size_t n, int64_t expires)
+{
+    unsigned char *k = sodium_malloc(AUTHORITY_KEY_LEN);
+    char *text = strndup(certificate, n);
+    if (!k || !text) {
+        sodium_free(k);
+        free(text);
+        return false;
+    }
+    memcpy(k, key, AUTHORITY_KEY_LEN);
+    forget_authority(a);
+    *a = (struct authority){.key = k, .certificate = text, .expires = expires};
+    return true;
+}
+
 static void put_u32(unsigned char *p, size_t v)
 {
     p[0] = (unsigned char)(v >> 24);
@@ -95,10 +127,21 @@ static size_t get_u32(const unsigned char *p)
     return (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
 }
 
-/* A list of records; a record is a number of fields; a field a name and a text, each with its length before it. */
+static unsigned char *put_field(unsigned char *p, const char *name, const void *value, size_t n)
+{
+    put_u32(p, strlen(name));
+    memcpy(p + 4, name, strlen(name));
+    p += 4 + strlen(name);
+    put_u32(p, n);
+    memcpy(p + 4, value, n);
+    return p + 4 + n;
+}
+
+/* A list of records, and the authority's own; a record is a number of fields; a field a name and a text, each with its length
+ * before it. */
 static unsigned char *encode(const struct secretstore *s, size_t *len)
 {
-    size_t need = 4;
+    size_t need = 4 + 4 + 3 * (8 + 12 + 24) + AUTHORITY_KEY_LEN + AUTHORITY_CERT_MAX;
     char number[24];
     for (size_t i = 0; i < s->n; i++) {
         need += 4 + NUMBERS * (8 + 12 + 24);
@@ -119,13 +162,17 @@ static unsigned char *encode(const struct secretstore *s, size_t *len)
                 text = *text_at(&s->v[i].view, k);
             else
                 snprintf(number, sizeof number, "%lld", (long long)*number_at(&s->v[i].view, k - TEXTS));
-            put_u32(p, strlen(name));
-            memcpy(p + 4, name, strlen(name));
-            p += 4 + strlen(name);
-            put_u32(p, strlen(text));
-            memcpy(p + 4, text, strlen(text));
-            p += 4 + strlen(text);
+            p = put_field(p, name, text, strlen(text));
         }
+    }
+    const struct authority *a = secretstore_authority(s);
+    put_u32(p, a ? 3 : 0);
+    p += 4;
+    if (a) {
+        snprintf(number, sizeof number, "%lld", (long long)a->expires);
+        p = put_field(p, "key", a->key, AUTHORITY_KEY_LEN);
+        p = put_field(p, "certificate", a->certificate, strlen(a->certificate));
+        p = put_field(p, "expires", number, strlen(number));
     }
     *len = (size_t)(p - out);
     return out;
@@ -158,14 +205,44 @@ static bool decode_field(struct secret *s, char *texts[TEXTS], const unsigned ch
         }
     for (size_t k = 0; k < NUMBERS; k++)
         if (strlen(number_names[k]) == nn && memcmp(number_names[k], name, nn) == 0) {
-            char copy[24];
-            if (tn >= sizeof copy)
+            if (tn >= 24)
                 return false;
-            memcpy(copy, text, tn);
-            copy[tn] = '\0';
-            *number_at(s, k) = strtoll(copy, NULL, 10);
+            *number_at(s, k) = number_of(text, tn);
         }
     return true; /* a field that a later sbx added is none of ours */
+}
+
+static bool is_named(const char *field, const unsigned char *name, size_t n)
+{
+    return strlen(field) == n && memcmp(field, name, n) == 0;
+}
+
+/* All of it, or none. */
+static bool decode_authority(struct secretstore *s, const unsigned char *p, size_t left)
+{
+    if (left < 4)
+        return false;
+    size_t fields = get_u32(p), ncert = 0;
+    const unsigned char *key = NULL, *certificate = NULL;
+    int64_t expires = 0;
+    p += 4;
+    left -= 4;
+    if (fields == 0)
+        return left == 0;
+    for (size_t i = 0; i < fields; i++) {
+        const unsigned char *name, *value;
+        size_t nn, n;
+        if (!take(&p, &left, &name, &nn) || !take(&p, &left, &value, &n))
+            return false;
+        if (is_named("key", name, nn) && n == AUTHORITY_KEY_LEN)
+            key = value;
+        else if (is_named("certificate", name, nn) && n > 0 && n <= AUTHORITY_CERT_MAX && !memchr(value, 0, n)) {
+            certificate = value;
+            ncert = n;
+        } else if (is_named("expires", name, nn))
+            expires = number_of(value, n);
+    }
+    return left == 0 && key && certificate && expires > 0 && hold_authority(&s->authority, key, (const char *)certificate, ncert, expires);
 }
 
 static bool decode(struct secretstore *s, const unsigned char *p, size_t left)
@@ -204,7 +281,7 @@ static bool decode(struct secretstore *s, const unsigned char *p, size_t left)
         if (!r->service[0] || !r->sentinel[0])
             return false;
     }
-    return left == 0;
+    return left == 0 /* of version 1 */ || decode_authority(s, p, left);
 }
 
 /* ---- the data key ---- */
@@ -449,7 +526,8 @@ static int unwrap(struct secretstore *s, secretstore_ask_fn *ask, void *arg, str
                 return 0;
             }
         }
-        return err_set(e, STATUS_FAILED, "the secret store got another lock since this sandbox was started; start it again");
+        return err_set(e, STATUS_FAILED, opened.key ? "the secret store got another lock since this sandbox was started; start it again"
+                                                     : "the secret store is locked; open it with `sbx secret unlock`, and start this sandbox again");
     }
     if (kept && (recall(name, s->key) || keyring_get(name, s->key))) {
         remember(name, s->key);
@@ -579,8 +657,16 @@ void secretstore_seal(void)
 
 /* ---- the file ---- */
 
+/* What is encrypted goes with the version of its form, so that none can be taken for another. */
+static size_t bound_to(json_int_t version, char out[32])
+{
+    return (size_t)snprintf(out, 32, "sbx secrets %lld", (long long)version);
+}
+
 static int read_data(struct secretstore *s, const json_t *file, struct err *e)
 {
+    char bound[32];
+    size_t nbound = bound_to(json_integer_value(json_object_get(file, "version")), bound);
     const char *text = json_string_value(json_object_get(file, "data"));
     size_t cap = text ? strlen(text) : 0, n = 0, overhead = crypto_secretstream_xchacha20poly1305_HEADERBYTES +
                                                           crypto_secretstream_xchacha20poly1305_ABYTES;
@@ -593,7 +679,7 @@ static int read_data(struct secretstore *s, const json_t *file, struct err *e)
         crypto_secretstream_xchacha20poly1305_init_pull(&state, data, s->key) == 0 &&
         crypto_secretstream_xchacha20poly1305_pull(&state, plain, &len, &tag, data + crypto_secretstream_xchacha20poly1305_HEADERBYTES,
                                                    n - crypto_secretstream_xchacha20poly1305_HEADERBYTES,
-                                                   (const unsigned char *)"sbx secrets 1", 13) == 0 &&
+                                                   (const unsigned char *)bound, nbound) == 0 &&
         tag == crypto_secretstream_xchacha20poly1305_TAG_FINAL && decode(s, plain, (size_t)len))
         rc = 0;
     else
@@ -620,10 +706,10 @@ static int read_file(struct secretstore *s, secretstore_ask_fn *ask, void *arg, 
     int rc = -1;
     if (!file)
         err_set(e, STATUS_FAILED, "the secret store is damaged: %s", why.text);
-    else if (json_integer_value(json_object_get(file, "version")) > 1)
+    else if (json_integer_value(json_object_get(file, "version")) > VERSION)
         err_set(e, STATUS_FAILED, "the secret store is of version %lld: a newer sbx made it, and this one does not read it",
                 (long long)json_integer_value(json_object_get(file, "version")));
-    else if (json_integer_value(json_object_get(file, "version")) != 1 || !json_is_object(json_object_get(file, "wrap")))
+    else if (json_integer_value(json_object_get(file, "version")) < 1 || !json_is_object(json_object_get(file, "wrap")))
         err_set(e, STATUS_FAILED, "the secret store is damaged: it has no version or no key");
     else {
         s->wrap = json_incref(json_object_get(file, "wrap"));
@@ -681,6 +767,7 @@ void secretstore_free(struct secretstore *s)
     for (size_t i = 0; i < s->n; i++)
         sodium_free(s->v[i].memory);
     free(s->v);
+    forget_authority(&s->authority);
     sodium_free(s->key);
     sodium_free(s->old_key);
     json_decref(s->wrap);
@@ -695,10 +782,16 @@ int secretstore_save(struct secretstore *s, struct err *e)
 {
     crypto_secretstream_xchacha20poly1305_state state;
     enum secret_lock best = getenv("CREDENTIALS_DIRECTORY") ? SECRET_LOCK_SYSTEMD : SECRET_LOCK_KEYFILE;
-    if (!s->wrap && !(secretkeyring_available() && secretstore_relock(s, SECRET_LOCK_KEYRING, NULL, NULL) == 0) &&
+    /* Made for the authority alone: nobody asked for it, so it opens as well where there is no keyring (cron, ssh). */
+    bool unasked = !s->wrap && s->n == 0 && s->authority.key;
+    char bound[32];
+    size_t nbound = bound_to(VERSION, bound);
+    if (!s->wrap && !(!unasked && secretkeyring_available() && secretstore_relock(s, SECRET_LOCK_KEYRING, NULL, NULL) == 0) &&
         secretstore_relock(s, best, NULL, NULL) < 0 &&
         secretstore_relock(s, SECRET_LOCK_KEYFILE, NULL, e) < 0)
         return -1;
+    if (unasked && s->lock == SECRET_LOCK_KEYFILE)
+        json_object_set_new(s->wrap, "unasked", json_true());
     size_t len = 0;
     unsigned char *plain = encode(s, &len);
     unsigned char *data = plain ? malloc(len + 128) : NULL;
@@ -709,10 +802,10 @@ int secretstore_save(struct secretstore *s, struct err *e)
     unsigned long long out = 0;
     crypto_secretstream_xchacha20poly1305_init_push(&state, data, s->key);
     crypto_secretstream_xchacha20poly1305_push(&state, data + crypto_secretstream_xchacha20poly1305_HEADERBYTES, &out, plain, len,
-                                               (const unsigned char *)"sbx secrets 1", 13, crypto_secretstream_xchacha20poly1305_TAG_FINAL);
+                                               (const unsigned char *)bound, nbound, crypto_secretstream_xchacha20poly1305_TAG_FINAL);
     sodium_memzero(&state, sizeof state);
     sodium_free(plain);
-    json_t *file = json_pack("{s:i, s:O, s:o}", "version", 1, "wrap", s->wrap, "data",
+    json_t *file = json_pack("{s:i, s:O, s:o}", "version", VERSION, "wrap", s->wrap, "data",
                              to_base64(data, crypto_secretstream_xchacha20poly1305_HEADERBYTES + (size_t)out));
     free(data);
     /* A broker that runs has but the data key of before: it finds the new one, until all were told. */
@@ -727,7 +820,30 @@ int secretstore_save(struct secretstore *s, struct err *e)
     return rc;
 }
 
+bool secretstore_first(struct secretstore *s)
+{
+    bool unasked = s->wrap && json_is_true(json_object_get(s->wrap, "unasked"));
+    if (unasked)
+        json_object_del(s->wrap, "unasked");
+    return unasked && secretkeyring_available() && secretstore_relock(s, SECRET_LOCK_KEYRING, NULL, NULL) == 0;
+}
+
 /* ---- access ---- */
+
+const struct authority *secretstore_authority(const struct secretstore *s)
+{
+    return s->authority.key ? &s->authority : NULL;
+}
+
+int secretstore_put_authority(struct secretstore *s, const struct authority *a, struct err *e)
+{
+    size_t n = strlen(a->certificate);
+    if (n == 0 || n > AUTHORITY_CERT_MAX || a->expires <= 0)
+        return err_set(e, STATUS_FAILED, "that is no certificate of an authority");
+    if (!hold_authority(&s->authority, a->key, a->certificate, n, a->expires))
+        return err_set(e, STATUS_FAILED, "there is no memory that can be locked for secrets");
+    return 0;
+}
 
 size_t secretstore_count(const struct secretstore *s)
 {
@@ -792,6 +908,11 @@ bool secretstore_remove(struct secretstore *s, const char *service, const char *
             return true;
         }
     return false;
+}
+
+bool secretstore_exists(const struct secretstore *s)
+{
+    return s->wrap;
 }
 
 enum secret_lock secretstore_lock_kind(const struct secretstore *s)

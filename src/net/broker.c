@@ -211,15 +211,17 @@ void broker_tell_secrets(struct broker *b, const char *error)
 static void load_secrets(struct broker *b)
 {
     struct err e = {0};
-    bool bad = broker_secrets_load(b->secrets, &e) < 0;
+    bool bad = broker_secrets_load(b->secrets, &e) < 0, blind = !bad && broker_tls_trouble(b->tls)[0];
+    if (blind)
+        bad = err_set(&e, STATUS_FAILED, "%s", broker_tls_trouble(b->tls)) < 0;
     if (bad) {
         struct answer_sentinel any;
-        if (broker_secrets_sentinel(b->secrets, 0, &any))
+        if (!blind && broker_secrets_sentinel(b->secrets, 0, &any))
             err_wrap(&e, "what is held of the secrets stays in force");
         struct decision_row row = {.kind = "policy", .proto = "other", .host = "", .verdict = "deny", .rule = "secrets",
                                    .reason = e.text, .count = 1};
         journal_write(b->journal, &row);
-        log_line("secrets are not to be had: %s", e.text);
+        log_line(blind ? "nothing can be intercepted: %s" : "secrets are not to be had: %s", e.text);
     }
     load_settings(b); /* the proxy's login may be another */
     broker_tell_secrets(b, bad ? e.text[0] ? e.text : "the secrets cannot be read" : "");
@@ -230,6 +232,7 @@ static void on_secrets(evutil_socket_t fd, short what, void *arg)
     struct broker *b = arg;
     (void)fd;
     (void)what;
+    broker_tls_load(b->tls, NULL);
     load_secrets(b);
     broker_recheck(b);
 }
@@ -462,9 +465,9 @@ static int start(struct broker *b, struct err *e)
     char *own = log ? path_sandbox(b->sandbox, NULL, e) : NULL;
     char *config = own ? path_in(PATH_CONFIG, e, "%s", "") : NULL;
     char *assets = config ? path_asset("policies", e) : NULL;
-    char *ca = assets ? path_in(PATH_DATA, e, "ca") : NULL, *secrets = NULL, *services = NULL;
+    char *secrets = NULL, *services = NULL;
     int rc = -1;
-    if (!ca)
+    if (!assets)
         goto out;
     b->base = event_base_new();
     b->journal = b->base ? journal_new(b->base, log, state_logged(b->sandbox), e) : NULL;
@@ -519,9 +522,8 @@ static int start(struct broker *b, struct err *e)
     /* The resolver reads its own configuration and modules whenever it likes; dialling needs sockets. */
     const struct confine_path fixed[] = {
         {.path = own, .access = CONFINE_READ | CONFINE_WRITE}, {.path = config, .access = CONFINE_READ},
-        {.path = assets, .access = CONFINE_READ},              {.path = ca, .access = CONFINE_READ},
-        {.path = secrets, .access = CONFINE_READ},             {.path = services, .access = CONFINE_READ},
-        {.path = "/etc", .access = CONFINE_READ},
+        {.path = assets, .access = CONFINE_READ},              {.path = secrets, .access = CONFINE_READ},
+        {.path = services, .access = CONFINE_READ},            {.path = "/etc", .access = CONFINE_READ},
         {.path = "/usr", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/lib", .access = CONFINE_READ | CONFINE_EXEC},
         {.path = "/lib64", .access = CONFINE_READ | CONFINE_EXEC}, {.path = "/run", .access = CONFINE_READ},
         {.path = "/var/lib/sss", .access = CONFINE_READ},      {.path = "/dev/null", .access = CONFINE_READ | CONFINE_WRITE},
@@ -533,8 +535,8 @@ static int start(struct broker *b, struct err *e)
         paths[sizeof fixed / sizeof *fixed + i] = (struct confine_path){.path = b->led[i].reach, .access = CONFINE_READ};
     const struct confine c = {.groups = CONFINE_IO | CONFINE_FILES | CONFINE_SOCKETS | CONFINE_THREADS, .paths = paths,
                               .npaths = sizeof fixed / sizeof *fixed + b->nled, .files_max = FLOWS_MAX + DIAL_PENDING_MAX * DIAL_ADDRS_MAX + 64};
-    /* A store that a passphrase or the user's keyring opened stays open in this process; afterwards neither is in reach. */
-    secretstore_free(secretstore_open(NULL, NULL, NULL));
+    /* The store that broker_tls_new opened, by a passphrase or the user's keyring, stays open in this process; from now on neither
+     * is in reach. */
     secretstore_seal();
     sodium_mlock(&got, sizeof got);
     broker_lock_requests();
@@ -542,7 +544,6 @@ static int start(struct broker *b, struct err *e)
 out:
     free(secrets);
     free(services);
-    free(ca);
     free(assets);
     free(config);
     free(own);

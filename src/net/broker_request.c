@@ -275,7 +275,16 @@ void broker_leaf(struct broker *b, const struct ask_leaf *ask)
             name = b->refusals[i].name;
     if (name)
         a.len = (uint16_t)broker_tls_leaf(b->tls, name, ask->point, a.der);
-    if (a.len)
+    const char *trouble = broker_tls_trouble(b->tls);
+    if (a.len) {
         a.verdict = VERDICT_ALLOW;
+    } else if (f && name && trouble[0]) { /* net ends the connection */
+        char reason[900];
+        snprintf(reason, sizeof reason, "its TLS cannot be looked into: %s", trouble);
+        struct decision_row row = {.kind = "mismatch", .flow = f->number, .proto = "tcp", .host = f->host, .port = f->port, .addr = f->dialled,
+                                   .verdict = "fail", .rule = f->rule, .reason = reason, .count = 1};
+        b->failed++;
+        journal_refusal(b->journal, &row);
+    }
     broker_send(b, &a, sizeof a, -1);
 }

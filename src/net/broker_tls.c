@@ -26,6 +26,8 @@ struct leaf {
 
 struct broker_tls {
     struct ca *ca;
+    char *trusted; /* the certificate that this sandbox's guest was given */
+    struct err trouble;
     struct leaf *leaves; /* allocated one by one */
     size_t n;
     int64_t tokens_ms, last_ms, uses;
@@ -59,14 +61,19 @@ struct broker_tls *broker_tls_new(const json_t *extra, struct err *e)
 {
     size_t i;
     json_t *item;
-    if (ca_ensure(e) < 0)
-        return NULL;
+    struct err why = {0};
     ca_lock_memory();
     struct broker_tls *t = calloc(1, sizeof *t);
     if (!t) {
         err_set(e, STATUS_FAILED, "out of memory");
         return NULL;
     }
+    int made = ca_ensure(false, NULL, NULL, &why);
+    t->trusted = ca_certificate(NULL);
+    if (broker_tls_load(t, NULL) < 0 && made < 0)
+        t->trouble = why; /* it says more */
+    else if (made < 0)
+        log_line("%s", why.text);
     t->tokens_ms = 2000;
     json_array_foreach((json_t *)extra, i, item)
         if (json_is_string(item))
@@ -79,9 +86,25 @@ void broker_tls_free(struct broker_tls *t)
     if (!t)
         return;
     ca_free(t->ca);
+    free(t->trusted);
     free(t->leaves);
     free(t->extra);
     free(t);
+}
+
+int broker_tls_load(struct broker_tls *t, struct err *e)
+{
+    struct err why = {0};
+    if (!t->ca && (t->ca = ca_load(t->trusted ? t->trusted : "", &why)))
+        t->trouble = (struct err){0};
+    else if (!t->ca)
+        t->trouble = why;
+    return t->ca ? 0 : err_set(e, t->trouble.status, "%s", t->trouble.text);
+}
+
+const char *broker_tls_trouble(const struct broker_tls *t)
+{
+    return t->trouble.text;
 }
 
 static struct leaf *find(struct broker_tls *t, const char *name, const uint8_t *point)
@@ -131,15 +154,10 @@ size_t broker_tls_leaf(struct broker_tls *t, const char *name, const uint8_t poi
                        uint8_t out[CA_LEAF_MAX])
 {
     struct leaf *l = find(t, name, point);
-    struct err e = {0};
     int64_t now = time(NULL);
     if (!l || l->expires < now) {
-        if (!may_issue(t))
+        if (!t->ca || !may_issue(t))
             return 0;
-        if (!t->ca && !(t->ca = ca_load(&e))) {
-            log_line("%s", e.text);
-            return 0;
-        }
         size_t len = ca_issue(t->ca, name, point, out);
         if (len == 0 || (!l && !(l = room(t))))
             return len;

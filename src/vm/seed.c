@@ -1,14 +1,44 @@
 #include "vm/seed.h"
 
 #include <sodium.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "core/ca.h"
 #include "core/jsonfile.h"
 #include "core/paths.h"
+
+/* Our own authority: what guests are told of it, and what means that it has to be looked after (core/ca.h): it grows old, its
+ * key may be gone with the store, or is to be taken into it. */
+static void add_authority(crypto_generichash_state *h)
+{
+    static const char *const files[] = {"ca/cert.pem", "ca/key.pem", "secrets/store.json"};
+    struct {
+        struct timespec made;
+        ino_t ino;
+        off_t size;
+        bool there[3], old;
+    } now;
+    memset(&now, 0, sizeof now);
+    for (int i = 0; i < 3; i++) {
+        struct stat st;
+        char *path = path_in(PATH_DATA, NULL, "%s", files[i]);
+        now.there[i] = path && stat(path, &st) == 0;
+        if (now.there[i] && i == 0) {
+            now.made = st.st_mtim;
+            now.ino = st.st_ino;
+            now.size = st.st_size;
+            now.old = st.st_mtime < time(NULL) - CA_YEARS * 365 * 86400L + CA_RENEW_S;
+        }
+        free(path);
+    }
+    crypto_generichash_update(h, (unsigned char *)&now, sizeof now);
+}
 
 /* What the answer is made from.  Reading all of the host's authorities takes 70 ms, so the answer is kept until one
  * of these changes; folders change when a file in them comes or goes, and authorities are put in place by renaming. */
@@ -40,6 +70,7 @@ static void seed_signature(char out[2 * crypto_generichash_BYTES + 1])
         crypto_generichash_update(&h, (unsigned char *)&st.st_ino, sizeof st.st_ino);
         crypto_generichash_update(&h, (unsigned char *)&st.st_size, sizeof st.st_size);
     }
+    add_authority(&h);
     /* SSL_CERT_FILE, PIP_INDEX_URL and their like, and the files that they name. */
     for (char **v = environ; *v; v++) {
         static const char *const prefixes[] = {"SSL_", "NODE_EXTRA", "CURL_CA", "REQUESTS_CA", "GIT_SSL", "PIP_",

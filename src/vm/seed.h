@@ -14,7 +14,7 @@ json_t *seed_kept(void);
 /* Keeps them from now on; takes both references. */
 int seed_keep(json_t *files, json_t *env, struct err *e);
 
-/* seed_keep with what mirrors_files and mirrors_env say now. */
+/* seed_keep with what mirrors_files and mirrors_env say now, and with a certificate authority of our own that is good (core/ca.h). */
 int seed_make(struct err *e);
 
 #endif

@@ -571,6 +571,7 @@ int boot_prepare(struct supervisor *s, struct err *e)
     supervisor_phase(s, "image", NULL);
     if (image_open(&s->record, &s->qemu, e) < 0)
         return -1;
+    image_settle_seed();
     supervisor_phase(s, "creating", NULL);
     s->fresh = !disk_exists(s->name) && config_bool("vm.clone", NULL);
     if (!s->fresh && disk_ensure(s->name, s->record.template, s->record.disk_mib, e) < 0)

@@ -82,12 +82,21 @@ static void add_own(json_t *files)
     }
 }
 
+static json_t *seed(struct err *e)
+{
+    json_t *s = seed_kept();
+    return !s && by_command("seed", NULL, e) == 0 ? seed_kept() : s;
+}
+
+void image_settle_seed(void)
+{
+    json_decref(seed(NULL));
+}
+
 json_t *image_seed_files(json_t *env)
 {
     struct err e = {0};
-    json_t *s = seed_kept();
-    if (!s && by_command("seed", NULL, &e) == 0)
-        s = seed_kept();
+    json_t *s = seed(&e);
     if (!s)
         log_line("the host's mirrors and authorities are not passed on: %s", e.text);
     json_t *files = json_copy(json_object_get(s, "files")), *vars = json_object_get(s, "env");

@@ -1,10 +1,13 @@
 """Runs the real sbx in homes of its own, with the machine's base image."""
+import base64
+import ctypes
 import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -174,3 +177,36 @@ def in_memory(pid, *needles):
                 tail = tail[-longest:]
                 at += len(chunk)
     return None
+
+
+def authority_key(home):
+    """The key of the sandboxes' certificate authority: a record of the secret store, which a key file opens here."""
+    sodium = ctypes.CDLL("libsodium.so.23")
+    o = json.loads((home.dir / "data/sbx/secrets/store.json").read_text())
+    nonce, box, data = (base64.b64decode(x) for x in (o["wrap"]["nonce"], o["wrap"]["box"], o["data"]))
+    key, state, plain = (ctypes.create_string_buffer(n) for n in (32, 256, len(data)))
+    length = ctypes.c_ulonglong()
+    tag = ctypes.c_ubyte()
+    bound = b"sbx secrets %d" % o["version"]
+    if (sodium.crypto_secretbox_open_easy(key, box, ctypes.c_ulonglong(len(box)), nonce, (home.dir / "data/sbx/secrets/key").read_bytes()) or
+            sodium.crypto_secretstream_xchacha20poly1305_init_pull(state, data[:24], key) or
+            sodium.crypto_secretstream_xchacha20poly1305_pull(state, plain, ctypes.byref(length), ctypes.byref(tag), data[24:],
+                                                              ctypes.c_ulonglong(len(data) - 24), bound, ctypes.c_ulonglong(len(bound)))):
+        raise AssertionError("the store does not open")
+    fields = plain.raw[:length.value].split(struct.pack(">I", 3) + b"key" + struct.pack(">I", 32))
+    if len(fields) != 2:
+        raise AssertionError("the store has no authority")
+    return fields[1][:32]
+
+
+def spellings_of_key(key):
+    """What would stand somewhere if it stood there in plain, as a number of either order, or in a PEM file with its lines."""
+    encoded = [base64.b64encode(b"x" * n + key) for n in range(3)]
+    return key, key[::-1], key.hex().encode(), *(e[4:16] for e in encoded), *(e[-20:-4] for e in encoded)
+
+
+def keys_in_plain(home, key):
+    """Files of the state folder with that key, or any private key, in plain; not in disks, which hold a guest's own."""
+    needles = (*spellings_of_key(key), b"PRIVATE KEY")
+    files = [p for p in (home.dir / "data").rglob("*") if p.is_file() and not p.is_symlink() and p.name != "disk" and p.stat().st_size < 1 << 26]
+    return [p for p in files if any(n in p.read_bytes() for n in needles)]

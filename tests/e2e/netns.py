@@ -73,8 +73,9 @@ class TestCA:
 
 
 class Lab:
-    def __init__(self, *, map=(), ca=(), posture="locked-down", settings=(), hosts=None, environment=None):
-        """hosts: the /etc/hosts that the broker resolves names by, else the machine's own."""
+    def __init__(self, *, map=(), ca=(), posture="locked-down", settings=(), hosts=None, environment=None, prepare=None):
+        """hosts: the /etc/hosts that the broker resolves names by, else the machine's own.  prepare: is given the home before
+        anything is started."""
         make_pump()
         self.h = h = Home()
         self.procs = []
@@ -91,6 +92,8 @@ class Lab:
         for name, value in settings:
             h.sbx("config", "set", name, value)
         h.sbx("policy", "set-default", posture)
+        if prepare:
+            prepare(h)
         (h.dir / "resolv.conf").write_text(f"nameserver {GATEWAY4}\noptions timeout:2 attempts:2\n")
         (h.dir / "hosts").write_text("127.0.0.1 localhost\n")
         self.brokers = [str(BUILD / "lib/sbx-broker"), "broker", "lab"]

@@ -7,7 +7,6 @@ import json
 import pathlib
 import re
 import secrets
-import subprocess
 import sys
 import unittest
 import urllib.parse
@@ -15,7 +14,7 @@ import urllib.parse
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
-from harness import SANITIZED, in_memory, wait_for
+from harness import SANITIZED, authority_key, in_memory, spellings_of_key, wait_for
 from netns import Lab, TestCA, needs_lab
 
 DOCKER = "hubuser:dckr_pat_realREAL0123456789abcdef"
@@ -339,17 +338,15 @@ class Minted(unittest.TestCase):
     def test_threat_74_what_the_broker_holds_is_locked(self):
         """In no swap and in no core: the secrets, and the key of the certificate authority, in each form that it is kept in."""
         self.get("https://api.openai.com/echo", "--http1.1")  # which needs a certificate
-        pem = (self.lab.h.dir / "data/sbx/ca/key.pem").read_text()
-        der = subprocess.run(["openssl", "ec", "-outform", "DER"], input=pem.encode(), capture_output=True, check=True).stdout
-        key = der[7:39]
+        key = authority_key(self.lab.h)
         found = {}
-        for needle in (OPENAI.encode(), TOKEN.encode(), AWS_KEY.encode(), DOCKER.encode(), key, key[::-1], pem.split("\n")[1][8:40].encode()):
+        for needle in (OPENAI.encode(), TOKEN.encode(), AWS_KEY.encode(), DOCKER.encode(), *spellings_of_key(key)):
             for flags in mappings_with(self.lab.broker.pid, needle):
                 found.setdefault(needle, []).append(flags)
                 self.assertTrue({"lo", "dd"} <= flags, (needle[:8], flags))
         self.assertIn(OPENAI.encode(), found)
         self.assertTrue(key in found or key[::-1] in found)  # the search finds it where it is
-        for needle in (key, key[::-1], pem.split("\n")[1][8:40].encode()):
+        for needle in spellings_of_key(key):
             self.assertEqual(list(mappings_with(self.lab.net.pid, needle)), [])
 
     def test_threat_69_errors_reflect_no_secret(self):

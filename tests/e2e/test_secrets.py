@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
 from git_server import GitServer
-from harness import SANITIZED, SBX, Home, alive, in_memory, wait_for
+from harness import SANITIZED, SBX, Home, alive, authority_key, in_memory, keys_in_plain, spellings_of_key, wait_for
 from mock_provider import make_ca
 
 KEY = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
@@ -87,7 +87,7 @@ class Store(unittest.TestCase):
         good = store.read_text()
         o = json.loads(good)
         sentences = set()
-        for damaged in (good[:100], good.replace('"version": 1', '"version": 2').replace('"version":1', '"version":2'), json.dumps({**o, "data": o["data"][:40] + "AAAA" + o["data"][44:]})):
+        for damaged in (good[:100], json.dumps({**o, "version": o["version"] + 1}), json.dumps({**o, "data": o["data"][:40] + "AAAA" + o["data"][44:]})):
             store.write_text(damaged)
             r = h.run("secret", "ls")
             self.assertEqual(r.returncode, 1)
@@ -144,8 +144,15 @@ def sbx(*a, status=0):
     r = subprocess.run([{SBX!r}, *a], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert r.returncode == status, (a, r.returncode, r.stdout, r.stderr)
     return r.stdout + r.stderr
-print(sbx("secret", "set", "-g", "openai", "-t", {KEY!r}))
 store = pathlib.Path({str(h.dir / "data/sbx/secrets/store.json")!r})
+# What a start makes for the authority opens without a keyring as well; the first secret takes it.
+sbx("image", "seed")
+certificate = (store.parents[1] / "ca/cert.pem").read_bytes()
+assert json.loads(store.read_text())["wrap"]["kind"] == "keyfile", store.read_text()[:200]
+print(sbx("secret", "set", "-g", "openai", "-t", {KEY!r}))
+assert "bridge" not in store.read_text()
+sbx("image", "seed")
+assert (store.parents[1] / "ca/cert.pem").read_bytes() == certificate
 assert json.loads(store.read_text())["wrap"]["kind"] == "keyring", store.read_text()[:200]
 assert not (store.parent / "key").exists()
 assert "keyring" in sbx("secret", "lock")
@@ -171,6 +178,31 @@ print(sbx("secret", "ls", status=1))
         r = h.run("secret", "ls", env={"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"})
         self.assertEqual(r.returncode, 1)
         self.assertIn(b"keyring", r.stderr)
+
+    def test_the_authority_is_no_secret(self):
+        """Of what lies in the store with the secrets no command tells; who puts the store away gets another one, and is told."""
+        h = self.h
+        h.sbx("image", "seed")
+        store, certificate = h.dir / "data/sbx/secrets/store.json", h.dir / "data/sbx/ca/cert.pem"
+        key, was = authority_key(h), certificate.read_bytes()
+        self.assertEqual(keys_in_plain(h, key), [])
+        self.assertEqual(json.loads(h.sbx("secret", "ls", "--json")), [])
+        for name in ("authority", "certificate", "ca", "key"):
+            self.assertEqual(h.run("secret", "rm", "-g", name).returncode, 3)
+            self.assertNotEqual(h.run("secret", "test", name).returncode, 0)
+        self.assertIn(b"0 secrets", h.run("secret", "unlock").stderr)
+        h.sbx("secret", "set", "-g", "openai", "-t", KEY)
+        h.sbx("secret", "lock", "--keyfile")
+        h.sbx("secret", "rm", "-g", "openai")
+        self.assertEqual((authority_key(h), certificate.read_bytes()), (key, was))
+        store.unlink()
+        doctor = {x["check"]: x for x in json.loads(h.run("doctor", "--json").stdout)}
+        self.assertIn("remove the folder", doctor["certificate authority of the sandboxes"]["detail"])
+        r = h.run("secret", "set", "-g", "openai", "--password-stdin", input=KEY.encode())
+        self.assertEqual((r.returncode, b"another certificate authority" in r.stderr), (0, True), r.stderr)
+        self.assertNotEqual(authority_key(h), key)
+        self.assertNotEqual(certificate.read_bytes(), was)
+        self.assertNotIn("certificate authority of the sandboxes", [x["check"] for x in json.loads(h.run("doctor", "--json").stdout)])
 
     def test_threat_75_a_disk_with_a_secret_is_not_saved(self):
         """Of a sandbox that does not run; class Saved does the same with a machine."""
@@ -623,13 +655,15 @@ class Guest(unittest.TestCase):
             for where in (argv, environ):
                 self.assertFalse(b"real/KEY_0123456789" in where or b"realTOKEN0123456789" in where, argv)
         self.assertTrue(mine)
-        looked = 0
+        looked, authority = 0, authority_key(h)
+        self.assertEqual(keys_in_plain(h, authority), [])
         for p, argv in mine.items():
             # A sanitizer keeps a copy of the variables that a process began with; the supervisor wipes its own.
             if len(argv) > 1 and (argv[1] == b"broker" or (SANITIZED and argv[1] == b"supervise")):
                 continue
             for needle in (b"real/KEY_0123456789", b"realTOKEN0123456789"):
                 self.assertFalse(in_memory(p, needle), argv)
+            self.assertFalse(in_memory(p, *spellings_of_key(authority)), argv)
             looked += 1
         self.assertTrue(any(argv[0].startswith(b"qemu-system") for argv in mine.values()), mine)
         self.assertGreaterEqual(looked, 4 if SANITIZED else 5, mine)  # supervisor, net, fs, screen, QEMU (with the guest's memory)

@@ -1,6 +1,8 @@
 """Attacks on the network's parts, driven from the guest's end of the cable with hostile bytes: HTTP/1, HTTP/2, TLS, DNS
 and what is no TCP, exhaustion.  `a.test` and its like may only be asked for /ok, so their TLS is intercepted."""
+import ctypes
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -10,6 +12,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -18,7 +21,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
-from harness import BUILD, PATIENCE, in_memory, wait_for
+from harness import BUILD, PATIENCE, authority_key, in_memory, keys_in_plain, spellings_of_key, wait_for
 from netns import GATEWAY4, Lab, TestCA, needs_lab
 from webservers import NodeH2, Raw, Web
 
@@ -139,7 +142,6 @@ class H2:
 class Net(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        import tempfile
         cls.tmp = tempfile.TemporaryDirectory()
         cls.dir = pathlib.Path(cls.tmp.name)
         cls.ca = ca = TestCA(cls.dir / "ca")
@@ -710,12 +712,12 @@ class Net(unittest.TestCase):
 
     def test_threat_54_the_key_is_the_brokers_alone(self):
         self.assertEqual(status(self.lab.say(b"GET /ok HTTP/1.1\r\nHost: a.test" + END)), 200)
-        pem = (self.lab.h.dir / "data/sbx/ca/key.pem").read_text()
-        self.assertEqual(os.stat(self.lab.h.dir / "data/sbx/ca/key.pem").st_mode & 0o77, 0)
-        text = subprocess.run(["openssl", "ec", "-in", self.lab.h.dir / "data/sbx/ca/key.pem", "-text", "-noout"], capture_output=True).stdout.decode()
-        raw = bytes.fromhex("".join(text.split("priv:")[1].split("pub:")[0].split()).replace(":", ""))[-32:]
-        words = (raw, raw[::-1], "".join(pem.split("\n")[1:3]).encode()[:60])
-        self.assertIsNone(in_memory(self.lab.net.pid, *words))
+        key = authority_key(self.lab.h)
+        self.assertIsNone(in_memory(self.lab.net.pid, *spellings_of_key(key)))
+        self.assertIsNotNone(in_memory(self.lab.broker.pid, key, key[::-1]))  # the search finds it where it is
+        self.assertEqual(keys_in_plain(self.lab.h, key), [])
+        self.assertEqual(os.stat(self.lab.h.dir / "data/sbx/secrets/store.json").st_mode & 0o77, 0)
+        self.assertEqual(json.loads(self.lab.h.sbx("secret", "ls", "--json")), [])
         links = {os.readlink(f"/proc/{self.lab.net.pid}/fd/{f}").split(":")[0] for f in os.listdir(f"/proc/{self.lab.net.pid}/fd")}
         self.assertFalse([x for x in links if x.startswith(str(self.lab.h.dir / "data"))], links)
 
@@ -1026,6 +1028,90 @@ class Own(unittest.TestCase):
             rows = lab.rows(verdict="deny")
             for i, name in enumerate(inner):
                 self.assertTrue([r for r in rows if r["host"] == f"n{i}.example.com" and "address check" in r["reason"]], name)
+
+
+def forget_in_kernel(home):
+    """The data key that a passphrase opened stays in the user's keyring of the kernel."""
+    libc = ctypes.CDLL(None)
+    salt = json.loads((home.dir / "data/sbx/secrets/store.json").read_text())["wrap"]["salt"]
+    key = libc.syscall(249, b"user", f"sbx:{salt}".encode(), None, 0)  # request_key
+    if key > 0:
+        libc.syscall(250, 9, key, -4, 0, 0)  # KEYCTL_UNLINK
+
+
+@needs_lab
+class Authority(unittest.TestCase):
+    """The authority's key, when there is more to it than a store that opens."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.tmp = tempfile.TemporaryDirectory()
+        cls.ca = TestCA(pathlib.Path(cls.tmp.name) / "ca")
+        cls.web = Web(cls.ca.leaf("web", "a.test", "relay.test"))
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.web.shutdown()
+        cls.tmp.cleanup()
+
+    def lab(self, prepare):
+        lab = Lab(map=[f"{n}:443=127.0.0.1:{self.web.port}" for n in ("a.test", "relay.test")], ca=[str(self.ca.cert)], prepare=prepare)
+        self.addCleanup(lab.close)
+        lab.allow("relay.test", "a.test/ok")
+        return lab
+
+    def is_closed(self, lab, why):
+        """What has to be looked into fails and says why; what does not goes on."""
+        with self.assertRaises(OSError):
+            lab.tls("a.test", cafile=self.ca.cert)
+        rows = lab.rows(host="a.test", kind="mismatch", verdict="fail")
+        self.assertTrue(rows and all(why in r["reason"] for r in rows), rows)
+        self.assertEqual(self.web.seen, [])
+        lab.tls("relay.test", cafile=self.ca.cert).close()
+        self.assertTrue(any(why in r["reason"] for r in lab.rows(kind="policy", rule="secrets")))
+
+    def test_the_key_of_an_sbx_of_before_is_taken_in(self):
+        def before(h):
+            old = h.dir / "data/sbx/ca"
+            old.mkdir(mode=0o700)
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650", "-subj", "/O=sbx/CN=of before",
+                            "-keyout", old / "key.pem", "-out", old / "cert.pem", "-addext", "keyUsage=critical,keyCertSign"], check=True, capture_output=True)
+            self.cert = (old / "cert.pem").read_bytes()
+        lab = self.lab(before)
+        self.assertEqual((lab.h.dir / "data/sbx/ca/cert.pem").read_bytes(), self.cert)
+        with lab.tls("a.test") as s:  # which trusts that certificate
+            self.assertIn((("commonName", "of before"),), s.getpeercert()["issuer"])
+        self.assertEqual(keys_in_plain(lab.h, authority_key(lab.h)), [])
+        self.assertEqual(sorted(p.name for p in (lab.h.dir / "data/sbx/ca").iterdir()), ["cert.pem"])
+
+    def test_a_locked_store_fails_closed(self):
+        def lock(h):
+            h.sbx("secret", "lock", "--passphrase", "--password-stdin", input=b"correct horse battery\n")
+            forget_in_kernel(h)
+        lab = self.lab(lock)
+        self.is_closed(lab, "sbx secret unlock")
+        doctor = {x["check"]: x for x in json.loads(lab.h.run("doctor", "--json").stdout)}
+        self.assertEqual((doctor["secret store"]["result"], "sbx secret unlock" in doctor["secret store"]["detail"]), ("warning", True))
+        self.assertIn("BEGIN CERTIFICATE", (lab.h.dir / "data/sbx/ca/cert.pem").read_text())  # which waits in the store that was locked
+
+    def test_a_damaged_store_fails_closed_until_it_is_mended(self):
+        def damage(h):
+            h.sbx("secret", "lock", "--keyfile")
+            self.good = (h.dir / "data/sbx/secrets/store.json").read_bytes()
+            (h.dir / "data/sbx/secrets/store.json").write_bytes(b"{")
+        lab = self.lab(damage)
+        self.is_closed(lab, "the secret store is damaged")
+        store = lab.h.dir / "data/sbx/secrets/store.json"
+        (store.parent / "beside").write_bytes(self.good)
+        os.rename(store.parent / "beside", store)
+
+        def opens():
+            try:
+                lab.tls("a.test").close()
+                return True
+            except OSError:
+                return False
+        self.assertTrue(wait_for(opens, 20))
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ static void each_trouble_has_its_sentence(void **state)
     put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
     slurp(file, good, sizeof good);
     json_t *o = json_loads(good, 0, NULL);
-    json_object_set_new(o, "version", json_integer(2));
+    json_object_set_new(o, "version", json_integer(3));
     char *text = json_dumps(o, 0);
     spill(file, text);
     free(text);
@@ -359,6 +359,93 @@ static void an_older_store(void **state)
     assert_non_null(strstr(good, "\"of\""));
 }
 
+/* Of version 1, which had no authority's key: a copy of one that was written so. */
+static void a_store_of_the_first_version(void **state)
+{
+    static const char was[] =
+        "{\"version\": 1, \"wrap\": {\"nonce\": \"2RoqqoUWvJNMinsYQY8++4DgYTTipkpt\", "
+        "\"box\": \"HH0mSq61YF9+fTBrwpaYj8XTNFH8Ev7K0hNs4Tq3RwDuHzCz5ltAOn+F8JzPqcr6\", \"kind\": \"keyfile\", "
+        "\"of\": \"36eae38fe0a7c1f4d8580c20f99b5f4b\"}, \"data\": \"C+ZJJlzq0a6NkXc7QZoOyPPS+G9tAvh5XURf2pLJT/x/qKmj1mCplVrq8WSXSUK1hLZhusSrlfsrjf8Mrx5S1McDz"
+        "uvdzzHRaevZBSSzguovGwis06ruBQds0CANm8kh6QmjYXwQxyfzShV1Xt5w0JClQ5TSAncJ3rIKbrJ7eJPiYXJVCCj/DzH25H1EeQUNwL088itXYi9vmcOWr34wAENv7Rif+hRwsjUFUUhkiOfxIM8"
+        "0/kLtaRpfiDfAJ2vg+D6nzjHwogNmZtaUi2+8oqDkUlqQ5ulfyD56NuyYYeMMmMFaTtlsmJxogK9Iz92oD5dt8ysVEP03oTL/eTxSRWBviBRgVJS3w44Q+9CV/AebJNMF3XWHr5xQvJ7gvXhRbKRF"
+        "pmI/ugYSfzI=\"}";
+    static const char was_key[] = "3877409ecdacb72ef33fa15dc8a8da6b4af0887eeb87418f920da4366425a7a4";
+    static char now[16384];
+    unsigned char raw[32];
+    struct err e = {0};
+    (void)state;
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210"); /* makes the folder, and a key of 0600 */
+    spill(file, was);
+    assert_int_equal(sodium_hex2bin(raw, sizeof raw, was_key, strlen(was_key), NULL, NULL, NULL), 0);
+    FILE *f = fopen(key, "w");
+    assert_int_equal(fwrite(raw, 1, sizeof raw, f), sizeof raw);
+    fclose(f);
+    struct secretstore *s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_int_equal(secretstore_count(s), 1);
+    assert_string_equal(secretstore_at(s, 0)->value, "sk-of-version-one-0123456789");
+    assert_null(secretstore_authority(s));
+    secretstore_free(s);
+    /* What says that it is of another version than it is does not open. */
+    json_t *o = json_loads(was, 0, NULL);
+    json_object_set_new(o, "version", json_integer(2));
+    char *text = json_dumps(o, 0);
+    spill(file, text);
+    opening_fails("damaged");
+    free(text);
+    json_decref(o);
+    spill(file, was);
+    put("github", "", "ghp_0123456789", "ghp_9876543210");
+    slurp(file, now, sizeof now);
+    assert_non_null(strstr(now, "\"version\": 2"));
+    s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_string_equal(secretstore_find(s, "openai", "")->value, "sk-of-version-one-0123456789");
+    secretstore_free(s);
+}
+
+/* It goes with the secrets through every change, and is none of them. */
+static void an_authority_is_no_secret(void **state)
+{
+    static char raw[16384];
+    unsigned char number[AUTHORITY_KEY_LEN];
+    char text[64];
+    struct err e = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof number; i++)
+        number[i] = (unsigned char)(i * 7); /* with a NUL in it */
+    struct secretstore *s = secretstore_begin(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_null(secretstore_authority(s));
+    struct authority a = {.key = number, .certificate = "-----BEGIN CERTIFICATE-----\n", .expires = 2000000000};
+    assert_int_equal(secretstore_put_authority(s, &a, &e), 0);
+    assert_int_equal(secretstore_save(s, &e), 0);
+    secretstore_free(s);
+    put("openai", "", "sk-global-0123456789", "sk-global-9876543210");
+    relock(SECRET_LOCK_KEYFILE, NULL, true);
+    s = secretstore_begin(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_int_equal(secretstore_count(s), 1);
+    assert_true(secretstore_remove(s, "openai", ""));
+    assert_false(secretstore_remove(s, "", ""));
+    assert_int_equal(secretstore_save(s, &e), 0);
+    secretstore_free(s);
+    s = secretstore_open(NULL, NULL, &e);
+    assert_non_null(s);
+    assert_int_equal(secretstore_count(s), 0);
+    assert_non_null(secretstore_authority(s));
+    assert_memory_equal(secretstore_authority(s)->key, number, sizeof number);
+    assert_string_equal(secretstore_authority(s)->certificate, a.certificate);
+    assert_int_equal(secretstore_authority(s)->expires, a.expires);
+    a.certificate = "";
+    assert_int_equal(secretstore_put_authority(s, &a, &e), -1);
+    secretstore_free(s);
+    size_t n = slurp(file, raw, sizeof raw);
+    sodium_bin2base64(text, sizeof text, number, 30, sodium_base64_VARIANT_ORIGINAL);
+    assert_null(memmem(raw, n, text, 40));
+    assert_null(strstr(raw, "BEGIN"));
+}
+
 /* No room for the whole of it: what there was stays, and nothing half stays behind. */
 static void a_full_disk_loses_nothing(void **state)
 {
@@ -542,6 +629,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_interrupted_change_of_the_key_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_credential_of_systemd, setup, teardown),
         cmocka_unit_test_setup_teardown(an_older_store, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_store_of_the_first_version, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_authority_is_no_secret, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(who_runs_follows_a_new_lock, setup, teardown),
         cmocka_unit_test(threat_71_sentinels_are_unique_equal_in_length_and_never_nested),

@@ -622,6 +622,8 @@ int cmd_secret_lock(const struct args *a, struct err *e)
         sodium_free(two);
     }
     secretstore_free(s);
+    if (rc == 0 && given)
+        secret_tend_authority(false); /* a passphrase may be asked for again where the kernel keeps none */
     return rc;
 }
 
@@ -633,6 +635,7 @@ int cmd_secret_unlock(const struct args *a, struct err *e)
         return -1;
     fprintf(stderr, "The store is open: %zu secret%s.\n", secretstore_count(s), secretstore_count(s) == 1 ? "" : "s");
     secretstore_free(s);
+    secret_tend_authority(true);
     return 0;
 }
 

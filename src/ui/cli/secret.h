@@ -46,6 +46,10 @@ struct secret_http {
 };
 long secret_http(const struct secret_http *r, char **out, size_t *len, struct err *e);
 
+/* Makes the key of the sandboxes' authority if it is not in the store, or takes in the one of before; what a start that found the
+ * store locked could not do. */
+void secret_tend_authority(bool tell);
+
 /* The sign-in of a service; puts the tokens into the store. */
 int oauth_sign_in(const json_t *service, const char *scope, bool device, struct err *e);
 /* A new access token by the refresh token of a secret; the store is changed by the caller. */

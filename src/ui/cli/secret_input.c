@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/ca.h"
 #include "core/record.h"
 #include "core/sentinel.h"
 #include "core/service.h"
@@ -265,6 +266,17 @@ static char *unique_sentinel(const struct secretstore *s, const char *value, con
     return made;
 }
 
+void secret_tend_authority(bool tell)
+{
+    struct err why = {0};
+    int rc = ca_ensure(true, NULL, NULL, &why);
+    if (rc < 0 && tell)
+        out_notice("%s", why.text);
+    if (rc > 0)
+        out_notice("there is another certificate authority now, for the key of the one before is not in the store; sandboxes that run go on "
+                   "with that one until they are started again");
+}
+
 int secret_store(const struct secret_value *v, struct err *e)
 {
     if (service_check_value(v->value, e) < 0)
@@ -295,13 +307,22 @@ int secret_store(const struct secret_value *v, struct err *e)
                                .command_ttl = v->ttl};
         if (!fresh.sentinel)
             err_set(e, STATUS_FAILED, "out of memory");
-        else
+        else {
+            bool other_lock = secretstore_first(s);
             rc = secretstore_put(s, &fresh, e) < 0 ? -1 : secretstore_save(s, e);
+            if (rc == 0 && other_lock) {
+                secret_tell("");
+                secretstore_settle(s);
+                rc = secretstore_save(s, e);
+            }
+        }
         free(made);
         secretstore_free(s);
     }
     json_decref(service);
     if (rc == 0)
         secret_tell(v->scope);
+    if (rc == 0 && ca_check(NULL) < 0) /* the store before this one was put away */
+        secret_tend_authority(false);
     return rc;
 }

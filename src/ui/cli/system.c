@@ -8,6 +8,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "core/ca.h"
 #include "core/config.h"
 #include "core/confine.h"
 #include "core/decisions.h"
@@ -426,6 +427,20 @@ static void doctor_sandboxes(struct doctor *d)
         record_list_free(names, n);
 }
 
+/* Credentials, and the key that connections are looked into with. */
+static void doctor_store(struct doctor *d)
+{
+    struct err why = {0};
+    struct secretstore *s = secretstore_open(NULL, NULL, &why);
+    if (!s)
+        found(d, WARN, "secret store", why.text, "meanwhile no credential is written into requests, and connections that have to be looked into fail");
+    else
+        found(d, FINE, "secret store", secretstore_exists(s) ? secretstore_lock_text(secretstore_lock_kind(s)) : "nothing is in it yet", "");
+    if (s && ca_check(&why) < 0)
+        found(d, WARN, "certificate authority of the sandboxes", why.text, "meanwhile connections that have to be looked into fail");
+    secretstore_free(s);
+}
+
 int cmd_doctor(const struct args *a, struct err *e)
 {
     struct doctor d = {.list = json_array(), .json = args_has(a, "json")};
@@ -491,6 +506,7 @@ int cmd_doctor(const struct args *a, struct err *e)
         free(m);
     }
     json_decref(config);
+    doctor_store(&d);
     struct policy *p = policy_load(NULL);
     const char *error = p ? policy_error(p) : "out of memory";
     if (!error)
