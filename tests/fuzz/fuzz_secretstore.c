@@ -48,6 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (!r->service[0] || !r->sentinel[0] || !secretstore_find(s, r->service, r->scope))
             abort();
     }
+    const struct authority *a = s ? secretstore_authority(s) : NULL;
+    if (a && (!a->certificate[0] || strlen(a->certificate) > AUTHORITY_CERT_MAX || a->expires <= 0))
+        abort();
     secretstore_free(s);
     return 0;
 }
