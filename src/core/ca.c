@@ -281,12 +281,13 @@ static void remove_key_file(const char *path)
     if (!safe)
         return;
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && st.st_size <= KEY_FILE_MAX &&
-        pwrite(fd, nothing, (size_t)st.st_size, 0) == (ssize_t)st.st_size)
+    bool own = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1;
+    if (own && st.st_size <= KEY_FILE_MAX && pwrite(fd, nothing, (size_t)st.st_size, 0) == (ssize_t)st.st_size)
         fsync(fd);
     if (fd >= 0)
         close(fd);
-    unlink(path);
+    if (unlink(path) == 0 && !own)
+        log_line("the key of the certificate authority is in the secret store now; %s was a link: what it led to should go as well", path);
 }
 
 static int take_in(struct secretstore *s, const char *path, const char *certificate, struct err *e)

@@ -3,6 +3,7 @@ import http.server
 import json
 import os
 import pathlib
+import shutil
 import socket
 import ssl
 import subprocess
@@ -224,6 +225,16 @@ class Intercept(unittest.TestCase):
 
     def log(self, host):
         return json.loads(self.h.sbx("policy", "log", "s", "--raw", "--json", "--host", host))
+
+    def test_another_authority_reaches_a_guest_at_its_next_start(self):
+        """Whoever removes its folder gets another one; what runs goes on with the one of before."""
+        certificate = self.h.dir / "data/sbx/ca/cert.pem"
+        was = certificate.read_bytes()
+        shutil.rmtree(certificate.parent)
+        self.assertIn("sbx policy allow network s one.example", self.sh("curl -sS https://one.example/", None))
+        self.h.sbx("restart", "s")
+        self.assertNotEqual(certificate.read_bytes(), was)
+        self.assertIn("sbx policy allow network s two.example", self.sh("curl -sS https://two.example/", None))
 
     def test_git_clone_and_push_on_one_repository_only(self):
         # Denied whole: a readable answer, also over HTTPS.

@@ -266,6 +266,11 @@ static void the_first_use_makes_it(void **state)
         assert_int_equal(stat(cert_file, &st), 0);
         assert_int_equal(st.st_mode & 0777, 0644);
     }
+    /* In this process, where leaks are looked for. */
+    remove_all("/sbx");
+    assert_int_equal(renew() + is_whole(), 0);
+    as_before();
+    assert_int_equal(keep() + is_whole(), 0);
 }
 
 static void the_key_of_before_is_taken_in(void **state)
