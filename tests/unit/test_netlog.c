@@ -219,6 +219,47 @@ static void test_groups(void **state)
     netlog_free(n);
 }
 
+/* A host's connections and the requests on them are one line, where one rule decided both. */
+static void test_requests_in_groups(void **state)
+{
+    (void)state;
+    struct netlog *n = netlog_new(0);
+    struct netlog_view *v = netlog_view_new(n);
+    struct netlog_row r;
+    struct decision_row one = row(2, "request", "api.test", "allow");
+    one.proto = "http2";
+    one.method = "GET";
+    one.path = "/v1/a";
+    add(n, "a", 1, "api.test", "allow");
+    netlog_add(n, "a", &one);
+    netlog_view_group(v, true);
+    netlog_view_sync(v);
+    assert_int_equal(netlog_view_count(v), 1);
+    assert_true(netlog_view_get(v, 0, &r));
+    assert_int_equal(r.count, 1);
+    assert_string_equal(r.request, "GET /v1/a");
+    one.path = "/v1/b";
+    one.time_ms = 3;
+    netlog_add(n, "a", &one);
+    one.verdict = "deny";
+    netlog_add(n, "a", &one);
+    one.verdict = "allow";
+    one.proto = "dns"; /* another thing, though the host is the same */
+    one.kind = "open";
+    one.method = one.path = "";
+    netlog_add(n, "a", &one);
+    netlog_view_sync(v);
+    assert_int_equal(netlog_view_count(v), 3);
+    assert_true(netlog_view_get(v, 0, &r));
+    assert_string_equal(r.verdict, "deny");
+    assert_string_equal(r.request, "GET /v1/b");
+    assert_true(netlog_view_get(v, 1, &r));
+    assert_string_equal(r.request, "2 requests");
+    assert_int_equal(r.count, 1);
+    netlog_view_free(v);
+    netlog_free(n);
+}
+
 static void test_bounded(void **state)
 {
     (void)state;
@@ -395,7 +436,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_that_no_rule_changes),
         cmocka_unit_test(test_filter), cmocka_unit_test(test_typed_letter_by_letter), cmocka_unit_test(test_follow_and_pause), cmocka_unit_test(test_connection_is_one_row),
-        cmocka_unit_test(test_groups), cmocka_unit_test(test_bounded),          cmocka_unit_test(test_targets), cmocka_unit_test(test_feed),
+        cmocka_unit_test(test_groups), cmocka_unit_test(test_requests_in_groups), cmocka_unit_test(test_bounded),          cmocka_unit_test(test_targets), cmocka_unit_test(test_feed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

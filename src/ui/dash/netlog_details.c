@@ -132,7 +132,9 @@ static int fields(const struct place *at)
     y = field(at, y, "Asked for", ST_STRONG, r->host[0] ? text : r->kind);
     y = field(at, y, "Request", ST_TEXT, r->request);
     y = field(at, y, "Dialled", ST_TEXT, d->more.addr);
-    y = field(at, y, "Decided by", ST_TEXT, r->rule);
+    bool judged = strcmp(r->kind, "open") == 0 && strcmp(r->verdict, "allow") == 0 && strncmp(r->rule, "deny ", 5) == 0;
+    snprintf(text, sizeof text, judged ? "its requests, each by itself: there is a rule about them, %s" : "%s", r->rule);
+    y = field(at, y, "Decided by", ST_TEXT, text);
     y = field(at, y, "Because", ST_TEXT, d->more.reason);
     if (r->bytes_up || r->bytes_down || r->duration_ms >= 0) {
         char up[32], down[32];

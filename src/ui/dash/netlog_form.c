@@ -26,7 +26,7 @@ struct wanted {
 };
 
 struct now {
-    bool allow, exact, denied; /* denied: by a rule, which wins over whatever allows */
+    bool allow, exact, denied, depends; /* depends: each request is judged; denied: by a rule, which wins over whatever allows */
     enum rule_origin origin;
     bool whole;                /* that rule speaks of this very host and nothing else */
     char text[RULE_TEXT_MAX + 32], rule[RULE_TEXT_MAX], id[16];
@@ -66,6 +66,7 @@ static void decide(const struct wanted *w, struct now *out)
     else
         policy_decide_name(p, w->host, w->port, time(NULL), &d);
     out->allow = d.allow;
+    out->depends = d.allow && d.http;
     out->exact = d.exact;
     snprintf(out->text, sizeof out->text, "%s", d.text);
     if (d.rule && d.rule->deny && !d.allow) {
@@ -215,7 +216,10 @@ static int lay_out(struct form *f, WINDOW *w, int cols)
     y++;
     if (w)
         paint_text(w, y, 2, 10, ST_DIM, "Now");
-    snprintf(text, sizeof text, "%s, by %s", f->now.allow ? "allowed" : "denied", f->now.text);
+    if (f->now.depends)
+        snprintf(text, sizeof text, "each request is judged, because of %s", f->now.text);
+    else
+        snprintf(text, sizeof text, "%s, by %s", f->now.allow ? "allowed" : "denied", f->now.text);
     y += paint_wrap(w, y, 13, cols - 15, 6, ST_DIM, text);
     if (w)
         paint_text(w, y, 2, 10, ST_DIM, "The rule");
@@ -421,7 +425,7 @@ static bool mouse(struct pane *p, const struct input *in)
         if (shown(f, i) && in->y == f->row_of[i]) {
             f->at = i;
             if (in->x >= 13)
-                turn(f, 1);
+                turn(f, in->x == 13 ? -1 : 1);
             pane_dirty(p);
             return true;
         }

@@ -27,6 +27,7 @@ struct pool {
 
 struct group {
     uint32_t box, host, rule, kind, proto, verdict; /* in `words` */
+    uint32_t kin; /* those that are shown as one: a host's connections, and the requests on them */
     uint16_t port;
 };
 
@@ -43,6 +44,7 @@ struct netlog {
     uint64_t first;
     uint64_t version, moved; /* moved: counts rows put before the end, and rows forgotten */
     struct pool words, requests, groups; /* groups: what of a group is searched, and its identity */
+    struct pool kins;
     struct group *group;
     uint32_t group_room;
     struct flow *flows[FLOWS];
@@ -57,8 +59,9 @@ struct term {
 };
 
 struct view_group {
-    uint32_t group;
-    int64_t first_ms, last_ms, seq, up, down, count;
+    uint32_t group, request; /* request: the only one, if there are no others */
+    int64_t first_ms, last_ms, seq, up, down, connections, requests;
+    bool others;
 };
 
 struct netlog_view {
@@ -79,6 +82,7 @@ struct netlog_view {
     bool stale; /* the filter changed */
     struct view_group *sums;
     size_t nsums;
+    char requests[32]; /* of the line that was asked for last: how many */
     /* where it stands */
     enum netlog_mode mode;
     uint64_t anchor; /* row number, or group */
@@ -211,6 +215,7 @@ void netlog_free(struct netlog *n)
     pool_clear(&n->words);
     pool_clear(&n->requests);
     pool_clear(&n->groups);
+    pool_clear(&n->kins);
     free(n->group);
     free(n->rows);
     free(n);
@@ -265,6 +270,12 @@ static uint32_t find_group(struct netlog *n, const struct group *g)
             n->group_room = room;
         }
         n->group[i] = *g;
+        const char *proto = word(n, g->proto);
+        bool stream = strcmp(proto, "tcp") == 0 || strncmp(proto, "http", 4) == 0;
+        snprintf(text, sizeof text, "%x,%x,%x,%x,%x,%x", g->box, g->host, g->port, g->verdict, g->rule, stream ? 0 : g->proto + 1);
+        n->group[i].kin = pool_put(&n->kins, text, NULL);
+        if (n->group[i].kin == UINT32_MAX)
+            return UINT32_MAX;
     }
     return i;
 }
@@ -671,36 +682,45 @@ bool netlog_view_grouped(const struct netlog_view *v)
 static int by_weight(const void *a, const void *b)
 {
     const struct view_group *x = a, *y = b;
-    if (x->count != y->count)
-        return x->count < y->count ? 1 : -1;
+    int64_t m = x->connections + x->requests, n = y->connections + y->requests;
+    if (m != n)
+        return m < n ? 1 : -1;
     return x->group < y->group ? -1 : x->group > y->group;
 }
 
 static void sum_up(struct netlog_view *v)
 {
     const struct netlog *n = v->log;
-    struct view_group *all = calloc(n->groups.n + 1, sizeof *all);
+    struct view_group *all = calloc(n->kins.n + 1, sizeof *all);
     if (!all)
         return;
     for (size_t i = 0; i < v->n; i++) {
         const struct row *r = &n->rows[v->lines[i] - n->first];
-        struct view_group *g = &all[r->group];
-        if (!g->count) {
+        if (n->group[r->group].kin >= n->kins.n)
+            continue; /* no memory for it */
+        struct view_group *g = &all[n->group[r->group].kin];
+        if (!g->connections && !g->requests) {
             g->first_ms = r->time_ms;
             g->group = r->group;
         }
         g->last_ms = r->time_ms;
         g->seq = r->seq;
-        g->count += r->count;
+        if (strcmp(word(n, n->group[r->group].kind), "request") == 0) {
+            g->others |= g->requests && g->request != r->request;
+            g->request = r->request;
+            g->requests += r->count;
+        } else {
+            g->connections += r->count;
+        }
         g->up += r->up;
         g->down += r->down;
     }
     /* What was denied goes first: it is what one looks for. */
     size_t kept = 0, denied = 0;
-    struct view_group *sums = malloc((n->groups.n + 1) * sizeof *sums);
+    struct view_group *sums = malloc((n->kins.n + 1) * sizeof *sums);
     for (int pass = 0; sums && pass < 2; pass++) {
-        for (uint32_t i = 0; i < n->groups.n; i++)
-            if (all[i].count && (strcmp(word(n, n->group[i].verdict), "allow") == 0) == (pass == 1))
+        for (uint32_t i = 0; i < n->kins.n; i++)
+            if ((all[i].connections || all[i].requests) && (strcmp(word(n, n->group[all[i].group].verdict), "allow") == 0) == (pass == 1))
                 sums[kept++] = all[i];
         if (pass == 0)
             denied = kept;
@@ -760,7 +780,7 @@ size_t netlog_view_count(const struct netlog_view *v)
     return v->grouped ? v->nsums : v->n;
 }
 
-bool netlog_view_get(const struct netlog_view *v, size_t line, struct netlog_row *out)
+bool netlog_view_get(struct netlog_view *v, size_t line, struct netlog_row *out)
 {
     if (line >= netlog_view_count(v))
         return false;
@@ -768,7 +788,13 @@ bool netlog_view_get(const struct netlog_view *v, size_t line, struct netlog_row
         return netlog_get(v->log, v->lines[line], out);
     const struct view_group *g = &v->sums[line];
     *out = (struct netlog_row){.time_ms = g->last_ms, .first_ms = g->first_ms, .seq = g->seq, .bytes_up = g->up, .bytes_down = g->down,
-                               .count = g->count, .duration_ms = -1, .request = ""};
+                               .count = g->connections ? g->connections : g->requests, .duration_ms = -1, .request = ""};
+    if (g->requests && !g->others) {
+        out->request = request_text(v->log, g->request);
+    } else if (g->requests) {
+        snprintf(v->requests, sizeof v->requests, "%lld requests", (long long)g->requests);
+        out->request = v->requests;
+    }
     from_group(v->log, g->group, out);
     return true;
 }

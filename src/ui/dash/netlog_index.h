@@ -59,15 +59,17 @@ void netlog_view_free(struct netlog_view *v);
  * request; host:X, box:X, rule:X, path:X, port:N, verdict:X (allow, deny, fail) in one of them; -X and -host:X: not so.
  * box: one sandbox exactly, or NULL for all. */
 void netlog_view_filter(struct netlog_view *v, const char *text, const char *box);
-/* One line for each group of like rows instead, those denied and those with the highest counts first. */
+/* One line for each group of like rows instead, those denied and those with the highest counts first.  A host's
+ * connections and the requests on them are one line where verdict and rule are the same: its count is of the connections,
+ * its request the only one, or how many there were. */
 void netlog_view_group(struct netlog_view *v, bool on);
 bool netlog_view_grouped(const struct netlog_view *v);
 /* Takes up what was added since; false if nothing changed. */
 bool netlog_view_sync(struct netlog_view *v);
 
-/* How many lines, and one of them. */
+/* How many lines, and one of them, whose texts live until the next is asked for. */
 size_t netlog_view_count(const struct netlog_view *v);
-bool netlog_view_get(const struct netlog_view *v, size_t line, struct netlog_row *out);
+bool netlog_view_get(struct netlog_view *v, size_t line, struct netlog_row *out);
 
 enum netlog_mode netlog_view_mode(const struct netlog_view *v);
 /* The line of the cursor (0 if there is none): in FOLLOW the last. */

@@ -38,6 +38,7 @@ struct log_pane {
     size_t top;
     unsigned ticks;
     int64_t clicked_ms;
+    bool on_bar; /* the scroll bar is dragged */
     size_t clicked;
     int wide_host, wide_rule; /* the widest that were shown: columns do not jump */
     bool any_request, any_count, any_bytes; /* were shown: what is nowhere needs no column */
@@ -146,17 +147,20 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
         return;
     }
     /* Host and rule get what they need, the request what is left; where that is nothing, host and rule share it. */
-    int half = rest / 2, host = between(l->wide_host + 2, 16, half), rule = between(l->wide_rule + 1, 12, half);
-    if (l->any_request && !netlog_view_grouped(l->view) && rest >= 68) {
-        if (rest - host - rule < 16 && rule > 24) /* most rules say their host once more */
+    int rule = between(l->wide_rule + 1, 12, rest / 2), host = between(l->wide_host + 2, 16, rest - 17);
+    if (host + rule > rest) /* most rules say their host once more */
+        rule = between(rest - host, 16, rule);
+    if (l->any_request && rest >= 68) {
+        host = between(host, 16, rest / 2);
+        if (rest - host - rule < 16 && rule > 24)
             rule = between(rest - host - 16, 24, rule);
     }
-    if (l->any_request && rest >= 68 && rest - host - rule >= 16 && !netlog_view_grouped(l->view)) {
+    if (l->any_request && rest >= 68 && rest - host - rule >= 16) {
         c->host = host;
         c->rule = rule;
         c->request = rest - host - rule;
     } else {
-        c->host = between(host, rest - rule, rest - 12);
+        c->host = between(host, rest - rule, rest - 17);
         c->rule = rest - c->host;
     }
 }
@@ -172,17 +176,33 @@ static void host_text(const struct netlog_row *r, char *out, size_t cap)
         snprintf(out, cap, strchr(r->host, ':') ? "[%s]:%d" : "%s:%d", r->host, r->port);
 }
 
+/* What decides of a connection only whether it may carry requests is no reason for an "allow": they are judged one by one. */
+static bool is_carrier(const struct netlog_row *r)
+{
+    bool connection = strcmp(r->kind, "open") == 0 || strcmp(r->kind, "close") == 0;
+    return connection && strcmp(r->verdict, "allow") == 0 && strncmp(r->rule, "deny ", 5) == 0;
+}
+
+/* The verdict stands beside it: a rule that says the same word begins with its host. */
+static const char *rule_text(const struct netlog_row *r)
+{
+    size_t n = strlen(r->verdict);
+    if (is_carrier(r))
+        return "its requests decide";
+    return n && strncmp(r->rule, r->verdict, n) == 0 && r->rule[n] == ' ' ? r->rule + n + 1 : r->rule;
+}
+
 static void measure(struct log_pane *l, size_t from, int rows)
 {
     struct netlog_row r;
     char host[300];
     for (int i = 0; i < rows && netlog_view_get(l->view, from + (size_t)i, &r); i++) {
         host_text(&r, host, sizeof host);
-        int h = paint_width(host), n = paint_width(r.rule);
+        int h = paint_width(host), n = paint_width(rule_text(&r));
         l->wide_host = h > l->wide_host ? h : l->wide_host;
         l->wide_rule = n > l->wide_rule ? n : l->wide_rule;
         l->any_request |= r.request[0] != '\0';
-        l->any_count |= r.count > 1;
+        l->any_count |= r.count > 1 && !netlog_view_grouped(l->view);
         l->any_bytes |= r.bytes_up || r.bytes_down || r.open;
     }
 }
@@ -247,8 +267,9 @@ static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct co
     if (!c->request && r->request[0] && beside >= 8) /* no column of its own: where the host leaves room */
         paint_text(w, y, x + c->host - 1 - beside, beside, ST_TEXT, r->request);
     x = host_cell(w, y, x, c->host, host);
-    x = cell(w, y, x, c->request, ST_TEXT, r->request);
-    x = cell(w, y, x, c->rule, ST_DIM, r->rule);
+    bool carrier = !r->request[0] && is_carrier(r); /* what it carried stands in lines of its own */
+    x = cell(w, y, x, c->request, carrier ? ST_DIM : ST_TEXT, !carrier ? r->request : netlog_view_grouped(l->view) ? "connections" : "connection");
+    x = cell(w, y, x, c->rule, ST_DIM, rule_text(r));
     x = figure(w, y, x, c->count, ST_TEXT, count);
     figure(w, y, x, c->bytes, ST_DIM, bytes);
 }
@@ -309,6 +330,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
                                                                            : "it has not tried to reach anything yet";
         paint_centre(w, y + rows / 2, p->cols, ST_DIM, text);
     }
+    paint_scroll(w, y, rows, (long)l->top, rows, (long)count, focus ? ST_FRAME_ON : ST_FRAME);
     draw_line(l, w, p->rows - 1);
     p->dirty = false;
 }
@@ -356,7 +378,12 @@ static bool grabs(struct pane *p)
 static bool current(struct log_pane *l, struct netlog_row *r)
 {
     netlog_view_sync(l->view);
-    return netlog_view_get(l->view, netlog_view_cursor(l->view), r);
+    if (!netlog_view_get(l->view, netlog_view_cursor(l->view), r))
+        return false;
+    /* A line for many is about the host, unless all of it is one request. */
+    if (netlog_view_grouped(l->view) && (strcmp(r->kind, "request") != 0 || !strchr(r->request, '/')))
+        r->request = "";
+    return true;
 }
 
 static void open_form(struct log_pane *l, bool deny)
@@ -565,7 +592,12 @@ static bool mouse(struct pane *p, const struct input *in)
     struct log_pane *l = self(p);
     int y = in->y - (p->rows >= 6);
     netlog_view_sync(l->view);
-    if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1)) {
+    size_t count = netlog_view_count(l->view);
+    if (in->mouse == MOUSE_PRESS)
+        l->on_bar = in->button == 1 && in->x >= p->cols - 1 && y >= 0 && count > (size_t)body_rows(l);
+    if (l->on_bar && (in->mouse == MOUSE_PRESS || in->mouse == MOUSE_DRAG)) {
+        netlog_view_go(l->view, (size_t)paint_scroll_to(y, body_rows(l), 1, (long)count));
+    } else if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1)) {
         netlog_view_move(l->view, in->button * 3);
     } else if (in->mouse == MOUSE_PRESS && in->button == 1 && y >= 0 && y < body_rows(l)) {
         size_t line = l->top + (size_t)y;
@@ -582,6 +614,15 @@ static bool mouse(struct pane *p, const struct input *in)
     }
     pane_dirty(p);
     return true;
+}
+
+/* A click on what the frame says on the right: it follows, or it does not. */
+static void edge(struct pane *p, int col)
+{
+    char left[200] = "", right[120] = "";
+    title(p, left, sizeof left, right, sizeof right);
+    if (col >= p->cols - 3 - paint_width(right))
+        action(p, netlog_view_grouped(self(p)->view) ? "log.group" : "log.follow");
 }
 
 static void learn_mode(struct log_pane *l)
@@ -655,7 +696,7 @@ static void pane_free(struct pane *p)
     free(l);
 }
 
-static const struct pane_class class = {.name = "log", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+static const struct pane_class class = {.name = "log", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse, .edge = edge,
                                         .box = box_chosen, .tick = tick, .title = title, .cursor = cursor, .grabs = grabs, .free = pane_free};
 static const struct netlog_feed_ops feed_ops = {on_row, on_batch};
 

@@ -262,6 +262,14 @@ void paint_scroll(WINDOW *w, int top, int rows, long first, long n, long total, 
     }
 }
 
+long paint_scroll_to(int y, int rows, long n, long total)
+{
+    if (total <= n || rows < 2)
+        return 0;
+    y = y < 0 ? 0 : y >= rows ? rows - 1 : y;
+    return ((total - n) * y + (rows - 1) / 2) / (rows - 1);
+}
+
 const char *paint_spinner(void)
 {
     static const char *const fancy[] = {"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"};

@@ -31,6 +31,8 @@ void paint_bar(WINDOW *w, int y, int x, int n, double fraction);
 void paint_frame(WINDOW *w, enum style frame, enum style heading, const char *left, const char *right);
 /* A scroll bar on the right edge of a frame window: n rows of total are seen from first on. */
 void paint_scroll(WINDOW *w, int top, int rows, long first, long n, long total, enum style s);
+/* Which row is the first to be seen after a press at row y of the bar, from its top. */
+long paint_scroll_to(int y, int rows, long n, long total);
 /* The spinner's glyph for this moment. */
 const char *paint_spinner(void);
 /* "1.2 GiB", "850 KiB". */
