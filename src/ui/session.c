@@ -304,7 +304,9 @@ static int loop(struct run *s, int sigfd, struct err *e)
         struct pollfd p[3] = {{.fd = s->c.fd, .events = client_events(&s->c)}, {.fd = sigfd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
         if (s->r->input && !s->in_eof && !s->in_blocked)
             p[2].fd = STDIN_FILENO;
-        if (poll(p, 3, -1) < 0 && errno != EINTR)
+        if (s->r->tick)
+            s->r->tick(s->r->tick_arg);
+        if (poll(p, 3, s->r->tick ? 1000 : -1) < 0 && errno != EINTR)
             return err_errno(e, errno, "cannot wait for the session");
         if (p[1].revents)
             on_signals(s, sigfd);

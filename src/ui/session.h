@@ -17,6 +17,8 @@ struct session_request {
     bool input;          /* our standard input is the program's */
     bool detach;         /* start it and leave */
     bool agent, login, read_only;
+    void (*tick)(void *arg); /* about once a second meanwhile; may be NULL */
+    void *tick_arg;
 };
 
 /* Runs until the session ends, the user detaches or the sandbox goes away.  *status: the program's exit status, or

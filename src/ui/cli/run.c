@@ -423,7 +423,7 @@ int cmd_run(const struct args *a, struct err *e)
         const char *prepare = json_string_value(json_object_get(kit, "prepare"));
         say_secrets(kit, &r, env);
         struct err why = {0};
-        if (prepare && sandbox_step(name, prepare, &why) < 0)
+        if (prepare && sandbox_step(name, prepare, NULL, &why) < 0)
             out_notice("%s", why.text);
         json_decref(kit);
         req.argv = agent_command(r.agent, a, e);

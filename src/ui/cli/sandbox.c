@@ -320,17 +320,74 @@ static int build_policy(const char *sandbox, const json_t *kit, struct err *e)
     return n ? policy_add(sandbox, rules, n, e) : 0;
 }
 
-int sandbox_step(const char *sandbox, const char *step, struct err *e)
+/* How far a step is cannot be known beforehand: what is told is what is true, how long it takes and what it wrote. */
+struct step_progress {
+    const char *title; /* NULL: nothing is told */
+    char *disk;
+    int out, log; /* where standard error leads: ours, and the step's */
+    struct timespec began;
+    long told;
+};
+
+static void step_tick(void *arg)
 {
+    struct step_progress *p = arg;
+    struct timespec now;
+    struct stat st;
+    char text[200], span[32], wrote[48] = "";
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    long s = (long)(now.tv_sec - p->began.tv_sec);
+    if (!p->title || s == p->told)
+        return;
+    p->told = s;
+    if (s < 60)
+        snprintf(span, sizeof span, "%lds", s);
+    else
+        snprintf(span, sizeof span, "%ldm%02lds", s / 60, s % 60);
+    if (p->disk && stat(p->disk, &st) == 0 && st.st_blocks >= 2048)
+        snprintf(wrote, sizeof wrote, ", %lld MiB written", (long long)st.st_blocks / 2048);
+    snprintf(text, sizeof text, "%.100s: %s%s", p->title, span, wrote);
+    dup2(p->out, 2);
+    progress_show(-1, text);
+    fflush(stderr);
+    if (p->log >= 0)
+        dup2(p->log, 2);
+}
+
+/* Of all that a recipe printed: the first errors say what happened, the longest of them most of it; without any, the end. */
+static void what_went_wrong(FILE *log, char *out, size_t cap)
+{
+    char line[400];
+    unsigned errors = 0;
+    out[0] = '\0';
+    if (!log)
+        return;
+    rewind(log);
+    while (fgets(line, sizeof line, log)) {
+        line[strcspn(line, "\r\n")] = '\0';
+        bool error = (strstr(line, "rror") || strstr(line, "ERR")) && !strstr(line, "_logs/") && !strstr(line, "complete log");
+        if (error ? errors == 0 || (errors < 6 && strlen(line) > strlen(out)) : errors == 0 && line[strspn(line, " ")])
+            snprintf(out, cap, "%s", line);
+        errors += error;
+    }
+}
+
+int sandbox_step(const char *sandbox, const char *step, const char *title, struct err *e)
+{
+    struct step_progress progress = {.title = title, .disk = path_sandbox(sandbox, "disk", NULL), .log = -1, .told = -1};
+    clock_gettime(CLOCK_MONOTONIC, &progress.began);
     json_t *argv = json_pack("[s, s, s]", "bash", "-lc", step);
-    struct session_request req = {.sandbox = sandbox, .argv = argv, .cwd = "/home/agent", .user = "agent"};
+    struct session_request req = {.sandbox = sandbox, .argv = argv, .cwd = "/home/agent", .user = "agent",
+                                  .tick = title && progress_wanted() ? step_tick : NULL, .tick_arg = &progress};
     int status = 0, rc;
     FILE *log = tmpfile();
     /* What the recipe prints is of interest only if it fails. */
     fflush(stdout);
     fflush(stderr);
     int out = dup(1), err2 = dup(2);
+    progress.out = err2;
     if (log) {
+        progress.log = fileno(log);
         dup2(fileno(log), 1);
         dup2(fileno(log), 2);
     }
@@ -340,16 +397,11 @@ int sandbox_step(const char *sandbox, const char *step, struct err *e)
     close(out);
     close(err2);
     json_decref(argv);
+    free(progress.disk);
     if (rc == 0 && status != 0) {
-        char line[400], last[400] = "";
-        if (log) {
-            rewind(log);
-            while (fgets(line, sizeof line, log))
-                if (line[strspn(line, " \r\n")] && (strstr(line, "rror") || !strstr(last, "rror")))
-                    snprintf(last, sizeof last, "%s", line);
-        }
-        last[strcspn(last, "\r\n")] = '\0';
-        rc = err_set(e, STATUS_FAILED, "\"%s\" failed with status %d: %s", step, status, last);
+        char why[400];
+        what_went_wrong(log, why, sizeof why);
+        rc = err_set(e, STATUS_FAILED, "%s%s(status %d of: %s)", why, why[0] ? " " : "", status, step);
     }
     if (log)
         fclose(log);
@@ -463,19 +515,24 @@ static int install_agent(const json_t *kit, const char *template, struct err *e)
         rc = build_policy(sandbox, kit, e);
     if (rc == 0)
         rc = sandbox_start(sandbox, e);
-    size_t steps = json_array_size(steps_) + (json_object_get(kit, "check") ? 1 : 0);
+    const char *title = json_string_value(json_object_get(kit, "title"));
+    title = title ? title : agent;
     json_array_foreach((json_t *)steps_, i, step) {
         char shown[200];
         if (rc == 0 && sandbox_interrupted)
             rc = err_set(e, STATUS_FAILED, "it was interrupted");
         if (rc < 0)
             break;
-        snprintf(shown, sizeof shown, "%s: %s", agent, json_string_value(step));
-        progress_show((double)i / (double)(steps ? steps : 1), shown);
-        rc = sandbox_step(sandbox, json_string_value(step), e);
+        if (json_array_size(steps_) > 1)
+            snprintf(shown, sizeof shown, "installing %s, step %zu of %zu", title, i + 1, json_array_size(steps_));
+        else
+            snprintf(shown, sizeof shown, "installing %s", title);
+        if (!progress_wanted())
+            progress_show(-1, shown);
+        rc = sandbox_step(sandbox, json_string_value(step), shown, e);
     }
     if (rc == 0 && !sandbox_interrupted && json_object_get(kit, "check"))
-        rc = sandbox_step(sandbox, json_string_value(json_object_get(kit, "check")), e);
+        rc = sandbox_step(sandbox, json_string_value(json_object_get(kit, "check")), NULL, e);
     progress_done();
     struct err ignored = {0};
     if (rc == 0 && sandbox_interrupted)

@@ -55,7 +55,13 @@ static int take_line(const char *line, struct err *e)
     if (op && strcmp(op, "progress") == 0 && text && progress_wanted()) {
         json_t *f = json_object_get(o, "fraction");
         char shown[160];
-        snprintf(shown, sizeof shown, "%s ...", text);
+        /* The phases of the protocol, for people. */
+        static const char *const phases[][2] = {{"template", "the first boot of a machine like this"}, {"cloning", "the machine starts"},
+                                                {"booting", "the machine boots"}, {"configuring", "the sandbox is set up"}};
+        const char *phase = text;
+        for (size_t i = 0; i < sizeof phases / sizeof *phases; i++)
+            phase = strcmp(text, phases[i][0]) == 0 ? phases[i][1] : phase;
+        snprintf(shown, sizeof shown, "%s ...", phase);
         progress_show(json_is_number(f) ? json_number_value(f) : -1, shown);
     } else if (op && strcmp(op, "notice") == 0 && text) {
         const char *kind = json_string_value(json_object_get(o, "kind"));

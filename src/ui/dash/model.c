@@ -364,6 +364,7 @@ static struct box *box_new(struct model *m, const char *name)
         free(b->folder);
         b->folder = strdup(repo);
     }
+    b->installs = json_is_string(json_object_get(r.extra, "installs"));
     b->nfolders = r.nfolders;
     b->cpus = r.cpus;
     b->memory_mib = r.memory_mib;
@@ -541,7 +542,7 @@ void model_sum(const struct model *m, struct model_sums *s)
         s->running += b->life == LIFE_RUNNING;
         s->waiting += b->wants == WANTS_INPUT;
         s->failed += b->life == LIFE_FAILED;
-        s->busy += b->task != NULL || b->life == LIFE_STARTING || b->life == LIFE_STOPPING || b->life == LIFE_CREATING;
+        s->busy += b->task != NULL || (b->installs && b->life == LIFE_RUNNING) || b->life == LIFE_STARTING || b->life == LIFE_STOPPING || b->life == LIFE_CREATING;
         s->blocked += b->blocked;
     }
 }
@@ -552,5 +553,7 @@ const char *box_state_word(const struct box *b)
         return "waiting";
     if (b->life == LIFE_RUNNING && b->paused)
         return "paused";
+    if (b->life == LIFE_RUNNING && b->installs)
+        return "installing";
     return life_name(b->life);
 }

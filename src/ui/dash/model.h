@@ -41,6 +41,7 @@ struct box {
     char why[96];      /* what it wants, for people; printable */
     bool seen;         /* what it wanted was looked at */
     bool marked;       /* for an action on several */
+    bool installs;     /* an agent is installed in it, for all others; it goes when that is done */
     struct task *task; /* what is done to it now, or NULL */
     char doing[128];   /* the task's last word */
     double fraction;   /* of the task, -1: unknown */
