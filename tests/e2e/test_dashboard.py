@@ -93,10 +93,12 @@ class Empty(unittest.TestCase):
         self.assertIn("cannot place a cursor", t.wait("status=1"))
         t.type(f"TERM=no-such {SBX}; echo again=$?\n")
         self.assertIn("is not known here", t.wait("again=1"))
-        t.type(f"TERM=vt100 {SBX}; echo last=$?\n")
-        t.wait("Welcome")
-        t.keys("Escape", "q")
-        t.wait("last=0")
+        # What this host does not know, but does what xterm does, as over ssh.
+        for term in ("vt100", "xterm-unheard-of"):
+            t.type(f"clear; TERM={term} {SBX}; echo {term}=$?\n")
+            t.wait("Welcome")
+            t.keys("Escape", "q")
+            t.wait(f"{term}=0")
 
     def test_suspended_and_continued(self):
         t = self.terminal(shell=True, cols=100, rows=30)
@@ -138,6 +140,35 @@ class Empty(unittest.TestCase):
         t.wait("New sandbox")
         t.keys("Escape")
         t.wait("New sandbox", gone=True)
+
+    def test_borders_are_moved_and_scroll_bars_pressed(self):
+        def drag(x, y, to_x, to_y):
+            t.type(f"\033[<0;{x + 1};{y + 1}M\033[<32;{to_x + 1};{to_y + 1}M\033[<0;{to_x + 1};{to_y + 1}m")
+
+        t = self.terminal(cols=120, rows=40)
+        t.wait("Welcome")
+        t.keys("Escape")
+        t.wait("no sandboxes yet")
+        x = t.lines()[1].index("╮")
+        drag(x, 9, 49, 9)
+        t.wait(r"\n╭─ Sandboxes ─{36}╮")
+        t.keys("<")
+        t.wait(r"\n╭─ Sandboxes ─{34}╮")
+        y = next(i for i, line in enumerate(t.lines()) if "Network:" in line)
+        drag(80, y - 1, 80, 19)
+        t.wait(rf"(?s)^(?:[^\n]*\n){{20}}[^\n]*Network:")
+        t.keys("+")
+        t.wait(rf"(?s)^(?:[^\n]*\n){{19}}[^\n]*Network:")
+        t.click("follow")
+        t.wait("PAUSED")
+        t.resize(80, 24)
+        t.wait("Network:")  # what was given is what there is room for
+        t.keys("?")
+        t.wait("f Space +follow")
+        lines = t.lines()
+        y, bar = next((i, line.index("┃")) for i, line in enumerate(lines) if "┃" in line)
+        t.mouse(bar, len(lines) - 4)
+        t.wait("Your own keys")
 
     def test_first_and_last_of_a_list(self):
         t = self.terminal(rows=24)
@@ -306,6 +337,11 @@ class Empty(unittest.TestCase):
         t.type("re")
         t.keys("Tab")
         t.wait(r":re  +(?=.*rename)(?=.*restart)")
+        t.click("restart")
+        t.wait(r":restart ")
+        t.mouse(60, 10)  # elsewhere: the line is left
+        t.wait(":restart", gone=True)
+        t.keys(":")
         t.keys("C-u")
         t.type("run cl")
         t.keys("Tab")
@@ -507,6 +543,11 @@ class Empty(unittest.TestCase):
         t.wait(r"203\.0\.113\.0/24.*\n(.*\n)*.*Save")
         t.keys("C-s")  # as it stands: nothing is lost
         t.wait("the setting is in force")
+        self.assertEqual(self.h.sbx("config", "get", "net.outside"), before)
+        t.keys("u")
+        t.wait(r"net.outside is 203\.0\.113\.0/24\. Go back to\W+the default")  # it would be lost
+        t.keys("Enter")
+        t.wait("Go back to the", gone=True)
         self.assertEqual(self.h.sbx("config", "get", "net.outside"), before)
         for name, value in (("workspace.hide", '["**/a,b", "x"]'), ("workspace.readonly", json.dumps([f"file{i}" for i in range(900)]))):
             self.h.sbx("config", "set", name, value)
@@ -769,6 +810,26 @@ class Faked(unittest.TestCase):
             box.sessions = [session(2, False, signal=15), session(1, True)]
             box.changed()
             t.wait("needs you", gone=True)  # although the agent beside it is quiet
+
+
+    def test_an_installation_has_a_card_that_lets_nobody_in(self):
+        h = Home()
+        self.addCleanup(h.close)
+        box = FakeBox(h, "install-claude-1")
+        self.addCleanup(box.close)
+        path = box.dir / "sandbox.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "agent": "claude", "installs": "agent-claude-0"}))
+        with Terminal(h.env, cwd=h.ws, cols=120, rows=30) as t:
+            t.wait(r"install-claude-1 +installing")
+            t.wait("once, for all its sandboxes")
+            t.keys("x")  # what is made here would be in all of them
+            t.wait("claude is installed in it, and then it goes; r stops that")
+            t.keys("r")
+            t.wait(r"Stop the installation of claude\?")
+            t.keys("Escape")
+            t.wait("Stop the installation", gone=True)
+            t.keys("i")
+            self.assertRegex(t.wait("About install-claude-1"), r"Agent +claude\b")
 
 
 class Machine(unittest.TestCase):

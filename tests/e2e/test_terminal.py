@@ -242,6 +242,30 @@ class Terminal(unittest.TestCase):
         self.assertEqual(self.s.tmux("show-buffer").strip(), before[9][:7])
         self.interrupt()
 
+    def test_a_selection_grows_beyond_the_edge_and_the_middle_button_pastes_it(self):
+        self.run_line("clear; seq 1001 1200; echo middle''word")
+        self.s.sees(r"│middleword")
+        lines = self.s.text().splitlines()
+        y = next(i for i, r in enumerate(lines) if "│middleword" in r)
+        x = lines[y].index("│middleword") + 3
+        click = f"\033[<0;{x};{y + 1}M\033[<0;{x};{y + 1}m"
+        self.s.raw(click + click)
+        self.s.sees("copied 10 bytes")
+        self.s.type("echo pasted-")
+        self.s.raw(f"\033[<1;{x};{y - 2}M\033[<1;{x};{y - 2}m")
+        self.s.keys("Enter")
+        self.s.sees(r"│pasted-middleword")
+        # Held above the pane, the pointer goes on selecting: more than was to be seen, without a move of the mouse.
+        time.sleep(0.5)
+        y = next(i for i, r in enumerate(self.s.text().splitlines()) if "│middleword" in r)
+        self.s.raw(f"\033[<0;{x};{y + 1}M\033[<32;{x};1M")
+        self.s.sees(r"│1100")
+        self.s.raw(f"\033[<0;{x};1m")
+        self.s.sees("copied")
+        copied = self.s.tmux("show-buffer").split()
+        self.assertLess(int(copied[0][-3:]), 150)
+        self.assertIn("1200", copied)
+
     def test_the_mouse_is_the_programs_when_it_asks(self):
         self.run_line(r"printf '\033[?1000h\033[?1006h'; cat -v")
         time.sleep(0.5)

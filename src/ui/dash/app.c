@@ -2,6 +2,7 @@
 
 #include <event2/event.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdarg.h>
@@ -24,6 +25,8 @@
 #include "ui/dash/model.h"
 #include "ui/dash/screen.h"
 #include "ui/dash/theme.h"
+
+#define STALE_MS 400
 
 int64_t app_now_ms(void)
 {
@@ -98,6 +101,9 @@ static void tell_focus(struct app *a, struct pane *p, bool on)
         p->class->focus(p, on);
     if (p)
         pane_dirty(p);
+    /* What was said before gives way to the keys that hold now; what this very change says stays. */
+    if (on && a->said_ms && app_now_ms() - a->said_ms > STALE_MS)
+        a->said_ms = 0;
     app_bars_dirty(a);
 }
 
@@ -237,7 +243,7 @@ void app_open_session(struct app *a, struct box *b, int session)
     char number[16], *self = path_command(&e);
     snprintf(number, sizeof number, "%d", session);
     char *argv[] = {self, (char *)"attach", b->name, session ? number : NULL, NULL};
-    if (!self || app_foreground(a, argv, &e) < 0)
+    if (!self || app_foreground(a, argv, false, &e) < 0)
         app_say(a, SAY_ERROR, "%s", e.text);
     free(self);
 }
@@ -324,6 +330,10 @@ void app_copy(struct app *a, const char *text, size_t len)
 {
     size_t need = sodium_base64_encoded_len(len, sodium_base64_VARIANT_ORIGINAL);
     char *out = len <= 256u * 1024u ? malloc(need + 16) : NULL;
+    if (out) {
+        free(a->copied);
+        a->copied = strndup(text, len);
+    }
     if (!out) {
         app_say(a, SAY_ERROR, "that is too much for the clipboard (%zu bytes); save it to a file instead", len);
         return;
@@ -336,6 +346,11 @@ void app_copy(struct app *a, const char *text, size_t len)
         screen_write(out, n);
     free(out);
     app_say(a, SAY_GOOD, "copied %zu byte%s", len, len == 1 ? "" : "s");
+}
+
+const char *app_copied(struct app *a)
+{
+    return a->copied;
 }
 
 void app_copy_from(struct app *a, const char *sandbox, const char *base64, bool *said)
@@ -444,7 +459,8 @@ static void next_waiting(struct app *a)
         const struct box *b = model_at(a->model, (at + i) % n);
         if (b->wants == WANTS_INPUT) {
             app_select_box(a, b->name);
-            pane_dirty(a->slot[AREA_BOXES].pane);
+            if (a->slot[AREA_BOXES].pane->class->action)
+                a->slot[AREA_BOXES].pane->class->action(a->slot[AREA_BOXES].pane, "sandbox.show");
             return;
         }
     }
@@ -475,6 +491,10 @@ bool app_action(struct app *a, const char *action)
         app_zoom(a, !a->zoomed);
     else if (strcmp(action, "app.redraw") == 0)
         app_redraw(a, true);
+    else if (strcmp(action, "app.wider") == 0 || strcmp(action, "app.narrower") == 0)
+        app_resize_panes(a, action[4] == 'w' ? 2 : -2, 0);
+    else if (strcmp(action, "app.higher") == 0 || strcmp(action, "app.lower") == 0)
+        app_resize_panes(a, 0, action[4] == 'h' ? 1 : -1);
     else if (strcmp(action, "overlay.close") == 0 && a->noverlays)
         app_pop(a, a->overlay[a->noverlays - 1].pane);
     else
@@ -581,7 +601,21 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     a->minute = minute;
 }
 
-int app_foreground(struct app *a, char *const *argv, struct err *e)
+/* So that what a command printed can be read before the dashboard covers it. */
+static void wait_for_enter(int status)
+{
+    char c = 0;
+    if (status)
+        printf("\n[status %d; Enter goes back to the dashboard] ", status);
+    else
+        printf("\n[done; Enter goes back to the dashboard] ");
+    fflush(stdout);
+    struct pollfd p = {STDIN_FILENO, POLLIN, 0};
+    while (c != '\n' && poll(&p, 1, -1) == 1 && read(STDIN_FILENO, &c, 1) == 1)
+        ;
+}
+
+int app_foreground(struct app *a, char *const *argv, bool read_it, struct err *e)
 {
     screen_suspend();
     extern char **environ;
@@ -595,6 +629,8 @@ int app_foreground(struct app *a, char *const *argv, struct err *e)
     signal(SIGQUIT, SIG_IGN);
     pid_t pid = spawn_run(&s, e);
     int status = pid < 0 ? -1 : spawn_wait(pid);
+    if (status >= 0 && read_it)
+        wait_for_enter(status);
     for (size_t i = 0; i < SIGNALS; i++)
         if (a->signals[i])
             event_add(a->signals[i], NULL);
@@ -652,6 +688,7 @@ void app_free(struct app *a)
             a->slot[i].pane->class->free(a->slot[i].pane);
     model_free(a->model);
     keymap_free(a->keys);
+    free(a->copied);
     input_free(a->input);
     struct event *events[] = {a->frame_ev, a->spin_ev, a->esc_ev, a->bury_ev, a->tick_ev, a->tty_ev};
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
@@ -698,5 +735,7 @@ int app_run(struct app *a)
     event_add(a->tick_ev, &second);
     event_base_dispatch(a->base);
     screen_leave();
+    if (a->progress.text[0] && a->status_code == 0)
+        fprintf(stderr, "sbx: this goes on without the dashboard: %s\n", a->progress.text);
     return a->status_code;
 }

@@ -54,14 +54,18 @@ void app_boxes_changed(struct app *a);
 /* A message: shown in the status line for some seconds (errors until a key), and kept in the log of messages. */
 void app_say(struct app *a, enum say kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* What was copied here last, NULL: nothing. */
+const char *app_copied(struct app *a);
+
 /* A command as on the `:` line: an action's name, a dashboard command or one of sbx's own, run as a child. */
 void app_command(struct app *a, const char *line);
 
 /* Shows a session in the terminal pane; without one that can, in the whole terminal until it is left. */
 void app_open_session(struct app *a, struct box *b, int session);
 
-/* Leaves the screen to a program of ours in the foreground until it ends, then draws everything again. */
-int app_foreground(struct app *a, char *const *argv, struct err *e);
+/* Leaves the screen to a program of ours in the foreground until it ends, then draws everything again.  read_it: what it
+ * printed stays until Enter. */
+int app_foreground(struct app *a, char *const *argv, bool read_it, struct err *e);
 
 /* The user looks at this sandbox's session now, as far as one can know. */
 bool app_attends(struct app *a, const char *box);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "ui/dash/form.h"
 #include "ui/dash/model.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/screen.h"
@@ -121,7 +122,8 @@ void app_layout(struct app *a)
     } else if (a->zoomed || a->narrow) {
         place(a, &a->slot[a->focus], top, 0, rows, cols);
     } else {
-        int left = clamp(cols * 30 / 100, 28, 48), log = clamp(rows * 28 / 100, 6, 16);
+        int left = clamp(a->left ? a->left : clamp(cols * 30 / 100, 28, 48), 24, cols - 40);
+        int log = clamp(a->log_rows ? a->log_rows : clamp(rows * 28 / 100, 6, 16), 4, rows - 6);
         place(a, &a->slot[AREA_BOXES], top, 0, rows, left);
         place(a, &a->slot[AREA_TERMINAL], top, left, rows - log, cols - left);
         place(a, &a->slot[AREA_LOG], top + rows - log, left, log, cols - left);
@@ -130,6 +132,21 @@ void app_layout(struct app *a)
         place_overlay(a, &a->overlay[i]);
     a->bars_dirty = a->all_dirty = true;
     app_want_frame(a);
+}
+
+void app_resize_panes(struct app *a, int columns, int rows)
+{
+    const struct slot *boxes = &a->slot[AREA_BOXES], *log = &a->slot[AREA_LOG];
+    if (a->zoomed || a->narrow || a->too_small || !boxes->pane || !log->pane)
+        return;
+    int left = clamp(boxes->pane->cols + 2 + columns, 24, COLS - 40), high = clamp(log->pane->rows + 2 + rows, 4, LINES - 8);
+    if (left == boxes->pane->cols + 2 && high == log->pane->rows + 2)
+        return;
+    if (columns)
+        a->left = left;
+    if (rows)
+        a->log_rows = high;
+    app_layout(a);
 }
 
 void app_redraw(struct app *a, bool clear)
@@ -197,16 +214,19 @@ static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, cons
 {
     const struct binding *b;
     for (unsigned i = 0; (b = keymap_at(a->keys, context, i)); i++) {
-        char key[24];
+        char key[24], note[60];
         if (!b->hint || (above && keymap_action(a->keys, above, b->key, b->mods)))
             continue;
         input_key_name(b->key, b->mods, key, sizeof key);
-        int need = paint_width(key) + 1 + paint_width(b->note) + 2;
-        if (x + need > COLS - 1)
+        snprintf(note, sizeof note, "%.59s", b->note);
+        if (strcmp(b->action, "form.submit") == 0 && app_focused(a))
+            form_verb(app_focused(a), note, sizeof note);
+        int need = paint_width(key) + 1 + paint_width(note) + 2;
+        if (x + need > a->hints_end)
             break;
         hot_add(a, LINES - 1, x, x + need - 2, b->action, K_NONE);
         x += paint_text(w, 0, x, COLS - x, ST_KEY, key) + 1;
-        x += paint_text(w, 0, x, COLS - x, ST_STATUS, b->note) + 2;
+        x += paint_text(w, 0, x, COLS - x, ST_STATUS, note) + 2;
     }
     return x;
 }
@@ -237,22 +257,28 @@ static void draw_status(struct app *a)
             paint_under(w, 0, 4 + used, n, ST_DIM, ST_STATUS);
         }
         a->line.x = 2 + paint_width(before);
+        a->line.hint_x = 4 + used;
         wnoutrefresh(w);
         return;
     }
-    if (a->progress.text[0] && !a->unread_error) {
-        int bar = COLS >= 100 ? 30 : 15;
-        int x = 1 + paint_text(w, 0, 1, 2, ST_KEY, paint_spinner()) + 1;
-        if (a->progress.fraction >= 0) { /* before the text, whose length changes */
+    bool fresh = a->said_ms && app_now_ms() - a->said_ms < SAY_MS, work = a->progress.text[0] != '\0';
+    a->hints_end = COLS - 1;
+    if (work && !fresh && !a->unread_error && !a->noverlays) { /* one goes on meanwhile, and sees the keys where there is room */
+        int bar = a->progress.fraction < 0 ? 0 : COLS >= 100 ? 20 : 15, room = paint_width(a->progress.text) + (bar ? bar + 9 : 0) + 3;
+        int x = COLS >= 100 ? COLS - (room > COLS * 3 / 5 ? COLS * 3 / 5 : room) : 1;
+        a->hints_end = x;
+        x += paint_text(w, 0, x, 2, ST_KEY, paint_spinner()) + 1;
+        if (bar) { /* before the text, whose length changes */
             paint_bar(w, 0, x, bar, a->progress.fraction);
             x += bar + 1;
             x += paint_f(w, 0, x, 6, ST_STATUS, "%3d %%", (int)(a->progress.fraction * 100)) + 2;
         }
         paint_text(w, 0, x, COLS - x - 1, ST_STATUS, a->progress.text);
-        wnoutrefresh(w);
-        return;
+        if (a->hints_end <= 1) {
+            wnoutrefresh(w);
+            return;
+        }
     }
-    bool fresh = a->said_ms && app_now_ms() - a->said_ms < SAY_MS;
     if (a->nsaid && (fresh || a->unread_error)) {
         const struct said *s = &a->said[(a->nsaid - 1) % SAID_MAX];
         static const enum style styles[] = {ST_STATUS, ST_GOOD, ST_WARN, ST_FAILED};
@@ -290,13 +316,14 @@ static void draw_status(struct app *a)
             uint32_t code;
         } own[] = {{"form", "Tab", "next field", K_TAB}, {"welcome", "1-9", "choose", K_NONE}, {"details", NULL, NULL, K_NONE}, {"ask", NULL, NULL, K_NONE}};
         bool whole = !p->class->list;
-        x = draw_hints(a, w, x, p->class->name, NULL);
+        const char *own_keys = p == a->slot[AREA_TERMINAL].pane ? "sandboxes" : p->class->name;
+        x = draw_hints(a, w, x, own_keys, NULL);
         for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
             if (strcmp(own[i].name, p->class->name) != 0)
                 continue;
             whole = true;
             int from = x;
-            if (!own[i].key || x + paint_width(own[i].key) + paint_width(own[i].note) + 2 > COLS - 1)
+            if (!own[i].key || x + paint_width(own[i].key) + paint_width(own[i].note) + 2 > a->hints_end)
                 continue;
             x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].key) + 1;
             x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].note) + 2;
@@ -306,7 +333,7 @@ static void draw_status(struct app *a)
         if (!whole)
             x = draw_hints(a, w, x, "list", p->class->name);
         if (!a->noverlays || !p->class->modal)
-            draw_hints(a, w, x, "global", p->class->name);
+            draw_hints(a, w, x, "global", own_keys);
     }
     wnoutrefresh(w);
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <string.h>
 #include <unistd.h>
 
 #define ESC_MS 25
@@ -45,6 +46,10 @@ static void key_to_pane(struct app *a, struct pane *p, const struct input *in, b
     }
     if (bound(a, p, "global", in))
         return;
+    /* A terminal pane without a session: what it says of keys (Enter starts the agent) holds, they are the sandbox's. */
+    struct pane *boxes = a->slot[AREA_BOXES].pane;
+    if (p == a->slot[AREA_TERMINAL].pane && boxes && (bound(a, boxes, "sandboxes", in) || bound(a, boxes, "list", in)))
+        return;
     if (p->class->key)
         p->class->key(p, in);
 }
@@ -68,8 +73,12 @@ static void key_to_terminal(struct app *a, struct pane *p, const struct input *i
         app_bars_dirty(a);
         return;
     }
+    /* Which keys hold may be others now, as after scrolling. */
+    const char *before = p->class->context ? p->class->context(p) : "";
     if (p->class->key)
         p->class->key(p, in);
+    if (p->class->context && strcmp(before, p->class->context(p)) != 0)
+        app_bars_dirty(a);
 }
 
 void app_on_input(const struct input *event, void *arg);
@@ -95,11 +104,41 @@ static bool on_bars(struct app *a, const struct input *in)
     return true;
 }
 
+/* The borders between the panes can be taken and moved: that between the list and the rest, that above the log. */
+static bool on_border(struct app *a, const struct input *in)
+{
+    const struct slot *boxes = &a->slot[AREA_BOXES], *term = &a->slot[AREA_TERMINAL], *log = &a->slot[AREA_LOG];
+    if (a->border && in->mouse == MOUSE_DRAG) {
+        if (a->border == BORDER_LEFT)
+            app_resize_panes(a, in->x - (boxes->pane->cols + 1), 0);
+        else
+            app_resize_panes(a, 0, log->y - 1 - in->y);
+        return true;
+    }
+    if (a->border && (in->mouse == MOUSE_RELEASE || in->mouse == MOUSE_MOVE)) {
+        a->border = BORDER_NONE;
+        return true;
+    }
+    if (in->mouse != MOUSE_PRESS || in->button != 1 || a->noverlays || a->zoomed || a->narrow || a->too_small || a->drag || !boxes->pane ||
+        !term->pane || !log->pane)
+        return false;
+    int border = boxes->pane->cols + 1;
+    if ((in->x == border || in->x == border + 1) && in->y >= boxes->y)
+        a->border = BORDER_LEFT;
+    else if (in->x > border + 1 && in->y == log->y - 1)
+        a->border = BORDER_LOG;
+    return a->border != BORDER_NONE;
+}
+
 static void on_mouse(struct app *a, struct input *in)
 {
     struct slot *hit = NULL;
     int area = -1;
-    if (on_bars(a, in))
+    if (a->line.on && in->mouse == MOUSE_PRESS) {
+        app_line_click(a, in);
+        return;
+    }
+    if (on_bars(a, in) || on_border(a, in))
         return;
     if (a->drag) {
         hit = app_slot(a, a->drag);

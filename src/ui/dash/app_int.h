@@ -60,6 +60,10 @@ struct app {
         char text[200];  /* "": nothing is under way that no card shows */
     } progress;
     bool unread_error;
+    int left, log_rows; /* what the user gave to the list and to the log, by a border or by keys; 0: a share of the screen */
+    enum { BORDER_NONE, BORDER_LEFT, BORDER_LOG } border; /* is dragged */
+    char *copied;       /* the latest copy, for the middle button */
+    int hints_end; /* of the room that the status line has for keys */
     struct {
         bool read, mouse;
         char theme[32];
@@ -74,7 +78,8 @@ struct app {
         bool on;
         char text[512], hint[400];
         size_t at; /* the cursor, in bytes */
-        int x;
+        int x, hint_x;
+        bool listing; /* the hint is what may follow, each a word */
         unsigned back; /* of the history, 0: the line itself */
         char history[50][512];
         unsigned nhistory;
@@ -95,6 +100,8 @@ struct slot *app_slot(struct app *a, const struct pane *p);
 /* app_draw.c */
 /* Places all windows for the size that the terminal has now. */
 void app_layout(struct app *a);
+/* The columns of the list and the rows of the log, given so much more. */
+void app_resize_panes(struct app *a, int columns, int rows);
 void app_drop_windows(struct slot *s);
 void app_draw(struct app *a);
 /* A frame is drawn soon, and the two bars in it. */
@@ -115,6 +122,8 @@ void app_on_esc(evutil_socket_t fd, short what, void *arg);
 /* line.c */
 void app_line_open(struct app *a);
 void app_line_input(struct app *a, const struct input *in);
+/* A click while it is open: on what may follow it takes that, elsewhere the line is left. */
+void app_line_click(struct app *a, const struct input *in);
 
 /* overlays */
 void app_show_help(struct app *a);

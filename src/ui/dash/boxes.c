@@ -8,12 +8,14 @@
 
 #include "core/sanitize.h"
 #include "ui/cli/branch.h"
+#include "ui/dash/about.h"
 #include "ui/dash/app_int.h"
 #include "ui/dash/conn.h"
 #include "ui/dash/edit.h"
 #include "ui/dash/form.h"
 #include "ui/dash/model.h"
 #include "ui/dash/paint.h"
+#include "ui/dash/screen.h"
 #include "ui/dash/task.h"
 #include "ui/dash/text.h"
 #include "ui/session.h"
@@ -24,7 +26,7 @@ static const char *const order_names[] = {"need", "name", "cpu", "memory", "age"
 struct boxes {
     struct pane pane;
     char filter[64];
-    bool typing;
+    bool typing, on_bar;
     enum order order;
     unsigned first, at; /* at: where the selected one was when it was seen last */
     char (*shown)[RECORD_NAME_MAX + 1]; /* in order */
@@ -37,7 +39,7 @@ static int rank(const struct box *b)
         return 0;
     if (b->life == LIFE_FAILED || b->wants == WANTS_LOOK || b->trouble[0])
         return 1;
-    if (b->task || b->life == LIFE_STARTING || b->life == LIFE_STOPPING || b->life == LIFE_CREATING)
+    if (b->task || b->installs || b->life == LIFE_STARTING || b->life == LIFE_STOPPING || b->life == LIFE_CREATING)
         return 2;
     return b->life == LIFE_RUNNING ? 3 : 4;
 }
@@ -114,7 +116,7 @@ static enum style state_style(const struct box *b)
         return ST_FAILED;
     switch (b->life) {
     case LIFE_RUNNING:
-        return ST_RUNNING;
+        return b->installs ? ST_BUSY : ST_RUNNING;
     case LIFE_FAILED:
         return ST_FAILED;
     case LIFE_STOPPED:
@@ -128,7 +130,7 @@ static const char *glyph(const struct box *b)
 {
     if (b->wants == WANTS_INPUT)
         return app_glyph("◆", "!");
-    if (b->task)
+    if (b->task || (b->installs && b->life == LIFE_RUNNING))
         return paint_spinner();
     if (b->paused && b->life == LIFE_RUNNING)
         return app_glyph("‖", "=");
@@ -146,7 +148,8 @@ static const char *glyph(const struct box *b)
 
 static void sparkline(const struct box *b, int n, char *out, size_t cap)
 {
-    static const char *const bars[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+    static const char *const fancy[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}, *const plain[] = {"_", ".", ".", "-", "-", "=", "=", "#"};
+    const char *const *bars = screen_utf8() ? fancy : plain;
     size_t used = 0;
     out[0] = '\0';
     for (int i = 32 - n; i < 32 && used + 4 < cap; i++) {
@@ -232,7 +235,9 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
         paint_text(w, y, 0, 1, ST_MARKED, app_glyph("✓", "+"));
     int sx = paint_right(w, y, cols - 1, cols / 2, state_style(b), state);
     x += paint_text(w, y, x, 2, state_style(b), glyph(b)) + 1;
-    paint_text(w, y, x, sx - x - 1, b->marked ? ST_MARKED : up || on ? ST_STRONG : ST_TEXT, b->name);
+    int named = paint_text(w, y, x, sx - x - 1, b->marked ? ST_MARKED : up || on ? ST_STRONG : ST_TEXT, b->name);
+    if (rows < 2 && sx - x - named > paint_width(b->agent) + 3) /* no other line has room for it */
+        paint_right(w, y, sx - 2, 24, ST_DIM, b->agent);
     if (on)
         paint_row(w, y, 0, cols, focus ? ST_SELECTED : ST_SELECTED_OFF);
     for (int i = 1; on && i < rows; i++)
@@ -273,7 +278,10 @@ static void draw_card(struct boxes *p, WINDOW *w, int y, int rows, const struct 
         if (rows < 4)
             uptime_text(b, figure, sizeof figure);
         fx = figure[0] ? paint_right(w, y + 2, cols - 1, 16, ST_DIM, figure) : cols;
-        paint_path(b->folder ? b->folder : "no folder", text, sizeof text, fx - 5);
+        if (b->installs)
+            snprintf(text, sizeof text, "once, for all its sandboxes");
+        else
+            paint_path(b->folder ? b->folder : "no folder", text, sizeof text, fx - 5);
         paint_text(w, y + 2, 3, fx - 4, ST_DIM, text);
     }
     if (rows >= 4)
@@ -405,10 +413,14 @@ static struct names *names_of(struct box **all, unsigned n)
     return names;
 }
 
-/* What runs in a sandbox's sessions, for people: "claude, bash"; how many there are. */
+/* What runs in a sandbox's sessions, for people: "claude, 2 x bash"; how many sessions there are. */
 static unsigned at_work(const struct box *b, char *out, size_t cap)
 {
-    unsigned n = 0;
+    struct {
+        char name[32];
+        unsigned n;
+    } kinds[4];
+    unsigned n = 0, nkinds = 0, others = 0;
     size_t i, used = 0;
     json_t *s;
     out[0] = '\0';
@@ -421,11 +433,24 @@ static unsigned at_work(const struct box *b, char *out, size_t cap)
         const char *slash = word ? strrchr(word, '/') : NULL;
         word = slash ? slash + 1 : word ? word : "?";
         sanitize_line(name, sizeof name, word, strcspn(word, " "));
-        if (n++ < 4 && used < cap)
-            used += (size_t)snprintf(out + used, cap - used, "%s%.24s", n > 1 ? ", " : "", name);
+        n++;
+        unsigned k = 0;
+        while (k < nkinds && strcmp(kinds[k].name, name) != 0)
+            k++;
+        if (k < nkinds) {
+            kinds[k].n++;
+        } else if (nkinds < 4) {
+            memcpy(kinds[nkinds].name, name, sizeof name);
+            kinds[nkinds++].n = 1;
+        } else {
+            others++;
+        }
     }
-    if (n > 4 && used < cap)
-        snprintf(out + used, cap - used, " and %u more", n - 4);
+    for (unsigned k = 0; k < nkinds && used < cap; k++)
+        used += (size_t)(kinds[k].n > 1 ? snprintf(out + used, cap - used, "%s%u x %.24s", k ? ", " : "", kinds[k].n, kinds[k].name)
+                                        : snprintf(out + used, cap - used, "%s%.24s", k ? ", " : "", kinds[k].name));
+    if (others && used < cap)
+        snprintf(out + used, cap - used, " and %u more", others);
     return n;
 }
 
@@ -503,8 +528,11 @@ static void ask_remove(struct boxes *p)
     else if (clone)
         snprintf(more, sizeof more, " %u of them work%s on a clone: commits that you have not fetched (git fetch sbx-%s%s) are LOST.", clones,
                  clones == 1 ? "s" : "", clone, clones > 1 ? ", …" : "");
-    if (n == 1 && all[0]->life == LIFE_RUNNING && at_work(all[0], work, sizeof work))
-        snprintf(text, sizeof text, "Remove %s? %s is at work in it and ends. Its machine goes, with the packages, images and files that live "
+    if (n == 1 && all[0]->installs)
+        snprintf(text, sizeof text, "Stop the installation of %s? What it has so far is thrown away, and the sandbox that waits for it is not made.",
+                 all[0]->agent);
+    else if (n == 1 && all[0]->life == LIFE_RUNNING && at_work(all[0], work, sizeof work))
+        snprintf(text, sizeof text, "Remove %s? What runs in it ends (%s). Its machine goes, with the packages, images and files that live "
                  "in it alone.%s ", all[0]->name, work, more);
     else if (n == 1)
         snprintf(text, sizeof text, "Remove %s? Its machine goes%s, with the packages, images and files that live in it alone.%s ", all[0]->name,
@@ -514,25 +542,56 @@ static void ask_remove(struct boxes *p)
                  "them alone.%s Your folders stay as they are.", n, all[0]->name, all[1]->name, n > 2 ? ", …" : "", more);
     if (n == 1 && all[0]->folder)
         snprintf(text + strlen(text), sizeof text - strlen(text), "What is in %.300s stays as it is.", all[0]->folder);
-    app_push(p->pane.app, confirm_new("Remove", text, "Remove", remove_them, names, free));
+    bool install = n == 1 && all[0]->installs;
+    app_push(p->pane.app, confirm_new(install ? "Stop an installation" : "Remove", text, install ? "Stop it" : "Remove", remove_them, names, free));
 }
 
-static void show_output(const struct task_end *end, void *arg)
+struct asked {
+    struct app *app;
+    char box[RECORD_NAME_MAX + 1];
+    bool about; /* else its console */
+};
+
+static void show_answer(const struct task_end *end, void *arg)
 {
-    struct app *a = arg;
-    if (end->status != 0)
-        app_say(a, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
-    else
-        app_push(a, text_new("Output", end->out && end->out[0] ? end->out : "It printed nothing.", false));
+    struct asked *q = arg;
+    char heading[100], *text = NULL;
+    size_t len = 0;
+    if (end->status != 0) {
+        app_say(q->app, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
+    } else if (q->about) {
+        json_t *o = json_loads(end->out, 0, NULL);
+        FILE *f = o ? open_memstream(&text, &len) : NULL;
+        if (f) {
+            about_write(f, o);
+            fclose(f);
+        }
+        snprintf(heading, sizeof heading, "About %s", q->box);
+        app_push(q->app, text_new(heading, text ? text : end->out, false));
+        free(text);
+        json_decref(o);
+    } else {
+        snprintf(heading, sizeof heading, "Console of %s", q->box);
+        app_push(q->app, text_new(heading, end->out[0] ? end->out : "The machine has printed nothing.", true));
+    }
+    free(q);
 }
 
-static const struct task_ops output_ops = {.done = show_output};
-
-static void show(struct app *a, const char *const *argv)
+static void ask(struct app *a, const struct box *b, bool about)
 {
+    static const struct task_ops ops = {.done = show_answer};
+    const char *argv[] = {about ? "inspect" : "logs", b->name, NULL};
     struct err e = {0};
-    if (!task_run(a, argv, NULL, 0, &output_ops, a, &e))
+    struct asked *q = calloc(1, sizeof *q);
+    if (!q)
+        return;
+    q->app = a;
+    q->about = about;
+    snprintf(q->box, sizeof q->box, "%s", b->name);
+    if (!task_run(a, argv, NULL, 0, &ops, q, &e)) {
         app_say(a, SAY_ERROR, "%s", e.text);
+        free(q);
+    }
 }
 
 /* ---- small forms ---- */
@@ -660,6 +719,15 @@ static void rename_form(struct app *a, struct box *b)
         app_push(a, form_new("Rename", spec, 1, "Rename", submit_rename, strdup(b->name), free));
 }
 
+static bool not_while_installing(const char *what)
+{
+    static const char *const those[] = {"attach", "toggle", "shell", "exec", "rename", "copy", "duplicate", "template"};
+    for (size_t i = 0; i < sizeof those / sizeof *those; i++)
+        if (strcmp(what + 8, those[i]) == 0)
+            return true;
+    return false;
+}
+
 static bool action(struct pane *pane, const char *what)
 {
     struct boxes *p = (struct boxes *)pane;
@@ -680,7 +748,10 @@ static bool action(struct pane *pane, const char *what)
         shift_to(p, 100000);
     else if (strcmp(what, "list.filter") == 0)
         p->typing = true;
-    else if (strcmp(what, "sandbox.sort") == 0) {
+    else if (strcmp(what, "sandbox.show") == 0) { /* no filter hides the selected one */
+        if (b && !passes(p, b))
+            p->filter[0] = '\0';
+    } else if (strcmp(what, "sandbox.sort") == 0) {
         p->order = (p->order + 1) % ORDERS;
         app_say(a, SAY_INFO, "sorted by %s", order_names[p->order]);
     } else if (strcmp(what, "sandbox.clear") == 0) {
@@ -699,6 +770,8 @@ static bool action(struct pane *pane, const char *what)
         app_say(a, SAY_WARN, "there is no sandbox; c creates one");
     else if (!p->n) /* the selected one is out of sight: no key may reach it */
         app_say(a, SAY_WARN, "the filter hides every sandbox; Esc clears it");
+    else if (b->installs && not_while_installing(what)) /* what is written into it, all sandboxes of that agent would have */
+        app_say(a, SAY_INFO, "%s is installed in it, and then it goes; r stops that", b->agent);
     else if (strcmp(what, "sandbox.mark") == 0) {
         b->marked = !b->marked;
         shift_to(p, 1);
@@ -721,13 +794,9 @@ static bool action(struct pane *pane, const char *what)
         template_form(a, b);
     else if (strcmp(what, "sandbox.rename") == 0)
         rename_form(a, b);
-    else if (strcmp(what, "sandbox.inspect") == 0) {
-        const char *argv[] = {"inspect", b->name, NULL};
-        show(a, argv);
-    } else if (strcmp(what, "sandbox.logs") == 0) {
-        const char *argv[] = {"logs", b->name, NULL};
-        show(a, argv);
-    } else
+    else if (strcmp(what, "sandbox.inspect") == 0 || strcmp(what, "sandbox.logs") == 0)
+        ask(a, b, strcmp(what, "sandbox.inspect") == 0);
+    else
         return false;
     pane_dirty(pane);
     return true;
@@ -762,6 +831,14 @@ static bool mouse(struct pane *pane, const struct input *in)
             shift_to(p, in->button);
         return true;
     }
+    int fit = (pane->rows - top) / rows;
+    if (in->mouse == MOUSE_PRESS)
+        p->on_bar = in->button == 1 && in->x >= pane->cols - 1 && in->y >= top && p->n > (unsigned)fit;
+    if (p->on_bar && p->n && (in->mouse == MOUSE_PRESS || in->mouse == MOUSE_DRAG)) {
+        app_select_box(a, p->shown[paint_scroll_to(in->y - top, pane->rows - top, 1, (long)p->n)]);
+        pane_dirty(pane);
+        return true;
+    }
     if (in->mouse != MOUSE_PRESS || in->y < top)
         return true;
     unsigned at = p->first + (unsigned)((in->y - top) / rows);
@@ -793,8 +870,17 @@ static void title(struct pane *pane, char *left, size_t lc, char *right, size_t 
         snprintf(right, rc, "%u marked, %u hidden", marked, hidden);
     else if (marked)
         snprintf(right, rc, "%u marked", marked);
-    else if (p->order != BY_NEED)
+    else if (model_count(pane->app->model) > 1)
         snprintf(right, rc, "by %s", order_names[p->order]);
+}
+
+/* A click on how it is sorted sorts otherwise; on the marks it clears them. */
+static void edge(struct pane *pane, int col)
+{
+    char left[200] = "", right[120] = "";
+    title(pane, left, sizeof left, right, sizeof right);
+    if (right[0] && col >= pane->cols - 3 - paint_width(right))
+        action(pane, strstr(right, "marked") ? "sandbox.clear" : "sandbox.sort");
 }
 
 static void tick(struct pane *pane)
@@ -828,7 +914,7 @@ static void boxes_free(struct pane *pane)
     free(p);
 }
 
-static const struct pane_class boxes_class = {.name = "sandboxes", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+static const struct pane_class boxes_class = {.name = "sandboxes", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse, .edge = edge,
                                               .tick = tick, .box = box_changed, .title = title, .cursor = cursor, .grabs = grabs,
                                               .free = boxes_free};
 

@@ -269,7 +269,7 @@ void app_show_create(struct app *a)
     const struct form_spec spec[FIELDS] = {
         [F_AGENT] = {.label = "Agent", .kind = FORM_CHOICE, .choices = agents, .hint = "left and right choose"},
         [F_FOLDER] = {.label = "Folder", .kind = FORM_PATH, .initial = here, .hint = "the workspace: live in both directions; Tab completes", .check = check_folder, .folders = true},
-        [F_MORE] = {.label = "More folders", .kind = FORM_PATHS, .hint = "PATH:ro is read-only; blanks part them, \\ before one of a path; Tab completes", .check = check_more, .folders = true},
+        [F_MORE] = {.label = "More folders", .kind = FORM_PATHS, .hint = "PATH or PATH:ro, blanks between; \\ before one in a path", .check = check_more, .folders = true},
         [F_NAME] = {.label = "Name", .kind = FORM_TEXT, .hint = "empty: from agent and folder", .check = app_check_new_name},
         [F_WORKS] = {.label = "It works", .kind = FORM_CHOICE, .choices = "in the folder itself|" WORKS_BRANCH "|" WORKS_CLONE},
         [F_BRANCH] = {.label = "Branch", .kind = FORM_TEXT, .hint = "made if there is none of that name", .check = check_branch},

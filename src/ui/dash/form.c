@@ -514,7 +514,9 @@ static void place(struct field *x, int column, int room)
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct form *f = (struct form *)p;
-    if (in->mouse != MOUSE_PRESS)
+    if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1))
+        go(f, in->button);
+    if (in->mouse != MOUSE_PRESS || in->button != 1)
         return true;
     if (in->y == p->rows - 2) {
         int all = 10 + 2 + paint_width(f->button) + 4, x = (p->cols - all) / 2;
@@ -527,8 +529,9 @@ static bool mouse(struct pane *p, const struct input *in)
     for (unsigned i = 0; i < f->n; i++)
         if (f->f[i].y == in->y && focusable(f, i)) {
             int left = label_width(f) + 4;
-            if (f->at == i && f->f[i].spec.kind == FORM_CHOICE)
-                turn(&f->f[i], 1);
+            int last = left + paint_width(f->f[i].value) + 3; /* the arrow behind it */
+            if (f->f[i].spec.kind == FORM_CHOICE && (f->at == i || in->x == left || in->x == last))
+                turn(&f->f[i], in->x == left ? -1 : 1);
             if (f->at == i && f->f[i].spec.kind <= FORM_PATHS && in->x >= left)
                 place(&f->f[i], in->x - left, p->cols - left - 2);
             if (f->f[i].spec.kind == FORM_CHECK)
@@ -539,13 +542,18 @@ static bool mouse(struct pane *p, const struct input *in)
     return true;
 }
 
+void form_verb(const struct pane *p, char *out, size_t cap)
+{
+    snprintf(out, cap, "%s", ((const struct form *)p)->button);
+    if (out[0] >= 'A' && out[0] <= 'Z')
+        out[0] += 32;
+}
+
 static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
 {
     snprintf(left, lc, "%s", ((struct form *)p)->title);
     char button[40], save[24], leave[24];
-    snprintf(button, sizeof button, "%s", ((struct form *)p)->button);
-    if (button[0] >= 'A' && button[0] <= 'Z')
-        button[0] += 32;
+    form_verb(p, button, sizeof button);
     keymap_key_of(app_keys(p->app), "form", "form.submit", save, sizeof save);
     keymap_key_of(app_keys(p->app), "form", "form.cancel", leave, sizeof leave);
     snprintf(right, rc, "%s %s   %s leave", save, button, leave);

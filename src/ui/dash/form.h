@@ -39,4 +39,7 @@ struct pane *form_new(const char *title, const struct form_spec *spec, unsigned 
 /* A line below the fields, made anew from the values with each change: what would happen. */
 void form_preview(struct pane *p, void (*preview)(const char *const *values, char *out, size_t cap, void *arg));
 
+/* What its button says, as a key's note: "save", "run". */
+void form_verb(const struct pane *p, char *out, size_t cap);
+
 #endif

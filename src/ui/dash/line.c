@@ -12,6 +12,7 @@
 #include "ui/dash/app_int.h"
 #include "ui/dash/form.h"
 #include "ui/dash/model.h"
+#include "ui/dash/paint.h"
 #include "ui/dash/task.h"
 #include "ui/dash/text.h"
 #include "ui/dash/theme.h"
@@ -46,6 +47,7 @@ void app_line_open(struct app *a)
 {
     a->line.on = true;
     a->line.text[0] = a->line.hint[0] = '\0';
+    a->line.listing = false;
     a->line.back = 0;
     a->line.at = 0;
     app_redraw(a, false);
@@ -63,6 +65,7 @@ static void hint(struct app *a)
     const char *t = a->line.text;
     size_t n = strcspn(t, " ");
     a->line.hint[0] = '\0';
+    a->line.listing = false;
     const struct command *c = find(cli_commands, t, n), *s = NULL;
     if (c && t[n] == ' ' && c->sub)
         s = find(c->sub, t + n + 1, strcspn(t + n + 1, " "));
@@ -175,6 +178,7 @@ static void complete(struct app *a)
         snprintf(a->line.hint, sizeof a->line.hint, "  nothing begins so");
     else if (m.n > 1)
         snprintf(a->line.hint, sizeof a->line.hint, "%s", m.all);
+    a->line.listing = m.n > 1;
     if (m.n && n >= m.len)
         insert(a, m.common + m.len, n - m.len);
     if (m.n == 1)
@@ -309,7 +313,9 @@ void app_command(struct app *a, const char *typed)
         for (size_t i = 0; i < w.we_wordc && n < 63; i++)
             argv[n++] = w.we_wordv[i];
         argv[n] = NULL;
-        int status = self ? app_foreground(a, argv, &e) : -1;
+        static const char *const own_screen[] = {"-t", "-it", "-ti", "-i", "--tty", "--interactive", NULL};
+        bool read_it = strcmp(argv[1], "exec") == 0 && !has_word(w.we_wordv, own_screen);
+        int status = self ? app_foreground(a, argv, read_it, &e) : -1;
         if (status < 0)
             app_say(a, SAY_ERROR, "%s", e.text);
         else if (status > 0)
@@ -352,6 +358,34 @@ static void cut(struct app *a, size_t from, size_t to)
     a->line.at = from;
 }
 
+void app_line_click(struct app *a, const struct input *in)
+{
+    int x = a->line.hint_x;
+    if (in->y != LINES - 1) {
+        close_line(a);
+        return;
+    }
+    for (const char *p = a->line.hint; a->line.listing && *p;) {
+        size_t blank = strspn(p, " "), n = strcspn(p + blank, " ");
+        char word[256];
+        snprintf(word, sizeof word, "%.*s", (int)n, p + blank);
+        x += (int)blank;
+        if (n && in->x >= x && in->x < x + paint_width(word)) {
+            size_t from = a->line.at;
+            while (from && a->line.text[from - 1] != ' ')
+                from--;
+            cut(a, from, a->line.at);
+            insert(a, word, strlen(word));
+            insert(a, " ", 1);
+            hint(a);
+            app_redraw(a, false);
+            return;
+        }
+        x += paint_width(word);
+        p += blank + n;
+    }
+}
+
 static void recall(struct app *a, int step)
 {
     unsigned n = a->line.nhistory < 50 ? a->line.nhistory : 50;
@@ -378,7 +412,8 @@ void app_line_input(struct app *a, const struct input *in)
     } else if (in->key == K_ENTER) {
         snprintf(line, sizeof line, "%s", t);
         const char *last = a->line.nhistory ? a->line.history[(a->line.nhistory - 1) % 50] : "";
-        if (t[0] && strcmp(t, last) != 0)
+        bool secret = strncmp(t, "secret ", 7) == 0 && strstr(t, " -t"); /* nor is a value brought back by Up */
+        if (t[0] && strcmp(t, last) != 0 && !secret)
             snprintf(a->line.history[a->line.nhistory++ % 50], sizeof a->line.history[0], "%s", t);
         close_line(a);
         app_command(a, line);

@@ -212,7 +212,7 @@ static void rule_form(struct table_pane *t, const char *verb, const struct table
     const struct form_spec spec[] = {
         {.label = "What", .kind = FORM_CHOICE, .choices = "allow|deny", .initial = verb},
         {.label = "Rule", .kind = FORM_TEXT, .initial = old ? text(old->data, "rule") : NULL, .check = check_rule,
-         .hint = "host, *.host, address or range, with :PORT; or METHOD host/path"},
+         .hint = "HOST[:PORT], *.HOST, an address or range, METHOD HOST/PATH"},
         {.label = "For", .kind = FORM_CHOICE, .choices = scopes},
         {.label = "How long", .kind = FORM_CHOICE, .choices = how_long},
         {.label = "Why", .kind = FORM_TEXT, .initial = old ? text(old->data, "comment") : NULL, .hint = "a word for whoever reads it later"},
@@ -473,7 +473,7 @@ static bool submit_sign_in(struct app *a, const char *const *v, char *why, size_
     snprintf(service, sizeof service, "%s", v[0]);
     snprintf(scope, sizeof scope, "%.*s", RECORD_NAME_MAX, strcmp(v[1], "all sandboxes") == 0 ? "-g" : v[1]);
     char words[3][8] = {"secret", "set", "--oauth"}, *argv[] = {self, words[0], words[1], scope, service, words[2], NULL};
-    int status = self ? app_foreground(a, argv, &e) : -1;
+    int status = self ? app_foreground(a, argv, false, &e) : -1;
     free(self);
     if (status < 0)
         app_say(a, SAY_ERROR, "%s", e.text);
@@ -601,16 +601,36 @@ static bool setting_text(json_t *v, char *out, size_t cap)
     return used < cap;
 }
 
+/* A figure as people read it: the help says its unit. */
+static void with_unit(const struct config_key *k, char *cell)
+{
+    static const char *const units[][2] = {{"MiB a second", " MiB/s"}, {", MiB", " MiB"}, {"per cent", " %"}, {"how long", " s"}, {"days ", " days"}};
+    if (strcmp(cell, "0") == 0 && strstr(k->help, "0: no limit")) {
+        snprintf(cell, TABLE_CELL, "no limit");
+        return;
+    }
+    size_t n = strlen(cell);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strstr(k->help, units[i][0])) {
+            snprintf(cell + n, TABLE_CELL - n, "%s", units[i][1]);
+            return;
+        }
+}
+
 static bool settings_row(struct table_pane *t, const char *key, json_t *v, struct table_row *out)
 {
     const struct config_key *k = config_find(key);
     (void)t;
     if (!k)
         return false;
+    json_t *usual = json_loads(k->fallback, JSON_DECODE_ANY, NULL);
+    bool changed = !json_equal(usual, v);
+    json_decref(usual);
     snprintf(out->cell[0], TABLE_CELL, "%s", key);
-    setting_text(v, out->cell[1], TABLE_CELL);
+    if (setting_text(v, out->cell[1], TABLE_CELL) && k->type == CONFIG_INT)
+        with_unit(k, out->cell[1]);
     snprintf(out->cell[2], TABLE_CELL, "%s", k->help);
-    out->style = ST_ACCENT;
+    out->style = changed ? ST_ACCENT : ST_TEXT; /* what is the user's stands out */
     return true;
 }
 
@@ -653,6 +673,38 @@ static bool submit_setting(struct app *a, const char *const *v, char *why, size_
     return true;
 }
 
+static void unset(struct app *a, void *arg)
+{
+    struct setting_job *j = arg;
+    const char *argv[] = {"config", "unset", j->name, NULL};
+    (void)a;
+    table_run(j->t, argv, NULL, "the default is in force");
+}
+
+/* A value of the user's own would be lost: it says which. */
+static void ask_unset(struct table_pane *t, const struct table_row *r, const struct config_key *k)
+{
+    char was[200], becomes[80], question[500];
+    json_t *usual = k ? json_loads(k->fallback, JSON_DECODE_ANY, NULL) : NULL;
+    bool same = usual && json_equal(usual, r->data);
+    if (usual)
+        setting_text(usual, becomes, sizeof becomes);
+    json_decref(usual);
+    if (!k || same) {
+        app_say(table_app(t), SAY_INFO, "%s is at its default", r->cell[0]);
+        return;
+    }
+    struct setting_job *j = calloc(1, sizeof *j);
+    if (!j)
+        return;
+    j->t = t;
+    snprintf(j->name, sizeof j->name, "%.63s", k->name);
+    bool all = setting_text(r->data, was, sizeof was);
+    snprintf(question, sizeof question, "%s is %s%s. Go back to the default, %s?", k->name, was[0] ? was : "empty", all ? "" : "…",
+             becomes[0] ? becomes : "which is empty");
+    app_push(table_app(t), confirm_new("Back to the default", question, "Go back", unset, j, free));
+}
+
 static bool settings_action(struct table_pane *t, const char *what)
 {
     const struct table_row *r = table_current(t);
@@ -660,13 +712,12 @@ static bool settings_action(struct table_pane *t, const char *what)
         return false;
     if (!r)
         return true;
-    if (strcmp(what, "settings.unset") == 0) {
-        const char *argv[] = {"config", "unset", r->cell[0], NULL};
-        table_run(t, argv, NULL, "the default is in force");
-        return true;
-    }
     static char hint[600], value[FORM_VALUE_MAX];
     const struct config_key *k = config_find(r->cell[0]);
+    if (strcmp(what, "settings.unset") == 0) {
+        ask_unset(t, r, k);
+        return true;
+    }
     if (!setting_text(r->data, value, sizeof value)) { /* what the field cannot hold it would cut */
         app_say(table_app(t), SAY_WARN, "%s is too long for a form; sbx config get and set change it", r->cell[0]);
         return true;

@@ -33,7 +33,7 @@ static void section(FILE *f, const struct app *a, const char *context, const cha
             input_key_name(b->key, b->mods, first, sizeof first);
             o = keymap_at(a->keys, context, i + len - 1);
             input_key_name(o->key, o->mods, key, sizeof key);
-            fprintf(f, "\002%s ... %s\tsession by its number, or its place\n", first, key);
+            fprintf(f, "\002%s ... %s\tsession by number or place\n", first, key);
             i += len - 1;
             continue;
         }
@@ -50,6 +50,11 @@ static void section(FILE *f, const struct app *a, const char *context, const cha
             }
         fprintf(f, "\t%s\n", b->note);
     }
+    if (strcmp(context, "prefix") == 0) {
+        char key[24];
+        input_key_name(a->prefix_key, a->prefix_mods, key, sizeof key);
+        fprintf(f, "\002%s\tthe key itself\n", key);
+    }
     fputc('\n', f);
 }
 
@@ -63,11 +68,11 @@ void app_show_help(struct app *a)
     if (!f)
         return;
     input_key_name(a->prefix_key, a->prefix_mods, prefix, sizeof prefix);
-    snprintf(heading, sizeof heading, "In a terminal, after %s (%s twice sends it)", prefix, prefix);
+    snprintf(heading, sizeof heading, "In a terminal, after %s", prefix);
     static const struct {
         const char *context, *heading;
     } all[] = {{"sandboxes", "Sandboxes"}, {"log", "Network log"}, {"prefix", NULL}, {"copy", "Scrolling and copying in a terminal"},
-               {"list", "In every list"}, {"global", "Everywhere (in a terminal after the prefix)"}, {"form", "In every form"},
+               {"list", "In every list"}, {"global", "Everywhere (terminals: after the prefix)"}, {"form", "In every form"},
                {"rule", "In the form for a rule from the log"}, {"rules", "Rules"}, {"secrets", "Secrets"}, {"settings", "Settings"},
                {"ask", "When a sandbox asks"}, {"details", "The details of a row of the log"}, {"confirm", "When something can be lost"},
                {"welcome", "Welcome"}, {"overlay", "In a text like this one"}};
@@ -80,7 +85,7 @@ void app_show_help(struct app *a)
                 section(f, a, all[i].context, all[i].heading ? all[i].heading : heading);
                 told[i] = true;
             }
-    fprintf(f, "\001Your own keys: lines like these in ~/.config/sbx/keys\n");
+    fprintf(f, "\001Your own keys: ~/.config/sbx/keys\n");
     fclose(f);
     app_push(a, text_new("Keys", text, false));
     free(text);

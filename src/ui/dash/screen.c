@@ -132,6 +132,8 @@ int screen_enter(bool mouse, struct err *e)
     screen = open_direct();
     if (!screen)
         screen = newterm(NULL, stdout, stdin);
+    if (!screen && says("TERM", alike, true)) /* this host does not know them all, as over ssh; each does what xterm does */
+        screen = newterm("xterm-256color", stdout, stdin);
     if (!screen)
         return err_set(e, STATUS_FAILED, "the terminal \"%s\" is not known here; set TERM, for example to xterm-256color", getenv("TERM") ? getenv("TERM") : "");
     if (!tigetstr("cup")) {

@@ -8,6 +8,7 @@
 
 #include "ui/dash/app_int.h"
 #include "ui/dash/edit.h"
+#include "ui/dash/keymap.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
 
@@ -20,8 +21,9 @@ struct table_pane {
     struct table_row *rows;
     unsigned n, at, first, most;
     char head[300], filter[64], error[300], good[200]; /* good: what is said once the list shows it */
-    bool typing, flag, loading;
+    bool typing, flag, loading, on_bar;
     struct task *task;
+    int64_t clicked_ms;
 };
 
 /* Tables that are open: what a command says later is for them only if they still are. */
@@ -195,7 +197,7 @@ void table_run_then(struct table_pane *t, const char *const *argv, const char *i
 
 static void widths(const struct table_pane *t, int out[TABLE_COLUMNS])
 {
-    int left = t->pane.cols - 2, grow = -1, n = 0;
+    int left = t->pane.cols - 3, grow = -1, n = 0; /* the last column is the scroll bar's */
     for (; n < TABLE_COLUMNS && t->class->widths[n]; n++) {
         int w = t->class->widths[n];
         if (w < 0) {
@@ -337,11 +339,20 @@ static bool grabs(struct pane *p)
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct table_pane *t = (struct table_pane *)p;
+    if (in->mouse == MOUSE_PRESS)
+        t->on_bar = in->button == 1 && in->x >= p->cols - 1 && in->y >= list_top(t) && t->n > (unsigned)list_rows(t);
     if (in->mouse == MOUSE_WHEEL)
         shift_to(t, (long)t->at + in->button);
+    else if (t->on_bar && (in->mouse == MOUSE_PRESS || in->mouse == MOUSE_DRAG))
+        shift_to(t, paint_scroll_to(in->y - list_top(t), list_rows(t), 1, (long)t->n));
     else if (in->mouse == MOUSE_PRESS && in->y >= list_top(t)) {
         unsigned to = t->first + (unsigned)(in->y - list_top(t));
-        if (to < t->n)
+        bool twice = to < t->n && to == t->at && app_now_ms() - t->clicked_ms < 400;
+        t->clicked_ms = app_now_ms();
+        const char *enter = twice ? keymap_action(app_keys(p->app), t->class->context, K_ENTER, 0) : NULL;
+        if (enter)
+            t->class->action(t, enter);
+        else if (to < t->n)
             shift_to(t, (long)to);
     }
     return true;

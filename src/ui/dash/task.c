@@ -93,7 +93,7 @@ static void take_line(struct task *t)
     }
     const char *p = strncmp(line, "sbx: ", 5) == 0 ? line + 5 : line;
     if (*p)
-        sanitize_line(t->error, sizeof t->error, p, strnlen(p, sizeof t->error / 4));
+        sanitize_line(t->error, sizeof t->error, p, strlen(p));
 }
 
 static void on_err(evutil_socket_t fd, short what, void *arg)

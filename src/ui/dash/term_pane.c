@@ -47,7 +47,8 @@ struct term_pane {
     bool split;
     int on; /* the half with the keys */
     bool focus;
-    struct event *preview, *hold;
+    struct event *preview, *hold, *creep;
+    struct input outside; /* where the pointer is while it selects beyond the edge */
     bool typing; /* a search */
     char text[128];
     bool selecting;
@@ -291,14 +292,15 @@ static void draw_empty(struct term_pane *t, WINDOW *win, const struct half *h)
 {
     struct box *b = its_box(t);
     const char *word = term_view_word(h->view);
+    const json_t *list[TABS_MAX];
     int y = h->y + h->rows / 2;
     char text[256];
     if (!b)
         snprintf(text, sizeof text, "No sandbox is selected.");
     else if (word[0])
         snprintf(text, sizeof text, "%s", word);
-    else if (term_view_state(h->view) == VIEW_WAITING)
-        snprintf(text, sizeof text, "%s", "...");
+    else if (term_view_state(h->view) == VIEW_WAITING || tabs(b, list)) /* it is about to be shown */
+        snprintf(text, sizeof text, "%s", app_glyph("…", "..."));
     else if (b->conn)
         snprintf(text, sizeof text, "No session of %s has a terminal.", b->name);
     else
@@ -307,7 +309,7 @@ static void draw_empty(struct term_pane *t, WINDOW *win, const struct half *h)
         snprintf(text, sizeof text, "It is %s.", box_state_word(b));
     int x = h->x + (h->cols - paint_width(text)) / 2;
     paint_text(win, y, x < h->x ? h->x : x, h->cols, ST_DIM, text);
-    const char *hint = !b ? NULL : b->conn ? (word[0] || term_view_state(h->view) == VIEW_WAITING ? NULL : "Enter starts its agent, x opens a shell")
+    const char *hint = !b ? NULL : b->conn ? (word[0] || term_view_state(h->view) == VIEW_WAITING || tabs(b, list) ? NULL : "Enter starts its agent, x opens a shell")
                        : b->life != LIFE_STARTING ? "s starts it, Enter starts it and its agent" : NULL;
     if (hint) {
         x = h->x + (h->cols - paint_width(hint)) / 2;
@@ -745,9 +747,11 @@ static bool action(struct pane *p, const char *name)
     } else if (strcmp(name, "other") == 0) {
         if (t->split)
             go(t, 1 - t->on);
-    } else if (strcmp(name, "copy") == 0 || strcmp(name, "search") == 0) {
+    } else if (strcmp(name, "copy") == 0 || strcmp(name, "search") == 0 || strcmp(name, "page-up") == 0) {
         if (emu)
             term_copy_enter(term_view_copy(h->view), emu);
+        if (emu && name[0] == 'p')
+            term_copy_action(term_view_copy(h->view), emu, "pgup");
         if (emu && name[0] == 's') {
             t->typing = true;
             t->text[0] = '\0';
@@ -779,6 +783,34 @@ static void press(struct term_pane *t, struct term_view *v, struct term_place at
         term_copy_line(c, at);
     if (c->look == TERM_COPY)
         c->cursor = at;
+}
+
+#define CREEP_MS 60
+
+static bool mouse(struct pane *p, const struct input *in);
+
+/* The pointer stands beyond the edge: what it selects grows, as long as it stays there. */
+static void on_creep(evutil_socket_t fd, short what, void *arg)
+{
+    struct term_pane *t = arg;
+    struct input in = t->outside;
+    (void)fd;
+    (void)what;
+    if (t->selecting)
+        mouse(&t->pane, &in);
+}
+
+/* As in X11: what was selected last, here. */
+static void paste_copied(struct term_pane *t, struct term_view *v)
+{
+    const char *text = app_copied(t->pane.app);
+    if (!text) {
+        app_say(t->pane.app, SAY_INFO, "nothing was copied here yet; with Shift held, the middle button is your terminal's");
+        return;
+    }
+    struct input in = {.type = INPUT_PASTE, .paste_begin = true, .paste_end = true, .raw = text, .raw_len = strlen(text)};
+    term_copy_leave(term_view_copy(v));
+    term_keys_input(term_view_emu(v), &in, term_view_send, v);
 }
 
 static bool mouse(struct pane *p, const struct input *in)
@@ -813,10 +845,17 @@ static bool mouse(struct pane *p, const struct input *in)
         pane_dirty(p);
         return true;
     }
-    if (y < 0 && in->mouse == MOUSE_DRAG && t->selecting)
-        term_copy_scroll(c, emu, -1);
-    else if (y >= h->rows && in->mouse == MOUSE_DRAG && t->selecting)
-        term_copy_scroll(c, emu, 1);
+    if (in->mouse == MOUSE_PRESS && in->button == 2 && term_view_state(v) == VIEW_LIVE) {
+        paste_copied(t, v);
+        return true;
+    }
+    evtimer_del(t->creep);
+    if ((y < 0 || y >= h->rows) && in->mouse == MOUSE_DRAG && t->selecting) {
+        struct timeval tv = {0, CREEP_MS * 1000};
+        term_copy_scroll(c, emu, y < 0 ? -1 : 1);
+        t->outside = *in;
+        evtimer_add(t->creep, &tv);
+    }
     top = term_copy_top(c, emu);
     y = y < 0 ? 0 : y >= h->rows ? h->rows - 1 : y;
     x = x < 0 ? 0 : x >= h->cols ? h->cols - 1 : x;
@@ -889,6 +928,8 @@ static void free_pane(struct pane *p)
         event_free(t->preview);
     if (t->hold)
         event_free(t->hold);
+    if (t->creep)
+        event_free(t->creep);
     free(t);
 }
 
@@ -907,9 +948,10 @@ struct pane *term_pane_new(struct app *a)
     t->paused_at = UINT64_MAX;
     t->preview = evtimer_new(app_base(a), on_preview, t);
     t->hold = evtimer_new(app_base(a), on_hold, t);
+    t->creep = evtimer_new(app_base(a), on_creep, t);
     for (int i = 0; i < 2; i++)
         t->half[i].view = term_view_new(app_base(a), lines > 0 ? (unsigned)lines : 0, &view_ops, t);
-    if (!t->preview || !t->hold || !t->half[0].view || !t->half[1].view) {
+    if (!t->preview || !t->hold || !t->creep || !t->half[0].view || !t->half[1].view) {
         free_pane(&t->pane);
         return NULL;
     }

@@ -18,53 +18,79 @@ struct text {
         size_t len;
     } *rows;
     unsigned n, first;
-    int widest, key_width, laid; /* laid: for this width */
-    bool at_end, typing;
+    int widest, notes, key_width, laid, laid_rows; /* laid: for this width, in columns of so many rows (0: there is one) */
+    bool at_end, typing, on_bar;
     char filter[64];
 };
 
 /* Behind the mark that says how it looks. */
 static const char *words_of(const char *line)
 {
-    return line[0] && line[0] <= 4 ? line + 1 : line;
+    return line[0] > 0 && line[0] <= 5 ? line + 1 : line;
+}
+
+/* What a field says stands behind its label, on all of its lines. */
+#define LABEL 12
+static const char *value_of(const char *line)
+{
+    const char *tab = line[0] == 5 ? strchr(line, '\t') : NULL;
+    return tab ? tab + 1 : NULL;
 }
 
 /* The continuation of a message stands behind its time, that of other lines a little in. */
 static int indent(const struct row *r)
 {
     const char *p = words_of(r->line);
+    if (value_of(r->line))
+        return LABEL;
     if (r->from == p)
         return 0;
     return strspn(p, "0123456789:") == 8 && p[8] == ' ' ? 10 : 2;
 }
 
-static void lay(struct text *t, int cols)
+static void add_row(struct text *t, unsigned *room, struct row r)
+{
+    if (t->n == *room) {
+        void *grown = realloc(t->rows, (*room * 2 + 64) * sizeof *t->rows);
+        if (!grown)
+            return;
+        *room = *room * 2 + 64;
+        t->rows = grown;
+    }
+    t->rows[t->n++] = r;
+}
+
+/* rows: of a column, where there are several; no heading ends one, and none begins with a blank line. */
+static void lay(struct text *t, int cols, int rows)
 {
     unsigned room = 0;
-    if (cols == t->laid || cols < 4)
+    if ((cols == t->laid && rows == t->laid_rows) || cols < 4)
         return;
     t->laid = cols;
+    t->laid_rows = rows;
     t->n = 0;
+    free(t->rows);
+    t->rows = NULL;
     for (unsigned i = 0; i < t->nlines; i++) {
         const char *line = t->lines[i], *p = words_of(line);
         if (t->filter[0] && (line[0] == 1 || !*p || !strcasestr(p, t->filter)))
             continue;
+        if (rows && !*p && t->n % (unsigned)rows == 0)
+            continue;
+        while (rows > 4 && line[0] == 1 && t->n % (unsigned)rows > (unsigned)rows - 3)
+            add_row(t, &room, (struct row){"", "", 0});
+        if (value_of(line))
+            p = value_of(line);
         do {
-            if (t->n == room) {
-                void *grown = realloc(t->rows, (room = room * 2 + 64) * sizeof *t->rows);
-                if (!grown)
-                    return;
-                t->rows = grown;
-            }
-            struct row *r = &t->rows[t->n++];
-            *r = (struct row){line, p, strlen(p)};
-            int left = cols - indent(r);
+            struct row r = {line, p, strlen(p)};
+            int left = cols - indent(&r);
             if (line[0] != 2 && left >= 4)
-                r->len = paint_line(p, left);
-            if (!r->len) /* not even one character fits */
-                r->len = strlen(p);
-            p += r->len;
+                r.len = paint_line(p, left);
+            if (!r.len) /* not even one character fits */
+                r.len = strlen(p);
+            p += r.len;
             p += *p == ' ';
+            add_row(t, &room, r);
         } while (*p);
     }
 }
@@ -96,7 +122,12 @@ static int body_rows(const struct text *t)
 
 static void scroll_to(struct text *t, long first)
 {
-    long last = (long)t->n - (long)body_rows(t) * columns_of(t, body_rows(t), t->pane.cols);
+    int rows = body_rows(t), columns = columns_of(t, rows, t->pane.cols);
+    long last = (long)t->n - (long)rows * columns;
+    if (columns > 1 && rows > 0) { /* a column at a time */
+        last = (last + rows - 1) / rows * rows;
+        first = first <= (long)t->first ? first / rows * rows : (first + rows - 1) / rows * rows;
+    }
     if (first > last)
         first = last;
     first = first < 0 ? 0 : first;
@@ -110,7 +141,8 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     struct text *t = (struct text *)p;
     int rows = body_rows(t);
     (void)focus;
-    lay(t, p->cols - 2);
+    int columns = columns_of(t, rows, p->cols), each = columns > 1 ? p->cols / columns : p->cols;
+    lay(t, p->cols - 2, columns > 1 ? rows : 0);
     scroll_to(t, t->at_end ? t->n : t->first);
     t->at_end = false;
     if (t->typing || t->filter[0]) {
@@ -119,21 +151,22 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     }
     if (!t->n)
         paint_text(w, 0, 1, p->cols - 2, ST_DIM, "nothing matches");
-    int columns = columns_of(t, rows, p->cols), each = columns > 1 ? p->cols / columns : p->cols;
     for (int i = 0; i < rows * columns && t->first + (unsigned)i < t->n; i++) {
         const struct row *r = &t->rows[t->first + (unsigned)i];
         const char *line = r->line;
         int y = i % rows, x = 1 + i / rows * each, room = each - 2;
-        static const enum style styles[] = {ST_TEXT, ST_ACCENT, ST_TEXT, ST_WARN, ST_FAILED};
-        if (line[0] == 2) {
-            const char *tab = strchr(line, '\t');
+        static const enum style styles[] = {ST_TEXT, ST_ACCENT, ST_TEXT, ST_WARN, ST_FAILED, ST_TEXT};
+        const char *tab = line[0] == 2 ? strchr(line, '\t') : NULL;
+        if (tab) {
             paint_f(w, y, x, t->key_width + 1, ST_STRONG, "%*.*s", 0, (int)(tab - line - 1), line + 1);
             paint_text(w, y, x + 2 + t->key_width, room - 2 - t->key_width, ST_TEXT, tab + 1);
         } else {
             char part[1024];
             int in = indent(r);
+            if (r->from == value_of(line))
+                paint_f(w, y, x, LABEL - 1, ST_DIM, "%.*s", (int)(r->from - line - 2), line + 1);
             snprintf(part, sizeof part, "%.*s", (int)(r->len < sizeof part ? r->len : sizeof part - 1), r->from);
-            paint_text(w, y, x + in, room - in + 1, styles[line[0] > 0 && line[0] <= 4 ? line[0] : 0], part);
+            paint_text(w, y, x + in, room - in + 1, styles[line[0] > 0 && line[0] <= 5 ? line[0] : 0], part);
         }
     }
     paint_scroll(w, 0, rows, (long)t->first, (long)rows * columns, (long)t->n, ST_FRAME_ON);
@@ -199,8 +232,13 @@ static bool cursor(struct pane *p, int *y, int *x)
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct text *t = (struct text *)p;
+    int rows = body_rows(t);
     if (in->mouse == MOUSE_WHEEL)
         scroll_to(t, (long)t->first + 3 * in->button);
+    else if (in->mouse == MOUSE_PRESS && in->button == 1)
+        t->on_bar = in->x >= p->cols - 1;
+    if (t->on_bar && (in->mouse == MOUSE_PRESS || in->mouse == MOUSE_DRAG))
+        scroll_to(t, paint_scroll_to(in->y, rows, (long)rows * columns_of(t, rows, p->cols), (long)t->n));
     return true;
 }
 
@@ -219,8 +257,14 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
     int columns = columns_of(t, max_rows, max_cols);
     *cols = columns > 1 ? columns * (t->widest + 3) : t->widest + 4;
     *cols = *cols < 40 ? 40 : *cols > max_cols ? max_cols : *cols;
-    lay(t, *cols - 2);
-    *rows = (int)t->n < 3 ? 3 : columns > 1 ? ((int)t->n + columns - 1) / columns : (int)t->n;
+    if (columns > 1) { /* as few rows as hold it */
+        *rows = ((int)t->nlines + columns - 1) / columns;
+        for (lay(t, *cols - 2, *rows); *rows < max_rows && (int)t->n > *rows * columns; lay(t, *cols - 2, *rows))
+            ++*rows;
+        return;
+    }
+    lay(t, *cols - 2, 0);
+    *rows = (int)t->n < 3 ? 3 : (int)t->n;
 }
 
 static const struct pane_class text_class = {.name = "overlay", .list = true, .modal = true, .draw = draw, .action = action, .mouse = mouse,
@@ -248,12 +292,15 @@ struct pane *text_new(const char *heading, const char *text, bool at_end)
                 int k = paint_width(key);
                 t->key_width = k > t->key_width ? k : t->key_width;
             }
-            int width = tab ? 13 + paint_width(tab + 1) : paint_width(line);
-            t->widest = width > t->widest ? width : t->widest;
+            int width = tab ? paint_width(tab + 1) : value_of(line) ? LABEL + paint_width(value_of(line)) : paint_width(line);
+            t->widest = width > t->widest && !tab ? width : t->widest;
+            t->notes = width > t->notes && tab ? width : t->notes;
             t->lines[t->nlines++] = line;
         }
         p += n + (p[n] == '\n');
     }
+    if (t->key_width && t->key_width + 2 + t->notes > t->widest)
+        t->widest = t->key_width + 2 + t->notes;
     t->at_end = at_end;
     return &t->pane;
 }
@@ -341,7 +388,7 @@ static bool confirm_action(struct pane *p, const char *what)
 static bool confirm_mouse(struct pane *p, const struct input *in)
 {
     struct confirm *c = (struct confirm *)p;
-    if (in->mouse != MOUSE_PRESS || in->y != p->rows - 2)
+    if (in->mouse != MOUSE_PRESS || in->button != 1 || in->y != p->rows - 2)
         return true;
     int no = button_x(c, false), yes = button_x(c, true);
     if (in->x >= no && in->x < no + 10)
