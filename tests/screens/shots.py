@@ -130,7 +130,7 @@ def main():
                     ("posture", ["R", "p"], "throw-away", 2), ("secrets", ["S"], "anthropic", 1), ("secret-set", ["S", "a", "Tab", "Tab", *"sk-ant-api"], "sentinel", 2),
                     ("settings", ["O"], "ui.theme", 1), ("setting", ["O", "Down", "Down", "Down", "Enter"], "Value", 2), ("new-sandbox", ["c"], "New sandbox", 1),
                     ("command-line", [":", *"policy ", "Tab"], "allow", 1), ("filter", ["/", *"web"], "keeps the filter", 1), ("run-in", ["e"], "Run a command", 1),
-                    ("copy-files", ["y"], "Copy files", 1), ("inspect", ["i"], "Output", 1), ("console", ["L"], "Output", 1), ("remove", ["r"], "Remove", 1), ("stop", ["s"], "What runs in it", 1)):
+                    ("copy-files", ["y"], "Copy files", 1), ("inspect", ["i"], "About", 1), ("console", ["L"], "Console of", 1), ("remove", ["r"], "Remove", 1), ("stop", ["s"], "What runs in it", 1)):
                 for k in keys:
                     t.keys(k, pause=0.3 if k in ("R", "S", "O", "c") and k is keys[0] else 0)
                 t.wait(sign)
