@@ -29,6 +29,7 @@ struct group {
     uint32_t box, host, rule, kind, proto, verdict; /* in `words` */
     uint32_t kin; /* those that are shown as one: a host's connections, and the requests on them */
     uint16_t port;
+    bool request;
 };
 
 struct flow {
@@ -271,6 +272,7 @@ static uint32_t find_group(struct netlog *n, const struct group *g)
         }
         n->group[i] = *g;
         const char *proto = word(n, g->proto);
+        n->group[i].request = strcmp(word(n, g->kind), "request") == 0;
         bool stream = strcmp(proto, "tcp") == 0 || strncmp(proto, "http", 4) == 0;
         snprintf(text, sizeof text, "%x,%x,%x,%x,%x,%x", g->box, g->host, g->port, g->verdict, g->rule, stream ? 0 : g->proto + 1);
         n->group[i].kin = pool_put(&n->kins, text, NULL);
@@ -705,7 +707,7 @@ static void sum_up(struct netlog_view *v)
         }
         g->last_ms = r->time_ms;
         g->seq = r->seq;
-        if (strcmp(word(n, n->group[r->group].kind), "request") == 0) {
+        if (n->group[r->group].request) {
             g->others |= g->requests && g->request != r->request;
             g->request = r->request;
             g->requests += r->count;

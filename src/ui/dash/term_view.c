@@ -1,6 +1,7 @@
 #include "ui/dash/term_view.h"
 
 #include <event2/buffer.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,7 +189,7 @@ static void on_note(struct conn *c, uint16_t chan, const char *op, const json_t 
         json_t *sig = json_object_get(msg, "signal");
         int n = (int)json_integer_value(sig ? sig : json_object_get(msg, "status"));
         if (sig)
-            snprintf(why, sizeof why, "the session ended by signal %d", n);
+            snprintf(why, sizeof why, n == SIGHUP ? "the session was ended" : "the session ended by signal %d (%s)", n, strsignal(n));
         else if (n)
             snprintf(why, sizeof why, "the session ended with status %d", n);
         else
