@@ -870,17 +870,19 @@ static void title(struct pane *pane, char *left, size_t lc, char *right, size_t 
         snprintf(right, rc, "%u marked, %u hidden", marked, hidden);
     else if (marked)
         snprintf(right, rc, "%u marked", marked);
+    else if (p->filter[0])
+        snprintf(right, rc, "%u of %u", p->n, model_count(pane->app->model));
     else if (model_count(pane->app->model) > 1)
         snprintf(right, rc, "by %s", order_names[p->order]);
 }
 
-/* A click on how it is sorted sorts otherwise; on the marks it clears them. */
+/* A click on how it is sorted sorts otherwise; on the marks, or on how many the filter shows, it clears them. */
 static void edge(struct pane *pane, int col)
 {
     char left[200] = "", right[120] = "";
     title(pane, left, sizeof left, right, sizeof right);
     if (right[0] && col >= pane->cols - 3 - paint_width(right))
-        action(pane, strstr(right, "marked") ? "sandbox.clear" : "sandbox.sort");
+        action(pane, strstr(right, "marked") || ((struct boxes *)pane)->filter[0] ? "sandbox.clear" : "sandbox.sort");
 }
 
 static void tick(struct pane *pane)

@@ -120,12 +120,15 @@ void app_show_messages(struct app *a)
 #define WELCOME_TEXT "An agent sees one folder and reaches the hosts that you allow. Keys stay here. Who shall work in this one?"
 #define WELCOME_FIRST "The first start builds the system that all of them share and installs the agent: some minutes, once."
 
+#define WELCOME_MAX 32
+
 struct welcome {
     struct pane pane;
     json_t *kits;
     unsigned at;
     int list_y;
     bool image; /* the base image is there */
+    bool ready[WELCOME_MAX]; /* nothing needs to be installed for it */
     char here[200];
 };
 
@@ -157,6 +160,8 @@ static void welcome_draw(struct pane *p, WINDOW *win, bool focus)
             w->list_y = y;
         paint_f(win, y, 2, p->cols - 4, on ? ST_SELECTED : ST_TEXT, "%s %zu  %-10s %s", on ? app_glyph("▸", ">") : " ", i + 1,
                 json_string_value(k), title ? title : "");
+        if (i < WELCOME_MAX && !w->ready[i] && p->cols >= 60)
+            paint_right(win, y, p->cols - 3, 24, ST_DIM, "is installed first");
         if (on)
             paint_row(win, y, 2, p->cols - 4, ST_SELECTED);
         y++;
@@ -177,9 +182,6 @@ static void started(struct app *a, const char *box, const char *out)
 static void run_here(struct app *a, const char *agent)
 {
     const char *argv[] = {"run", "--detach", agent, ".", NULL};
-    struct box *before = app_box(a);
-    (void)before;
-    app_say(a, SAY_INFO, "starting %s in this folder; the first time its program is installed, which takes a minute or two", agent);
     app_start_agent(a, argv, started);
 }
 
@@ -258,6 +260,22 @@ static void welcome_title(struct pane *p, char *left, size_t lc, char *right, si
 static const struct pane_class welcome_class = {.name = "welcome", .list = true, .modal = true, .draw = welcome_draw, .key = welcome_key, .action = welcome_action, .mouse = welcome_mouse,
                                                 .title = welcome_title, .want = welcome_want, .free = welcome_free};
 
+static bool is_ready(const char *agent)
+{
+    char hash[17], template[RECORD_NAME_MAX + 32];
+    json_t *kit = kit_load(agent, NULL);
+    bool ready = json_array_size(json_object_get(kit, "install")) == 0;
+    if (kit && !ready) {
+        kit_recipe_hash(kit, hash);
+        snprintf(template, sizeof template, "agent-%s-%.8s", agent, hash);
+        json_t *have = backend.template_load(template, NULL);
+        ready = have != NULL;
+        json_decref(have);
+    }
+    json_decref(kit);
+    return ready;
+}
+
 void app_show_welcome(struct app *a)
 {
     struct welcome *w = calloc(1, sizeof *w);
@@ -267,9 +285,12 @@ void app_show_welcome(struct app *a)
     w->kits = kit_list();
     size_t i;
     json_t *k;
-    json_array_foreach(w->kits, i, k)
+    json_array_foreach(w->kits, i, k) {
         if (strcmp(json_string_value(k), "claude") == 0)
             w->at = (unsigned)i;
+        if (i < WELCOME_MAX)
+            w->ready[i] = is_ready(json_string_value(k));
+    }
     char *here = getcwd(NULL, 0);
     paint_path(here ? here : ".", w->here, sizeof w->here, 58);
     w->image = backend.image_exists();
