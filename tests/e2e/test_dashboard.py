@@ -1126,6 +1126,7 @@ class Machine(unittest.TestCase):
         self.h.sh("origin", "echo made here > /home/agent/mark; sync")
         self.h.sbx("stop", "origin")
         t.wait("twin", gone=True)
+        t.wait("○ origin")
         t.click("○ origin")
         t.keys("Y")
         t.wait("Name +origin-copy")
