@@ -140,7 +140,7 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
     c->verdict = cols >= 60 ? 8 : 2;
     c->box = l->all ? (cols >= 120 ? 16 : cols >= 70 ? 11 : 0) : 0;
     c->bytes = cols >= 76 && l->any_bytes ? 13 : 0;
-    c->count = netlog_view_grouped(l->view) ? 8 : cols >= 50 && l->any_count ? 6 : 0;
+    c->count = netlog_view_grouped(l->view) ? 7 : cols >= 50 && l->any_count ? 6 : 0;
     int rest = cols - c->when - c->verdict - c->box - c->bytes - c->count;
     if (rest < 30) {
         c->host = rest;
@@ -149,7 +149,7 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
     /* Host and rule get what they need, the request what is left; where that is nothing, host and rule share it. */
     int rule = between(l->wide_rule + 1, 12, rest / 2), host = between(l->wide_host + 2, 16, rest - 17);
     if (host + rule > rest) /* most rules say their host once more */
-        rule = between(rest - host, 16, rule);
+        rule = between(rest - host, 17, rule);
     if (l->any_request && rest >= 68) {
         host = between(host, 16, rest / 2);
         if (rest - host - rule < 16 && rule > 24)
@@ -160,7 +160,8 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
         c->rule = rule;
         c->request = rest - host - rule;
     } else {
-        c->host = between(host, rest - rule, rest - 17);
+        /* What is over stands behind the rule, which is read together with its host; where there is little, it is the host's. */
+        c->host = rest >= 68 ? between(host, 30, rest - rule) : between(host, rest - rule, rest - 17);
         c->rule = rest - c->host;
     }
 }
@@ -188,7 +189,7 @@ static const char *rule_text(const struct netlog_row *r)
 {
     size_t n = strlen(r->verdict);
     if (is_carrier(r))
-        return "its requests decide";
+        return "by request";
     return n && strncmp(r->rule, r->verdict, n) == 0 && r->rule[n] == ' ' ? r->rule + n + 1 : r->rule;
 }
 
