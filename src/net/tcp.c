@@ -52,6 +52,8 @@ struct tcp_conn {
     bool heard;         /* since the last answer */
     int64_t heard_ms;
     struct ring tx, rx;
+    uint32_t rx_most; /* what the window offers; rx grows to it when bytes have to wait */
+    uint32_t rx_came; /* since rx_most was looked at */
     int64_t timer_ms; /* when something that is outstanding is sent again; 0: nothing is */
     int64_t since_ms; /* pending since, or closing since */
     unsigned rto, tries;
@@ -119,21 +121,33 @@ void tcp_set_emit_arg(struct tcp *t, void *arg)
 
 /* ---- rings ---- */
 
-static void ring_free(struct tcp *t, struct ring *r)
+static void ring_free(struct ring *r)
 {
-    if (r->cap > TCP_RING_MIN)
-        t->budget_used -= r->cap - TCP_RING_MIN;
     free(r->buf);
     memset(r, 0, sizeof *r);
 }
 
-/* Doubles a ring that is too small for its flow, as long as the machine's budget allows. */
-static bool ring_grow(struct tcp *t, struct ring *r)
+/* Of all rings together: what is more than the least counts. */
+static size_t counted(uint32_t size)
 {
-    uint32_t cap = r->cap ? r->cap * 2 : TCP_RING_MIN;
-    size_t more = r->cap ? cap - r->cap : 0;
-    if (cap > TCP_RING_MAX || t->budget_used + more > TCP_BUDGET)
-        return false;
+    return size > TCP_RING_MIN ? size - TCP_RING_MIN : 0;
+}
+
+/* The size after this one, if so much of the machine's budget is still there; else 0. */
+static uint32_t next_size(const struct tcp *t, uint32_t size, size_t budget)
+{
+    if (size == 0)
+        return TCP_RING_MIN;
+    return size >= TCP_RING_MAX || t->budget_used + counted(size * 2) - counted(size) > budget ? 0 : size * 2;
+}
+
+static void recount(struct tcp *t, uint32_t before, uint32_t after)
+{
+    t->budget_used = t->budget_used - counted(before) + counted(after);
+}
+
+static bool ring_resize(struct ring *r, uint32_t cap)
+{
     uint8_t *buf = malloc(cap);
     if (!buf)
         return false;
@@ -146,7 +160,6 @@ static bool ring_grow(struct tcp *t, struct ring *r)
     r->buf = buf;
     r->cap = cap;
     r->start = 0;
-    t->budget_used += more;
     return true;
 }
 
@@ -164,6 +177,39 @@ static uint32_t ring_put(struct ring *r, const uint8_t *p, uint32_t len)
     return len;
 }
 
+/* Doubles a ring that is too small for its flow, as long as the machine's budget allows. */
+static bool tx_grow(struct tcp_conn *c)
+{
+    uint32_t before = c->tx.cap, cap = next_size(c->t, before, TCP_BUDGET);
+    if (!cap || !ring_resize(&c->tx, cap))
+        return false;
+    recount(c->t, before, cap);
+    return true;
+}
+
+/* Bytes that the owner does not take wait in rx. */
+static uint32_t rx_put(struct tcp_conn *c, const uint8_t *p, uint32_t len)
+{
+    while (c->rx.cap - c->rx.used < len && c->rx.cap < c->rx_most && ring_resize(&c->rx, c->rx.cap * 2))
+        ;
+    return ring_put(&c->rx, p, len);
+}
+
+/* Where the owner keeps up with the guest, a window's worth after the other, the next window is twice as wide: a kernel makes
+ * no segment larger than half of the widest window that it saw, and each segment costs an emulated machine the same. */
+static void widen(struct tcp_conn *c, uint32_t took)
+{
+    c->rx_came += took;
+    if (c->rx_came < c->rx_most || c->rx.used)
+        return;
+    c->rx_came = 0;
+    uint32_t next = c->rx_most < TCP_WINDOW_MAX ? next_size(c->t, c->rx_most, TCP_WINDOWS_BUDGET) : 0;
+    if (next) {
+        recount(c->t, c->rx_most, next);
+        c->rx_most = next;
+    }
+}
+
 static void ring_drop(struct ring *r, uint32_t len)
 {
     r->used -= len;
@@ -174,8 +220,7 @@ static void ring_drop(struct ring *r, uint32_t len)
 
 static uint32_t window(const struct tcp_conn *c)
 {
-    uint32_t cap = c->rx.cap ? c->rx.cap : TCP_RING_MIN;
-    uint32_t room = cap - c->rx.used;
+    uint32_t room = (c->rx_most ? c->rx_most : TCP_RING_MIN) - c->rx.used;
     uint32_t most = c->scaling ? 65535u << OUR_WSCALE : 65535u;
     return room < most ? room : most;
 }
@@ -349,8 +394,10 @@ static void unlink_conn(struct tcp_conn *c)
         c->next->prev = c->prev;
     t->count--;
     not_later(c);
-    ring_free(t, &c->tx);
-    ring_free(t, &c->rx);
+    recount(t, c->tx.cap, 0);
+    recount(t, c->rx_most, 0);
+    ring_free(&c->tx);
+    ring_free(&c->rx);
     c->next = t->dead; /* freed when no callback can be on the stack any more */
     t->dead = c;
 }
@@ -475,7 +522,8 @@ void tcp_accept(struct tcp_conn *c)
     c->t->pending--;
     c->t->stats.accepted++;
     c->state = SYN_RCVD;
-    if (!ring_grow(c->t, &c->rx) || !ring_grow(c->t, &c->tx)) {
+    c->rx_most = TCP_RING_MIN;
+    if (!ring_resize(&c->rx, c->rx_most) || !tx_grow(c)) {
         tcp_abort(c);
         return;
     }
@@ -513,7 +561,7 @@ size_t tcp_room(struct tcp_conn *c, uint8_t **buf)
     struct ring *r = &c->tx;
     if (c->state != OPEN || c->fin_out)
         return 0;
-    if (r->used == r->cap && !ring_grow(c->t, r)) {
+    if (r->used == r->cap && !tx_grow(c)) {
         c->starved = true;
         return 0;
     }
@@ -636,12 +684,10 @@ static void take_data(struct tcp_conn *c, const uint8_t *p, uint32_t len)
         if (c->state != OPEN)
             return;
     }
-    if (took < len) {
-        while (c->rx.cap - c->rx.used < len - took && ring_grow(t, &c->rx))
-            ;
-        took += ring_put(&c->rx, p + took, len - took);
-    }
+    if (took < len)
+        took += rx_put(c, p + took, len - took);
     c->rcv_nxt += took;
+    widen(c, took);
     c->heard = true;
     c->heard_ms = t->now;
     /* Where each question is answered at once, the answer says that it came: one packet less for the guest.  Not where
@@ -833,7 +879,7 @@ void tcp_flush(struct tcp *t)
             continue;
         /* Also when the window, nearly shut, has opened well again. */
         uint32_t offered = c->rcv_edge - c->rcv_nxt, now = window(c);
-        bool opened = now > offered && now - offered >= (c->rx.cap / 2 < 2 * c->mss ? c->rx.cap / 2 : 2 * c->mss);
+        bool opened = now > offered && now - offered >= (c->rx_most / 2 < 2 * c->mss ? c->rx_most / 2 : 2 * c->mss);
         if ((c->ack_now || opened) && !send_segment(c, ACK, c->snd_nxt, 0, 0))
             c->ack_now = true;
     }

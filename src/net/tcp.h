@@ -5,7 +5,8 @@
  * A retransmission timer stands by for the one real loss, a guest kernel that drops what it has no memory
  * for.  Each connection has two bounded rings: `tx` keeps what the guest has not acknowledged, `rx` what the
  * guest sent and the owner did not take yet; the window we offer is the free room of rx, so a slow server
- * stops its own connection and nothing else.  Ring memory comes from one budget for the machine.
+ * stops its own connection and nothing else.  Ring memory comes from one budget for the machine; what a window
+ * offers counts, also before rx has the memory for it.
  * A pure engine: packets in, callbacks and packets out, time as a number.
  * Sources: RFC 9293 (TCP), RFC 7323 (window scale), RFC 5961 (resets in the window). */
 #ifndef SBX_NET_TCP_H
@@ -19,7 +20,9 @@
 #define TCP_PENDING_MAX 64u                      /* connections whose fate is not decided yet */
 #define TCP_RING_MIN (32u * 1024u)
 #define TCP_RING_MAX (1024u * 1024u)
+#define TCP_WINDOW_MAX (512u * 1024u)            /* of rx: eight of the largest segments */
 #define TCP_BUDGET (48u * 1024u * 1024u)         /* all rings beyond their minimum */
+#define TCP_WINDOWS_BUDGET (24u * 1024u * 1024u) /* beyond so much of it no window widens: the rest is for downloads */
 
 struct tcp;
 struct tcp_conn;

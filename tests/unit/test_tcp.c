@@ -84,13 +84,18 @@ static int teardown(void **state)
 }
 
 /* The guest's next number afterwards is 1001. */
-static void open_one(void)
+static void open_one_more(unsigned count)
 {
     guest_send(&g, G_SYN, 1000, 0, 65535, NULL, 0);
     assert_int_equal(g.flags, G_SYN | G_ACK);
     assert_int_equal(g.ack, 1001);
     guest_send(&g, G_ACK, 1001, g.seq + 1, 65535, NULL, 0);
-    assert_int_equal(tcp_count(g.tcp), 1);
+    assert_int_equal(tcp_count(g.tcp), count);
+}
+
+static void open_one(void)
+{
+    open_one_more(1);
 }
 
 static void talks_and_ends(void **state)
@@ -223,6 +228,79 @@ static void an_owner_that_takes_nothing_stops_the_guest(void **state)
     assert_true(g.window > 0);
     guest_send(&g, G_ACK, seq, g.next, 65535, "on", 2);
     assert_memory_equal(owner.got, "on", 2);
+}
+
+/* A guest's kernel makes no segment larger than half of the window: a narrow one costs it four packets instead of one. */
+static void a_window_widens_where_the_owner_keeps_up(void **state)
+{
+    (void)state;
+    static char block[65480];
+    uint32_t seq = 1001, edge = 0;
+    open_one();
+    for (int i = 0; i < 100; i++) {
+        uint32_t len = i < 3 ? 16000 : sizeof block;
+        guest_send(&g, G_ACK, seq, g.next, 65535, block, len);
+        owner.ngot = 0;
+        assert_int_equal(g.ack, seq + len);
+        seq = g.ack;
+        assert_true((int32_t)(g.ack + (g.window << 6) - edge) >= 0); /* what was offered is not taken back */
+        edge = g.ack + (g.window << 6);
+    }
+    assert_true(g.window << 6 >= 2 * sizeof block && g.window << 6 <= TCP_WINDOW_MAX);
+
+    /* All of it is really there, even if the owner stops at once. */
+    owner.take = 0;
+    while ((int32_t)(edge - seq) > 0) {
+        uint32_t len = edge - seq < sizeof block ? edge - seq : sizeof block;
+        memset(block, (int)('a' + seq % 7), sizeof block);
+        guest_send(&g, G_ACK, seq, g.next, 65535, block, len);
+        assert_int_equal(g.ack, seq + len);
+        seq += len;
+    }
+    assert_int_equal(g.window, 0);
+    guest_send(&g, G_ACK, seq, g.next, 65535, "x", 1);
+    assert_int_equal(g.ack, seq);
+    for (owner.take = sizeof owner.got; g.window == 0; owner.ngot = 0) {
+        tcp_resume(conn);
+        tcp_flush(g.tcp);
+    }
+    assert_int_equal(owner.got[0], block[0]);
+}
+
+/* Whatever the guest does: what the windows of all its connections offer together is bounded. */
+static void threat_79_windows_have_one_budget(void **state)
+{
+    (void)state;
+    static char block[16384];
+    size_t offered = 0, widest = 0;
+    for (unsigned i = 0; i < TCP_CONNS_MAX; i++) {
+        uint32_t seq = 1001;
+        g.port = (uint16_t)(1024 + i);
+        open_one_more(i + 1);
+        for (int k = 0; k < 100; k++, seq += sizeof block) {
+            guest_send(&g, G_ACK, seq, g.next, 65535, block, sizeof block);
+            owner.ngot = 0;
+        }
+        offered += g.window << 6;
+        widest = g.window << 6 > widest ? g.window << 6 : widest;
+    }
+    assert_int_equal(widest, TCP_WINDOW_MAX);
+    assert_true(offered <= TCP_WINDOWS_BUDGET + TCP_CONNS_MAX * TCP_RING_MIN);
+    assert_int_equal(g.window << 6, TCP_RING_MIN); /* the last one came too late */
+
+    /* The room of those that end is free again. */
+    for (unsigned i = 0; i < TCP_CONNS_MAX; i++) {
+        g.port = (uint16_t)(1024 + i);
+        guest_send(&g, G_RST, 1001 + 100 * sizeof block, 0, 0, NULL, 0);
+    }
+    assert_int_equal(tcp_count(g.tcp), 0);
+    uint32_t seq = 1001;
+    open_one();
+    for (int k = 0; k < 100; k++, seq += sizeof block) {
+        guest_send(&g, G_ACK, seq, g.next, 65535, block, sizeof block);
+        owner.ngot = 0;
+    }
+    assert_int_equal(g.window << 6, TCP_WINDOW_MAX);
 }
 
 static void threat_79_connections_are_bounded(void **state)
@@ -403,6 +481,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(talks_and_ends), T(refused_at_once), T(who_gives_up_is_forgotten), T(what_comes_twice_or_too_early),
         T(threat_87_resets_and_acks_that_were_guessed), T(threat_81_a_window_that_stays_shut), T(an_owner_that_takes_nothing_stops_the_guest),
+        T(a_window_widens_where_the_owner_keeps_up), T(threat_79_windows_have_one_budget),
         T(threat_79_connections_are_bounded), T(a_full_cable_loses_nothing), T(acknowledgements_ride_on_quick_answers), T(neighbours_are_answered_as_the_rfc_wants), T(threat_61_frames_that_are_none),
         T(pieces_written_together_leave_together),
     };
