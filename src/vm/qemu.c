@@ -50,7 +50,8 @@ static void add(struct words *w, const char *fmt, ...)
 static void machine(struct words *w, const struct qemu *q)
 {
     add(w, "-M");
-    add(w, "microvm,x-option-roms=off,isa-serial=off,memory-backend=ram0%s",
+    /* One interrupt controller serves the six devices: a second one brings places for sixteen more, which each start builds. */
+    add(w, "microvm,x-option-roms=off,isa-serial=off,ioapic2=off,memory-backend=ram0%s",
         /* Without TSC deadlines the guest needs the old timers; under TCG the clock chip saves two
          * seconds of time-outs. */
         q->kvm && q->tsc_deadline ? ",pit=off,pic=off,rtc=off" : "");
@@ -82,14 +83,19 @@ static void kernel(struct words *w, const struct qemu *q)
     add(w, "-initrd");
     add(w, "/proc/self/fd/%d", QEMU_FD_INITRD);
     add(w, "-append");
-    char tsc[64] = "";
+    char emulated[200] = "";
     if (!q->kvm)
         /* The guest's counter is the host's.  Its watchdog compares it with ticks, which come late on a busy host, and
          * takes it away: clocks then go in steps of 4 ms, and an idle machine wakes 250 times a second.
          * Emulation translates a program once for each place where it lies: at a random one, each time that it starts.  At the
          * same, 60 times /bin/true take a third of the time, and gcc six tenths; what those places would hide is nobody's but the
-         * machine's own, and an emulated one is no boundary anyway. */
-        snprintf(tsc, sizeof tsc, " tsc_early_khz=%u tsc=reliable norandmaps", q->tsc_khz);
+         * machine's own, and an emulated one is no boundary anyway.
+         * Nor is what a kernel does against its own mistakes (pages cleared before they are used, bounds of copies), and each
+         * step of it is translated as well; so are the accounts of the kernel's memory by group, and grace periods that begin
+         * with whatever is freed: those that nobody waits for may begin seconds later, out of the way of a start. */
+        snprintf(emulated, sizeof emulated,
+                 " tsc_early_khz=%u tsc=reliable norandmaps init_on_alloc=0 hardened_usercopy=off cgroup.memory=nokmem"
+                 " rcu_nocbs=all rcutree.enable_rcu_lazy=1", q->tsc_khz);
     /* What the kernel would set up for nobody takes a seventh of an emulated boot: the jitter generator, which measures
      * itself and is for FIPS alone; names in the formats of trace events; certificates for signatures, measurement of
      * files and keys of a TPM, none of which a machine without firmware can hold against anybody; and the security modules
@@ -100,7 +106,7 @@ static void kernel(struct words *w, const struct qemu *q)
     add(w, "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests nowatchdog psi=0 lsm=landlock,yama "
            "initcall_blacklist=jent_mod_init,trace_eval_init,init_trace_printk_function_export,load_system_certificate_list,"
            "init_ima,init_encrypted,vga_arb_device_init%s%s%s",
-        q->kvm ? " no_timer_check rcupdate.rcu_expedited=1" : "", tsc, q->ram == QEMU_RAM_OWN ? " sbx.once" : "");
+        q->kvm ? " no_timer_check rcupdate.rcu_expedited=1" : "", emulated, q->ram == QEMU_RAM_OWN ? " sbx.once" : "");
 }
 
 /* One -add-fd and the nodes on it. */
