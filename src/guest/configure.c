@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -27,9 +28,17 @@
  * cost a clone a third of its start, and leave folders behind. */
 #define PLACES "/run/sbx/places"
 
-/* Opened before a machine is frozen, for under emulation a clone pays for each way through the kernel that it goes first. */
-static const char *const names[] = {"hostname", "hosts", "machine-id"};
-static int random_fd = -1, name_fds[sizeof names / sizeof *names];
+/* Under emulation a clone pays for each way through the kernel that it goes first.  So what names it is ready before it is
+ * frozen: of their final sizes, the files lie in our memory as well, where a name is a matter of copying. */
+#define HOST_NAME_MAX_LEN 64
+#define HOSTS "127.0.0.1 localhost\n127.0.1.1 %-64s\n::1 localhost ip6-localhost ip6-loopback\n"
+static struct name {
+    const char *name;
+    size_t len; /* 0: of no known size */
+    int fd;
+    char *at; /* NULL: is written */
+} names[] = {{"hosts", sizeof HOSTS - 1 - 5 + HOST_NAME_MAX_LEN, -1, NULL}, {"machine-id", 33, -1, NULL}};
+static int random_fd = -1;
 
 static bool prepared, configured;
 static struct user agent;
@@ -290,11 +299,10 @@ static void write_text(const char *path, const char *text)
 }
 
 /* The name is the machine's even where an image or a user had a file of that name. */
-static void link_name(const char *name)
+static void link_name(const char *name, const char *to)
 {
-    char at[64], to[64], old[64];
+    char at[64], old[64];
     snprintf(at, sizeof at, "/etc/%s", name);
-    snprintf(to, sizeof to, NAMES "/%s", name);
     ssize_t n = readlink(at, old, sizeof old);
     if (n == (ssize_t)strlen(to) && memcmp(old, to, (size_t)n) == 0)
         return;
@@ -303,22 +311,32 @@ static void link_name(const char *name)
         printf("sbx-guest: %s: %s\n", at, strerror(errno));
 }
 
-static void open_names(void)
+static void open_names(bool ahead)
 {
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    link_name("hostname", "/proc/sys/kernel/hostname");
+    for (struct name *n = names; n < names + sizeof names / sizeof *names; n++) {
         char path[64];
-        link_name(names[i]);
-        snprintf(path, sizeof path, NAMES "/%s", names[i]);
-        name_fds[i] = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        snprintf(path, sizeof path, NAMES "/%s", n->name);
+        link_name(n->name, path);
+        n->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        if (!ahead || n->fd < 0 || ftruncate(n->fd, (off_t)n->len) < 0)
+            continue;
+        void *at = mmap(NULL, n->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, n->fd, 0);
+        if (at != MAP_FAILED)
+            n->at = memset(at, '\n', n->len);
     }
 }
 
 static void write_name(size_t i, const char *text)
 {
-    if (name_fds[i] < 0 || write(name_fds[i], text, strlen(text)) != (ssize_t)strlen(text))
-        printf("sbx-guest: %s: %s\n", names[i], strerror(errno));
-    if (name_fds[i] >= 0)
-        close(name_fds[i]);
+    struct name *n = &names[i];
+    size_t len = strlen(text);
+    if (n->at && len == n->len) {
+        memcpy(n->at, text, len);
+        return;
+    }
+    if (n->fd < 0 || ftruncate(n->fd, 0) < 0 || pwrite(n->fd, text, len, 0) != (ssize_t)len)
+        printf("sbx-guest: %s: %s\n", n->name, strerror(errno));
 }
 
 static void name_host(const json_t *msg)
@@ -327,15 +345,12 @@ static void name_host(const json_t *msg)
     const char *id = json_string_value(json_object_get(msg, "machine_id"));
     char text[512];
     if (name && sethostname(name, strlen(name)) == 0) {
-        snprintf(text, sizeof text, "%s\n", name);
+        snprintf(text, sizeof text, HOSTS, name);
         write_name(0, text);
-        snprintf(text, sizeof text,
-                 "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n", name);
-        write_name(1, text);
     }
     if (id) {
-        snprintf(text, sizeof text, "%s\n", id);
-        write_name(2, text);
+        snprintf(text, sizeof text, "%.200s\n", id);
+        write_name(1, text);
     }
 }
 
@@ -390,8 +405,9 @@ static int mount_folder(const json_t *f, struct err *e)
         return err_errno(e, errno, "cannot make %s in the machine", path);
     if (mount(from, path, NULL, MS_BIND, NULL) < 0)
         return err_errno(e, errno, "cannot mount %s in the machine", path);
-    unsigned long flags = MS_BIND | MS_REMOUNT | MS_NODEV | MS_NOSUID | (ro ? MS_RDONLY : 0);
-    mount(NULL, path, NULL, flags, NULL);
+    /* Of the other flags it has those of the whole (fsrelay_mount).  Who may write is decided by the host. */
+    if (ro)
+        mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_NODEV | MS_NOSUID | MS_RDONLY, NULL);
     /* Folders declared local live on the machine's own disk, over the share. */
     size_t i;
     json_t *local;
@@ -449,7 +465,7 @@ int prepare(const json_t *msg, struct err *e)
         return -1;
     if (user_find("agent", &agent) < 0)
         return err_set(e, STATUS_FAILED, "the base image has no account named agent");
-    open_names();
+    open_names(msg != NULL);
     random_fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     write_text("/etc/resolv.conf", "nameserver " NETPLAN_GATEWAY4 "\noptions timeout:3 attempts:2\n");
     if (fsrelay_mount(e) < 0)
@@ -460,6 +476,7 @@ int prepare(const json_t *msg, struct err *e)
     if (msg) { /* what goes on at once gains nothing by a rehearsal */
         start_rehearse(&agent);
         session_await(&agent);
+        start_spare(&agent);
     }
     return 0;
 }
@@ -477,6 +494,12 @@ void rest(void)
     while ((now.tv_sec - end.tv_sec) * 1000000000ll + now.tv_nsec - end.tv_nsec < 0);
 }
 
+static void run_spare(void *arg)
+{
+    (void)arg;
+    start_spare_go();
+}
+
 int configure(const json_t *msg, struct err *e)
 {
     if (configured)
@@ -488,12 +511,13 @@ int configure(const json_t *msg, struct err *e)
     /* Nothing runs in the machine before it has its own entropy and name. */
     seed_entropy(json_string_value(json_object_get(msg, "seed")));
     name_host(msg);
-    base_env = json_deep_copy(json_object_get(msg, "env"));
+    base_env = json_incref(json_object_get(msg, "env"));
     if (json_is_true(json_object_get(msg, "resize_disk")))
         configure_resize(NULL);
     int rc = mount_folders(json_object_get(msg, "folders"), e);
     if (rc == 0)
         write_files(json_object_get(msg, "files"));
+    loop_after(0, run_spare, NULL); /* when the answer is on its way */
     return rc;
 }
 

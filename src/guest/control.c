@@ -46,7 +46,7 @@ void control_log(const char *fmt, ...)
     control_note(json_pack("{s:s, s:o}", "op", "log", "text", s ? s : json_string("(not UTF-8)")));
 }
 
-static void flush(void)
+void control_flush(void)
 {
     for (;;) {
         if (out_pos == out_len) {
@@ -280,7 +280,7 @@ static void on_port(struct watch *w, uint32_t events)
             }
         }
     }
-    flush();
+    control_flush();
 }
 
 int control_start(void)

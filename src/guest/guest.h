@@ -36,6 +36,7 @@ _Noreturn void loop_run(void (*reap)(pid_t pid, int status));
 int control_start(void); /* opens the port and says hello */
 struct link *control_link(void);
 void control_note(json_t *msg);
+void control_flush(void); /* what is queued for the host, now: else it goes when the loop comes round */
 void control_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* boot.c */

@@ -96,13 +96,16 @@ void loop_run(void (*reap)(pid_t pid, int status))
         if (n == 1) {
             struct watch *w = ev.data.ptr;
             if (w == &child_watch) {
-                struct signalfd_siginfo si[8];
-                ssize_t ignored = read(w->fd, si, sizeof si);
+                struct signalfd_siginfo info[8];
+                ssize_t ignored = read(w->fd, info, sizeof info);
                 (void)ignored;
-                int status;
-                pid_t pid;
-                while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-                    reap(pid, status);
+                /* Told of before it is forgotten, which takes the kernel as long again under emulation. */
+                siginfo_t si = {0};
+                while (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid > 0) {
+                    reap(si.si_pid, si.si_code == CLD_EXITED ? W_EXITCODE(si.si_status, 0) : W_EXITCODE(0, si.si_status));
+                    waitpid(si.si_pid, NULL, WNOHANG);
+                    si.si_pid = 0;
+                }
             } else {
                 w->ready(w, ev.events);
             }

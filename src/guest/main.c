@@ -6,7 +6,9 @@
 
 static void reap(pid_t pid, int status)
 {
-    if (!session_reaped(pid, status))
+    if (session_reaped(pid, status))
+        control_flush();
+    else
         docker_reaped(pid, status);
 }
 

@@ -16,7 +16,7 @@ struct failure {
 };
 
 struct start {
-    const char *group; /* below START_GROUPS; it is there */
+    const char *group; /* below START_GROUPS; it is there.  NULL: PID 1's own */
     const struct user *u;
     char **argv, **envp;
     const char *cwd, *program;
@@ -42,5 +42,10 @@ void start_path(const struct user *u, char buf[START_PATH_MAX]);
 
 /* Runs a shell of the user's as a session would be, and forgets it: what that reads stays in memory. */
 void start_rehearse(const struct user *u);
+
+/* A program that nobody asked for and that does nothing, run while PID 1 goes on: emulation translates what every program
+ * needs while the machine has nothing else to do.  The first begins it, the second lets it run, once. */
+void start_spare(const struct user *u);
+void start_spare_go(void);
 
 #endif
