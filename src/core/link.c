@@ -211,21 +211,26 @@ static void kick(struct link *l, bool had)
 
 int link_send_ctrl(struct link *l, json_t *msg)
 {
-    bool had = link_has_output(l);
     char *text = msg ? json_dumps(msg, JSON_COMPACT) : NULL;
+    int rc = link_send_text(l, text);
     json_decref(msg);
+    free(text);
+    return rc;
+}
+
+int link_send_text(struct link *l, const char *text)
+{
+    bool had = link_has_output(l);
     size_t n = text ? strlen(text) : 0;
     struct frame *f = NULL;
     if (text && n <= LINK_PAYLOAD_MAX && l->ctrl_bytes + n <= LINK_CTRL_QUEUE_MAX)
         f = malloc(sizeof *f + LINK_HEADER + n);
     if (!f) {
-        free(text);
         l->ctrl_overrun = true;
         return -1;
     }
     put_header(f->bytes, (uint32_t)n, FRAME_CTRL, 0, 0);
     memcpy(f->bytes + LINK_HEADER, text, n);
-    free(text);
     f->len = (uint32_t)(LINK_HEADER + n);
     l->ctrl_bytes += f->len;
     queue_put(&l->ctrl, f);

@@ -70,6 +70,8 @@ bool link_has_output(const struct link *l);
 /* Queues a control message; takes the reference (also on failure).  -1: queue full or no memory;
  * the link is then beyond use (its next link_feed fails too). */
 int link_send_ctrl(struct link *l, json_t *msg);
+/* The same for who wrote the object down himself; NULL: there was no memory for it. */
+int link_send_text(struct link *l, const char *text);
 
 /* Declares a channel on this side.  urgent: bit mask of streams whose data is sent before other
  * channels' data.  -1: id 0, in use, or too many. */

@@ -20,6 +20,7 @@
 #include "core/netplan.h"
 #include "guest/guest.h"
 #include "guest/start.h"
+#include "guest/text.h"
 
 #define DISK "/dev/vdb"
 /* What names this machine lies in memory, behind links from /etc: a clone says who it is without writing to its disk. */
@@ -31,13 +32,14 @@
 /* Under emulation a clone pays for each way through the kernel that it goes first.  So what names it is ready before it is
  * frozen: of their final sizes, the files lie in our memory as well, where a name is a matter of copying. */
 #define HOST_NAME_MAX_LEN 64
-#define HOSTS "127.0.0.1 localhost\n127.0.1.1 %-64s\n::1 localhost ip6-localhost ip6-loopback\n"
+#define HOSTS_BEFORE "127.0.0.1 localhost\n127.0.1.1 "
+#define HOSTS_AFTER "\n::1 localhost ip6-localhost ip6-loopback\n"
 static struct name {
     const char *name;
     size_t len; /* 0: of no known size */
     int fd;
     char *at; /* NULL: is written */
-} names[] = {{"hosts", sizeof HOSTS - 1 - 5 + HOST_NAME_MAX_LEN, -1, NULL}, {"machine-id", 33, -1, NULL}};
+} names[] = {{"hosts", sizeof HOSTS_BEFORE HOSTS_AFTER - 1 + HOST_NAME_MAX_LEN, -1, NULL}, {"machine-id", 33, -1, NULL}};
 static int random_fd = -1;
 
 static bool prepared, configured;
@@ -85,7 +87,7 @@ static void seed_entropy(const char *hex)
 static int mkdirs(const char *path)
 {
     char buf[PATH_MAX];
-    snprintf(buf, sizeof buf, "%s", path);
+    text_join(buf, sizeof buf, path, NULL);
     for (char *p = buf + 1; *p; p++)
         if (*p == '/') {
             *p = '\0';
@@ -136,8 +138,9 @@ static int enter_root(struct err *e)
     mkdir("/disk/upper", 0755);
     mkdir("/disk/work", 0755);
     make_places();
+    /* nofollow: no folder of this root was ever redirected (the kernel makes none by itself), so none need be asked. */
     if (mount("overlay", "/newroot", "overlay", 0,
-              "lowerdir=/base:/places,upperdir=/disk/upper,workdir=/disk/work") < 0)
+              "redirect_dir=nofollow,lowerdir=/base:/places,upperdir=/disk/upper,workdir=/disk/work") < 0)
         return err_errno(e, errno, "cannot mount the root");
     if (move_mount_to("/proc", "/newroot", e) < 0 || move_mount_to("/sys", "/newroot", e) < 0 ||
         move_mount_to("/dev", "/newroot", e) < 0)
@@ -345,11 +348,15 @@ static void name_host(const json_t *msg)
     const char *id = json_string_value(json_object_get(msg, "machine_id"));
     char text[512];
     if (name && sethostname(name, strlen(name)) == 0) {
-        snprintf(text, sizeof text, HOSTS, name);
+        size_t at = sizeof HOSTS_BEFORE - 1;
+        memcpy(text, HOSTS_BEFORE, at);
+        memset(text + at, ' ', HOST_NAME_MAX_LEN);
+        memcpy(text + at, name, strlen(name)); /* the kernel took no longer one */
+        memcpy(text + at + HOST_NAME_MAX_LEN, HOSTS_AFTER, sizeof HOSTS_AFTER);
         write_name(0, text);
     }
     if (id) {
-        snprintf(text, sizeof text, "%.200s\n", id);
+        text_join(text, sizeof text, id, "\n", NULL);
         write_name(1, text);
     }
 }
@@ -385,7 +392,7 @@ static int make_place(const char *path)
 {
     char in_memory[PATH_MAX + sizeof PLACES];
     struct stat st;
-    snprintf(in_memory, sizeof in_memory, PLACES "%s", path);
+    text_join(in_memory, sizeof in_memory, PLACES, path, NULL);
     if (mkdirs(in_memory) == 0 && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return 0;
     return mkdirs(path);
@@ -399,8 +406,8 @@ static int mount_folder(const json_t *f, struct err *e)
     if (!path || !may_mount_at(path))
         return err_set(e, STATUS_USAGE, "the folder %s cannot be mounted: it would hide a part of the machine",
                        path ? path : "(none)");
-    snprintf(from, sizeof from, GUEST_FS "/%lld",
-             (long long)json_integer_value(json_object_get(f, "index")));
+    char *end = text_add(from, from + sizeof from - 1, GUEST_FS "/");
+    *text_number(end, from + sizeof from - 1, json_integer_value(json_object_get(f, "index"))) = '\0';
     if (make_place(path) < 0)
         return err_errno(e, errno, "cannot make %s in the machine", path);
     if (mount(from, path, NULL, MS_BIND, NULL) < 0)
@@ -438,8 +445,7 @@ static int mount_folders(const json_t *folders, struct err *e)
     json_array_foreach((json_t *)folders, i, f)
         if (mount_folder(f, e) < 0)
             return -1;
-    snprintf(first_folder, sizeof first_folder, "%s",
-             json_string_value(json_object_get(json_array_get(folders, 0), "path")));
+    text_join(first_folder, sizeof first_folder, json_string_value(json_object_get(json_array_get(folders, 0), "path")), NULL);
     return 0;
 }
 

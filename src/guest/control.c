@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "guest/guest.h"
+#include "guest/text.h"
 
 #define OUT_CAP (LINK_OUTPUT_MIN * 2)
 
@@ -66,6 +67,24 @@ void control_flush(void)
         }
         out_pos += (size_t)n;
     }
+}
+
+void control_say(const char *op, const char *key, ...)
+{
+    char text[256], *at = text;
+    char *end = text + sizeof text - 1;
+    va_list ap;
+    at = text_add(text_add(text_add(at, end, "{\"op\":\""), end, op), end, "\"");
+    va_start(ap, key);
+    for (; key; key = va_arg(ap, const char *)) {
+        at = text_add(text_add(text_add(at, end, ",\""), end, key), end, "\":");
+        at = strcmp(key, "ok") == 0 ? text_add(at, end, va_arg(ap, int64_t) ? "true" : "false")
+                                   : text_number(at, end, va_arg(ap, int64_t));
+    }
+    va_end(ap);
+    at = text_add(at, end, "}");
+    *at = '\0';
+    link_send_text(ctl, text);
 }
 
 static void reply(const json_t *msg, int rc, const struct err *e, json_t *more)
@@ -154,8 +173,10 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
     const char *op = json_string_value(json_object_get(msg, "op"));
     struct err e = {0};
     int rc = 0;
-    json_t *more = NULL;
+    json_t *more = NULL, *id = json_object_get(msg, "id");
     struct timespec t0, t1;
+    const char *key = NULL; /* the answer's only other value, if it is a number */
+    int64_t value = 0;
 
     if (!op)
         return;
@@ -163,7 +184,8 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
         clock_gettime(CLOCK_MONOTONIC, &t0);
         rc = configure(msg, &e);
         clock_gettime(CLOCK_MONOTONIC, &t1);
-        more = json_pack("{s:I}", "ms", (json_int_t)(t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000);
+        key = "ms";
+        value = (t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000;
     } else if (strcmp(op, "prepare") == 0) {
         rc = prepare(msg, &e);
         sync(); /* what is frozen now would be written by every clone */
@@ -172,7 +194,8 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
     } else if (strcmp(op, "open") == 0) {
         pid_t pid = 0;
         rc = session_open(msg, &pid, &e);
-        more = json_pack("{s:i}", "pid", (int)pid);
+        key = "pid";
+        value = pid;
     } else if (strcmp(op, "connect") == 0) {
         rc = session_connect(msg, &e);
         if (rc == 1)
@@ -202,7 +225,9 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
     } else {
         rc = err_set(&e, STATUS_FAILED, "unknown request \"%s\"", op);
     }
-    if (json_object_get(msg, "id"))
+    if (rc == 0 && !more && json_is_integer(id))
+        control_say("reply", "id", (int64_t)json_integer_value(id), "ok", (int64_t)1, key, value, NULL);
+    else if (id)
         reply(msg, rc, &e, more);
     else
         json_decref(more);

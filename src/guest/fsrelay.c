@@ -40,18 +40,23 @@ static void give_up(void)
     umount2(GUEST_FS, MNT_FORCE);
 }
 
-/* What the kernel asks for first, when it is mounted, waits for the start: before there is nobody to answer.  Whatever waits
- * already costs a clone nothing. */
+/* What the kernel asks for first, when it is mounted, waits for the start: before there is nobody to answer.  Until that is
+ * answered it asks nothing else. */
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t start_signal = PTHREAD_COND_INITIALIZER;
 static bool started;
+static uint8_t first[256];
+static size_t first_len;
 
-static void wait_for_start(void)
+static bool kept_for_start(const uint8_t *msg, size_t n)
 {
     pthread_mutex_lock(&start_lock);
-    while (!started)
-        pthread_cond_wait(&start_signal, &start_lock);
+    bool keep = !started && !first_len && n <= sizeof first;
+    if (keep) {
+        memcpy(first, msg, n);
+        first_len = n;
+    }
     pthread_mutex_unlock(&start_lock);
+    return keep;
 }
 
 /* What is known here is changed by both directions. */
@@ -123,21 +128,19 @@ static bool pass_on(uint8_t *msg, size_t n)
 static void *requests(void *arg)
 {
     uint8_t *buf = arg;
-    for (bool first = true;; first = false) {
+    for (;;) {
         struct pollfd p = {.fd = fuse_fd, .events = POLLIN};
         if (later.len && poll(&p, 1, LATER_MS) == 0 && !send_later()) {
             give_up();
             break;
         }
         ssize_t n = read(fuse_fd, buf, MESSAGE_MAX);
-        if (first)
-            wait_for_start();
         if (n < 0) {
             if (errno == EINTR || errno == ENOENT || errno == EAGAIN)
                 continue;
             break; /* ENODEV: unmounted */
         }
-        if (!pass_on(buf, (size_t)n)) {
+        if (!kept_for_start(buf, (size_t)n) && !pass_on(buf, (size_t)n)) {
             give_up();
             break;
         }
@@ -287,6 +290,7 @@ void fsrelay_start(void)
 {
     pthread_mutex_lock(&start_lock);
     started = true;
-    pthread_cond_signal(&start_signal);
     pthread_mutex_unlock(&start_lock);
+    if (first_len && !pass_on(first, first_len))
+        give_up();
 }

@@ -36,6 +36,9 @@ _Noreturn void loop_run(void (*reap)(pid_t pid, int status));
 int control_start(void); /* opens the port and says hello */
 struct link *control_link(void);
 void control_note(json_t *msg);
+/* {"op":OP, KEY:VALUE, …} with numbers, up to the key NULL.  An emulated machine translates what writes JSON in general, and
+ * what prints numbers in every way, before it can run it: a clone's first answers are simple and do without. */
+void control_say(const char *op, const char *key, ...);
 void control_flush(void); /* what is queued for the host, now: else it goes when the loop comes round */
 void control_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -20,6 +20,7 @@
 
 #include "guest/guest.h"
 #include "guest/start.h"
+#include "guest/text.h"
 
 #define SESSIONS_MAX 200u
 /* What a session printed before it ended may still be in a pipe that a grandchild holds open: it is read
@@ -117,12 +118,9 @@ static void maybe_finish(struct session *s)
     if (!s->exited || !s->out_done[0] || !s->out_done[1])
         return;
     if (!s->closing) {
-        json_t *m = json_pack("{s:s, s:i}", "op", "exit", "chan", (int)s->chan);
-        if (WIFSIGNALED(s->status))
-            json_object_set_new(m, "signal", json_integer(WTERMSIG(s->status)));
-        else
-            json_object_set_new(m, "status", json_integer(WEXITSTATUS(s->status)));
-        control_note(m);
+        bool signal = WIFSIGNALED(s->status);
+        control_say("exit", "chan", (int64_t)s->chan, signal ? "signal" : "status",
+                    (int64_t)(signal ? WTERMSIG(s->status) : WEXITSTATUS(s->status)), NULL);
         s->closing = true;
         close_watch(&s->in);
     }
@@ -390,10 +388,11 @@ struct environment {
 /* A later value of a name replaces the earlier one. */
 static void env_set(struct environment *env, const char *key, const char *value)
 {
-    size_t len = strlen(key);
-    char *s;
-    if (!value || !len || strchr(key, '=') || asprintf(&s, "%s=%s", key, value) < 0)
+    size_t len = strlen(key), size = len + (value ? strlen(value) : 0) + 2;
+    char *s = value && len && !strchr(key, '=') ? malloc(size) : NULL;
+    if (!s)
         return;
+    text_join(s, size, key, "=", value, NULL);
     for (size_t i = 0; i < env->n; i++)
         if (strncmp(env->v[i], key, len) == 0 && env->v[i][len] == '=') {
             free(env->v[i]);

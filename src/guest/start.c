@@ -15,9 +15,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "guest/text.h"
+
 static void group_path(char *buf, size_t cap, const char *group, const char *file)
 {
-    snprintf(buf, cap, START_GROUPS "/%s%s", group, file);
+    text_join(buf, cap, START_GROUPS "/", group, file, NULL);
 }
 
 void start_group(const char *group)
@@ -208,8 +210,8 @@ void start_spare_go(void)
 
 void start_path(const struct user *u, char buf[START_PATH_MAX])
 {
-    snprintf(buf, START_PATH_MAX, "%s/.local/bin:%s/.npm-global/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", u->home,
-             u->home);
+    text_join(buf, START_PATH_MAX, u->home, "/.local/bin:", u->home,
+              "/.npm-global/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL);
 }
 
 /* A program is looked for in all of them, and a name is found, or not, in what is read of a folder's names. */
