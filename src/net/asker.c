@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "net/look.h"
+
 #define QUEUE_MAX 2048u /* more than connections and name queries can be at once */
 
 /* The largest that is sent; most are struct ask, which differs little. */
@@ -31,6 +33,7 @@ struct asker {
     unsigned start, count;
     unsigned expected; /* requests of the last moment without an answer */
     int64_t asked_ms;
+    struct look look; /* for the answer to the only request that is asked */
 };
 
 static int64_t now_ms(void)
@@ -38,6 +41,13 @@ static int64_t now_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 static void failed(struct asker *a)
@@ -57,7 +67,10 @@ static void expect(struct asker *a, const union request *r)
     if (now - a->asked_ms > MOMENT_MS)
         a->expected = 0;
     a->asked_ms = now;
-    a->expected++;
+    if (++a->expected == 1)
+        look_begin(&a->look, now_us());
+    else
+        look_away(&a->look);
 }
 
 #define AT_ONCE 16u
@@ -190,6 +203,8 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
             memcpy(&got, CMSG_DATA(h), sizeof got);
         answer->rule[sizeof answer->rule - 1] = answer->hint[sizeof answer->hint - 1] = '\0';
         bool request = answer->kind == ANSWER_REQUEST;
+        if (request)
+            look_found(&a->look, now_us());
         if (request && a->expected)
             a->expected--;
         a->ops.answer(answer, got, a->arg);
@@ -212,6 +227,11 @@ struct asker *asker_new(struct event_base *base, int fd, const struct asker_ops 
         return NULL;
     }
     return a;
+}
+
+bool asker_looks(struct asker *a)
+{
+    return a->look.on && look_on(&a->look, now_us());
 }
 
 void asker_free(struct asker *a)

@@ -32,5 +32,7 @@ void asker_send_request(struct asker *a, const struct ask_request *ask);
 void asker_send_leaf(struct asker *a, const struct ask_leaf *ask);
 /* Not queued: false if it cannot be sent at once. */
 bool asker_send_mint(struct asker *a, const struct ask_mint *ask);
+/* An answer is due any moment: look for it, do not sleep (net/look.h). */
+bool asker_looks(struct asker *a);
 
 #endif

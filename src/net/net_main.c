@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <malloc.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -419,6 +420,17 @@ static void on_sentinel(const struct answer_sentinel *a, void *arg)
 
 static const struct asker_ops asker_ops = {on_answer, on_leaf, on_secret, on_sentinel, on_asker_closed};
 
+/* Sleeps where nothing is to do, but for the moment that the broker takes for the answer to a single request. */
+static void run(struct net *net)
+{
+    bool look;
+    do {
+        look = asker_looks(net->asker);
+        if (look)
+            sched_yield(); /* the broker, or what comes before us, may wait for this very processor */
+    } while (event_base_loop(net->base, look ? EVLOOP_NONBLOCK : EVLOOP_ONCE) == 0 && !event_base_got_break(net->base));
+}
+
 int net_main(int argc, char **argv)
 {
     static const struct cable_ops cable_ops = {on_frame, on_batch_end, on_writable, on_cable_closed};
@@ -460,7 +472,7 @@ int net_main(int argc, char **argv)
         return STATUS_FAILED;
     }
     link_send_ctrl(linkev_link(net.supervisor), json_pack("{s:s, s:s, s:i}", "op", "hello", "role", "net", "version", 1));
-    event_base_dispatch(net.base);
+    run(&net);
 
     send_refused(&net, REFUSED_SLOTS); /* what was counted last is logged as well */
     tcp_free(net.tcp);

@@ -1,0 +1,39 @@
+#include "net/look.h"
+
+#define FAILS_MAX 10u
+
+static void learn(struct look *l, bool in_time)
+{
+    l->on = false;
+    if (in_time)
+        l->fails /= 2;
+    else if (l->fails < FAILS_MAX)
+        l->fails++;
+    l->skip = (1u << l->fails) - 1;
+}
+
+void look_begin(struct look *l, int64_t now_us)
+{
+    l->on = l->skip == 0;
+    l->since_us = now_us;
+    if (l->skip)
+        l->skip--;
+}
+
+bool look_on(struct look *l, int64_t now_us)
+{
+    if (l->on && now_us - l->since_us >= LOOK_US)
+        learn(l, false);
+    return l->on;
+}
+
+void look_found(struct look *l, int64_t now_us)
+{
+    if (l->on)
+        learn(l, now_us - l->since_us < LOOK_US);
+}
+
+void look_away(struct look *l)
+{
+    l->on = false;
+}
