@@ -615,3 +615,8 @@ void flows_tick(struct flows *all, int64_t now)
             sniff_give_up(f);
     }
 }
+
+bool flows_look(struct flows *all)
+{
+    return intercepts_look(all->intercepts);
+}

@@ -40,5 +40,7 @@ void flows_sentinel(struct flows *f, const struct answer_sentinel *a);
 void flows_tick(struct flows *f, int64_t now_ms);
 
 const struct flow_stats *flows_stats(const struct flows *f);
+/* A server's answer is due any moment: look for it, do not sleep (net/look.h). */
+bool flows_look(struct flows *all);
 
 #endif

@@ -11,6 +11,7 @@
 #include "core/urlpath.h"
 #include "net/h1proxy.h"
 #include "net/h2proxy.h"
+#include "net/look.h"
 #include "net/mint.h"
 #include "net/refusal.h"
 
@@ -31,6 +32,9 @@ struct intercepts {
     struct intercept *list;
     bool trust_asked;
     struct sentinels *sentinels;
+    struct look look; /* for the first word of a server, where one connection alone waits for its own */
+    uint32_t asked;   /* the connection whose server was written to last, and when */
+    int64_t asked_us;
 };
 
 struct intercept {
@@ -62,6 +66,7 @@ struct intercept {
     size_t head_len;
     uint64_t moved; /* bytes of the transports, to see progress */
     bool stepping, again, read_armed, write_armed, resting;
+    bool waits; /* something went to the server, and nothing came since */
     bool dry; /* the server's socket was found empty, and did not become readable since */
     bool *freed; /* set when we are freed below a call that goes on */
 };
@@ -71,6 +76,13 @@ static int64_t now_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 struct intercepts *intercepts_new(struct event_base *base, struct asker *asker)
@@ -93,6 +105,36 @@ void intercepts_free(struct intercepts *all)
     tls_free(all->tls);
     sentinels_free(all->sentinels);
     free(all);
+}
+
+/* ---- looking for a server's answer (net/look.h): those on this host speak at once, of the others that is soon known ---- */
+
+#define ALONE_US 1000 /* since another connection's server was written to */
+
+static void spoke_to(struct intercept *i)
+{
+    struct intercepts *all = i->all;
+    int64_t now = now_us();
+    bool alone = all->asked == i->id || now - all->asked_us > ALONE_US;
+    if (alone && !i->waits)
+        look_begin(&all->look, now);
+    else
+        look_away(&all->look);
+    i->waits = true;
+    all->asked = i->id;
+    all->asked_us = now;
+}
+
+static void spoke(struct intercept *i)
+{
+    if (i->waits && i->all->asked == i->id)
+        look_found(&i->all->look, now_us());
+    i->waits = false;
+}
+
+bool intercepts_look(struct intercepts *all)
+{
+    return all->look.on && look_on(&all->look, now_us());
 }
 
 /* ---- transports ---- */
@@ -154,8 +196,10 @@ static ssize_t up_read(void *arg, void *buf, size_t n)
         return END_AGAIN;
     }
     i->dry = got > 0 && (size_t)got < n;
-    if (got > 0)
+    if (got > 0) {
         i->moved += (size_t)got;
+        spoke(i);
+    }
     return got < 0 ? END_ERROR : got;
 }
 
@@ -177,8 +221,10 @@ static ssize_t up_write(void *arg, const void *buf, size_t n)
         i->want_write = true;
         return END_AGAIN;
     }
-    if (put > 0)
+    if (put > 0) {
         i->moved += (size_t)put;
+        spoke_to(i);
+    }
     return put > 0 ? put : END_ERROR;
 }
 
@@ -736,6 +782,8 @@ void intercept_free(struct intercept *i, bool reset)
         return;
     if (i->freed)
         *i->freed = true;
+    if (i->waits && i->all->asked == i->id)
+        look_away(&i->all->look);
     if (i->next)
         i->next->link = i->link;
     *i->link = i->next;

@@ -420,12 +420,12 @@ static void on_sentinel(const struct answer_sentinel *a, void *arg)
 
 static const struct asker_ops asker_ops = {on_answer, on_leaf, on_secret, on_sentinel, on_asker_closed};
 
-/* Sleeps where nothing is to do, but for the moment that the broker takes for the answer to a single request. */
+/* Sleeps where nothing is to do, but for the moment that the broker or a server takes for the answer to a single request. */
 static void run(struct net *net)
 {
     bool look;
     do {
-        look = asker_looks(net->asker);
+        look = asker_looks(net->asker) || flows_look(net->flows);
         if (look)
             sched_yield(); /* the broker, or what comes before us, may wait for this very processor */
     } while (event_base_loop(net->base, look ? EVLOOP_NONBLOCK : EVLOOP_ONCE) == 0 && !event_base_got_break(net->base));

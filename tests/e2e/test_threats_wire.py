@@ -60,7 +60,11 @@ class Odd:
             if not more:
                 return
             got += more
+        if got.split()[1] == b"/ok/late":
+            time.sleep(1.5)
         c.sendall(self.ANSWERS.get(got.split()[1], b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"))
+        if got.split()[1] == b"/ok":
+            self.talk(c)  # kept alive
         time.sleep(0.3)
 
 
@@ -514,6 +518,18 @@ class Net(unittest.TestCase):
         self.assertEqual(status(got), 502, got)
         got = self.lab.say([b"POST /ok/early HTTP/1.1\r\nHost: odd.test\r\nContent-Length: 900000\r\n\r\n", *[b"x" * 30000] * 30], name="odd.test", timeout=PATIENCE)
         self.assertEqual(status(got), 413, got[:100])
+
+    def test_threat_86_who_waits_for_a_server_takes_no_processor(self):
+        def used():
+            return sum(sum(map(int, pathlib.Path(f"/proc/{p.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) for p in (self.lab.net, self.lab.broker))
+        with self.lab.tls("odd.test", timeout=PATIENCE) as s:
+            for path, late in ((b"/ok", False), (b"/ok/late", True)):
+                s.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: odd.test\r\n\r\n")
+                before, began = used(), time.monotonic()
+                self.assertEqual(status(s.recv(4096)), 200)
+                took, waited = (used() - before) / os.sysconf("SC_CLK_TCK"), time.monotonic() - began
+                if late:
+                    self.assertLess(took, waited / 5)
 
     # ---- HTTP/2 ----
 
