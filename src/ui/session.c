@@ -268,7 +268,10 @@ static void on_signals(struct run *s, int sigfd)
 {
     struct signalfd_siginfo si;
     while (read(sigfd, &si, sizeof si) == (ssize_t)sizeof si) {
-        switch (si.ssi_signo) {
+        int sig = (int)si.ssi_signo;
+        if (s->r->interrupted && (sig == SIGINT || sig == SIGTERM || sig == SIGHUP))
+            *s->r->interrupted = sig;
+        switch (sig) {
         case SIGWINCH:
             if (s->r->tty)
                 send_size(s);

@@ -19,6 +19,7 @@ struct session_request {
     bool agent, login, read_only;
     void (*tick)(void *arg); /* about once a second meanwhile; may be NULL */
     void *tick_arg;
+    int *interrupted; /* the last of INT, TERM and HUP that was passed on to the program; may be NULL */
 };
 
 /* Runs until the session ends, the user detaches or the sandbox goes away.  *status: the program's exit status, or

@@ -9,6 +9,7 @@
 
 #include "core/git.h"
 #include "core/paths.h"
+#include "ui/cli/agent.h"
 #include "ui/cli/sandbox.h"
 
 static void rule(json_t *rules, const char *kind, const char *form, const char *name)
@@ -188,7 +189,7 @@ int branch_finish(const char *name, struct err *e)
             snprintf(step, sizeof step, "cd %s && git reset -q --hard", path);
         else
             snprintf(step, sizeof step, "git config --global --add safe.directory '*' && git clone -q --no-hardlinks %s /home/agent/workspace", path);
-        rc = sandbox_step(name, step, branch ? "checking out its files" : "cloning the repository", e);
+        rc = agent_step(name, step, branch ? "checking out its files" : "cloning the repository", e);
         if (rc == 0) {
             json_object_set_new(what, "checkout", json_false());
             rc = record_save(&r, e);

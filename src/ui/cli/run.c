@@ -16,6 +16,7 @@
 #include "core/sanitize.h"
 #include "core/service.h"
 #include "core/state.h"
+#include "ui/cli/agent.h"
 #include "ui/cli/backend.h"
 #include "ui/cli/branch.h"
 #include "ui/cli/ports.h"
@@ -286,7 +287,7 @@ static int create(const struct args *a, const char *agent, struct record *r, boo
     say_posture();
     if (sandbox_need_image(e) < 0)
         goto out;
-    if (!template && sandbox_need_agent(kit, &own, e) < 0)
+    if (!template && agent_need(kit, &own, e) < 0)
         goto out;
     if (own) {
         r->template = own;
@@ -423,7 +424,7 @@ int cmd_run(const struct args *a, struct err *e)
         const char *prepare = json_string_value(json_object_get(kit, "prepare"));
         say_secrets(kit, &r, env);
         struct err why = {0};
-        if (prepare && sandbox_step(name, prepare, NULL, &why) < 0)
+        if (prepare && agent_step(name, prepare, NULL, &why) < 0)
             out_notice("%s", why.text);
         json_decref(kit);
         req.argv = agent_command(r.agent, a, e);

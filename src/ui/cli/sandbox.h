@@ -26,10 +26,6 @@ json_t *sandbox_describe(const char *name, bool full, struct err *e);
 
 /* Builds the base image if there is none, with progress. */
 int sandbox_need_image(struct err *e);
-/* The agent's template, made if it is missing; *name is malloc'ed, NULL if the agent needs none. */
-int sandbox_need_agent(const json_t *kit, char **name, struct err *e);
-/* A shell command inside, as its user; what it prints is of interest only if it fails. */
-int sandbox_step(const char *name, const char *step, const char *title, struct err *e);
 /* A variable as the user gives it: "NAME=VALUE", or "NAME" with this host's value. */
 int cli_variable(json_t *env, const char *text, struct err *e);
 /* Folders as the user gives them: "PATH[:ro]". */
