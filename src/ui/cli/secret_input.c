@@ -273,8 +273,7 @@ void secret_tend_authority(bool tell)
     if (rc < 0 && tell)
         out_notice("%s", why.text);
     if (rc > 0)
-        out_notice("there is another certificate authority now, for the key of the one before is not in the store; sandboxes that run go on "
-                   "with that one until they are started again");
+        out_notice("sandboxes get another certificate authority at their next start; those that run go on with the one of before");
 }
 
 int secret_store(const struct secret_value *v, struct err *e)
