@@ -67,10 +67,8 @@ static void expect(struct asker *a, const union request *r)
     if (now - a->asked_ms > MOMENT_MS)
         a->expected = 0;
     a->asked_ms = now;
-    if (++a->expected == 1)
-        look_begin(&a->look, now_us());
-    else
-        look_away(&a->look);
+    a->expected++;
+    look_begin(&a->look, r->request.id, a->expected == 1, now_us());
 }
 
 #define AT_ONCE 16u

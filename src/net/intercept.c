@@ -32,9 +32,7 @@ struct intercepts {
     struct intercept *list;
     bool trust_asked;
     struct sentinels *sentinels;
-    struct look look; /* for the first word of a server, where one connection alone waits for its own */
-    uint32_t asked;   /* the connection whose server was written to last, and when */
-    int64_t asked_us;
+    struct look look; /* for the first word of a server */
 };
 
 struct intercept {
@@ -109,25 +107,15 @@ void intercepts_free(struct intercepts *all)
 
 /* ---- looking for a server's answer (net/look.h): those on this host speak at once, of the others that is soon known ---- */
 
-#define ALONE_US 1000 /* since another connection's server was written to */
-
 static void spoke_to(struct intercept *i)
 {
-    struct intercepts *all = i->all;
-    int64_t now = now_us();
-    bool alone = all->asked == i->id || now - all->asked_us > ALONE_US;
-    if (alone && !i->waits)
-        look_begin(&all->look, now);
-    else
-        look_away(&all->look);
+    look_begin(&i->all->look, i->id, !i->waits, now_us());
     i->waits = true;
-    all->asked = i->id;
-    all->asked_us = now;
 }
 
 static void spoke(struct intercept *i)
 {
-    if (i->waits && i->all->asked == i->id)
+    if (i->waits && i->all->look.who == i->id)
         look_found(&i->all->look, now_us());
     i->waits = false;
 }
@@ -782,7 +770,7 @@ void intercept_free(struct intercept *i, bool reset)
         return;
     if (i->freed)
         *i->freed = true;
-    if (i->waits && i->all->asked == i->id)
+    if (i->waits && i->all->look.who == i->id)
         look_away(&i->all->look);
     if (i->next)
         i->next->link = i->link;

@@ -12,11 +12,13 @@ static void learn(struct look *l, bool in_time)
     l->skip = (1u << l->fails) - 1;
 }
 
-void look_begin(struct look *l, int64_t now_us)
+void look_begin(struct look *l, uint32_t who, bool alone, int64_t now_us)
 {
-    l->on = l->skip == 0;
+    alone &= who == l->who || now_us - l->since_us >= LOOK_ALONE_US;
+    l->who = who;
     l->since_us = now_us;
-    if (l->skip)
+    l->on = alone && l->skip == 0;
+    if (alone && l->skip)
         l->skip--;
 }
 
