@@ -200,7 +200,7 @@ class BesideTmux(unittest.TestCase):
                     cut = tmp / "cut"
                     cut.write_bytes(data[:size])
                     tmux = ["tmux", "-S", tmp / f"{f.stem}{part}", "-f", tmp / "conf"]
-                    run(*tmux, "new-session", "-d", "-x", str(cols), "-y", str(rows), f"stty raw -echo; cat {cut}; touch {tmp}/done; sleep 60", env=env)
+                    run(*tmux, "new-session", "-d", "-x", str(cols), "-y", str(rows), f"stty raw -echo; cat {cut}; touch {tmp}/done; sleep 600", env=env)
                     wait_for(lambda: (tmp / "done").exists(), 10)
                     ours = our_cells(run(tmp / "show", cut, size, rows, cols).stdout.decode())
                     theirs = lambda: tmux_cells(run(*tmux, "capture-pane", "-p", "-e", "-N", env=env).stdout.decode(), rows, cols)

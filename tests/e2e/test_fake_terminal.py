@@ -134,7 +134,11 @@ SCRIPT = r"""
 rm -f /tmp/got /tmp/done
 stty raw -echo
 exec 3<&0
-(timeout --foreground 5 cat <&3 > /tmp/got) &
+(python3 -c 'import os, select
+wait = 120
+while select.select([0], [], [], wait)[0]:
+    os.write(1, os.read(0, 65536))
+    wait = 4' <&3 > /tmp/got) &
 cat /tmp/queries
 wait
 stty sane
@@ -147,7 +151,7 @@ class Threat89(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.home = Home()
-        cls.home.sbx("run", "--detach", "--name", "box", "shell", ".", timeout=300)
+        cls.home.sbx("run", "--detach", "--name", "box", "shell", ".", timeout=600)
         cls.asking, cls.eight = queries()
         for name, data in (("queries", b"".join(cls.asking + cls.eight)), ("q.sh", SCRIPT.encode())):
             cls.home.sbx("exec", "-i", "box", "sh", "-c", f"cat > /tmp/{name}", input=data)
@@ -156,12 +160,13 @@ class Threat89(unittest.TestCase):
     def tearDownClass(cls):
         cls.home.close()
 
-    def feed_through(self, t):
-        t.run(1.5)
+    def feed_through(self, t, ready):
+        t.run(60, lambda: ready in t.out)
+        t.run(1)
         t.watch = True
         self.home.sbx("exec", "box", "rm", "-f", "/tmp/done", "/tmp/got")
         t.send(b"sh /tmp/q.sh\r")
-        for _ in range(30):  # and it reads all the while
+        for _ in range(200):  # and it reads all the while
             t.run(1)
             if self.home.run("exec", "box", "test", "-e", "/tmp/done").returncode == 0:
                 break
@@ -182,16 +187,16 @@ class Threat89(unittest.TestCase):
     def test_threat_89_nothing_is_asked_through_attach(self):
         t = Fake(self.home, "attach", "box")
         self.addCleanup(t.close)
-        self.feed_through(t)
+        self.feed_through(t, b"agent@box")
         self.assertNotIn(b"\x1b]52", t.out)
 
     def test_threat_89_nothing_is_asked_through_the_dashboard(self):
         t = Fake(self.home)
         self.addCleanup(t.close)
-        t.run(15, lambda: b"[1 " in t.out)
+        t.run(60, lambda: b"[1 " in t.out)
         t.run(1)
         t.send(b"\r")
-        self.feed_through(t)
+        self.feed_through(t, b"then:")
         self.assertNotIn(b"\x1b]52", t.out)
 
     def test_the_cursors_shape_comes_and_goes_with_the_session(self):
@@ -200,7 +205,7 @@ class Threat89(unittest.TestCase):
         self.addCleanup(t.close)
 
         def sees(want, what):
-            t.run(10, lambda: want in t.out)
+            t.run(60, lambda: want in t.out)
             self.assertIn(want, t.out, what)
             t.out = b""
 
@@ -232,14 +237,17 @@ class Threat89(unittest.TestCase):
             t = Fake(self.home, *argv)
             try:
                 if argv:
-                    t.run(1.5)
+                    t.run(60, lambda: b"agent@box" in t.out)
                 else:
-                    t.run(15, lambda: b"[1 " in t.out)
+                    t.run(60, lambda: b"[1 " in t.out)
                     t.run(1)
                     t.send(b"\r")
-                    t.run(1.5)
+                    t.run(60, lambda: b"then:" in t.out)
+                t.run(0.5)
+                shown = len(t.out)
                 t.send(line)
-                t.run(2.5)
+                t.run(60, lambda: b"done" in t.out[shown:] and (argv or b"copy 4 bytes" in t.out or b"copied 4 bytes" in t.out))
+                t.run(0.5)
                 written = re.findall(rb"\x1b\]52;[^\x07\x1b]*", t.out)
                 self.assertEqual(written, [b"\x1b]52;c;ZXZpbA=="] if allowed == "box" else [], (allowed, argv, t.out[-1500:]))
                 if not argv:

@@ -331,7 +331,7 @@ class Net(unittest.TestCase):
         for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
             for framing, body in ((b"Content-Length: 3", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")):
                 n = len(self.web.seen)
-                self.lab.say(method + b" /ok/echo HTTP/1.1\r\nHost: a.test\r\n" + framing + b"\r\n\r\n" + body, timeout=1)
+                self.lab.say(method + b" /ok/echo HTTP/1.1\r\nHost: a.test\r\n" + framing + b"\r\n\r\n" + body, timeout=PATIENCE, quiet=1)
                 wait_for(lambda: len(self.web.seen) > n)
                 self.assertEqual((self.new()[-1][0], self.new()[-1][2].get("Connection")), (method.decode(), "close"))
         for path, bad in ((b"both", True), (b"lengths", True), (b"fold", True), (b"chunk", False), (b"short", False), (b"more", False), (b"nobody", False)):
