@@ -1,5 +1,5 @@
 """`sbx net` and `sbx broker` without a machine, beside haproxy, tinyproxy and mitmproxy (where they are installed) on the
-same work in the same run: requests a second, latency, bulk, memory.  bench_proxy.py turns|events|uploads: that part alone.
+same work in the same run: requests a second, latency, bulk, memory.  bench_proxy.py turns|places|events|uploads: that part alone.
 
 sbx's figures contain the guest's whole way: kernel TCP in a namespace, a tap device, the pump that stands for QEMU, the
 terminator; the others' the host's loopback alone.  So what sbx adds is what it takes beyond "a cable, no proxy": the same
@@ -337,6 +337,38 @@ def by_turns(b):
             print(f"{what:<40}{p50:14.0f}{p50 - base:10.0f}{many:12.0f}{ratios}", flush=True)
 
 
+def places(b):
+    """What a request waits for at one connection, where its processes are kept in their places: where the kernel puts them decides
+    more than anything else, for a word to another processor that is idle takes tens of microseconds in a virtual machine."""
+    def keep(procs, cpu):
+        for pid in {q for p in procs for q in (p.pid, *map(int, pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()))}:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(task), cpu)
+    free = os.sched_getaffinity(0)
+    one, *rest = sorted(free)
+    if not rest:
+        print("one processor: all is in one place")
+        return
+    here, there = {one}, {rest[0]}
+    p, lab = b.ports, b.lab
+    pumps, servers = [x for x in lab.procs if str(PUMP) in x.args], [x for x in b.procs if "haproxy" in x.args]
+    print(f"\n{'one connection, p50 us, added':<40}{'plain':>8}{'haproxy':>14}{'sbx judges':>14}{'TLS':>8}{'haproxy':>14}{'sbx intercepts':>16}")
+    try:
+        for what, brokers, ends in (("all on one processor", here, here), ("the broker on another", there, here), ("broker and servers on another", there, there)):
+            os.sched_setaffinity(0, here)  # and with us h2load
+            keep([lab.net, *pumps], here)
+            keep([lab.broker], brokers)
+            keep(servers, ends)
+            urls = (f"http://192.0.2.1:{p['plain']}/ok", f"http://192.0.2.1:{p['relay']}/ok", "http://looked.test/ok",
+                    f"https://192.0.2.1:{p['tls']}/ok", f"https://192.0.2.1:{p['tlsrelay']}/ok", "https://looked.test/ok")
+            turns = [[b.load(b.guest, 1, url, 500)[1] for url in urls] for _ in range(TURNS)]
+            m = [statistics.median(t[i] for t in turns) for i in range(6)]
+            print(f"{what:<40}{m[0]:8.0f}{m[1]:8.0f}{m[1] - m[0]:+6.0f}{m[2]:8.0f}{m[2] - m[0]:+6.0f}{m[3]:8.0f}{m[4]:8.0f}{m[4] - m[3]:+6.0f}{m[5]:10.0f}{m[5] - m[3]:+6.0f}", flush=True)
+    finally:
+        os.sched_setaffinity(0, free)
+        keep([lab.net, lab.broker, *pumps, *servers], free)
+
+
 def events(b):
     """What an event waits between the server's write and the client's read: no proxy, intercepted, scrubbed as well."""
     def direct():
@@ -358,9 +390,9 @@ def main():
         return
     b = Bench()
     p = b.ports
-    if sys.argv[1:] in (["events"], ["turns"], ["uploads"]):
+    if sys.argv[1:] in (["events"], ["turns"], ["places"], ["uploads"]):
         try:
-            {"events": events, "turns": by_turns, "uploads": uploads}[sys.argv[1]](b)
+            {"events": events, "turns": by_turns, "places": places, "uploads": uploads}[sys.argv[1]](b)
         finally:
             b.close()
         return
@@ -382,6 +414,7 @@ def main():
             one, many = b.load(where, 1, url), b.load(where, 32, url)
             print(f"{what:<40}{one[0]:10.0f}{one[1]:9.0f}{one[2]:9.0f}{many[0]:12.0f}{many[1]:9.0f}{many[2]:9.0f}", flush=True)
         by_turns(b)
+        places(b)
         print(f"\n{'a connection for each request':<40}{'1 conn/s':>10}")
         rows = [("no proxy, plain", b.host, f"http://127.0.0.1:{p['plain']}/ok"), ("haproxy, plain", b.host, f"http://127.0.0.1:{p['relay']}/ok")]
         if b.tiny:  # it closes every connection, so it is in this list alone
