@@ -90,14 +90,15 @@ class Machine:
         self.dir = dir
         pairs = {k: socket.socketpair() for k in ("ctl", "fs", "console", "qmp")}
         cmd = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-               "-accel", "tcg,thread=single", "-M", "microvm,x-option-roms=off,isa-serial=off,memory-backend=ram0", "-cpu", "max,erms=off,la57=off",
+               "-accel", "tcg,thread=single", "-M", "microvm,x-option-roms=off,isa-serial=off,ioapic2=off,memory-backend=ram0", "-cpu", "max,erms=off,la57=off",
                "-smp", "1", "-m", str(MEMORY), "-global", "virtio-mmio.force-legacy=off",
                "-global", "migration.store-global-state=off",
                "-object", f"memory-backend-file,id=ram0,size={MEMORY}M,mem-path=/proc/self/fd/{ram_fd},"
                           f"share={'off' if incoming else 'on'}",
                "-kernel", str(img / "vmlinux"), "-initrd", str(initrd),
                "-append", "console=hvc0 quiet reboot=t panic=-1 8250.nr_uarts=0 cryptomgr.notests "
-                          f"tsc_early_khz={tsc_khz()} tsc=reliable norandmaps",
+                          f"tsc_early_khz={tsc_khz()} tsc=reliable norandmaps init_on_alloc=0 hardened_usercopy=off "
+                          "cgroup.memory=nokmem rcu_nocbs=all rcutree.enable_rcu_lazy=1",
                "-drive", f"if=none,id=base,format=raw,read-only=on,file.locking=off,file={img / 'base.erofs'}",
                "-device", "virtio-blk-device,drive=base",
                "-drive", f"if=none,id=disk,format=raw,discard=unmap,file.locking=off,file={disk}",
