@@ -28,7 +28,7 @@
 
 enum { FD_SUPERVISOR = 3, FD_NET = 4, FD_MINT = 5 };
 #define NOTE_MS 500
-#define SEND_TIMEOUT_S 5 /* net always reads its answers; one that does not has been broken into */
+#define SEND_TIMEOUT_S 60 /* net reads its answers, unless its host stalls; one that never does has been broken into */
 
 /* ---- to net ---- */
 

@@ -627,7 +627,7 @@ static void rows_move_into_the_file_meanwhile(void **state)
     struct decision_row r = {.kind = "open", .host = "a.example.com", .verdict = "allow", .count = 1};
     for (int i = 0; i < 3000; i++)
         assert_int_equal(decisions_add(d, &r, &e), 0);
-    for (int i = 0; i < 1000 && st.st_size < 100000; i++) {
+    for (int i = 0; i < 6000 && st.st_size < 100000; i++) {
         usleep(10000);
         assert_int_equal(stat(path, &st), 0);
     }
