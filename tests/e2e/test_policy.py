@@ -14,7 +14,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import SBX, Home, wait_for
+from harness import SBX, Home, wait_for, within
 from tmuxdrive import Terminal
 
 
@@ -30,7 +30,7 @@ class Server(http.server.ThreadingHTTPServer):
                 self.send_header("Connection", "close")
                 self.end_headers()
                 try:
-                    for _ in range(600):
+                    for _ in range(6000):
                         self.wfile.write(b".")
                         time.sleep(0.1)
                 except OSError:
@@ -67,7 +67,6 @@ class Machine(unittest.TestCase):
         cls.server = Server()
         h.sbx("config", "set", "net.map", ",".join(f"{n}.test:80=127.0.0.1:{cls.server.port}" for n in
                                                    ("one", "two", "asked", "late", "paths", "once", "keep", "ever", "row", "pair", "killed", "ended", "rows", "denied")))
-        h.sbx("config", "set", "net.ask_seconds", "8")
         h.sbx("policy", "set-default", "locked-down")
         h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "shell", str(h.ws))
         h.sbx("start", "box")
@@ -77,49 +76,63 @@ class Machine(unittest.TestCase):
         cls.server.shutdown()
         cls.h.close()
 
-    def curl(self, url, *more, seconds=20):
+    def curl(self, url, *more, seconds=60):
         r = self.h.run("exec", "box", "curl", "-sS", "--max-time", str(seconds), *more, url)
         return r.returncode, r.stdout.decode()
+
+    def becomes(self, url, answered=True):
+        self.assertTrue(wait_for(lambda: (self.curl(url)[1] == "hello\n") == answered, step=0.2), (url, answered))
+
+    def held(self, host, seen):
+        """A request that waits for an answer, when seen() says that somebody was asked. Who could answer may not be known yet."""
+        while True:
+            got = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "--max-time", "150", f"http://{host}/"], env=self.h.env,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+            self.addCleanup(got.communicate)
+            self.addCleanup(got.kill)
+            self.assertTrue(wait_for(lambda: seen() or got.poll() is not None), host)
+            if got.poll() is None:
+                return got
+            time.sleep(0.2)
 
     def raw(self, **match):
         rows = json.loads(self.h.sbx("policy", "log", "box", "--raw", "--json"))
         return [r for r in rows if all(r[k] == v for k, v in match.items())]
 
-    def test_denied_readably_then_allowed_within_a_second(self):
+    def test_denied_readably_then_allowed(self):
         h = self.h
         code, out = self.curl("http://one.test/")
         self.assertIn("sbx policy allow network box one.test", out)
         self.assertEqual(self.server.accepted, 0 if not self.raw(verdict="allow") else self.server.accepted)
         h.sbx("policy", "allow", "network", "box", "one.test")
-        time.sleep(0.5)
-        self.assertEqual(self.curl("http://one.test/"), (0, "hello\n"))
+        self.becomes("http://one.test/")
         h.sbx("policy", "disable", "box", "one.test")
-        time.sleep(0.5)
-        self.assertNotEqual(self.curl("http://one.test/")[1], "hello\n")
+        self.becomes("http://one.test/", False)
 
     def test_a_rule_that_changes_cuts_what_is_open(self):
         h = self.h
         h.sbx("policy", "allow", "network", "box", "two.test")
-        time.sleep(0.5)
-        p = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "-N", "--max-time", "30", "http://two.test/slow"], env=h.env,
+        self.becomes("http://two.test/")
+        p = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "-N", "--max-time", "400", "http://two.test/slow"], env=h.env,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         self.assertEqual(p.stdout.read(3), b"...")
         h.sbx("policy", "deny", "network", "box", "two.test")
-        began = time.monotonic()
-        p.communicate(timeout=20)
-        self.assertLess(time.monotonic() - began, 10)
-        self.assertTrue(wait_for(lambda: self.raw(host="two.test", kind="cut"), 5))
+        p.communicate(timeout=200)  # long before it would end by itself
+        self.assertTrue(wait_for(lambda: self.raw(host="two.test", kind="cut")))
 
     def test_an_expired_rule_is_over(self):
-        self.h.sbx("policy", "allow", "network", "box", "ever.test", "--for", "3s")
-        time.sleep(0.5)
-        self.assertEqual(self.curl("http://ever.test/"), (0, "hello\n"))
-        self.assertTrue(wait_for(lambda: self.curl("http://ever.test/")[1] != "hello\n", 10, 0.5))
+        for seconds in (3, 15, 60):  # a machine that stalls is too late for a short one
+            self.h.sbx("policy", "allow", "network", "box", "ever.test", "--for", f"{seconds}s")
+            if within(seconds, lambda: self.curl("http://ever.test/") == (0, "hello\n")):
+                break
+        else:
+            self.fail("it was never in force")
+        self.becomes("http://ever.test/", False)
 
     def test_one_path_of_a_host(self):
         h = self.h
         h.sbx("policy", "allow", "network", "box", "GET paths.test/open")
-        time.sleep(0.5)
+        self.becomes("http://paths.test/open/first")
         self.assertEqual(self.curl("http://paths.test/open/x"), (0, "hello\n"))
         for url, more in (("http://paths.test/shut", ()), ("http://paths.test/open/../shut", ("--path-as-is",)), ("http://paths.test/open", ("-d", "x"))):
             self.assertNotEqual(self.curl(url, *more)[1], "hello\n", url)
@@ -130,11 +143,10 @@ class Machine(unittest.TestCase):
 
     def test_ask_without_anybody_is_no(self):
         self.h.sbx("policy", "ask", "on", "box")
-        time.sleep(0.3)
+        self.assertTrue(wait_for(lambda: self.curl("http://asked.test/")[1] != "hello\n" and self.raw(host="asked.test", reason="nobody was there to be asked")))
         began = time.monotonic()
         self.assertNotEqual(self.curl("http://asked.test/")[1], "hello\n")
-        self.assertLess(time.monotonic() - began, 6)
-        self.assertTrue(wait_for(lambda: self.raw(host="asked.test", reason="nobody was there to be asked"), 5))
+        self.assertLess(time.monotonic() - began, 50)  # not the minute that somebody would have to answer
 
     def asking(self, host):
         """Somebody follows the questions; a request waits. Returns both and the question."""
@@ -143,21 +155,24 @@ class Machine(unittest.TestCase):
         watcher = subprocess.Popen([SBX, "policy", "ask", "ls", "box", "--follow", "--json"], env=h.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         self.addCleanup(watcher.wait)
         self.addCleanup(watcher.kill)
-        time.sleep(0.5)
-        got = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "--max-time", "30", f"http://{host}/"], env=h.env,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        while True:
-            q = json.loads(watcher.stdout.readline())
-            if q["op"] == "ask" and q["host"] == host:
-                return watcher, got, q
+        told = []
+
+        def read():
+            for line in watcher.stdout:
+                told.append(json.loads(line))
+        threading.Thread(target=read, daemon=True).start()
+        question = lambda: next((q for q in told if q["op"] == "ask" and q["host"] == host), None)
+        got = self.held(host, question)
+        self.assertTrue(wait_for(question))
+        return told, got, question()
 
     def test_asked_and_allowed_once(self):
         h = self.h
-        watcher, got, q = self.asking("once.test")
+        told, got, q = self.asking("once.test")
         self.assertIn("once.test:80", h.sbx("policy", "ask", "ls"))
         h.sbx("policy", "ask", "allow", "box", str(q["ask"]))
-        self.assertEqual(got.communicate(timeout=30)[0], b"hello\n")
-        self.assertEqual(json.loads(watcher.stdout.readline())["how"], "allowed")
+        self.assertEqual(got.communicate(timeout=150)[0], b"hello\n")
+        self.assertEqual(wait_for(lambda: [m["how"] for m in told if m["op"] == "asked" and m["ask"] == q["ask"]]), ["allowed"])
         self.assertEqual(h.run("policy", "check", "once.test:80", "--sandbox", "box").returncode, 4)  # no rule came of it
         self.assertEqual(h.run("policy", "ask", "allow", "box", str(q["ask"])).returncode, 3)
 
@@ -165,19 +180,20 @@ class Machine(unittest.TestCase):
         h = self.h
         _, got, q = self.asking("keep.test")
         h.sbx("policy", "ask", "allow", "box", "keep.test", "--keep")
-        self.assertEqual(got.communicate(timeout=30)[0], b"hello\n")
+        self.assertEqual(got.communicate(timeout=150)[0], b"hello\n")
         self.assertEqual(h.run("policy", "check", "keep.test:80", "--sandbox", "box").returncode, 0)
 
     def test_asked_and_not_answered(self):
+        self.h.sbx("config", "set", "net.ask_seconds", "5")
+        self.addCleanup(self.h.sbx, "config", "set", "net.ask_seconds", "60")
         _, got, q = self.asking("late.test")
-        self.assertNotEqual(got.communicate(timeout=30)[0], b"hello\n")
-        self.assertTrue(wait_for(lambda: self.raw(host="late.test", reason="nobody answered when asked"), 5))
+        self.assertNotEqual(got.communicate(timeout=150)[0], b"hello\n")
+        self.assertTrue(wait_for(lambda: self.raw(host="late.test", reason="nobody answered when asked")))
 
     def test_allowed_once_beforehand(self):
         h = self.h
         h.sbx("policy", "ask", "off", "box")
         h.sbx("policy", "allow", "network", "box", "row.test", "--once")
-        time.sleep(0.2)
         self.assertEqual(self.curl("http://row.test/"), (0, "hello\n"))
         self.assertNotEqual(self.curl("http://row.test/")[1], "hello\n")
 
@@ -186,8 +202,7 @@ class Machine(unittest.TestCase):
         other = Server()
         self.addCleanup(other.shutdown)
         h.sbx("policy", "allow", "network", "box", f"localhost:{self.server.port}")
-        time.sleep(0.5)
-        self.assertEqual(self.curl(f"http://host.docker.internal:{self.server.port}/"), (0, "hello\n"))
+        self.becomes(f"http://host.docker.internal:{self.server.port}/")
         for host in ("host.docker.internal", "host.sbx.internal", "localhost.localdomain", "127.0.0.1.nip.io"):
             self.assertNotEqual(self.curl(f"http://{host}:{other.port}/", seconds=8)[1], "hello\n", host)
         addresses = [a for a in subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split() if "." in a]
@@ -202,15 +217,14 @@ class Machine(unittest.TestCase):
         try:
             for bad in ("", good[: len(good) // 2], good.replace('"version"', '"versoin"')):
                 path.write_text(bad)
-                time.sleep(0.5)
-                self.assertNotEqual(self.curl(f"http://host.docker.internal:{self.server.port}/", seconds=8)[1], "hello\n")
+                self.becomes(f"http://host.docker.internal:{self.server.port}/", False)
                 r = h.run("policy", "ls")
                 self.assertEqual(r.returncode, 1)
                 self.assertIn(b"everything is denied", r.stderr)
                 doctor = json.loads(h.run("doctor", "--json").stdout)
                 self.assertTrue([c for c in doctor if c["result"] == "broken" and "policy" in c["check"]], doctor)
-                self.assertIn("policy.json", self.reason())
-            self.assertTrue(wait_for(lambda: self.raw(kind="policy"), 5))
+                self.assertTrue(wait_for(lambda: "policy.json" in self.reason()), self.reason())
+            self.assertTrue(wait_for(lambda: self.raw(kind="policy")))
         finally:
             path.write_text(good)
         self.assertTrue(wait_for(lambda: self.reason() == "", 5))
@@ -221,7 +235,7 @@ class Machine(unittest.TestCase):
             self.assertIn("network policy of box", [c["check"] for c in json.loads(h.run("doctor", "--json").stdout) if c["result"] == "broken"])
         finally:
             own.write_text(good)
-        time.sleep(0.5)
+        self.assertTrue(wait_for(lambda: self.reason() == ""))
 
     def reason(self):
         return json.loads(self.h.sbx("ls", "--json"))[0]["reason"]
@@ -229,7 +243,10 @@ class Machine(unittest.TestCase):
     def test_threat_99_the_log_is_unbroken(self):
         h = self.h
         self.assertIn("unbroken", h.sbx("policy", "log", "--verify"))
-        last = self.raw()[-1]["seq"]
+        self.assertNotEqual(self.curl("http://before.test/")[1], "hello\n")
+        last = 0
+        while last != (last := self.raw()[-1]["seq"]):  # what was counted is written within a second
+            time.sleep(1.5)
         log = h.dir / "data/sbx/sandboxes/box/log.db"
         log.rename(log.with_name("elsewhere"))  # the running sandbox goes on, with another, and everybody is told
         self.assertTrue(wait_for(lambda: "the log was removed while the sandbox ran" in self.reason(), 5))
@@ -269,33 +286,31 @@ class Machine(unittest.TestCase):
         env = dict(h.env, TERM="xterm-256color")
 
         def tmux(*args):
-            return subprocess.run(["tmux", "-L", sock, *args], env=env, capture_output=True, text=True, timeout=20).stdout
+            return subprocess.run(["tmux", "-L", sock, *args], env=env, capture_output=True, text=True, timeout=60).stdout
 
         def screen():
             return tmux("capture-pane", "-p")
 
         self.addCleanup(lambda: tmux("kill-server"))
         tmux("-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "40", SBX)
-        self.assertTrue(wait_for(lambda: "Network: box" in screen(), 10), screen())
-        time.sleep(2)
-        got = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "--max-time", "30", "http://asked.test/"], env=h.env,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        self.assertTrue(wait_for(lambda: "box wants to reach" in screen(), 10), screen())
+        self.assertTrue(wait_for(lambda: "Network: box" in screen()), screen())
+        got = self.held("asked.test", lambda: "box wants to reach" in screen())
+        self.assertTrue(wait_for(lambda: "box wants to reach" in screen()), screen())
         tmux("send-keys", "o")  # too soon: it may have been meant for a terminal
         self.assertIsNone(got.poll())
         time.sleep(1.5)
-        tmux("send-keys", "o")
-        self.assertEqual(got.communicate(timeout=30)[0], b"hello\n")
+        if "box wants to reach" in screen():  # it was not too soon where the machine stalled
+            tmux("send-keys", "o")
+        self.assertEqual(got.communicate(timeout=150)[0], b"hello\n")
         self.assertTrue(wait_for(lambda: "allowed when asked" in screen(), 10), screen())
         # A row of the log becomes a rule while the agent tries again.
         h.sbx("policy", "ask", "off", "box")
-        time.sleep(0.3)
-        self.assertNotEqual(self.curl("http://ever.test/")[1], "hello\n")
+        self.assertTrue(wait_for(lambda: self.curl("http://ever.test/")[1] != "hello\n" and self.raw(host="ever.test", verdict="deny")))
         for _ in range(4):  # to the log pane
             tmux("send-keys", "Tab")
             time.sleep(0.3)
             tmux("send-keys", "/")
-            if wait_for(lambda: "words, host:x" in screen(), 1):
+            if within(10, lambda: "words, host:x" in screen()):
                 break
             tmux("send-keys", "Escape")
             time.sleep(0.3)
@@ -314,7 +329,7 @@ class Machine(unittest.TestCase):
         h.sbx("policy", "ask", "off", "box")
         h.sbx("policy", "allow", "network", "box", "GET rows.test/open")
         h.sbx("policy", "deny", "network", "-g", "denied.test")
-        time.sleep(0.5)
+        self.becomes("http://rows.test/open")
         self.h.run("exec", "box", "sh", "-c", "curl -s http://rows.test/x,evil.test; curl -s http://denied.test; ping -c1 -W1 8.8.8.8")
 
         def rules():
@@ -368,22 +383,17 @@ class Machine(unittest.TestCase):
         h.sbx("policy", "ask", "on", "box")
 
         def ask(host):
-            got = subprocess.Popen([SBX, "exec", "box", "curl", "-sS", "--max-time", "30", f"http://{host}/"], env=h.env,
-                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-            self.addCleanup(got.communicate)
-            self.addCleanup(got.kill)
-            return got
+            return self.held(host, lambda: one.has(f"box wants to reach\\s.*\\n.* {host}:80"))
 
         with Terminal(h.env, cwd=h.ws, cols=100, rows=30) as one, Terminal(h.env, cwd=h.ws, cols=80, rows=24) as other:
             one.wait("Network: box")
             other.wait("Network: box")
-            time.sleep(1.5)
             got = ask("pair.test")
             one.wait("box wants to reach")
             other.wait("pair.test:80")
             time.sleep(1.2)
             one.keys("d")
-            self.assertNotEqual(got.communicate(timeout=20)[0], b"hello\n")
+            self.assertNotEqual(got.communicate(timeout=150)[0], b"hello\n")
             one.wait("without asking again for five minutes")
             other.wait("wants to reach", gone=True)
             other.wait("pair.test:80: denied elsewhere")
@@ -396,21 +406,20 @@ class Machine(unittest.TestCase):
             self.assertIsNone(got.poll())
             began = time.monotonic()
             os.kill(other.pid(), signal.SIGKILL)
-            self.assertNotEqual(got.communicate(timeout=20)[0], b"hello\n")
-            self.assertLess(time.monotonic() - began, 6)  # far from the limit
-        with Terminal(h.env, cwd=h.ws, cols=100, rows=30) as t:  # the sandbox ends while it waits
-            t.wait("Network: box")
-            time.sleep(1.5)
+            self.assertNotEqual(got.communicate(timeout=150)[0], b"hello\n")
+            self.assertLess(time.monotonic() - began, 50)  # not the minute that somebody would have to answer
+        with Terminal(h.env, cwd=h.ws, cols=100, rows=30) as one:  # the sandbox ends while it waits
+            one.wait("Network: box")
             ask("ended.test")
-            t.wait("ended.test:80")
+            one.wait("wants to reach")
             # What was counted last is in the log however soon the end comes.
             refused = lambda: sum(r["count"] for r in self.raw(kind="refused"))
             before = refused()
             h.sbx("exec", "box", "python3", "-c", "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
                   "for i in range(240):\n try: s.sendto(b'x', ('192.0.2.%d' % (70 + i % 60), 9))\n except OSError: pass")
             h.sbx("stop", "box", "--timeout", "3")
-            t.wait("wants to reach", gone=True)
-            t.wait("stopped")
+            one.wait("wants to reach", gone=True)
+            one.wait("stopped")
             self.assertTrue(self.raw(host="ended.test", verdict="deny"))
             self.assertGreaterEqual(refused() - before, 240)
 

@@ -191,7 +191,7 @@ P
         n.mkdir(exist_ok=True)
         (n / "package.json").write_text('{"name":"p","version":"1.0.0","scripts":{"test":"node --test"},"dependencies":{"is-number":"7.0.0"}}')
         (n / "a.test.js").write_text("const t=require('node:test');const a=require('assert');t('n',()=>a(require('is-number')(5)));")
-        r = h.sh("box", "cd nproj && npm install --no-audit --no-fund && npm test", timeout=240)
+        r = h.sh("box", "cd nproj && npm install --no-audit --no-fund && npm test", timeout=480)
         self.assertEqual(r.returncode, 0, (r.stdout + r.stderr).decode())
         self.assertTrue((n / "node_modules/is-number/package.json").exists())
 
@@ -209,19 +209,19 @@ P
 
     def test_a_service_of_the_host_needs_its_own_rule(self):
         h = self.h
-        server = subprocess.Popen([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "18765"], cwd=self.ro,
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server = subprocess.Popen([sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"], cwd=self.ro,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
-            time.sleep(1)
-            get = "curl -sS -m 10 http://host.docker.internal:18765/readme"
+            port = int(server.stdout.readline().split()[5])
+            get = f"curl -sS -m 10 http://host.docker.internal:{port}/readme"
             self.assertNotEqual(h.sh("box", get).stdout, b"read me\n")
-            h.sbx("policy", "allow", "network", "-g", "localhost:18765")
+            h.sbx("policy", "allow", "network", "-g", f"localhost:{port}")
             self.assertTrue(wait_for(lambda: h.sh("box", get).stdout == b"read me\n", 10))
-            h.sbx("policy", "rm", "-g", "localhost:18765")
+            h.sbx("policy", "rm", "-g", f"localhost:{port}")
             self.assertTrue(wait_for(lambda: h.sh("box", get).stdout != b"read me\n", 10))
         finally:
             server.kill()
-            server.wait()
+            server.communicate()
 
     def test_copy_both_ways_and_nowhere_else(self):
         h = self.h
@@ -281,7 +281,7 @@ class Terminal(unittest.TestCase):
         cls.h.close()
 
     def tmux(self, *args):
-        return subprocess.run(["tmux", "-S", self.sock, "-f", "/dev/null", *args], capture_output=True, env=self.h.env, timeout=20).stdout.decode()
+        return subprocess.run(["tmux", "-S", self.sock, "-f", "/dev/null", *args], capture_output=True, env=self.h.env, timeout=60).stdout.decode()
 
     def screen(self):
         return self.tmux("capture-pane", "-p", "-t", "t")
@@ -305,7 +305,7 @@ class Terminal(unittest.TestCase):
         self.tmux("send-keys", "-t", "t", f"clear; {SBX} attach term", "Enter")
         self.see("marker-1")
         self.tmux("resize-window", "-t", "t", "-x", "100", "-y", "25")
-        self.tmux("send-keys", "-t", "t", "sleep 1; stty size", "Enter")
+        self.tmux("send-keys", "-t", "t", "while [ \"$(stty size)\" != '25 100' ]; do sleep 0.2; done; stty size", "Enter")
         self.see("25 100")
         self.tmux("send-keys", "-t", "t", "exit 3", "Enter")
         self.see("$", 10)
