@@ -13,7 +13,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
-from harness import Home
+from harness import Home, wait_for
 from mock_provider import make_ca
 
 h2 = echo_server.h2
@@ -123,7 +123,8 @@ class Streams:
                 headers[k.lower()] = v.strip()
             if path == "/events":
                 s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n10\r\ndata: first one\n\r\n")
-                self.go.wait(20)
+                if not self.go.wait(200):
+                    return
                 s.sendall(b"e\r\ndata: second\n\n\r\n0\r\n\r\n")
             elif path == "/go":
                 self.go.set()
@@ -213,7 +214,7 @@ class Intercept(unittest.TestCase):
         cls.h.close()
 
     def sh(self, script, status=0):
-        r = self.h.sh("s", script, timeout=120)
+        r = self.h.sh("s", script, timeout=400)
         text = (r.stdout + r.stderr).decode(errors="replace")
         if status is not None:
             self.assertEqual(r.returncode, status, text[-2000:])
@@ -222,6 +223,7 @@ class Intercept(unittest.TestCase):
     def allow(self, *rules):
         self.h.sbx("policy", "allow", "network", "-g", *rules)
         self.addCleanup(lambda: [self.h.run("policy", "rm", "-g", r) for r in rules])
+        self.h.in_force("s")
 
     def log(self, host):
         return json.loads(self.h.sbx("policy", "log", "s", "--raw", "--json", "--host", host))
@@ -256,13 +258,14 @@ class Intercept(unittest.TestCase):
         # Reading alone.
         self.h.sbx("policy", "deny", "network", "-g", "POST git.example/open.git/git-receive-pack")
         self.addCleanup(self.h.run, "policy", "rm", "-g", "POST git.example/open.git/git-receive-pack")
+        self.h.in_force("s")
         self.sh("cd /tmp/c && git pull -q origin main && echo x > y && git add . && git commit -qm second")
         self.assertIn("403", self.sh("cd /tmp/c && git push origin HEAD:main 2>&1", None))
 
     def test_threat_29_each_request_of_a_connection_is_judged(self):
         self.allow("GET stream.example/ok")
         out = self.sh("printf 'GET /ok HTTP/1.1\\r\\nHost: stream.example\\r\\n\\r\\nGET /secret HTTP/1.1\\r\\nHost: stream.example\\r\\nConnection: close\\r\\n\\r\\n' | "
-                      "timeout 10 openssl s_client -quiet -connect stream.example:443 -servername stream.example 2>/dev/null", None)
+                      "timeout 60 openssl s_client -quiet -connect stream.example:443 -servername stream.example 2>/dev/null", None)
         self.assertIn("200 OK", out)
         self.assertIn("403", out)
         self.assertIn("/secret", out)
@@ -283,7 +286,7 @@ class Intercept(unittest.TestCase):
 
     def node(self, script, status=0):
         (self.h.ws / "s.js").write_text(script)
-        return self.sh(f"timeout 30 node {self.h.ws}/s.js", status)
+        return self.sh(f"timeout 120 node {self.h.ws}/s.js", status)
 
     @unittest.skipUnless(h2, "python3-h2 is not installed")
     def test_http2_stream_in_both_directions(self):
@@ -296,7 +299,7 @@ class Intercept(unittest.TestCase):
         self.allow("GET stream.example/ok")
         out = self.sh("printf 'SSH-2.0-x\\r\\n' | timeout 10 nc -q 2 stream.example 443 || true", None)
         self.assertNotIn("200", out)
-        self.assertTrue([r for r in self.log("stream.example") if r["kind"] == "mismatch"])
+        self.assertTrue(wait_for(lambda: [r for r in self.log("stream.example") if r["kind"] == "mismatch"]))
 
     def test_threat_21_another_name_in_the_greeting_or_the_host(self):
         self.allow("git.example", "GET stream.example/")
@@ -307,9 +310,9 @@ class Intercept(unittest.TestCase):
         self.assertIn("421", out.split("\n")[0])
 
     def test_ping_udp_and_quic_are_refused_at_once(self):
-        for script in ("ping -c1 -W5 192.0.2.1", "timeout 10 python3 -c \"import socket; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); "
-                       "s.connect(('192.0.2.1',443)); s.send(b'x'); s.settimeout(8); s.recv(1)\""):
-            r = self.h.sh("s", script, timeout=30)
+        for script in ("ping -c1 -W50 192.0.2.1", "timeout 70 python3 -c \"import socket; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); "
+                       "s.connect(('192.0.2.1',443)); s.send(b'x'); s.settimeout(60); s.recv(1)\""):
+            r = self.h.sh("s", script)
             self.assertNotEqual(r.returncode, 0)
             self.assertNotIn(b"imed out", r.stderr)
         rows = json.loads(self.h.sbx("policy", "log", "s", "--json", "--host", "192.0.2.1"))
