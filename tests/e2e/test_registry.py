@@ -55,7 +55,7 @@ http: {{addr: "127.0.0.1:{port}", tls: {{certificate: {h.dir}/pki/server.pem, ke
         cls.h.close()
 
     def sh(self, script, good=True):
-        r = self.h.sh("d", script, timeout=120)
+        r = self.h.sh("d", script, timeout=400)
         text = (r.stdout + r.stderr).decode(errors="replace")
         self.assertEqual(r.returncode == 0, good, (script, text[-1500:]))
         return text
@@ -63,6 +63,7 @@ http: {{addr: "127.0.0.1:{port}", tls: {{certificate: {h.dir}/pki/server.pem, ke
     def allow(self, *rules):
         self.h.sbx("policy", "allow", "network", "d", *rules)
         self.addCleanup(self.h.run, "policy", "rm", "d", *rules)
+        self.h.in_force("d")
 
     def stored(self):
         root = self.h.dir / "registry/docker/registry/v2/repositories"
@@ -93,6 +94,7 @@ http: {{addr: "127.0.0.1:{port}", tls: {{certificate: {h.dir}/pki/server.pem, ke
         # Reading alone; and a build that begins with what it pulls.
         self.h.sbx("policy", "deny", "network", "d", "POST|PUT|PATCH|DELETE reg.example/v2/")
         self.addCleanup(self.h.run, "policy", "rm", "d", "POST|PUT|PATCH|DELETE reg.example/v2/")
+        self.h.in_force("d")
         self.sh("docker rmi -f $(docker images -q) >/dev/null; printf 'FROM reg.example/open/tiny\\nRUN echo built > /built\\n' | docker build -q -t mine - >/dev/null")
         self.assertEqual(self.sh("docker run --rm mine cat /built").strip(), "built")
         self.sh("docker tag mine reg.example/open/other; docker push reg.example/open/other", False)
