@@ -16,7 +16,7 @@ from harness import SBX, Home, wait_for
 SERVER = "python3 -m http.server 3000 --directory /tmp/www"
 
 
-def get(port, path="/", timeout=20):
+def get(port, path="/", timeout=60):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as r:
         return r.read()
 
@@ -108,7 +108,7 @@ class Usage(unittest.TestCase):
             for words in uses:
                 with self.subTest(command=command, words=words):
                     argv = [SBX, *command.split(), *words]
-                    r = subprocess.run(argv, input=b"", capture_output=True, cwd=self.h.ws, env=self.h.env, timeout=30)
+                    r = subprocess.run(argv, input=b"", capture_output=True, cwd=self.h.ws, env=self.h.env, timeout=120)
                     said = r.stderr.decode(errors="replace").strip().split("\n")
                     said = [line for line in said if "history" not in line]
                     self.assertEqual(r.returncode, 2, said)
