@@ -1040,7 +1040,7 @@ class Machine(unittest.TestCase):
         t = self.terminal(cols=120, rows=40)
         t.wait("zebra")
         t.wait("yak")
-        self.assertRegex(t.text(), r"zebra.*\n.*shell ⎇ my-feature .*\n.*/repo ")  # its own branch, and whose it is
+        self.assertRegex(t.text(), r"zebra.*\n.*shell ⎇ my-feature .*never ran.*\n.*/repo ")  # its own branch, and whose it is
         self.assertRegex(t.text(), r"yak.*\n.*shell ⎇ trunk ")  # that of the repository around its folder
         order = [f"[●◆] {re.escape(self.name)} ", "○ an-early-one "]
         t.wait(r"(?s)" + ".*".join(order))  # what runs comes before what does not

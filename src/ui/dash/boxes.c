@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "core/sanitize.h"
 #include "ui/cli/branch.h"
@@ -192,11 +193,17 @@ static void takes_text(const struct boxes *p, const struct box *b, char *out, si
     snprintf(out, cap, "%.0f%% %s", b->cpu < 0 ? 0 : b->cpu, mem);
 }
 
+/* How long it runs, or how long ago it did. */
 static void uptime_text(const struct box *b, char *out, size_t cap)
 {
+    long long ago = (long long)time(NULL) - b->since;
     out[0] = '\0';
     if (b->life == LIFE_RUNNING)
         paint_span((b->uptime_ms + app_now_ms() - b->uptime_at_ms) / 1000, out, cap);
+    else if (b->life == LIFE_STOPPED && !b->since)
+        snprintf(out, cap, "never ran");
+    else if (b->life == LIFE_STOPPED && ago >= 60)
+        snprintf(out, cap, ago < 3600 ? "%lldm ago" : ago < 86400 ? "%lldh ago" : "%lldd ago", ago < 3600 ? ago / 60 : ago < 86400 ? ago / 3600 : ago / 86400);
 }
 
 /* Its processor's history and what it takes; at the end what was blocked, and before that its ports, if there is room. */

@@ -322,6 +322,7 @@ static void read_state(struct model *m, struct box *b)
         return;
     enum life before = b->life;
     b->life = st.life;
+    b->since = st.when;
     sanitize_line(b->reason, sizeof b->reason, st.reason, strlen(st.reason));
     if (b->life == LIFE_RUNNING)
         connect_box(m, b);

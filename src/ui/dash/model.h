@@ -25,7 +25,7 @@ struct box {
     char branch[128];  /* its own, or as .git/HEAD says; "" if unknown; printable */
     bool own_branch;   /* recorded: nothing is read */
     unsigned nfolders, cpus, memory_mib;
-    int64_t created;
+    int64_t created, since; /* since: of its state, seconds since the epoch; 0: it never ran */
     enum life life;
     char reason[256];
     char trouble[256]; /* of one that runs; printable */
