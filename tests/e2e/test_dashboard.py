@@ -54,6 +54,9 @@ class Empty(unittest.TestCase):
         text = t.wait("needs a little more room")
         self.assertIn("50 columns and 12 rows", text)
         t.keys("c")  # keys do nothing that cannot be seen
+        for cols, rows in ((1, 1), (300, 1), (2, 50)):
+            t.resize(cols, rows)
+            time.sleep(0.2)
         t.resize(80, 24)
         t.wait("no sandboxes yet")
         self.assertFalse(t.has("New sandbox"))

@@ -425,6 +425,10 @@ void app_draw(struct app *a)
     bool below = a->all_dirty;
     a->drawn_ms = app_now_ms();
     if (a->too_small) {
+        if (COLS < 4 || LINES < 2) { /* nothing could be read, and ncurses reads beyond a line of one column */
+            set_outer(a);
+            return;
+        }
         curs_set(0);
         draw_too_small();
         doupdate();
