@@ -41,7 +41,7 @@ struct log_pane {
     bool on_bar; /* the scroll bar is dragged */
     size_t clicked;
     int wide_host, wide_rule; /* the widest that were shown: columns do not jump */
-    bool any_request, any_count, any_bytes; /* were shown: what is nowhere needs no column */
+    bool any_request, any_count, any_bytes, any_old; /* were shown: what is nowhere needs no column */
 };
 
 static const char *const verdicts[] = {"", "deny", "allow", "fail"};
@@ -114,14 +114,18 @@ static void bytes_text(const struct netlog_row *r, char *out, size_t cap)
     snprintf(out, cap, "%s/%s", up, down);
 }
 
-static void when_text(int64_t ms, char *out, size_t cap)
+/* Of less than a day the time says when, also across midnight. */
+static bool is_old(int64_t ms)
 {
-    time_t t = (time_t)(ms / 1000), now = time(NULL);
-    struct tm tm, today;
+    return (int64_t)time(NULL) - ms / 1000 >= 20 * 3600;
+}
+
+static void when_text(int64_t ms, bool wide, char *out, size_t cap)
+{
+    time_t t = (time_t)(ms / 1000);
+    struct tm tm;
     localtime_r(&t, &tm);
-    localtime_r(&now, &today);
-    bool same = tm.tm_yday == today.tm_yday && tm.tm_year == today.tm_year;
-    strftime(out, cap, same ? "%H:%M:%S" : "%d %b %H", &tm);
+    strftime(out, cap, !is_old(ms) ? "%H:%M:%S" : wide ? "%d %b %H:%M" : "%d %b", &tm);
 }
 
 struct columns {
@@ -136,7 +140,7 @@ static int between(int n, int least, int most)
 static void lay_out(const struct log_pane *l, int cols, struct columns *c)
 {
     memset(c, 0, sizeof *c);
-    c->when = 9;
+    c->when = l->any_old && cols >= 70 ? 13 : 9;
     c->verdict = cols >= 60 ? 8 : 2;
     c->box = l->all ? (cols >= 120 ? 16 : cols >= 70 ? 11 : 0) : 0;
     c->bytes = cols >= 76 && l->any_bytes ? 13 : 0;
@@ -204,6 +208,7 @@ static void measure(struct log_pane *l, size_t from, int rows)
         l->wide_rule = n > l->wide_rule ? n : l->wide_rule;
         l->any_request |= r.request[0] != '\0';
         l->any_count |= r.count > 1 && !netlog_view_grouped(l->view);
+        l->any_old |= is_old(r.time_ms);
         l->any_bytes |= r.bytes_up || r.bytes_down || r.open;
     }
 }
@@ -255,7 +260,7 @@ static void draw_row(const struct log_pane *l, WINDOW *w, int y, const struct co
 {
     char when[32], host[300], count[24] = "", bytes[40], verdict[24];
     int x = 0;
-    when_text(r->time_ms, when, sizeof when);
+    when_text(r->time_ms, c->when > 9, when, sizeof when);
     host_text(r, host, sizeof host);
     if (r->count > 1 || netlog_view_grouped(l->view))
         snprintf(count, sizeof count, "%s%lld", app_glyph("\xc3\x97", "x"), (long long)r->count);
@@ -666,7 +671,7 @@ static void box_chosen(struct pane *p, struct box *b)
         return;
     snprintf(l->box, sizeof l->box, "%s", name);
     l->wide_host = l->wide_rule = 0;
-    l->any_request = l->any_count = l->any_bytes = false;
+    l->any_request = l->any_count = l->any_bytes = l->any_old = false;
     learn_mode(l);
     if (!l->all)
         apply(l);
