@@ -11,9 +11,12 @@
 #define FSPORT_KNOW_ATTR 1u   /* attr is the node's, as GETATTR would answer; else nothing is known of it any more */
 #define FSPORT_KNOW_OTHERS 2u /* nor of the attributes of any other node: a name of one may have gone */
 #define FSPORT_KNOW_EMPTY 4u  /* `made` is a directory, empty, and what the host puts there will be told */
+/* `gone` is a file that lost its last name, and that nobody has open: nothing is to be seen of it any more, and when it
+ * was changed, which the kernel writes down all the same, need not be told. */
+#define FSPORT_KNOW_GONE 8u
 
 struct fsport_know {
-    uint64_t node, made;
+    uint64_t node, made, gone;
     uint32_t flags, unused;
     struct fuse_attr_out attr;
 };

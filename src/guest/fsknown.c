@@ -8,9 +8,10 @@
  * host's notifications pass through fsknown_told before the kernel has them, and any of them makes everything unknown.
  * What the server says of a node comes before the reply to the request that changed it.
  *
- * Nobody waits for the end of an open file (RELEASE), nor for nodes that are forgotten: they go with the next message.  No
- * other request may be answered before the server had it: it tells the host's changes from the guest's own by that nobody
- * was told yet of what it is just doing (vm/fs_watch.h). */
+ * Nobody waits for the end of an open file (RELEASE), nor for nodes that are forgotten: they go with the next message.
+ * When a file was changed that is gone, and that nobody has open, is to be seen by nobody.  No other request may be
+ * answered before the server had it: it tells the host's changes from the guest's own by that nobody was told yet of what
+ * it is just doing (vm/fs_watch.h). */
 #include "guest/fsknown.h"
 
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #define ATTRS 256u
 #define DIRS 1024u
+#define LOST 64u /* the kernel asks at once */
 #define NAMES 32768u /* beyond three quarters all are forgotten */
 #define HOLDS_S 10   /* what the server said beforehand is for now */
 #define ABSENT_S 1   /* that a name is absent is asked again soon: it costs little here */
@@ -29,7 +31,7 @@ static struct {
     int64_t said_s;
     struct fuse_attr_out attr;
 } attrs[ATTRS];
-static uint64_t made[DIRS], taken[NAMES];
+static uint64_t made[DIRS], taken[NAMES], lost[LOST];
 static unsigned ntaken;
 
 static unsigned slot(uint64_t node, unsigned of)
@@ -126,6 +128,22 @@ static unsigned look_up(const struct fuse_in_header *h, const char *name, size_t
     return answer_with(answer, h->unique, &none, sizeof none);
 }
 
+/* The kernel keeps times of its own (write-back), and writes them down with each name that a file loses, the last one as
+ * well.  It takes nothing from the answer. */
+static unsigned set_attr(const struct fuse_in_header *h, const char *body, size_t len, uint8_t *answer)
+{
+    const struct fuse_attr_out none = {0};
+    struct fuse_setattr_in to;
+    uint64_t *at = &lost[slot(h->nodeid, LOST)];
+    if (*at != h->nodeid || len < sizeof to)
+        return FSKNOWN_SEND;
+    memcpy(&to, body, sizeof to);
+    if (to.valid & ~(uint32_t)(FATTR_MTIME | FATTR_CTIME))
+        return FSKNOWN_SEND;
+    *at = 0;
+    return answer_with(answer, h->unique, &none, sizeof none);
+}
+
 /* The name that a message brings into a directory, `fixed` bytes into its body, behind `before` other names. */
 static void makes(uint64_t dir, const char *body, size_t len, size_t fixed, unsigned before)
 {
@@ -155,6 +173,8 @@ unsigned fsknown_asked(uint8_t *msg, size_t len, uint8_t answer[FSKNOWN_ANSWER_M
         const struct fuse_attr_out *a = attr_of(h.nodeid);
         return a ? answer_with(answer, h.unique, a, sizeof *a) : FSKNOWN_SEND;
     }
+    case FUSE_SETATTR:
+        return set_attr(&h, body, len, answer);
     case FUSE_RELEASE:
         msg[FSPORT_QUIET_AT] = 1;
         return answer_with(answer, h.unique, NULL, 0) | FSKNOWN_SEND | FSKNOWN_LATER;
@@ -214,5 +234,7 @@ bool fsknown_told(const uint8_t *msg, size_t len)
     }
     if (k.flags & FSPORT_KNOW_EMPTY)
         made[slot(k.made, DIRS)] = k.made;
+    if (k.flags & FSPORT_KNOW_GONE)
+        lost[slot(k.gone, LOST)] = k.gone;
     return true;
 }

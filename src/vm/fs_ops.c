@@ -417,6 +417,16 @@ static bool is_last_name(const struct stat *st)
     return S_ISDIR(st->st_mode) || st->st_nlink <= 1;
 }
 
+static fuse_ino_t gone; /* what the request that is served removed for good (FSPORT_KNOW_GONE), or 0 */
+
+static void name_left(struct node *n, struct node *parent, const char *name, bool left, bool last)
+{
+    /* Only the pin of node_leaving is on it: no handle, nor is there another node of it that could have one. */
+    if (n && left && last && n->type != S_IFDIR && n->pins == 1 && !n->twin)
+        gone = node_number(n);
+    node_left(n, parent, name, left, last);
+}
+
 static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, int flags)
 {
     struct node *p;
@@ -430,7 +440,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, int
         at = node_fd(p);
         if (at < 0 || unlinkat(at, name, flags) < 0)
             why = at < 0 ? -at : errno;
-        node_left(n, p, name, !why, is_last_name(&st));
+        name_left(n, p, name, !why, is_last_name(&st));
         node_unpin(p);
     }
     fuse_reply_err(req, why);
@@ -481,7 +491,7 @@ static int rename_pinned(struct node *p, const char *name, struct node *q, const
     why = both_fds(p, q, &from, &to);
     if (!why && renameat2(from, name, to, newname, flags) < 0)
         why = errno;
-    node_left(leaving, q, newname, !why && !same, replaced && is_last_name(&old));
+    name_left(leaving, q, newname, !why && !same, replaced && is_last_name(&old));
     if (why)
         return why;
     if (moving && node_known_child(q, newname) == moving)
@@ -603,6 +613,8 @@ bool fs_know(const struct fuse_in_header *h, const uint8_t *msg, const uint8_t *
     struct node *n = h->nodeid == FUSE_ROOT_ID ? NULL : node_get(h->nodeid), *made = NULL;
     memset(k, 0, sizeof *k);
     k->node = h->nodeid;
+    k->gone = gone;
+    gone = 0;
     switch (h->opcode) {
     case FUSE_OPEN:
         memcpy(&open, msg + sizeof *h, sizeof open);
@@ -645,6 +657,8 @@ bool fs_know(const struct fuse_in_header *h, const uint8_t *msg, const uint8_t *
         k->attr.attr_valid = (uint64_t)holds;
         k->flags |= FSPORT_KNOW_ATTR;
     }
+    if (k->gone)
+        k->flags |= FSPORT_KNOW_GONE;
     if (made && watch_dir(made) && is_empty(made)) { /* watched before it is looked at */
         k->made = node_number(made);
         k->flags |= FSPORT_KNOW_EMPTY;

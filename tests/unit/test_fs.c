@@ -543,6 +543,54 @@ static void new_directories_ask_little(void **state)
     SOON(access(G("fresh/sub/late"), F_OK) == 0);
 }
 
+/* Of a file that goes the host is told that it goes, and that it is forgotten; but whoever has it open, or by another name,
+ * has all of it. */
+static void removed_files_ask_little(void **state)
+{
+    enum { FILES = 200 };
+    const struct timespec changed[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 12345}};
+    const struct timespec again[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 54321}};
+    struct stat st;
+    char name[64];
+    (void)state;
+    assert_int_equal(mkdir(G("going"), 0755), 0);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "going/%d", i);
+        put(G(name), "text", O_EXCL);
+    }
+    json_int_t before = requests();
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "going/%d", i);
+        assert_int_equal(unlink(G(name)), 0);
+    }
+    assert_true(requests() - before < FILES * 5 / 2);
+    assert_int_equal(rmdir(H("going")), 0);
+
+    int fd = open(G("open"), O_RDWR | O_CREAT | O_EXCL, 0640);
+    assert_true(fd >= 0);
+    assert_int_equal(unlink(G("open")), 0);
+    assert_int_equal(write(fd, "text", 4), 4);
+    assert_int_equal(futimens(fd, changed), 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_mtim.tv_sec, 12345);
+    assert_int_equal(st.st_size, 4);
+    assert_int_equal(st.st_mode, S_IFREG | 0640);
+    assert_int_equal(close(fd), 0);
+
+    put(G("one"), "text", O_EXCL);
+    assert_int_equal(link(G("one"), G("two")), 0);
+    assert_int_equal(unlink(G("one")), 0);
+    assert_int_equal(utimensat(AT_FDCWD, G("two"), changed, 0), 0);
+    assert_int_equal(stat(H("two"), &st), 0);
+    assert_int_equal(st.st_mtim.tv_sec, 12345);
+    put(G("three"), "text", O_EXCL);
+    assert_int_equal(rename(G("two"), G("three")), 0);
+    assert_int_equal(utimensat(AT_FDCWD, G("three"), again, 0), 0);
+    assert_int_equal(stat(H("three"), &st), 0);
+    assert_int_equal(st.st_mtim.tv_sec, 54321);
+    assert_int_equal(unlink(G("three")), 0);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -623,6 +671,7 @@ int main(void)
         cmocka_unit_test(read_only),      cmocka_unit_test(rules),
         cmocka_unit_test(a_name_that_another_got), cmocka_unit_test(random_steps),   cmocka_unit_test(swapped_for_a_link),
         cmocka_unit_test(a_tree_of_many), cmocka_unit_test(new_directories_ask_little),
+        cmocka_unit_test(removed_files_ask_little),
         cmocka_unit_test(threat_94_a_guest_cannot_fill_the_disk),
     };
     if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0 || unshare(CLONE_NEWNS) < 0 ||
