@@ -815,7 +815,7 @@ static void threat_99_a_log_that_is_removed_or_has_no_place(void **state)
     for (int i = 0; i < 3; i++) {
         static const char *const files[] = {"log.db", "log.db-wal", "log.db-shm"};
         char *path = path_sandbox("box", files[i], NULL);
-        assert_int_equal(unlink(path), 0);
+        assert_true(unlink(path) == 0 || (i && errno == ENOENT)); /* the row may still lie ahead of the log alone */
         free(path);
     }
     kill(pid, SIGCONT);
@@ -825,7 +825,10 @@ static void threat_99_a_log_that_is_removed_or_has_no_place(void **state)
     assert_int_equal(logged("", "fail").rows, 1);
     char *own = path_sandbox("box", NULL, NULL);
     int before = sh->connects;
-    assert_int_equal(path_remove_tree(own, NULL), 0);
+    int removed = -1;
+    for (int i = 0; removed < 0 && i < SOON_MS; i++) /* while the broker makes files in it */
+        removed = path_remove_tree(own, NULL);
+    assert_int_equal(removed, 0);
     free(own);
     until("\"ok\":false");
     expect("other.example.com", 443, VERDICT_DENY);
