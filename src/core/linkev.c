@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
+
 #define OUT_CAP (LINK_OUTPUT_MIN + 64u * 1024u)
 #define IN_CAP (128u * 1024u)
 /* Reads per wake, so that one busy peer does not starve the rest of the loop. */
@@ -216,18 +218,11 @@ int linkev_fd(const struct linkev *c)
     return c->fd;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 void linkev_flush(struct linkev *c, int timeout_ms)
 {
-    int64_t end = now_ms() + timeout_ms;
+    int64_t end = clock_ms() + timeout_ms;
     while (!c->closed && !flush(c) && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-        int64_t left = end - now_ms();
+        int64_t left = end - clock_ms();
         struct pollfd p = {.fd = c->fd, .events = POLLOUT};
         if (left <= 0 || poll(&p, 1, (int)left) <= 0)
             return;

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "net/look.h"
 
 #define QUEUE_MAX 2048u /* more than connections and name queries can be at once */
@@ -36,20 +37,6 @@ struct asker {
     struct look look; /* for the answer to the only request that is asked */
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int64_t now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 static void failed(struct asker *a)
 {
     if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
@@ -63,12 +50,12 @@ static void expect(struct asker *a, const union request *r)
 {
     if (r->ask.kind != ASK_REQUEST || r->request.again)
         return;
-    int64_t now = now_ms();
+    int64_t now = clock_ms();
     if (now - a->asked_ms > MOMENT_MS)
         a->expected = 0;
     a->asked_ms = now;
     a->expected++;
-    look_begin(&a->look, r->request.id, a->expected == 1, now_us());
+    look_begin(&a->look, r->request.id, a->expected == 1, clock_us());
 }
 
 #define AT_ONCE 16u
@@ -202,7 +189,7 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
         answer->rule[sizeof answer->rule - 1] = answer->hint[sizeof answer->hint - 1] = '\0';
         bool request = answer->kind == ANSWER_REQUEST;
         if (request)
-            look_found(&a->look, now_us());
+            look_found(&a->look, clock_us());
         if (request && a->expected)
             a->expected--;
         a->ops.answer(answer, got, a->arg);
@@ -229,7 +216,7 @@ struct asker *asker_new(struct event_base *base, int fd, const struct asker_ops 
 
 bool asker_looks(struct asker *a)
 {
-    return a->look.on && look_on(&a->look, now_us());
+    return a->look.on && look_on(&a->look, clock_us());
 }
 
 void asker_free(struct asker *a)

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/rule.h"
 #include "net/clienthello.h"
 #include "net/intercept.h"
@@ -57,13 +58,6 @@ struct flows {
     struct flow_stats stats;
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 struct flows *flows_new(struct event_base *base, struct asker *asker, struct fakeip *fake, struct names *names)
 {
     struct flows *f = calloc(1, sizeof *f);
@@ -109,7 +103,7 @@ static void report_done(struct flow *f)
     if (f->intercept)
         intercept_bytes(f->intercept, &f->bytes_up, &f->bytes_down);
     struct ask ask = {.id = f->id, .kind = ASK_DONE, .bytes_up = f->bytes_up, .bytes_down = f->bytes_down,
-                      .duration_ms = (uint32_t)(now_ms() - f->since_ms)};
+                      .duration_ms = (uint32_t)(clock_ms() - f->since_ms)};
     f->all->stats.bytes_up += f->bytes_up;
     f->all->stats.bytes_down += f->bytes_down;
     asker_send(f->all->asker, &ask);
@@ -158,7 +152,7 @@ void flows_syn(struct tcp_conn *c, void *arg)
     f->all = all;
     f->conn = c;
     f->fd = -1;
-    f->since_ms = now_ms();
+    f->since_ms = clock_ms();
     do {
         f->id = ++all->last_id;
     } while (f->id == 0 || find(all, f->id));
@@ -249,7 +243,7 @@ static bool relay_start(struct flow *f, int fd, enum kind kind)
     evutil_make_socket_nonblocking(fd);
     f->fd = fd;
     f->kind = kind;
-    f->since_ms = now_ms();
+    f->since_ms = clock_ms();
     return true;
 }
 
@@ -369,7 +363,7 @@ static size_t sniff_data(struct flow *f, const uint8_t *buf, size_t len)
             }
             memcpy(f->held, buf, n);
             f->held_len = n;
-            f->held_ms = now_ms();
+            f->held_ms = clock_ms();
         }
         return len;
     case CLIENTHELLO_BAD:
@@ -511,7 +505,7 @@ static bool intercept_start(struct flow *f, const struct answer *a, int fd)
     if (!f->intercept)
         return false;
     f->kind = INTERCEPT;
-    f->since_ms = now_ms();
+    f->since_ms = clock_ms();
     return true;
 }
 

@@ -658,8 +658,8 @@ static void response_whole(struct h1proxy *p)
             answer_failed(p, 502, "the server uses an extension of WebSocket that was not asked for");
             return;
         }
-        if (p->scrub_set && ( !(p->frames = wsframes_new(p->scrub_set)))) {
-            answer_failed(p, 502, "the server uses an extension of WebSocket that was not asked for");
+        if (p->scrub_set && !(p->frames = wsframes_new(p->scrub_set))) {
+            answer_failed(p, 503, "there is no memory to search what the server says");
             return;
         }
         send_response_head(p);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/sanitize.h"
 #include "core/urlpath.h"
 #include "net/h1proxy.h"
@@ -69,20 +70,6 @@ struct intercept {
     bool *freed; /* set when we are freed below a call that goes on */
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int64_t now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 struct intercepts *intercepts_new(struct event_base *base, struct asker *asker)
 {
     struct intercepts *all = calloc(1, sizeof *all);
@@ -109,20 +96,20 @@ void intercepts_free(struct intercepts *all)
 
 static void spoke_to(struct intercept *i)
 {
-    look_begin(&i->all->look, i->id, !i->waits, now_us());
+    look_begin(&i->all->look, i->id, !i->waits, clock_us());
     i->waits = true;
 }
 
 static void spoke(struct intercept *i)
 {
     if (i->waits && i->all->look.who == i->id)
-        look_found(&i->all->look, now_us());
+        look_found(&i->all->look, clock_us());
     i->waits = false;
 }
 
 bool intercepts_look(struct intercepts *all)
 {
-    return all->look.on && look_on(&all->look, now_us());
+    return all->look.on && look_on(&all->look, clock_us());
 }
 
 /* ---- transports ---- */
@@ -320,7 +307,7 @@ static void close_up(struct intercept *i)
 static void drain(struct intercept *i)
 {
     i->state = DRAINING;
-    i->since_ms = now_ms();
+    i->since_ms = clock_ms();
     end_shutdown(&i->guest);
     close_up(i);
 }
@@ -340,7 +327,7 @@ static bool keep_hello(struct intercept *i)
         i->hello_cap = i->hello_len + n;
     }
     if (i->hello_len == 0)
-        i->since_ms = now_ms(); /* some connect long before they speak */
+        i->since_ms = clock_ms(); /* some connect long before they speak */
     memcpy(i->hello + i->hello_len, i->in + i->in_pos, n);
     i->hello_len += n;
     i->in_pos += n;
@@ -545,7 +532,7 @@ static bool step(struct intercept *i)
     tcp_release(i->conn);
     i->stepping = false;
     if (i->moved != before) {
-        i->moved_ms = now_ms();
+        i->moved_ms = clock_ms();
         i->resting = false;
     }
     if (i->state == OVER) {
@@ -746,7 +733,7 @@ struct intercept *intercept_new(struct intercepts *all, struct tcp_conn *conn, i
                                     .request = judge, .mismatch = mismatch, .failed = request_failed, .minted = minted, .arg = i};
     end_init(&i->guest, &guest_ops, i);
     end_init(&i->up, &up_ops, i);
-    i->since_ms = i->moved_ms = now_ms();
+    i->since_ms = i->moved_ms = clock_ms();
     if (fd >= 0) {
         evutil_make_socket_nonblocking(fd);
         i->read_ev = event_new(all->base, fd, EV_READ | EV_PERSIST, on_up_readable, i);

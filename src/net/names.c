@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/clock.h"
+
 #define CACHE 256u
 #define CACHE_MS 1000 /* rules are live within a second */
 
@@ -32,13 +34,6 @@ struct names {
     struct names_stats stats;
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 struct names *names_new(struct event_base *base, struct asker *asker, struct fakeip *fake)
 {
     struct names *n = calloc(1, sizeof *n);
@@ -47,7 +42,7 @@ struct names *names_new(struct event_base *base, struct asker *asker, struct fak
         n->asker = asker;
         n->fake = fake;
         n->tokens = NAMES_BURST;
-        n->filled_ms = now_ms();
+        n->filled_ms = clock_ms();
         n->last_id = 0x80000000u; /* connections count from below */
     }
     return n;
@@ -109,7 +104,7 @@ static struct cached *slot(struct names *n, const char *name)
 
 static bool take_token(struct names *n)
 {
-    int64_t now = now_ms();
+    int64_t now = clock_ms();
     n->tokens += (double)(now - n->filled_ms) * NAMES_RATE / 1000.0;
     n->filled_ms = now;
     if (n->tokens > NAMES_BURST)
@@ -145,7 +140,7 @@ void names_query(struct names *n, const uint8_t *msg, size_t len, const struct n
         return;
     }
     struct cached *c = slot(n, q.name);
-    if (c->until_ms > now_ms() && strcmp(c->name, q.name) == 0) {
+    if (c->until_ms > clock_ms() && strcmp(c->name, q.name) == 0) {
         reply_verdict(n, &q, c->allowed, back);
         return;
     }
@@ -178,7 +173,7 @@ void names_answer(struct names *n, const struct answer *a)
         struct cached *c = slot(n, w->q.name);
         memcpy(c->name, w->q.name, sizeof c->name);
         c->allowed = allowed;
-        c->until_ms = now_ms() + CACHE_MS;
+        c->until_ms = clock_ms() + CACHE_MS;
         w->used = false;
         reply_verdict(n, &w->q, allowed, &w->back);
         return;

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/confine.h"
 #include "core/linkev.h"
 #include "core/log.h"
@@ -65,13 +66,6 @@ struct net {
     unsigned open_most;
     bool ticking;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static bool emit(const struct iovec *iov, int n, size_t len, void *arg)
 {
@@ -177,7 +171,7 @@ static void prohibit(struct net *net, const struct packet *p, enum ask_proto pro
 {
     uint8_t out[1600];
     report_refused(net, proto, &p->dst, port);
-    int64_t second = now_ms() / 1000;
+    int64_t second = clock_ms() / 1000;
     if (second != net->icmp_second) {
         net->icmp_second = second;
         net->icmp_left = ICMP_PER_SECOND;
@@ -252,7 +246,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     net->ticking = false;
-    int64_t now = now_ms();
+    int64_t now = clock_ms();
     tcp_tick(net->tcp, now);
     if (now - net->flows_ticked >= 1000) {
         net->flows_ticked = now;
@@ -282,7 +276,7 @@ static void on_frame(const uint8_t *frame, size_t len, void *arg)
         size_t n;
         switch (p.proto) {
         case IPPROTO_TCP:
-            tcp_input(net->tcp, &p, now_ms());
+            tcp_input(net->tcp, &p, clock_ms());
             start_ticking(net);
             break;
         case IPPROTO_UDP:
