@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import socket
 import ssl
 import threading
@@ -39,16 +40,17 @@ def frame(op, data):
     return bytes([op, len(data)]) + data if len(data) < 126 else bytes([op, 126]) + len(data).to_bytes(2, "big") + data
 
 
-class EchoServer:
-    def __init__(self, certificate=None, alpn=("http/1.1",), app=None):
-        self.seen, self.bodies = [], []  # (method, path, headers) of each request; contents over HTTP/1.1
-        self.app = app  # (path, headers, body) -> (status, body), or None: echo; over HTTP/2 without the body
+class Server:
+    """On the loopback, a thread for each connection, which serve_h1 or serve_h2 has."""
+
+    def __init__(self, certificate=None, alpn=("http/1.1",)):
+        """certificate: a file with its key, or two files."""
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
         self.context = None
         if certificate:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(certificate)
+            self.context.load_cert_chain(*([certificate] if isinstance(certificate, (str, os.PathLike)) else certificate))
             self.context.set_alpn_protocols(list(alpn))
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -75,6 +77,13 @@ class EchoServer:
             pass
         finally:
             s.close()
+
+
+class EchoServer(Server):
+    def __init__(self, certificate=None, alpn=("http/1.1",), app=None):
+        self.seen, self.bodies = [], []  # (method, path, headers) of each request; contents over HTTP/1.1
+        self.app = app  # (path, headers, body) -> (status, body), or None: echo; over HTTP/2 without the body
+        super().__init__(certificate, alpn)
 
     def secret_of(self, headers):
         v = headers.get("authorization", "") or headers.get("x-api-key", "")

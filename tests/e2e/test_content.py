@@ -12,7 +12,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from echo_server import h2, spellings
+from echo_server import Server, h2, spellings
 from harness import wait_for
 from netns import Lab, TestCA, needs_lab
 
@@ -22,44 +22,16 @@ HOSTS = ["api.openai.com", "other.example", "bedrock-runtime.us-east-1.amazonaws
 END = b"it.ended"
 
 
-class Recorder:
+class Recorder(Server):
     """Takes requests and answers the whole ones; everything that came of a body, a trailer or a WebSocket is kept."""
 
-    def __init__(self, cert, tls=True):
-        import ssl
-        import threading
+    def __init__(self, cert=None):
         self.came, self.whole, self.resets = bytearray(), 0, 0
-        self.context = None
-        if tls:
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(*cert)
-            self.context.set_alpn_protocols(["h2", "http/1.1"] if h2 else ["http/1.1"])
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self.sock.getsockname()[1]
-        self.thread = lambda s: threading.Thread(target=self.serve, args=(s,), daemon=True).start()
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                s, _ = self.sock.accept()
-            except OSError:
-                return
-            self.thread(s)
+        super().__init__(cert, ["h2", "http/1.1"] if h2 else ["http/1.1"])
 
     def serve(self, s):
-        try:
-            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.context:
-                s = self.context.wrap_socket(s, server_side=True)
-            if self.context and s.selected_alpn_protocol() == "h2":
-                self.serve_h2(s)
-            else:
-                self.serve_h1(s)
-        except (OSError, ValueError, IndexError):
-            pass
-        finally:
-            s.close()
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().serve(s)
 
     def take(self, f, n):
         while n:
@@ -151,7 +123,7 @@ class Content(unittest.TestCase):
         cls.addClassCleanup(cls.tmp.cleanup)
         ca = TestCA(pathlib.Path(cls.tmp.name) / "ca")
         cert = ca.leaf("all", *HOSTS)
-        cls.server, cls.plain = Recorder(cert), Recorder(cert, tls=False)
+        cls.server, cls.plain = Recorder(cert), Recorder()
         cls.lab = Lab(map=[*(f"{n}:443=127.0.0.1:{cls.server.port}" for n in HOSTS), f"other.example:80=127.0.0.1:{cls.plain.port}"], ca=[str(ca.cert)])
         cls.addClassCleanup(cls.lab.close)
         for service, value in KEYS.items():
