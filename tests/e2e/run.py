@@ -1,7 +1,7 @@
 """Runs the end-to-end tests: python3 tests/e2e/run.py [--slowest N] [PATTERN]. Ends with one line of counts.
 
-Real agents are installed and started under emulation for minutes, one processor busy and the other idle; so they run in a
-process of their own beside the other tests, and what it prints comes at the end."""
+Two processes share them out, class by class, for a test waits more than it computes and an emulated machine keeps one
+processor busy.  Real agents come first in the second one, for they take longest; what it prints comes at the end."""
 import os
 import pathlib
 import re
@@ -34,17 +34,32 @@ def standalone(path):
     return counted(r.stdout, r.returncode)
 
 
-class Beside:
-    """The tests of real agents, in a process of their own."""
+class Shared(unittest.TestSuite):
+    """First the tests that only this process runs, then, class by class, those that nobody has begun."""
+    _cleanup = False
 
-    def __init__(self, args):
+    def __init__(self, own, classes, queue):
+        super().__init__(own)
+        self.classes, self.queue = classes, queue
+
+    def __iter__(self):
+        yield from self._tests
+        while token := os.read(self.queue, 4):  # so few bytes come whole, to one of the readers
+            yield from self.classes[int.from_bytes(token, "little")]
+
+
+class Beside:
+    """The other process."""
+
+    def __init__(self, args, queue):
         self.out = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen([sys.executable, __file__, "--agents", *args], stdout=self.out, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen([sys.executable, __file__, "--beside", str(queue), *args], pass_fds=[queue],
+                                        stdout=self.out, stderr=subprocess.STDOUT)
 
     def end(self):
         status = self.process.wait()
         self.out.seek(0)
-        print("== real agents", flush=True)
+        print("== the other process", flush=True)
         return counted(self.out.read(), status)
 
 
@@ -73,32 +88,43 @@ def main():
     args = sys.argv[1:]
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells start what runs in the background; a test interrupts
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    only_agents = args[:1] == ["--agents"]
-    args = args[1:] if only_agents else args
+    queue = None
+    if args[:1] == ["--beside"]:
+        queue, args = int(args[1]), args[2:]
     given, slowest = args, 0
     if args[:1] == ["--slowest"]:
         slowest, args = int(args[1]), args[2:]
     pattern = args[0] if args else ""
-    others, agents, scripts = [], [], []
+    classes, agents, scripts = {}, [], []
     for path in sorted(HERE.glob("test_*.py")):
         if "unittest.TestCase" not in path.read_text():
-            if re.search(pattern, path.name) and not only_agents:
+            if re.search(pattern, path.name):
                 scripts.append(path)
             continue
         for group in unittest.defaultTestLoader.discover(str(HERE), path.name):
             for tests in group:
                 for t in tests if isinstance(tests, unittest.TestSuite) else [tests]:
-                    if re.search(pattern, t.id()):
-                        (agents if AGENTS.search(t.id()) else others).append(t)
-    if only_agents:
-        others = []
-    beside = Beside(given) if agents and others else None
+                    if not re.search(pattern, t.id()):
+                        continue
+                    if AGENTS.search(t.id()):
+                        agents.append(t)
+                    else:
+                        classes.setdefault(t.id().rsplit(".", 1)[0], []).append(t)
+    beside = None
     passed = failed = skipped = 0
-    for path in scripts:
-        p, f, s = standalone(path)
-        passed, failed, skipped = passed + p, failed + f, skipped + s
-    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(
-        unittest.TestSuite(others or agents))
+    if queue is not None:
+        own = agents
+    else:
+        queue, fill = os.pipe()
+        os.write(fill, b"".join(i.to_bytes(4, "little") for i in range(len(classes))))
+        os.close(fill)
+        several = len(classes) + bool(agents) > 1
+        own = [] if several else agents
+        beside = Beside(given, queue) if several else None
+        for path in scripts:
+            p, f, s = standalone(path)
+            passed, failed, skipped = passed + p, failed + f, skipped + s
+    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(Shared(own, list(classes.values()), queue))
     for seconds, name in sorted(r.times, reverse=True)[:slowest]:
         print(f"{seconds:7.1f} s  {name}")
     # A test with sub-tests counts once; a class that could not begin or end is none that ran.
@@ -111,7 +137,7 @@ def main():
         p, f, s = beside.end()
         passed, failed, skipped = passed + p, failed + f, skipped + s
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed or not (passed or only_agents) else 0  # all of those may be left out
+    return 1 if failed or not (passed or "--beside" in sys.argv) else 0  # nothing may be left for that one
 
 
 if __name__ == "__main__":
