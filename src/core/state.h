@@ -13,6 +13,12 @@
 
 #include "core/err.h"
 
+/* The bounds of an orderly end, in seconds, after the time that the guest was given. */
+#define STOP_QUIT_S 2   /* for QEMU to quit */
+#define STOP_WRITE_S 10 /* for net, and then for broker, to write down what they counted: a disk is slow, a host stalls */
+/* Who takes longer hangs: all of these, and as much again for what has no bound of its own, a frozen machine being written. */
+#define STOP_MOST_S (2 * (STOP_QUIT_S + 2 * STOP_WRITE_S))
+
 enum life { LIFE_CREATING, LIFE_STARTING, LIFE_RUNNING, LIFE_STOPPING, LIFE_STOPPED, LIFE_FAILED };
 
 /* "creating", "starting", ... */

@@ -29,8 +29,6 @@
 #define CLOCK_EVERY_S 60
 #define CLOCK_JUMP_MS 500
 #define CLOCK_BACK_S 60 /* further back than clocks are corrected all the time */
-/* After the guest had its time, QEMU gets this long for an orderly end. */
-#define QUIT_S 2
 
 static int64_t since_ms(const struct timespec *t)
 {
@@ -247,7 +245,7 @@ static void on_stop_step(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct supervisor *s = arg;
-    struct timeval next = {QUIT_S, 0};
+    struct timeval next = {STOP_QUIT_S, 0};
     if (s->stop_step++ == 0 && s->qmp && qmp_command(s->qmp, "quit", NULL, -1, NULL, NULL) == 0) {
         log_line("the machine did not power off in time");
         evtimer_add(s->stop_timer, &next);

@@ -432,12 +432,10 @@ bool helper_reaped(struct supervisor *s, pid_t pid, int status)
     return false;
 }
 
-#define PATIENCE_MS 10000 /* for a host whose disk is slow, or that stalls */
-
 static void await_end(struct helper *h)
 {
     const struct timespec moment = {0, 2000000};
-    for (int waited = 0; h->pid > 0 && waited < PATIENCE_MS; waited += 2) {
+    for (int waited = 0; h->pid > 0 && waited < STOP_WRITE_S * 1000; waited += 2) {
         if (waitpid(h->pid, NULL, WNOHANG) != 0)
             h->pid = 0;
         else

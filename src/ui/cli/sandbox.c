@@ -55,7 +55,7 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
     bool told = false;
     struct timespec now, end;
     clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += timeout_s + 15;
+    end.tv_sec += timeout_s + STOP_MOST_S;
     do {
         struct err why = {0};
         if (!told && client_open(&c, name, &why) == 0) {
@@ -76,7 +76,7 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
                 return 0;
             usleep(20000);
         }
-    return err_set(e, STATUS_TIMEOUT, "%s did not stop within %d seconds", name, timeout_s + 15);
+    return err_set(e, STATUS_TIMEOUT, "%s did not stop within %d seconds", name, timeout_s + STOP_MOST_S);
 }
 
 int sandbox_remove(const char *name, bool force, struct err *e)
