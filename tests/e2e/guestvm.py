@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-from harness import BUILD, DATA, PATIENCE
+from harness import BUILD, DATA, PATIENCE, Limit
 from sbxclient import CREDIT, CTRL, DATA as BYTES, EOF as END, WINDOW, Link
 
 MEMORY = 1024
@@ -301,8 +301,8 @@ class Guest(Link):
     def ask(self, op, timeout=PATIENCE, **args):
         ident, self.next_id = self.next_id, self.next_id + 1
         self.ctrl(op=op, id=ident, **args)
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
+        limit = Limit(timeout)
+        while not limit.over():
             for n in self.notes:
                 if n["op"] == "reply" and n["id"] == ident:
                     self.notes.remove(n)
@@ -311,8 +311,8 @@ class Guest(Link):
         raise TimeoutError(op)
 
     def note(self, op, seconds=PATIENCE):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        limit = Limit(seconds)
+        while not limit.over():
             for n in self.notes:
                 if n["op"] == op:
                     self.notes.remove(n)

@@ -32,16 +32,29 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / "
 PATIENCE = 60
 
 
+class Limit:
+    """A time in which what is waited for could run: while the whole machine stands still, it does not pass."""
+
+    def __init__(self, seconds):
+        self.left, self.last = seconds, time.monotonic()
+
+    def over(self):
+        now = time.monotonic()
+        self.left -= min(now - self.last, 1)
+        self.last = now
+        return self.left < 0
+
+
 def wait_for(check, seconds=PATIENCE, step=0.1):
     return within(max(seconds, PATIENCE), check, step)
 
 
 def within(seconds, check, step=0.1):
     """For what may as well not come."""
-    end = time.monotonic() + seconds
+    limit = Limit(seconds)
     while True:
         value = check()
-        if value or time.monotonic() > end:
+        if value or limit.over():
             return value
         time.sleep(step)
 

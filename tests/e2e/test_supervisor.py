@@ -15,6 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import alive, wait_for  # noqa: E402
 from sbxclient import CTRL, DATA, Supervisor  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -62,22 +63,6 @@ def children(pid):
         except OSError:
             pass
     return found
-
-
-def alive(pid):
-    try:
-        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def wait_for(what, timeout=60, step=0.05):
-    end = time.monotonic() + max(timeout, 60)
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(step)
-    return False
 
 
 class Case(unittest.TestCase):

@@ -12,7 +12,7 @@ import tempfile
 import termios
 import time
 
-from harness import PATIENCE, SBX
+from harness import Limit, PATIENCE, SBX
 
 
 class Terminal:
@@ -67,8 +67,8 @@ class Terminal:
         """Until the program has read all that was typed."""
         tty = os.open(self.get("pane_tty"), os.O_RDWR | os.O_NOCTTY)
         try:
-            end = time.monotonic() + PATIENCE
-            while int.from_bytes(fcntl.ioctl(tty, termios.FIONREAD, bytes(4)), "little") and time.monotonic() < end:
+            limit = Limit(PATIENCE)
+            while int.from_bytes(fcntl.ioctl(tty, termios.FIONREAD, bytes(4)), "little") and not limit.over():
                 time.sleep(0.01)
         except OSError:
             pass  # it ended
@@ -116,12 +116,12 @@ class Terminal:
     def wait(self, want, seconds=PATIENCE, gone=False):
         """Until the screen matches the regular expression (or, gone, no longer does)."""
         seconds = max(seconds, PATIENCE)
-        end = time.monotonic() + seconds
+        limit = Limit(seconds)
         while True:
             text = self.text()
             if (re.search(want, text) is not None) != gone:
                 return text
-            if time.monotonic() > end:
+            if limit.over():
                 raise AssertionError(f"{want!r} is {'still' if gone else 'not'} on the screen after {seconds} s:\n{text}")
             time.sleep(0.05)
 
