@@ -257,8 +257,9 @@ class States(unittest.TestCase):
         self.assertTrue(wait_for(lambda: "does not answer" in h.ls()["box"]["reason"], 15), h.ls()["box"])
         for s in queue:
             s.close()
-        kill(supervisor)
-        self.assertTrue(wait_for(lambda: h.ls()["box"]["state"] == "failed", 10))
+        h.sbx("stop", "box", "--timeout", "1")  # it is ended for it
+        self.assertFalse(alive(supervisor))
+        self.assertEqual(h.ls()["box"]["state"], "failed")
         h.sbx("exec", "box", "true")
 
     def test_two_hundred_sandboxes(self):

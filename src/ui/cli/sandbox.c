@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/decisions.h"
 #include "core/obeyed.h"
 #include "core/paths.h"
@@ -23,6 +24,9 @@
 #define CHANGED_SHOWN 20
 #define STOP_STEP_MS 20
 #define STOP_ASK_MS 5000
+#define STOP_LOOK_MS 1000 /* no look takes longer, and none that asks than the other */
+#define STOP_ASKING_LOOK_MS 10000
+#define STOP_UNHEARD_S 15 /* who does not even hear of it in this time, and what the guest is given, hangs */
 
 int sandbox_start(const char *name, struct err *e)
 {
@@ -54,19 +58,26 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
         return 0;
     /* The lock tells when it is over.  Who is just starting may not listen yet. */
     bool told = false;
-    /* Counted by its own steps: a host that stalls for a minute gave the supervisor none of it. */
-    for (int waited_ms = 0; waited_ms < (timeout_s + STOP_MOST_S) * 1000; waited_ms += STOP_STEP_MS) {
+    int limit_s = timeout_s + STOP_UNHEARD_S;
+    int64_t waited_ms = 0, last = clock_ms(), now;
+    while (waited_ms < limit_s * INT64_C(1000)) {
         struct err why = {0};
         if (!told && client_open(&c, name, &why) == 0) {
             json_t *r = client_request(&c, "stop", json_pack("{s:i}", "timeout_s", timeout_s), STOP_ASK_MS, &why);
             told = r != NULL;
-            waited_ms += told ? 0 : STOP_ASK_MS;
             json_decref(r);
             client_close(&c);
         }
         if (sandbox_state(name, &st, NULL) < 0 || st.life == LIFE_STOPPED || st.life == LIFE_FAILED)
             return 0;
+        if (told || st.life == LIFE_STOPPING)
+            limit_s = timeout_s + STOP_MOST_S;
         usleep(STOP_STEP_MS * 1000);
+        /* A host that stood still for a minute gave the supervisor none of it. */
+        now = clock_ms();
+        const int64_t most = told ? STOP_LOOK_MS : STOP_ASKING_LOOK_MS;
+        waited_ms += now - last < most ? now - last : most;
+        last = now;
     }
     /* It hangs.  What it started ends with it. */
     if (is_supervisor(st.pid, name) && kill(st.pid, SIGKILL) == 0)
@@ -75,7 +86,7 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
                 return 0;
             usleep(20000);
         }
-    return err_set(e, STATUS_TIMEOUT, "%s did not stop within %d seconds", name, timeout_s + STOP_MOST_S);
+    return err_set(e, STATUS_TIMEOUT, "%s did not stop within %d seconds", name, limit_s);
 }
 
 int sandbox_remove(const char *name, bool force, struct err *e)
