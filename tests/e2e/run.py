@@ -88,8 +88,8 @@ def main():
     args = sys.argv[1:]
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells start what runs in the background; a test interrupts
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    queue = None
-    if args[:1] == ["--beside"]:
+    second = args[:1] == ["--beside"]
+    if second:
         queue, args = int(args[1]), args[2:]
     given, slowest = args, 0
     if args[:1] == ["--slowest"]:
@@ -112,7 +112,7 @@ def main():
                         classes.setdefault(t.id().rsplit(".", 1)[0], []).append(t)
     beside = None
     passed = failed = skipped = 0
-    if queue is not None:
+    if second:
         own = agents
     else:
         queue, fill = os.pipe()
@@ -137,7 +137,7 @@ def main():
         p, f, s = beside.end()
         passed, failed, skipped = passed + p, failed + f, skipped + s
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed or not (passed or "--beside" in sys.argv) else 0  # nothing may be left for that one
+    return 1 if failed or not (passed or second) else 0  # nothing may be left for that one
 
 
 if __name__ == "__main__":

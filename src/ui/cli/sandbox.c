@@ -84,7 +84,7 @@ int sandbox_stop(const char *name, int timeout_s, struct err *e)
         for (int i = 0; i < 250; i++) {
             if (sandbox_state(name, &st, NULL) < 0 || st.pid == 0)
                 return 0;
-            usleep(20000);
+            usleep(STOP_STEP_MS * 1000);
         }
     return err_set(e, STATUS_TIMEOUT, "%s did not stop within %d seconds", name, limit_s);
 }
