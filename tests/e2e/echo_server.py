@@ -7,9 +7,10 @@ import json
 import os
 import socket
 import ssl
-import threading
 import time
 import urllib.parse
+
+from listener import Listener
 
 try:
     import h2.config
@@ -45,25 +46,17 @@ class Server:
 
     def __init__(self, certificate=None, alpn=("http/1.1",)):
         """certificate: a file with its key, or two files."""
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self.sock.getsockname()[1]
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.port = sock.getsockname()[1]
         self.context = None
         if certificate:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(*([certificate] if isinstance(certificate, (str, os.PathLike)) else certificate))
             self.context.set_alpn_protocols(list(alpn))
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.listener = Listener(sock, self.serve)
 
     def close(self):
-        self.sock.close()
-
-    def accept(self):
-        while True:
-            try:
-                s, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+        self.listener.close()
 
     def serve(self, s):
         try:

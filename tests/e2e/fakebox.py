@@ -3,12 +3,11 @@ socket is the test."""
 import fcntl
 import json
 import os
-import pathlib
 import socket
 import struct
-import threading
 import time
 
+from listener import Listener
 from sbxclient import CTRL, Link
 
 F_OFD_SETLK = 37
@@ -33,23 +32,15 @@ class FakeBox:
         run = home.dir / "run/sbx"
         run.mkdir(mode=0o700, exist_ok=True)
         self.path = run / f"{name}.sock"
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.bind(str(self.path))
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(self.path))
         os.chmod(self.path, 0o600)
-        self.sock.listen(16)
-        threading.Thread(target=self.accept, daemon=True).start()
+        sock.listen(16)
+        self.listener = Listener(sock, lambda s: self.serve(Link(s)))
 
     def status(self):
         return {"name": self.name, "state": "running", "phase": "running", "reason": "", "accel": "kvm", "notice": "", "pid": os.getpid(), "started": int(time.time()),
                 "uptime_ms": 1000, "cpu_us": 0, "mem_kib": 1024, "sessions": self.sessions, "blocked": 0, "ports": [], "asks": len(self.asks)}
-
-    def accept(self):
-        while True:
-            try:
-                s, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(Link(s),), daemon=True).start()
 
     def serve(self, link):
         try:
@@ -107,7 +98,7 @@ class FakeBox:
         if self.lock < 0:
             return
         self.path.unlink(missing_ok=True)
-        self.sock.close()
+        self.listener.close()
         self.say("stopped")
         os.close(self.lock)
         self.lock = -1

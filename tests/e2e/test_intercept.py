@@ -14,6 +14,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from harness import Home, wait_for
+from listener import Listener
 from mock_provider import make_ca
 
 h2 = echo_server.h2
@@ -85,24 +86,16 @@ class Streams:
     in both directions, a WebSocket that echoes."""
 
     def __init__(self, certificate):
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self.sock.getsockname()[1]
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.port = sock.getsockname()[1]
         self.go = threading.Event()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate)
         self.context.set_alpn_protocols(["h2", "http/1.1"] if h2 else ["http/1.1"])
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.listener = Listener(sock, self.serve)
 
     def close(self):
-        self.sock.close()
-
-    def accept(self):
-        while True:
-            try:
-                s, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+        self.listener.close()
 
     def serve(self, s):
         try:

@@ -4,11 +4,10 @@ import base64
 import shutil
 import socket
 import subprocess
-import threading
-import time
 import unittest
 
 from harness import PATIENCE, wait_for
+from listener import Listener
 from netns import Lab, needs_lab
 
 # Names of documentation ranges; nothing is sent there: the proxy of the test answers itself.
@@ -27,17 +26,9 @@ class Mock:
     def __init__(self):
         self.mode = "ok"
         self.seen = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.port = sock.getsockname()[1]
+        self.listener = Listener(sock, self.serve)
 
     def serve(self, s):
         with s:

@@ -7,12 +7,12 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import SANITIZED, Home, authority_key, in_memory, keys_in_plain, spellings_of_key, wait_for
+from listener import Listener
 from mock_provider import make_ca
 
 
@@ -21,21 +21,13 @@ class Recorder:
 
     def __init__(self, certificate=None):
         self.got = []  # one bytearray for each connection
-        self.sock = socket.create_server(("127.0.0.1", 0), backlog=1000)
-        self.port = self.sock.getsockname()[1]
+        sock = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.port = sock.getsockname()[1]
         self.context = None
         if certificate:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(certificate)
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                s, _ = self.sock.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+        self.listener = Listener(sock, self.serve)
 
     def serve(self, s):
         mine = bytearray()
@@ -72,7 +64,7 @@ class Recorder:
         return b"\n--\n".join(bytes(g) for g in self.got)
 
     def close(self):
-        self.sock.close()
+        self.listener.close()
 
 
 # What scripts in the guest begin with.

@@ -6,7 +6,6 @@ import http.server
 import io
 import json
 import os
-import pathlib
 import socket
 import ssl
 import subprocess
@@ -17,6 +16,7 @@ import time
 import zipfile
 
 from harness import wait_for
+from listener import Listener
 
 WS_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -283,8 +283,8 @@ class Raw:
     """A server that says prepared bytes: on each connection `talk(socket)` runs in a thread."""
 
     def __init__(self, talk, cert=None, alpn=("http/1.1",)):
-        self.s = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port = self.s.getsockname()[1]
+        sock = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = sock.getsockname()[1]
         self.talk = talk
         self.accepted = 0
         self.context = None
@@ -292,18 +292,10 @@ class Raw:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(*cert)
             self.context.set_alpn_protocols(list(alpn))
-        threading.Thread(target=self.loop, daemon=True).start()
-
-    def loop(self):
-        while True:
-            try:
-                c, _ = self.s.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+        self.listener = Listener(sock, self.one)
 
     def one(self, c):
+        self.accepted += 1
         try:
             if self.context:
                 c = self.context.wrap_socket(c, server_side=True)
@@ -314,4 +306,4 @@ class Raw:
             c.close()
 
     def shutdown(self):
-        self.s.close()
+        self.listener.close()
