@@ -225,12 +225,11 @@ class Session:
             self.guest.send(END, b"", self.chan)
 
     def until(self, check, seconds=PATIENCE):
-        end = time.monotonic() + max(seconds, PATIENCE)
+        limit = Limit(max(seconds, PATIENCE))
         while not check(self):
-            left = end - time.monotonic()
-            if left <= 0:
+            if limit.over():
                 raise TimeoutError(f"session {self.chan}: {self.out[0][-200:]!r} {self.out[1][-200:]!r}")
-            self.guest.turn(left)
+            self.guest.turn(1)
         return self
 
     def wait(self, seconds=PATIENCE):

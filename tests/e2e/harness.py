@@ -1,6 +1,7 @@
 """Runs the real sbx in homes of its own, with the machine's base image."""
 import base64
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -9,7 +10,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -43,6 +43,40 @@ class Limit:
         self.left -= min(now - self.last, 1)
         self.last = now
         return self.left < 0
+
+
+def run(argv, timeout, input=None, **more):
+    """subprocess.run(), with such a limit."""
+    limit = Limit(timeout)
+    given = {"input": input} if input is not None else {}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE if given else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more) as p:
+        try:
+            while True:
+                try:
+                    out, err = p.communicate(timeout=1, **given)
+                    return subprocess.CompletedProcess(argv, p.returncode, out, err)
+                except subprocess.TimeoutExpired as e:
+                    given = {}  # it is being sent
+                    if limit.over():
+                        raise subprocess.TimeoutExpired(argv, timeout, e.output, e.stderr) from None
+        except BaseException:
+            p.kill()
+            raise
+
+
+def popen_at(argv, fds, program=None, **more):
+    """fds: what it gets as 3, 4, ...  A shell moves them, for Python code must not run between a fork and an exec in a
+    process with threads: it may wait forever for what one of them held."""
+    # Copied away first, above all that is open: a place may be another's descriptor.
+    above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
+    places = " ".join(f"{3 + i}<&{fd} {fd}<&-" for i, fd in enumerate(above))
+    try:
+        p = subprocess.Popen(["bash", "-c", f'exec -a "$@" {places}', "bash", argv[0], program or argv[0], *argv[1:]], pass_fds=above, **more)
+    finally:
+        for fd in above:
+            os.close(fd)
+    p.args = argv
+    return p
 
 
 def wait_for(check, seconds=PATIENCE, step=0.1):
@@ -88,8 +122,7 @@ class Home:
         e.update(env or {})
         if SANITIZED and args and args[0] == "rm":
             self.look_for_reports()
-        r = subprocess.run([SBX, *map(str, args)], input=input, stdin=None if input is not None else subprocess.DEVNULL,
-                           capture_output=True, timeout=timeout, cwd=cwd or self.ws, env=e)
+        r = run([SBX, *map(str, args)], timeout, input, cwd=cwd or self.ws, env=e)
         if SANITIZED and (found := REPORT.search(r.stderr)):
             self.reports.add(found.group(0).decode(errors="replace"))
         return r

@@ -1,7 +1,6 @@
 """`sbx net` and `sbx broker` without a machine: the guest's end of the cable is a tap device in a network namespace, and
 the guest's programs are processes there.  A Lab needs root and /dev/net/tun."""
 import ctypes
-import fcntl
 import os
 import pathlib
 import shutil
@@ -14,7 +13,7 @@ import threading
 import time
 import unittest
 
-from harness import BUILD, PATIENCE, ROOT, Home, wait_for
+from harness import BUILD, PATIENCE, ROOT, Home, popen_at, run, wait_for
 from sbxclient import Link
 
 PUMP = BUILD / "e2e/cable_pump"
@@ -109,12 +108,8 @@ class Lab:
 
     def start(self, argv, fds):
         """fds: what it gets as 3, 4, ..."""
-        def place():
-            # Copied away first, above all that is open: a place may be another's descriptor.
-            for i, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]):
-                os.dup2(fd, 3 + i)
         env = dict(self.h.env, **self.environment, ASAN_OPTIONS="detect_leaks=0:abort_on_error=0", UBSAN_OPTIONS="print_stacktrace=1")
-        p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=place, close_fds=False, env=env)
+        p = popen_at(argv, fds, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env)
         self.procs.append(p)
         return p
 
@@ -199,8 +194,7 @@ class Lab:
         e = dict(getattr(self, "guest_env", self.h.env))
         e.update(env or {})
         inside = [*self.inside[:-1], f"--wd={cwd or '/'}"]
-        return subprocess.run([*inside, *map(str, argv)], input=input, stdin=None if input is not None else subprocess.DEVNULL,
-                              capture_output=True, timeout=timeout, env=e)
+        return run([*inside, *map(str, argv)], timeout, input, env=e)
 
     def popen(self, *argv, **more):
         p = subprocess.Popen([*self.inside, *map(str, argv)], env=self.guest_env, **more)
@@ -298,7 +292,7 @@ class Lab:
 
     def curl(self, url, *more, seconds=PATIENCE):
         """(exit status, HTTP status, body)"""
-        r = self.run("curl", "-sS", "--max-time", seconds, "-w", "\n%{http_code}", *more, url, timeout=seconds + 10)
+        r = self.run("curl", "-sS", "-w", "\n%{http_code}", *more, url, timeout=seconds)
         body, _, code = r.stdout.rpartition(b"\n")
         return r.returncode, int(code or 0), body
 

@@ -1,14 +1,16 @@
 """Runs the end-to-end tests: python3 tests/e2e/run.py [--slowest N] [PATTERN]. Ends with one line of counts.
 
 Two processes share them out, class by class, for a test waits more than it computes and an emulated machine keeps one
-processor busy.  Real agents come first in the second one, for they take longest; what it prints comes at the end."""
+processor busy.  Real agents come first in the second one, for they take longest.  Both say what they do as they do it, a
+failure at once and again at the end; who ends the run is told where it was."""
+import faulthandler
 import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 import unittest
 
@@ -16,6 +18,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 
+from harness import Limit
+
+HANGS_S = 1200  # the slowest, an agent that is installed first, takes half as long
 AGENTS = re.compile(r"^test_agents\.|^test_guide\.Agents\.")
 
 
@@ -52,15 +57,63 @@ class Beside:
     """The other process."""
 
     def __init__(self, args, queue):
-        self.out = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen([sys.executable, __file__, "--beside", str(queue), *args], pass_fds=[queue],
-                                        stdout=self.out, stderr=subprocess.STDOUT)
+        self.counts, counts = os.pipe()
+        self.process = subprocess.Popen([sys.executable, __file__, "--beside", str(queue), str(counts), *args], pass_fds=[queue, counts])
+        os.close(counts)
 
     def end(self):
+        with os.fdopen(self.counts) as counts:
+            passed, failed, skipped = map(int, counts.read().split() or (0, 1, 0))
         status = self.process.wait()
-        self.out.seek(0)
-        print("== the other process", flush=True)
-        return counted(self.out.read(), status)
+        return passed, failed or (1 if status else 0), skipped
+
+
+class Lines:
+    """Whole lines, for two processes write."""
+
+    def __init__(self):
+        self.part = ""
+
+    def write(self, text):
+        lines, end, self.part = (self.part + text).rpartition("\n")
+        print(lines + end, end="", flush=True)
+
+    def flush(self):
+        pass
+
+
+class Hangs(Exception):
+    """Raised where the main thread waits."""
+
+
+class Watch(threading.Thread):
+    """Has a test that does not end fail where it waits, and the run go on; says where all threads are when that does not help."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.moves()
+        signal.signal(signal.SIGUSR1, self.fail)
+        self.start()
+
+    def fail(self, *_):
+        raise Hangs(f"nothing ended within {HANGS_S} s")
+
+    def moves(self, seconds=HANGS_S):
+        self.limit, self.told = Limit(seconds), 0
+
+    def run(self):
+        while True:
+            time.sleep(1)
+            if not self.limit.over():
+                continue
+            if self.told == 2:
+                sys.stdout.flush()
+                faulthandler.dump_traceback(sys.stdout)
+                print("\ngiven up, for it waits there still", flush=True)
+                os._exit(1)
+            self.told += 1
+            self.limit = Limit(HANGS_S / 4)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
 
 class Timed(unittest.TextTestResult):
@@ -69,6 +122,7 @@ class Timed(unittest.TextTestResult):
     def __init__(self, *args, **more):
         super().__init__(*args, **more)
         self.times, self.last, self.last_class = [], time.monotonic(), ""
+        self.watch = Watch()
 
     def startTest(self, test):
         self.begun = time.monotonic()
@@ -76,21 +130,43 @@ class Timed(unittest.TextTestResult):
         if kind != self.last_class:
             self.times.append((self.begun - self.last, f"(before {kind})"))
         self.last_class = kind
+        self.watch.moves()
         super().startTest(test)
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.stream.write(self.errors[-1][1])
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.stream.write(self.failures[-1][1])
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err:
+            self.stream.write(f"{subtest}\n{self._exc_info_to_string(err, test)}")
 
     def stopTest(self, test):
         super().stopTest(test)
+        self.watch.moves()
         self.last = time.monotonic()
         self.times.append((self.last - self.begun, test.id()))
+
+    def stopTestRun(self):
+        super().stopTestRun()
+        self.watch.moves(float("inf"))
 
 
 def main():
     args = sys.argv[1:]
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells start what runs in the background; a test interrupts
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(signal.SIGTERM, sys.stdout, chain=True)
     second = args[:1] == ["--beside"]
     if second:
-        queue, args = int(args[1]), args[2:]
+        queue, counts, args = int(args[1]), int(args[2]), args[3:]
+        for fd in (queue, counts):  # a sandbox that a test left would hold them
+            os.set_inheritable(fd, False)
     given, slowest = args, 0
     if args[:1] == ["--slowest"]:
         slowest, args = int(args[1]), args[2:]
@@ -124,7 +200,7 @@ def main():
         for path in scripts:
             p, f, s = standalone(path)
             passed, failed, skipped = passed + p, failed + f, skipped + s
-    r = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(Shared(own, list(classes.values()), queue))
+    r = unittest.TextTestRunner(stream=Lines(), verbosity=2, resultclass=Timed).run(Shared(own, list(classes.values()), queue))
     for seconds, name in sorted(r.times, reverse=True)[:slowest]:
         print(f"{seconds:7.1f} s  {name}")
     # A test with sub-tests counts once; a class that could not begin or end is none that ran.
@@ -136,7 +212,10 @@ def main():
     if beside:
         p, f, s = beside.end()
         passed, failed, skipped = passed + p, failed + f, skipped + s
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    if second:
+        os.write(counts, f"{passed} {failed} {skipped}".encode())
+    else:
+        print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not (passed or second) else 0  # nothing may be left for that one
 
 

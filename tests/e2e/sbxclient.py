@@ -7,7 +7,8 @@ import signal
 import socket
 import struct
 import subprocess
-import time
+
+from harness import Limit, popen_at
 
 CTRL, DATA, EOF, CREDIT = 1, 2, 3, 4
 WINDOW = 256 * 1024
@@ -33,7 +34,7 @@ class Link:
 
     def read(self, timeout=60):
         """The next frame but credits: (kind, stream, chan, payload)."""
-        end = time.monotonic() + timeout
+        limit = Limit(timeout)
         while True:
             while len(self.buf) >= 8:
                 n, kind, stream, chan = struct.unpack_from("<IBBH", self.buf)
@@ -47,9 +48,9 @@ class Link:
                 if kind == DATA and self.grant:
                     self.send(CREDIT, struct.pack("<I", n), chan, stream)
                 return kind, stream, chan, json.loads(payload) if kind == CTRL else payload
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([self.sock], [], [], left)[0]:
-                raise TimeoutError("no frame in time")
+            while not select.select([self.sock], [], [], min(timeout, 1))[0]:
+                if limit.over():
+                    raise TimeoutError("no frame in time")
             data = self.sock.recv(1 << 18)
             if not data:
                 raise EOFError("closed")
@@ -80,8 +81,8 @@ class Link:
             self.send(DATA, stdin[i:i + 32768], chan)
         self.send(EOF, b"", chan)
         out = [b"", b""]
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
+        limit = Limit(timeout)
+        while not limit.over():
             kind, stream, c, payload = self.get(timeout)
             if kind == DATA and c == chan:
                 out[stream] += payload
@@ -96,13 +97,8 @@ class Supervisor:
     def __init__(self, sbx, name):
         self.name = name
         r, w = socket.socketpair()
-        def fds():
-            os.dup2(w.fileno(), 3)
-            os.setsid()
-        self.proc = subprocess.Popen(["sbx", "supervise", name],
-                                     executable=str(pathlib.Path(sbx).parent / "lib" / "sbx-supervise"),
-                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=False,
-                                     preexec_fn=fds)
+        self.proc = popen_at(["sbx", "supervise", name], [w.fileno()], pathlib.Path(sbx).parent / "lib" / "sbx-supervise",
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
         w.close()
         self.starter = r.makefile("r")
         self.messages = []

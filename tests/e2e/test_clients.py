@@ -16,8 +16,8 @@ from webservers import NodeH2, Web
 WS = r"""
 import base64, hashlib, os, socket, ssl, sys
 name, path = sys.argv[1:]
-s = ssl.create_default_context().wrap_socket(socket.create_connection((name, 443), 60), server_hostname=name)
-s.settimeout(60)
+s = ssl.create_default_context().wrap_socket(socket.create_connection((name, 443), 600), server_hostname=name)
+s.settimeout(600)
 key = base64.b64encode(os.urandom(16))
 s.sendall(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: " + name.encode() + b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
           b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n")
@@ -38,10 +38,10 @@ print("echoed")
 SSE = r"""
 import sys, urllib.request
 n = 0
-with urllib.request.urlopen(sys.argv[1], timeout=60) as r:
+with urllib.request.urlopen(sys.argv[1], timeout=600) as r:
     for line in r:
         if line.startswith(b"data: "):  # the next is not sent before this one was heard
-            urllib.request.urlopen(sys.argv[1].replace("/sse", "/heard?") + line.split()[1].decode(), timeout=60).read()
+            urllib.request.urlopen(sys.argv[1].replace("/sse", "/heard?") + line.split()[1].decode(), timeout=600).read()
             n += 1
 print(n)
 """
@@ -51,7 +51,7 @@ import socket, ssl, sys
 import h2.connection, h2.config, h2.events
 name, path = sys.argv[1:]
 ctx = ssl.create_default_context(); ctx.set_alpn_protocols(["h2"])
-s = ctx.wrap_socket(socket.create_connection((name, 443), 60), server_hostname=name); s.settimeout(60)
+s = ctx.wrap_socket(socket.create_connection((name, 443), 600), server_hostname=name); s.settimeout(600)
 assert s.selected_alpn_protocol() == "h2"
 c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8")); c.initiate_connection()
 c.send_headers(1, [(":method", "POST"), (":scheme", "https"), (":authority", name), (":path", path), ("te", "trailers")]); s.sendall(c.data_to_send())
@@ -82,7 +82,7 @@ https.get(process.argv[1], r => { let b = ''; r.on('data', d => b += d); r.on('e
 
 PY = r"""
 import sys, urllib.request, urllib.error
-try: print(200, urllib.request.urlopen(sys.argv[1], timeout=60).read().decode().strip())
+try: print(200, urllib.request.urlopen(sys.argv[1], timeout=600).read().decode().strip())
 except urllib.error.HTTPError as e: print(e.code, e.read().decode().strip().split("\n")[0])
 """
 
@@ -175,9 +175,9 @@ class Clients(unittest.TestCase):
             self.assertEqual((rc, status), (0, 200 if good else 403), (url, body))
 
     def test_alpn_is_what_the_server_speaks(self):
-        r = self.lab.run("curl", "-sS", "-m", "60", "-o", "/dev/null", "-w", "%{http_version}", "https://part.two.test/open")
+        r = self.lab.run("curl", "-sS", "-o", "/dev/null", "-w", "%{http_version}", "https://part.two.test/open")
         self.assertEqual(r.stdout, b"2", r.stderr)
-        r = self.lab.run("curl", "-sS", "-m", "60", "-o", "/dev/null", "-w", "%{http_version}", "https://part.one.test/open")
+        r = self.lab.run("curl", "-sS", "-o", "/dev/null", "-w", "%{http_version}", "https://part.one.test/open")
         self.assertEqual(r.stdout, b"1.1", r.stderr)
 
     def test_bodies_arrive_whole(self):

@@ -139,7 +139,7 @@ class Content(unittest.TestCase):
         self.whole = self.server.whole
 
     def post(self, url, body, *how):
-        return self.lab.run("curl", "-sS", "--max-time", "60", "-w", "\n%{http_code}", "-H", "Expect:", "-H", "Content-Type: application/octet-stream",
+        return self.lab.run("curl", "-sS", "-w", "\n%{http_code}", "-H", "Expect:", "-H", "Content-Type: application/octet-stream",
                             "--data-binary", "@-", *how, url, input=body).stdout.decode(errors="replace").rpartition("\n")
 
     def check_kept(self, *forms):

@@ -16,7 +16,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from fakebox import FakeBox
-from harness import SBX, Home, alive, wait_for, within
+from harness import SBX, Home, Limit, alive, wait_for, within
 from tmuxdrive import Terminal
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
@@ -249,8 +249,8 @@ class Empty(unittest.TestCase):
                 os.execve(SBX, [SBX], {**self.h.env, "TERM": "xterm-256color", "COLORTERM": "truecolor"})
             try:
                 fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-                out, answered, end = b"", False, time.monotonic() + 60
-                while want not in out and time.monotonic() < end:
+                out, answered, limit = b"", False, Limit(60)
+                while want not in out and not limit.over():
                     if select.select([fd], [], [], 0.2)[0]:
                         out += os.read(fd, 65536)
                     if not answered and b"\x1b]11;?" in out:

@@ -4,11 +4,10 @@ import selectors
 import socket
 import sys
 import threading
-import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import PATIENCE, SANITIZED, wait_for
+from harness import PATIENCE, SANITIZED, Limit, wait_for
 from netns import Lab, needs_lab
 
 WAVES, WAVE, LIMIT = 20, 500, 512
@@ -87,8 +86,8 @@ class Flood(unittest.TestCase):
             with selectors.DefaultSelector() as sel:
                 for s in part:
                     sel.register(s, selectors.EVENT_WRITE)
-                end = time.monotonic() + PATIENCE
-                while sel.get_map() and time.monotonic() < end:
+                limit = Limit(PATIENCE)
+                while sel.get_map() and not limit.over():
                     for key, _ in sel.select(1):
                         sel.unregister(key.fileobj)
             for s in part:

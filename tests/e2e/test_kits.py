@@ -36,7 +36,7 @@ class Own(unittest.TestCase):
 
     def test_a_recipe_runs_once_where_it_may(self):
         """The registry that this host's npm is set to is where agents come from, as for the host."""
-        get = "curl -sS --max-time 60 -o /dev/null -w '%{http_code} ' "
+        get = "curl -sS -o /dev/null -w '%{http_code} ' "
         self.kit("tiny", f"{get} http://builds.test/ok >> ~/tiny", f"{get} ${{npm_config_registry}}x >> ~/tiny", f"{get} http://elsewhere.test/ok >> ~/tiny || true; date +%N >> ~/tiny")
         first = self.h.run("run", "tiny", timeout=300)
         self.assertEqual(first.returncode, 0, first.stderr)

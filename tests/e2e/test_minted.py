@@ -197,7 +197,7 @@ class Minted(unittest.TestCase):
     def test_threat_65_heads_without_a_body(self):
         """Hints, redirects, cookies: the guest sees the sentinel; and what has no body to be searched may be called compressed."""
         for how in ("--http1.1", "--http2") if echo_server.h2 else ("--http1.1",):
-            r = self.lab.run("curl", "-sSi", "--max-time", "60", how, "https://api.openai.com/hints")
+            r = self.lab.run("curl", "-sSi", how, "https://api.openai.com/hints")
             shown = r.stdout.decode()
             self.assertEqual([line.split()[1] for line in shown.split("\n") if line.startswith("HTTP/")], ["103", "302"], shown)
             self.assertNotIn(OPENAI, shown)
@@ -208,7 +208,7 @@ class Minted(unittest.TestCase):
 
     def check_stale(self, how, *content):
         n = len(self.server.seen)
-        r = self.lab.run("curl", "-sS", how, "--max-time", "60", *content, "-o", "/dev/null", "-o", "/dev/null", "-w", "%{http_code} ",
+        r = self.lab.run("curl", "-sS", how, *content, "-o", "/dev/null", "-o", "/dev/null", "-w", "%{http_code} ",
                          "https://api.openai.com/gone", "https://api.openai.com/gone")
         return r.stdout.decode().split(), len(self.server.seen) - n
 
@@ -378,7 +378,7 @@ class Minted(unittest.TestCase):
         content = pathlib.Path(self.tmp.name) / f"content-{size}"
         if not content.exists():
             content.write_bytes(secrets.token_bytes(1 << 20) * (size >> 20) + b"x" * (size & 0xFFFFF))
-        return ["curl", "-sS", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code}", version, "--aws-sigv4", "aws:amz:us-east-1:bedrock",
+        return ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", version, "--aws-sigv4", "aws:amz:us-east-1:bedrock",
                 "--user", "AKIDSENTINEL01234567:sentinel", "--data-binary", f"@{content}", self.AWS]
 
     def check_signature(self, method, path, sent, body):

@@ -6,7 +6,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -76,7 +75,7 @@ class Machine(unittest.TestCase):
         cls.server.shutdown()
         cls.h.close()
 
-    def curl(self, url, *more, seconds=60):
+    def curl(self, url, *more, seconds=600):
         r = self.h.run("exec", "box", "curl", "-sS", "--max-time", str(seconds), *more, url)
         return r.returncode, r.stdout.decode()
 

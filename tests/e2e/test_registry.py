@@ -1,7 +1,6 @@
 """docker pull, run, build and push in a guest against a real registry on the host's loopback under a mapped name: allowed,
 denied, and allowed on one path only."""
 import json
-import os
 import pathlib
 import shutil
 import socket
@@ -10,7 +9,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import Home, wait_for
+from harness import Home
 from mock_provider import make_ca
 
 

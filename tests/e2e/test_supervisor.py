@@ -15,7 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import alive, wait_for  # noqa: E402
+from harness import Limit, alive, wait_for  # noqa: E402
 from sbxclient import CTRL, DATA, Supervisor  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -367,8 +367,8 @@ class Sessions(Case):
 
     def read_until(self, c, want, chan, timeout=120):
         out = b""
-        end = time.monotonic() + timeout
-        while want not in out and time.monotonic() < end:
+        limit = Limit(timeout)
+        while want not in out and not limit.over():
             kind, _, ch, payload = c.get(timeout)
             if kind == DATA and ch == chan:
                 out += payload

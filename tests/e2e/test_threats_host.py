@@ -2,7 +2,6 @@
 of it, and files of the workspace that programs of the host obey (threats 90, 91, 93, 94)."""
 import json
 import os
-import pathlib
 import re
 import subprocess
 import time

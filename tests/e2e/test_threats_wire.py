@@ -21,7 +21,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
-from harness import BUILD, PATIENCE, authority_key, in_memory, keys_in_plain, spellings_of_key, wait_for
+from harness import BUILD, PATIENCE, Limit, authority_key, in_memory, keys_in_plain, spellings_of_key, wait_for
 from netns import GATEWAY4, Lab, TestCA, needs_lab
 from webservers import NodeH2, Raw, Web
 
@@ -507,7 +507,7 @@ class Net(unittest.TestCase):
 
     def test_threat_43_redirects_are_the_clients(self):
         for to, want in (("https://b.test/no", 403), ("https://b.test/ok", 200), ("https://nowhere.test/", 403)):
-            r = self.lab.run("curl", "-sSL", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer x", f"https://a.test/ok/redirect?{to}")
+            r = self.lab.run("curl", "-sSL", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer x", f"https://a.test/ok/redirect?{to}")
             self.assertIn(r.stdout, (str(want).encode(), b"000" if want == 403 else b""), (to, r.stderr))
         self.assertEqual([r[1] for r in self.new() if r[2].get("Host") == "b.test"], ["/ok"])
         r = self.lab.curl("https://a.test/ok/redirect?https://b.test/ok")  # the proxy itself follows nothing
@@ -876,9 +876,9 @@ class Net(unittest.TestCase):
         line.sendall(b"STUTTER 1")  # it could become HTTP
         ended.sendall(hello[:40])
         ended.shutdown(socket.SHUT_WR)
-        left, end, sent = dict(slow), time.monotonic() + 120, 0
+        left, limit, sent = dict(slow), Limit(120), 0
         try:
-            while time.monotonic() < end and left:
+            while left and not limit.over():
                 for kind, s in list(left.items()):
                     try:
                         s.settimeout(0.05)

@@ -7,12 +7,11 @@
 import fcntl
 import os
 import re
-import subprocess
 import tempfile
 import termios
 import time
 
-from harness import Limit, PATIENCE, SBX
+from harness import Limit, PATIENCE, SBX, run
 
 
 class Terminal:
@@ -38,7 +37,7 @@ class Terminal:
             self.wait("ready> ")
 
     def tmux(self, *args, check=True):
-        r = subprocess.run(["tmux", "-S", self.socket, "-f", self.conf, *args], env=self.env, capture_output=True, timeout=PATIENCE)
+        r = run(["tmux", "-S", self.socket, "-f", self.conf, *args], PATIENCE, env=self.env)
         if check and r.returncode:
             raise AssertionError(f"tmux {' '.join(args)}: {r.stderr.decode()}")
         return r.stdout.decode(errors="replace")
