@@ -181,22 +181,22 @@ class EchoServer(Server):
         c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         c.initiate_connection()
         s.sendall(c.data_to_send())
-        bodies, waiting, served = {}, {}, 0
+        asked, waiting, served = {}, {}, 0  # by stream
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while (data := s.recv(65536)):
             for e in c.receive_data(data):
                 if isinstance(e, h2.events.DataReceived):
-                    if e.stream_id in bodies:
-                        bodies[e.stream_id].extend(e.data)
+                    asked[e.stream_id][1].extend(e.data)
                     c.acknowledge_received_data(e.flow_controlled_length, e.stream_id)
-                elif isinstance(e, h2.events.StreamEnded) and e.stream_id in bodies:
-                    self.bodies.append(bytes(bodies.pop(e.stream_id)))
-                    c.send_headers(e.stream_id, [(":status", "200")], end_stream=True)
-                if isinstance(e, h2.events.RequestReceived):
+                elif isinstance(e, h2.events.RequestReceived):
                     headers = {(k if isinstance(k, str) else k.decode()): (v if isinstance(v, str) else v.decode()) for k, v in e.headers}
                     self.seen.append((headers[":method"], headers[":path"], headers))
+                    asked[e.stream_id] = headers, bytearray()
+                elif isinstance(e, h2.events.StreamEnded):  # not before: curl 7.88 hangs at times when it is answered while it sends
+                    headers, body = asked.pop(e.stream_id)
                     if headers[":path"].endswith("/invoke"):
-                        bodies[e.stream_id] = bytearray()  # its content first; the others are answered at their head
+                        self.bodies.append(bytes(body))
+                        c.send_headers(e.stream_id, [(":status", "200")], end_stream=True)
                         continue
                     secret = self.secret_of(headers)
                     text = spellings(secret).encode()
