@@ -130,7 +130,7 @@ test:
 	@$(MAKE) --no-print-directory unit SAN=1
 	@$(MAKE) --no-print-directory bench-build
 	@$(BUILD)/sbx image build --if-missing
-	@SBX_BUILD=$(BUILD) $(PYTHON) tests/e2e/run.py $(T)
+	@set -f; SBX_BUILD=$(BUILD) $(PYTHON) tests/e2e/run.py $$T
 
 run:
 	@scripts/setup

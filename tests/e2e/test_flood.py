@@ -117,7 +117,8 @@ class Flood(unittest.TestCase):
                 calm = [(lab.fds(p), lab.rss(p)) for p in (lab.net, lab.broker)]
         for p, (fds, rss) in zip((lab.net, lab.broker), calm):
             self.assertTrue(wait_for(lambda: lab.fds(p) <= fds, 10), (p.args, fds, lab.fds(p)))
-            self.assertLess(lab.rss(p) - rss, (3 << 20) * (20 if SANITIZED else 1), p.args)
+            if not SANITIZED:  # they keep what was freed
+                self.assertLess(lab.rss(p) - rss, 3 << 20, p.args)
         rows = lab.rows(host="echo.test", port=7)
         self.assertEqual(len({r["flow"] for r in rows if r["verdict"] == "allow" and r["kind"] != "close"}), WAVES * WAVE)
         self.assertEqual(self.server.accepted, WAVES * WAVE + WAVES + 1)  # one for each row that allows

@@ -1,4 +1,7 @@
 """Any process of sbx may die at any time: `ls` tells the truth, `start` or `rm` gets out of it, nothing is left behind."""
+import concurrent.futures
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -8,11 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import SBX, Home, alive, kill, wait_for
+from webservers import Web
 
 ROUNDS = int(os.environ.get("SBX_ROUNDS", "8"))
 ROLES = ("supervise", "broker", "net", "fs", "screen", "qemu", "command")
@@ -240,6 +245,46 @@ class States(unittest.TestCase):
         self.assertNotEqual(os.waitpid(pid, 0)[1], 0)
         os.close(fd)
         self.assertEqual((h.ls(), h.family("box")), ({}, {}))
+
+    def test_a_computer_that_sleeps_takes_nothing_away(self):
+        """All stops at once, and each waiting call ends early, as when a laptop is shut: what is under way goes on."""
+        h = self.h
+        self.create(h.ws)
+        server = Web()
+        self.addCleanup(server.shutdown)
+        h.sbx("config", "set", "net.map", f"asleep.test:80=127.0.0.1:{server.port}")
+        h.sbx("policy", "allow", "network", "-g", "asleep.test")
+        h.sbx("start", "box")
+        family = h.family("box")
+        data = os.urandom(1 << 20) * 8
+        want = hashlib.sha256(data).hexdigest().encode()
+        begin = lambda script: subprocess.Popen([SBX, "exec", "-i", "box", "sh", "-ec", script], env=h.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        work = {begin("sha256sum | head -c 64"): (data, want), begin("cat"): (data, data),
+                begin(f"cd {h.ws}; cat > a; for i in $(seq 30); do mkdir d$i; cp a d$i/b; mv d$i e$i; cmp a e$i/b; rm -r e$i; done; sync; cat a"): (data[:99999], data[:99999]),
+                begin("curl -sS http://asleep.test/big?8388608 | wc -c"): (b"", b"8388608\n"),
+                begin("for i in $(seq 20); do curl -sS http://asleep.test/; done"): (b"", b"hello\n" * 20)}
+        over = threading.Event()
+
+        def sleep():
+            while not over.wait(0.02):
+                pids = [*family.values(), *(p.pid for p in work if p.returncode is None)]
+                for number in (signal.SIGSTOP, signal.SIGCONT):
+                    for pid in pids:
+                        with contextlib.suppress(ProcessLookupError):  # a client that is done
+                            os.kill(pid, number)
+                    time.sleep(0.005)
+        sleeper = threading.Thread(target=sleep)
+        sleeper.start()
+        try:
+            with concurrent.futures.ThreadPoolExecutor() as several:
+                got = list(several.map(lambda p: p.communicate(work[p][0], timeout=240)[0], work))
+        finally:
+            over.set()
+            sleeper.join()
+        self.assertEqual([p.returncode for p in work], [0] * len(work))
+        self.assertEqual([g == w for g, (_, w) in zip(got, work.values())], [True] * len(work), [g[-100:] for g in got])
+        self.assertEqual((h.ls()["box"]["state"], h.family("box")), ("running", family))
+        h.sbx("policy", "log", "--verify", "box")
 
     def test_a_supervisor_that_hangs_holds_nobody_up(self):
         h = self.h
