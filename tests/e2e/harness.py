@@ -1,5 +1,6 @@
 """Runs the real sbx in homes of its own, with the machine's base image."""
 import base64
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -11,6 +12,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -48,20 +50,26 @@ class Limit:
 def run(argv, timeout, input=None, **more):
     """subprocess.run(), with such a limit."""
     limit = Limit(timeout)
-    given = {"input": input} if input is not None else {}
-    with subprocess.Popen(argv, stdin=subprocess.PIPE if given else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more) as p:
-        try:
-            while True:
-                try:
-                    out, err = p.communicate(timeout=1, **given)
-                    return subprocess.CompletedProcess(argv, p.returncode, out, err)
-                except subprocess.TimeoutExpired as e:
-                    given = {}  # it is being sent
-                    if limit.over():
-                        raise subprocess.TimeoutExpired(argv, timeout, e.output, e.stderr) from None
-        except BaseException:
-            p.kill()
-            raise
+
+    def feed(pipe):
+        with contextlib.suppress(OSError), pipe:  # who does not read on has ended, or said enough
+            pipe.write(input)
+
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more) as p:
+        if input is not None:  # communicate() forgets what it has not sent when its time is up
+            threading.Thread(target=feed, args=(p.stdin,), daemon=True).start()
+            p.stdin = None
+        while True:
+            try:
+                out, err = p.communicate(timeout=1)
+                return subprocess.CompletedProcess(argv, p.returncode, out, err)
+            except subprocess.TimeoutExpired as e:
+                if limit.over():
+                    p.kill()
+                    raise subprocess.TimeoutExpired(argv, timeout, e.output, e.stderr) from None
+            except BaseException:
+                p.kill()
+                raise
 
 
 def popen_at(argv, fds, program=None, **more):
