@@ -685,12 +685,17 @@ class Empty(unittest.TestCase):
         t.type("second.example.com:8443")
         t.keys("C-s")
         t.wait("Edit a rule", gone=True)
+        t.keys("Escape")  # at once: the old one goes all the same
         t.wait("the rule is in force")
+        self.assertTrue(wait_for(lambda: self.rules() == [("allow", "second.example.com:8443", False)]), self.rules())
+        t.keys("R")
+        t.wait("Posture")
         t.wait("first.example.com", gone=True)
         t.wait("second.example.com")
         self.assertEqual(self.rules(), [("allow", "second.example.com:8443", False)])
         t.keys("Enter")
         t.wait("Edit a rule")
+        self.h.sbx("policy", "rm", "-g", "second.example.com:8443")  # by somebody else: the edit stands, and no more is wanted
         t.keys("C-s")  # as it is: it stays
         t.wait("Edit a rule", gone=True)
         t.wait("the rule is in force")

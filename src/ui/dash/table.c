@@ -143,22 +143,38 @@ void table_reload(struct table_pane *t)
 }
 
 struct doing {
-    struct table_pane *t;
+    struct table_pane *t; /* it may be closed meanwhile */
     struct app *app;
+    bool takes_away;               /* what is gone already is as well */
     char good[200], after[5][160]; /* a command for when the first one succeeded */
 };
+
+static void did(const struct task_end *end, void *arg);
+static const struct task_ops do_ops = {.done = did};
+
+static void begin(struct doing *d, const char *const *argv, const char *input)
+{
+    struct err e = {0};
+    if (!task_run(d->app, argv, input, input ? strlen(input) : 0, &do_ops, d, &e)) {
+        app_say(d->app, SAY_ERROR, "%s", e.text);
+        free(d);
+    }
+}
 
 static void did(const struct task_end *end, void *arg)
 {
     struct doing *d = arg;
-    if (end->status != 0)
+    if (end->status != 0 && !(d->takes_away && end->status == STATUS_NOT_FOUND))
         app_say(d->app, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
-    else if (d->after[0][0] && is_open(d->t)) {
+    else if (d->after[0][0]) {
+        char words[5][sizeof d->after[0]];
         const char *argv[6] = {0};
-        for (size_t i = 0; i < 5 && d->after[i][0]; i++)
-            argv[i] = d->after[i];
-        table_run(d->t, argv, NULL, d->good);
-        free(d);
+        memcpy(words, d->after, sizeof words);
+        for (size_t i = 0; i < 5 && words[i][0]; i++)
+            argv[i] = words[i];
+        d->after[0][0] = '\0';
+        d->takes_away = true;
+        begin(d, argv, NULL);
         return;
     } else if (is_open(d->t) && d->good[0])
         snprintf(d->t->good, sizeof d->t->good, "%s", d->good);
@@ -171,8 +187,6 @@ static void did(const struct task_end *end, void *arg)
     free(d);
 }
 
-static const struct task_ops do_ops = {.done = did};
-
 void table_run(struct table_pane *t, const char *const *argv, const char *input, const char *good)
 {
     table_run_then(t, argv, input, NULL, good);
@@ -180,7 +194,6 @@ void table_run(struct table_pane *t, const char *const *argv, const char *input,
 
 void table_run_then(struct table_pane *t, const char *const *argv, const char *input, const char *const *after, const char *good)
 {
-    struct err e = {0};
     struct doing *d = calloc(1, sizeof *d);
     if (!d)
         return;
@@ -189,10 +202,7 @@ void table_run_then(struct table_pane *t, const char *const *argv, const char *i
     snprintf(d->good, sizeof d->good, "%s", good ? good : "");
     for (size_t i = 0; after && after[i] && i < 5; i++)
         snprintf(d->after[i], sizeof d->after[0], "%s", after[i]);
-    if (!task_run(t->pane.app, argv, input, input ? strlen(input) : 0, &do_ops, d, &e)) {
-        app_say(t->pane.app, SAY_ERROR, "%s", e.text);
-        free(d);
-    }
+    begin(d, argv, input);
 }
 
 static void widths(const struct table_pane *t, int out[TABLE_COLUMNS])
