@@ -828,6 +828,35 @@ class Faked(unittest.TestCase):
             t.wait("needs you", gone=True)  # although the agent beside it is quiet
 
 
+    def test_a_form_keeps_what_cannot_be_done_and_outlives_its_sandbox(self):
+        h = Home()
+        self.addCleanup(h.close)
+        box = FakeBox(h, "ape")
+        self.addCleanup(box.close)
+        t = Terminal(h.env, cwd=h.ws)
+        self.addCleanup(t.close)
+        t.wait("ape +running")
+        t.keys("y")
+        t.wait("Copy files")
+        t.keys("Down")
+        t.type("/nowhere/at/all")
+        t.keys("Enter", "Enter")
+        t.wait("/nowhere/at/all: No such file")
+        t.wait("Path here +/nowhere/at/all ")
+        t.click("Cancel")
+        t.wait("Copy files", gone=True)
+        box.close()
+        t.wait("ape +stopped")
+        t.keys("E")
+        t.wait("Rename")
+        t.type("-two")
+        t.wait("Name +ape-two")
+        h.sbx("rm", "--force", "ape")
+        t.wait(" 0 sandboxes")
+        t.wait("Name +ape-two")
+        t.keys("Enter")
+        t.wait("there is no sandbox named ape")
+
     def test_an_installation_has_a_card_that_lets_nobody_in(self):
         h = Home()
         self.addCleanup(h.close)

@@ -1,10 +1,12 @@
 /* The sandbox pane: a card for each, those that need the user first. */
 #include "ui/dash/boxes.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "core/sanitize.h"
@@ -636,6 +638,11 @@ static bool submit_copy(struct app *a, const char *const *v, char *why, size_t c
     snprintf(inside, sizeof inside, "%s:%s", (char *)arg, v[2]);
     form_expand(v[1], here, sizeof here);
     bool in = strcmp(v[0], "into the sandbox") == 0;
+    struct stat st;
+    if (in && stat(here, &st) < 0) { /* while it can be put right here */
+        snprintf(why, cap, "%s: %s", v[1], strerror(errno));
+        return false;
+    }
     const char *argv[] = {"cp", in ? here : inside, in ? inside : here, NULL};
     task_box(a, arg, "copy", argv, NULL);
     return true;
