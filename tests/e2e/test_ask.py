@@ -250,6 +250,19 @@ class Dashboards(unittest.TestCase):
         for i in range(2, 8):
             t.keys("Down")
             t.wait(f"ape wants to reach\\s.*\\n.* host{i}.example.com:443")
+        list_row = next(y for y, text in enumerate(t.lines()) if "ape  host" in text)
+        wheel = lambda button: t.mouse(20, list_row, button)
+        for step, host in ((lambda: t.keys("End"), 12), (lambda: t.keys("Tab"), 1), (lambda: t.keys("BTab"), 12), (lambda: t.keys("Home"), 1),
+                           (lambda: t.keys("NPage"), 8), (lambda: t.keys("PPage"), 1), (lambda: wheel(65), 2), (lambda: wheel(64), 1),
+                           (lambda: t.click("host7"), 7)):
+            step()
+            t.wait(f"ape wants to reach\\s.*\\n.* host{host}.example.com:443")
+        t.wait("Tab next question  Esc later")
+        t.keys("F1")
+        t.wait("question before")
+        t.keys("Escape")
+        t.wait("question before", gone=True)
+        self.assertEqual(self.ape.answers, [])
         self.ape.end(2, "allowed")
         self.ape.end(12, "unanswered")
         t.wait("10 questions")

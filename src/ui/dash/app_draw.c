@@ -231,6 +231,30 @@ static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, cons
     return x;
 }
 
+/* Keys that are no binding, since they are what is typed; and lists that are too short to be filtered: those are whole. */
+static int draw_typed_hint(struct app *a, WINDOW *w, int x, const char *class, bool first, bool *whole)
+{
+    static const struct {
+        const char *name, *key, *note;
+        uint32_t code;
+        bool first; /* before those of the keymap */
+    } own[] = {{"form", "Tab", "next field", K_TAB, true}, {"welcome", "1-9", "choose", K_NONE, false}, {"details", NULL, NULL, K_NONE, false},
+               {"ask", NULL, NULL, K_NONE, false}};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        if (strcmp(own[i].name, class) != 0)
+            continue;
+        *whole = true;
+        int from = x;
+        if (own[i].first != first || !own[i].key || x + paint_width(own[i].key) + paint_width(own[i].note) + 2 > a->hints_end)
+            continue;
+        x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].key) + 1;
+        x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].note) + 2;
+        if (own[i].code != K_NONE)
+            hot_add(a, LINES - 1, from, x - 2, NULL, own[i].code);
+    }
+    return x;
+}
+
 static void draw_status(struct app *a)
 {
     WINDOW *w = a->status;
@@ -310,26 +334,11 @@ static void draw_status(struct app *a)
         }
         draw_hints(a, w, x, a->prefixed ? "prefix" : context, NULL);
     } else if (p) {
-        /* Keys that are no binding, since they are what is typed; and lists that are too short to be filtered. */
-        static const struct {
-            const char *name, *key, *note;
-            uint32_t code;
-        } own[] = {{"form", "Tab", "next field", K_TAB}, {"welcome", "1-9", "choose", K_NONE}, {"details", NULL, NULL, K_NONE}, {"ask", NULL, NULL, K_NONE}};
         bool whole = !p->class->list;
         const char *own_keys = p == a->slot[AREA_TERMINAL].pane ? "sandboxes" : p->class->name;
+        x = draw_typed_hint(a, w, x, p->class->name, true, &whole);
         x = draw_hints(a, w, x, own_keys, NULL);
-        for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
-            if (strcmp(own[i].name, p->class->name) != 0)
-                continue;
-            whole = true;
-            int from = x;
-            if (!own[i].key || x + paint_width(own[i].key) + paint_width(own[i].note) + 2 > a->hints_end)
-                continue;
-            x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].key) + 1;
-            x += paint_text(w, 0, x, COLS - x, ST_STATUS, own[i].note) + 2;
-            if (own[i].code != K_NONE)
-                hot_add(a, LINES - 1, from, x - 2, NULL, own[i].code);
-        }
+        x = draw_typed_hint(a, w, x, p->class->name, false, &whole);
         if (!whole)
             x = draw_hints(a, w, x, "list", p->class->name);
         if (!a->noverlays || !p->class->modal)

@@ -286,8 +286,19 @@ static bool action(struct pane *p, const char *what)
         app_pop(p->app, p);
         return true;
     }
+    unsigned page = o->list_rows > 1 ? (unsigned)o->list_rows - 1 : 1;
     if (strcmp(what, "list.up") == 0)
         look_at(o, o->at - (o->at > 0));
+    else if (strcmp(what, "list.pgup") == 0)
+        look_at(o, o->at - (o->at < page ? o->at : page));
+    else if (strcmp(what, "list.pgdn") == 0)
+        look_at(o, o->at + page < n ? o->at + page : n - 1);
+    else if (strcmp(what, "list.top") == 0)
+        look_at(o, 0);
+    else if (strcmp(what, "list.bottom") == 0)
+        look_at(o, n - 1);
+    else if (strcmp(what, "ask.previous") == 0)
+        look_at(o, o->at ? o->at - 1 : n - 1);
     else if (strcmp(what, "ask.next") == 0)
         look_at(o, (o->at + 1) % (n ? n : 1));
     else if (strcmp(what, "list.down") == 0)
@@ -305,6 +316,9 @@ static bool mouse(struct pane *p, const struct input *in)
 {
     struct overlay *o = self(p);
     current(o);
+    if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1) && ready(o))
+        look_at(o, in->button > 0 ? o->at + 1 : o->at - (o->at > 0));
+    pane_dirty(p);
     if (in->mouse != MOUSE_PRESS || in->button != 1 || !ready(o))
         return true;
     if (in->y >= o->list_y && in->y < o->list_y + o->list_rows)
