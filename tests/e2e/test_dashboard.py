@@ -484,6 +484,8 @@ class Empty(unittest.TestCase):
             (base / name).mkdir(parents=True)
         (base / "two words.txt").touch()
         (base / "link").symlink_to(base / "deep")
+        for i in range(30):
+            (base / f"many/folder-{i:02}/in").mkdir(parents=True)
         t = self.terminal(cols=80, rows=24)
         t.wait("Welcome")
         t.keys("c")
@@ -498,7 +500,29 @@ class Empty(unittest.TestCase):
         t.type("i")
         t.keys("Tab")
         t.wait("link/inside/")
-        t.keys("Down")
+        t.keys("C-u")
+        t.type(f"{base}/many/f")
+        t.keys("Tab")  # several are listed, in their order, though what stands there is no folder yet
+        t.wait("folder-00/  folder-01/  .*Tab: 2[0-9] more")
+        t.keys("Tab")
+        t.wait("folder-00/", gone=True)
+        listed = t.wait("folder-05/")
+        t.click("Tab: ")
+        t.wait("folder-05/", gone=True)
+        t.click(re.search("folder-../", t.text()).group())
+        taken = re.search(r"many/(folder-..)/ ", t.wait(r"many/folder-../ ")).group(1)
+        self.assertNotIn(taken, listed)
+        t.keys("Tab")
+        t.wait(f"many/{taken}/in/")
+        t.keys("C-w", "C-w", "Tab")
+        t.wait("Folder  +.*/many/folder- ")
+        line = next(y for y, text in enumerate(t.lines()) if "folder-00/" in text)
+        t.mouse(30, line, button=65)
+        t.wait("folder-00/", gone=True)
+        t.mouse(30, line, button=64)
+        t.wait("folder-00/")
+        t.click("More folders")
+        t.wait("folder-00/", gone=True)  # it was for the other field
         t.type(f"{base}/tw")
         t.keys("Tab")
         t.wait(re.escape("two\\ words/"))
@@ -520,6 +544,80 @@ class Empty(unittest.TestCase):
         t.keys("Escape")
         t.wait("New sandbox", gone=True)
         self.assertEqual(self.h.ls(), {})
+
+    def field(self, t, label):
+        """What stands in a field."""
+        return re.search(rf"{label} +(\S.*?)? *│", t.text()).group(1) or ""
+
+    def under_cursor(self, t):
+        return t.lines()[int(t.get("cursor_y"))][int(t.get("cursor_x"))]
+
+    def test_a_field_is_edited_as_in_a_shell(self):
+        t = self.terminal(cols=80, rows=24)
+        t.wait("Welcome")
+        t.keys("Escape", "c")
+        t.wait("New sandbox")
+        t.keys("Tab", "Tab", "Tab", "Tab", "Tab", "BTab", "BTab")
+        t.type("a")  # Tab passes what was not typed into: this is the name
+        t.wait("Name +a ")
+        t.keys("Up", "Up", "C-u")
+        t.type("/one/two-three")
+        t.keys("M-b", "C-k", "Home", "C-y", "C-e", "M-BSpace", "C-Left", "M-d", "C-a", "C-f", "DC", "C-d")
+        t.wait("Folder +tee// ")
+        t.keys("C-u", "C-k", "C-y")
+        t.wait("Folder +tee// ")
+        # Longer than the field: the cursor stands on the character that it stands before, at either end.
+        long = "/" + "".join(f"{i:02}" for i in range(50))
+        t.keys("C-u", "C-k")
+        t.type(long)
+        t.wait("Folder +….*4849 ")
+        t.keys(*["Left"] * 3)
+        self.assertTrue(wait_for(lambda: self.under_cursor(t) == "8"), t.text())
+        t.keys("Home")
+        t.wait("Folder +/0001.*…")
+        t.keys("C-e", "C-Left", "Right", "Right", "Right")
+        self.assertTrue(wait_for(lambda: self.under_cursor(t) == long[4]), t.text())
+        t.keys("End")
+        y = next(i for i, line in enumerate(t.lines()) if "Folder" in line)
+        t.mouse(40, y)
+        there = lambda: self.under_cursor(t) == t.lines()[y][40] and int(t.get("cursor_x")) == 40
+        self.assertTrue(wait_for(there), t.text())
+        t.type("x")
+        t.wait("Folder +….*4849")
+        self.assertTrue(wait_for(lambda: t.lines()[y][40] == "x" or t.lines()[y][39] == "x"), t.text())
+        for cols, rows in ((60, 16), (40, 10), (120, 40), (80, 24)):  # it stays what it is, at any size
+            t.resize(cols, rows)
+            t.wait("a little more room" if cols == 40 else "New sandbox")
+        t.wait("Folder +…")
+        t.keys("C-a", "C-k")
+        t.type("日本e\u0301語")
+        t.keys("Left", "BSpace")
+        t.wait("Folder +日本語 ")
+        # Several lines are one, and what is not seen is not there.
+        t.keys("C-e", "C-u")
+        t.tmux("set-buffer", "/a\n/b\x07\u202e\x1b[31mc\n")
+        t.tmux("paste-buffer", "-p", "-r")
+        t.wait(r"Folder +/a /b\[31mc ")
+        t.keys("C-c", "F1")
+        t.wait("In every form")
+        t.keys("Escape")
+        t.wait("In every form", gone=True)
+        self.assertEqual(self.field(t, "Folder"), "/a /b[31mc")
+        t.click("Processors")
+        t.keys("C-u", "Enter", "Enter", "Enter", "Enter")
+        t.wait("there is no such folder")  # Enter in the last field: nothing is started, and what is wrong is said
+        t.wait("Folder +/a /b")
+        t.keys("Escape")
+        t.wait("New sandbox", gone=True)
+        self.assertEqual(self.h.ls(), {})
+        # The command line knows the same keys.
+        t.keys(":")
+        t.type("ls xx yy")
+        t.keys("C-w", "C-w", "C-a", "M-f", "C-y", "M-b", "C-k")
+        t.type("version")
+        t.keys("C-a", "M-d", "DC")
+        t.wait("(?m)^ :version")
+        t.keys("Escape")
 
     def test_settings_form(self):
         t = self.terminal()
@@ -613,7 +711,15 @@ class Empty(unittest.TestCase):
         t.type(value)
         t.wait(r"\*\*\*\*\*\*")
         self.assertNotIn(value[:8], t.text(True))
-        t.keys("C-s")
+        t.keys("C-u", "C-y")
+        t.wait(r"\*", gone=True)  # what is cut of it is kept nowhere
+        t.keys("Enter")
+        t.wait("the value is missing")  # by Enter as well: what is below is no field
+        t.tmux("set-buffer", value + "\n")
+        t.tmux("paste-buffer", "-p", "-r")
+        t.wait(r"\*\*\*\*\*\*")
+        t.wait("the value is missing", gone=True)
+        t.keys("Enter")
         t.wait("the secret is set")
         t.wait("anthropic")
         self.assertNotIn("dashboard", t.text(True))
@@ -665,6 +771,11 @@ class Empty(unittest.TestCase):
         t.keys("Tab")
         t.type("*.github.io")
         t.wait(r"It will stand as: allow \*\.github\.io")
+        for rows in range(16, 26):  # at any height what it says is whole, and covers nothing
+            t.resize(100, rows)
+            text = t.wait(r"(?s)may reach it can carry data\W+out")
+            for label in ("What", "Rule", "For", "How long", "Why"):
+                self.assertRegex(text, f"{label} ", rows)
         t.keys("Escape")
         t.wait("It will stand", gone=True)
         self.assertNotIn("github.io", self.h.sbx("policy", "ls"))

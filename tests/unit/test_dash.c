@@ -11,6 +11,7 @@
 
 #include "ui/backdrop.h"
 #include "ui/dash/attention.h"
+#include "ui/dash/edit.h"
 #include "ui/dash/input.h"
 #include "ui/dash/keymap.h"
 #include "ui/dash/theme.h"
@@ -365,11 +366,87 @@ static void test_what_a_screen_asks(void **state)
     assert_true(strlen(why) < sizeof why);
 }
 
+/* ---- texts that are typed ---- */
+
+static char typed[64];
+static struct edit_cut cut;
+static struct edit edited;
+
+static void edit_event(const struct input *in, void *arg)
+{
+    (void)arg;
+    if (in->type == INPUT_PASTE)
+        edit_paste(&edited, in, edited.cut != NULL);
+    else
+        edit_key(&edited, in);
+}
+
+/* What stands there after bytes as a terminal sends them, with the cursor as "|". */
+static const char *edits(const char *bytes)
+{
+    static char shown[80];
+    struct input_decoder *d = input_new(edit_event, NULL);
+    input_feed(d, bytes, strlen(bytes));
+    input_flush(d);
+    input_free(d);
+    snprintf(shown, sizeof shown, "%.*s|%s", (int)edited.at, typed, typed + edited.at);
+    return shown;
+}
+
+static const char *fresh(const char *bytes)
+{
+    memset(&cut, 0, sizeof cut);
+    typed[0] = '\0';
+    edited = (struct edit){.text = typed, .cap = sizeof typed, .cut = &cut, .parts = " /"};
+    return edits(bytes);
+}
+
+static void test_texts_are_edited_as_in_a_shell(void **state)
+{
+    (void)state;
+    assert_string_equal(fresh("one two/three"), "one two/three|");
+    assert_string_equal(edits("\001"), "|one two/three");
+    assert_string_equal(edits("\006\006\002"), "o|ne two/three");
+    assert_string_equal(edits("\033f"), "one| two/three");
+    assert_string_equal(edits("\033[1;5C"), "one two|/three");
+    assert_string_equal(edits("\033[1;3D"), "one |two/three");
+    assert_string_equal(edits("\033d"), "one |/three");
+    assert_string_equal(edits("\004\033[3~"), "one |hree");
+    assert_string_equal(edits("\013"), "one |");
+    assert_string_equal(edits("\031\031"), "one hreehree|");
+    assert_string_equal(edits("\033[H\033[F\033b"), "one |hreehree");
+    assert_string_equal(edits("\033\177"), "|hreehree");
+    assert_string_equal(edits("\033[3;5~"), "|");
+    assert_string_equal(edits("\031"), "one hreehree|"); /* what was cut in one go is one */
+    assert_string_equal(fresh("/a/bc/d e\027\027"), "/a/bc/|");
+    assert_string_equal(edits("\025\031x\031"), "/a/bc/d ex/a/bc/d e|");
+    assert_string_equal(fresh("\177\033[3~\033[D\033[C\013\031\027\033b\033f\033d"), "|");
+    assert_string_equal(edits("\033Oq\033Ok\033z\007\033[15~"), "1+|"); /* the keypad; keys of nobody */
+    edited.cut = NULL;
+    assert_string_equal(edits("\025\031"), "|"); /* of a secret nothing is kept */
+    assert_string_equal(cut.text, "");
+}
+
+static void test_characters_stay_whole_and_are_seen(void **state)
+{
+    (void)state;
+    assert_string_equal(fresh("e\xcc\x81\xe6\x97\xa5\xf0\x9f\x98\x80"), "e\xcc\x81\xe6\x97\xa5\xf0\x9f\x98\x80|");
+    assert_string_equal(edits("\033[D\033[D"), "e\xcc\x81|\xe6\x97\xa5\xf0\x9f\x98\x80");
+    assert_string_equal(edits("\033[3~\177"), "|\xf0\x9f\x98\x80"); /* the mark goes with its letter */
+    assert_string_equal(fresh("\033[200~a\nb\r\n\tc\033[31m\x07\xe2\x80\xae\xc2\x9b" "d\xff\n\033[201~"), "a b c[31md|");
+    edited.cut = NULL;
+    assert_string_equal(edits("\025\033[200~sk-\n1234\r\n\033[201~"), "sk-1234|");
+    fresh("");
+    for (int i = 0; i < 40; i++)
+        edits("\xe6\x97\xa5");
+    assert_int_equal(strlen(typed), sizeof typed - 1 - (sizeof typed - 1) % 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keys), cmocka_unit_test(test_mouse_beyond_column_223), cmocka_unit_test(test_replies_are_not_keys),
-        cmocka_unit_test(test_pastes), cmocka_unit_test(test_nonsense_is_bounded), cmocka_unit_test(test_keymap),
+        cmocka_unit_test(test_pastes), cmocka_unit_test(test_texts_are_edited_as_in_a_shell), cmocka_unit_test(test_characters_stay_whole_and_are_seen), cmocka_unit_test(test_nonsense_is_bounded), cmocka_unit_test(test_keymap),
         cmocka_unit_test(test_names_of_keys_come_back), cmocka_unit_test(test_colours), cmocka_unit_test(test_contrast), cmocka_unit_test(test_backdrop), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_what_a_screen_asks),
     };

@@ -8,6 +8,7 @@
 
 #include "core/record.h"
 #include "ui/dash/app.h"
+#include "ui/dash/edit.h"
 
 #define OVERLAYS_MAX 8u
 #define SAID_MAX 200u
@@ -81,6 +82,7 @@ struct app {
         int x, hint_x;
         bool listing; /* the hint is what may follow, each a word */
         unsigned back; /* of the history, 0: the line itself */
+        struct edit_cut cut;
         char history[50][512];
         unsigned nhistory;
     } line;

@@ -7,25 +7,39 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/sanitize.h"
+#include "ui/dash/edit.h"
 #include "ui/dash/keymap.h"
 #include "ui/dash/paint.h"
 
 #define LABEL_MAX 18
+#define OFFERS_MAX 1000u
+#define OFFER_GAP 2
 
 struct field {
     struct form_spec spec;
     char value[FORM_VALUE_MAX];
-    size_t at; /* of the cursor, in bytes */
+    size_t at, from; /* of the cursor, and of what is seen first, in bytes */
     char why[200];
     int y; /* where it was drawn */
 };
 
+/* What continues a path. */
+struct offer {
+    char name[256];
+    bool folder;
+};
+
 struct form {
     struct pane pane;
-    char title[80], button[40], why[400], offers[400], says[400];
+    char title[80], button[40], why[400], says[400];
     struct field f[FORM_FIELDS_MAX];
     unsigned n, at; /* at == n: Cancel; n + 1: the button */
+    bool typed;     /* into the field, since it has the focus */
+    struct edit_cut cut;
+    struct offer *offers; /* for the field with the focus */
+    unsigned noffers, offered; /* offered: the first that is shown */
+    size_t common;             /* what all of them begin with stands there already, so many bytes */
+    int offers_y, offers_x, offers_room; /* where they were drawn */
     bool (*submit)(struct app *a, const char *const *values, char *why, size_t cap, void *arg);
     void (*preview)(const char *const *values, char *out, size_t cap, void *arg);
     void *arg;
@@ -38,6 +52,7 @@ static void form_free(struct pane *p)
     struct form *f = (struct form *)p;
     if (f->drop)
         f->drop(f->arg);
+    free(f->offers);
     sodium_memzero(f, sizeof *f);
     free(f);
 }
@@ -70,14 +85,31 @@ static bool focusable(const struct form *f, unsigned i)
     return i >= f->n || f->f[i].spec.kind != FORM_NOTE;
 }
 
+static void look_at(struct form *f, unsigned at)
+{
+    if (at != f->at)
+        f->typed = false;
+    f->at = at;
+    f->noffers = 0;
+    f->why[0] = '\0';
+    pane_dirty(&f->pane);
+}
+
+/* Of the fields; a text behind it is none. */
+static bool is_last(const struct form *f, unsigned at)
+{
+    while (++at < f->n && !focusable(f, at))
+        ;
+    return at >= f->n;
+}
+
 static void go(struct form *f, int step)
 {
-    unsigned all = f->n + 2;
+    unsigned all = f->n + 2, at = f->at;
     do
-        f->at = (f->at + all + (unsigned)step) % all;
-    while (!focusable(f, f->at));
-    f->offers[0] = '\0';
-    pane_dirty(&f->pane);
+        at = (at + all + (unsigned)step) % all;
+    while (!focusable(f, at));
+    look_at(f, at);
 }
 
 static void cancel(struct form *f)
@@ -96,7 +128,7 @@ static void submit(struct form *f)
     revise(f);
     for (unsigned i = 0; i < f->n; i++)
         if (f->f[i].why[0]) {
-            f->at = i;
+            look_at(f, i);
             snprintf(f->why, sizeof f->why, "%s", f->f[i].why);
             return;
         }
@@ -145,39 +177,57 @@ static void turn(struct field *x, int step)
 
 /* ---- drawing ---- */
 
-static void draw_text(WINDOW *w, const struct field *x, int y, int left, int room, bool on)
+/* Columns of a part of the value, as it is shown. */
+static int columns(const struct field *x, size_t from, size_t to)
 {
-    char shown[FORM_VALUE_MAX];
-    size_t from = 0;
-    if (x->spec.kind == FORM_SECRET) {
-        size_t n = 0;
-        for (const char *p = x->value; *p && n < sizeof shown - 1; p++)
-            shown[n++] = '*';
-        shown[n] = '\0';
-    } else
-        memcpy(shown, x->value, sizeof shown);
-    shown[sizeof shown - 1] = '\0';
-    /* The cursor stays in sight. */
-    char before[FORM_VALUE_MAX];
-    for (;;) {
-        snprintf(before, sizeof before, "%.*s", (int)(x->at - from), shown + from);
-        if (paint_width(before) < room - 1)
-            break;
-        from++;
-        while (from < x->at && ((unsigned char)shown[from] & 0xc0) == 0x80)
-            from++;
-    }
-    for (int i = 0; i < room; i++)
-        paint_text(w, y, left + i, 1, on ? ST_FIELD_ON : ST_FIELD, " ");
-    paint_text(w, y, left, room, on ? ST_FIELD_ON : ST_FIELD, shown + from);
+    char part[FORM_VALUE_MAX];
+    if (x->spec.kind == FORM_SECRET)
+        return (int)(to - from);
+    snprintf(part, sizeof part, "%.*s", (int)(to - from), x->value + from);
+    return paint_width(part);
 }
 
-static int cursor_x(const struct field *x, int room)
+static size_t before(const struct field *x, size_t at)
 {
-    char before[FORM_VALUE_MAX];
-    snprintf(before, sizeof before, "%.*s", (int)x->at, x->value);
-    int n = x->spec.kind == FORM_SECRET ? (int)x->at : paint_width(before);
-    return n < room - 1 ? n : room - 1;
+    return edit_before(x->value, at);
+}
+
+static size_t after(const struct field *x, size_t at)
+{
+    return edit_after(x->value, at);
+}
+
+/* The cursor stays in sight, with something of what is around it. */
+static void keep_in_sight(struct field *x, int room)
+{
+    size_t end = strlen(x->value);
+    int here = columns(x, x->at, after(x, x->at));
+    if (x->from >= x->at)
+        for (x->from = x->at; x->from && columns(x, x->from, x->at) < room / 3;)
+            x->from = before(x, x->from);
+    while ((x->from > 0) + columns(x, x->from, x->at) + (here > 1 ? here : 1) > room - 1)
+        x->from = after(x, x->from);
+    /* No room is left empty while something is hidden. */
+    while (x->from && (before(x, x->from) > 0) + columns(x, before(x, x->from), end) < room)
+        x->from = before(x, x->from);
+}
+
+static void draw_text(WINDOW *w, struct field *x, int y, int left, int room, bool on)
+{
+    char stars[FORM_VALUE_MAX];
+    enum style s = on ? ST_FIELD_ON : ST_FIELD;
+    keep_in_sight(x, room);
+    const char *shown = x->value + x->from;
+    if (x->spec.kind == FORM_SECRET) {
+        size_t n = strlen(shown);
+        memset(stars, '*', n);
+        stars[n] = '\0';
+        shown = stars;
+    }
+    for (int i = 0; i < room; i++)
+        paint_text(w, y, left + i, 1, s, " ");
+    int lead = x->from ? paint_text(w, y, left, 1, s, app_glyph("\xe2\x80\xa6", "~")) : 0;
+    paint_text(w, y, left + lead, room - lead, s, shown);
 }
 
 static void draw_buttons(struct form *f, WINDOW *w, int y)
@@ -198,11 +248,83 @@ static int label_width(const struct form *f)
     return n > LABEL_MAX ? LABEL_MAX : n;
 }
 
+/* Rows of all fields, with what stands below each. */
+static int fields_rows(const struct form *f, int cols)
+{
+    int rows = 0;
+    for (unsigned i = 0; i < f->n; i++)
+        rows += f->f[i].spec.kind == FORM_NOTE ? paint_wrap(NULL, 0, 0, cols - 4, 4, ST_DIM, f->f[i].spec.label) + 1 : 2;
+    return rows;
+}
+
+/* ---- what continues a path, in one line ---- */
+
+static void offer_text(const struct offer *o, char *out, size_t cap)
+{
+    snprintf(out, cap, "%s%s", o->name, o->folder ? "/" : "");
+}
+
+/* What says that there are more, and how to see them. */
+static void offers_more(const struct form *f, unsigned until, char *out, size_t cap)
+{
+    out[0] = '\0';
+    if (until < f->noffers)
+        snprintf(out, cap, "Tab: %u more", f->noffers - until);
+    else if (f->offered)
+        snprintf(out, cap, "Tab: the first");
+}
+
+/* Those from `offered` on for which there is room.  Returns the first that is not shown; *hit: which one is at that column
+ * of the line, or noffers where there is none.  w and hit may be NULL. */
+static unsigned offers_line(const struct form *f, WINDOW *w, int column, unsigned *hit)
+{
+    int y = f->offers_y, left = f->offers_x, room = f->offers_room;
+    char text[300], more[40];
+    unsigned i = f->offered;
+    int x = 0;
+    offers_more(f, f->offered, more, sizeof more);
+    int end = room - paint_width(more) - OFFER_GAP;
+    bool all = f->offered == 0;
+    for (unsigned k = 0, sum = 0; k < f->noffers && all; k++) { /* those of one line need no more room */
+        offer_text(&f->offers[k], text, sizeof text);
+        sum += (unsigned)paint_width(text) + (k ? OFFER_GAP : 0);
+        all = sum <= (unsigned)room;
+    }
+    end = all ? room : end;
+    if (hit)
+        *hit = f->noffers;
+    for (; i < f->noffers; i++) {
+        offer_text(&f->offers[i], text, sizeof text);
+        int n = paint_width(text);
+        if (x + n > end && i > f->offered)
+            break;
+        if (w)
+            paint_text(w, y, left + x, end - x, ST_DIM, text);
+        if (hit && column >= x && column < x + n)
+            *hit = i;
+        x += n + OFFER_GAP;
+    }
+    if (w && !all) {
+        offers_more(f, i, more, sizeof more);
+        paint_right(w, y, left + room, room, ST_KEY, more);
+    }
+    return i;
+}
+
+static void draw_offers(struct form *f, WINDOW *w, int y, int left, int room)
+{
+    f->offers_y = y;
+    f->offers_x = left;
+    f->offers_room = room;
+    offers_line(f, w, 0, NULL);
+}
+
 static void draw(struct pane *p, WINDOW *w, bool focus)
 {
     struct form *f = (struct form *)p;
-    int y = 1, left = label_width(f) + 4, room = p->cols - left - 2, tight = p->rows < (int)f->n * 2 + 5;
+    int y = 1, left = label_width(f) + 4, room = p->cols - left - 2, tight = p->rows < fields_rows(f, p->cols) + (f->preview ? 7 : 5);
     (void)focus;
+    f->offers_y = -1;
     unsigned first = 0;
     if (tight && (int)f->n > p->rows - 5) { /* no room for all: those about the one with the focus */
         unsigned fit = p->rows > 6 ? (unsigned)p->rows - 5 : 1, at = f->at < f->n ? f->at : f->n - 1;
@@ -230,19 +352,26 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         } else {
             draw_text(w, x, y, left, room, on);
         }
-        if (x->why[0] && !tight)
+        if (on && f->noffers && !tight)
+            draw_offers(f, w, y + 1, left, room);
+        else if (x->why[0] && !tight)
             paint_text(w, y + 1, left, room, ST_FAILED, x->why);
-        else if (on && f->offers[0] && !tight)
-            paint_text(w, y + 1, left, room, ST_DIM, f->offers);
         else if (x->spec.hint && !tight)
             paint_text(w, y + 1, left, room, ST_DIM, x->spec.hint);
         y += tight ? 1 : 2;
     }
     const struct field *here = f->at < f->n ? &f->f[f->at] : NULL;
-    if (tight) { /* one line for all: what is wrong, what would happen, or what the field is for */
-        const char *bad = f->why[0] ? f->why : here ? here->why : "";
-        paint_text(w, p->rows - 3, 2, p->cols - 4, bad[0] ? ST_FAILED : f->says[0] ? ST_GOOD : ST_DIM,
-                   bad[0] ? bad : f->offers[0] ? f->offers : f->says[0] ? f->says : here && here->spec.hint ? here->spec.hint : "");
+    if (tight && f->noffers) { /* one line for all: what may follow, what is wrong, what would happen, or what the field is for */
+        draw_offers(f, w, p->rows - 3, 2, p->cols - 4);
+    } else if (tight) {
+        const char *bad = f->why[0] ? f->why : here ? here->why : "", *hint = here && here->spec.hint ? here->spec.hint : "";
+        enum style s = bad[0] ? ST_FAILED : f->says[0] ? ST_GOOD : ST_DIM;
+        const char *say = bad[0] ? bad : f->says[0] ? f->says : hint;
+        int need = paint_wrap(NULL, 0, 0, p->cols - 4, 3, s, say), free_rows = p->rows - 2 - y;
+        if (need > 1 && free_rows >= need && s != ST_DIM)
+            paint_wrap(w, p->rows - 2 - need, 2, p->cols - 4, need, s, say);
+        else
+            paint_text(w, p->rows - 3, 2, p->cols - 4, s, say);
     } else if (f->why[0])
         paint_wrap(w, p->rows - 4, 2, p->cols - 4, 2, ST_FAILED, f->why);
     else if (f->says[0])
@@ -257,54 +386,12 @@ static bool cursor(struct pane *p, int *y, int *x)
         return false;
     int left = label_width(f) + 4;
     *y = f->f[f->at].y;
-    *x = left + cursor_x(&f->f[f->at], p->cols - left - 2);
+    const struct field *here = &f->f[f->at];
+    *x = left + (here->from > 0) + columns(here, here->from, here->at);
     return true;
 }
 
 /* ---- typing ---- */
-
-/* Whole characters, as many as there is room for; none that would not be seen. */
-static void insert(struct field *x, const char *text, size_t n)
-{
-    size_t len = strlen(x->value);
-    for (size_t i = 0, k; i < n; i += k) {
-        unsigned code = 0;
-        k = sanitize_utf8((const unsigned char *)text + i, n - i, &code);
-        if (k == 0 || code < 32 || (code >= 127 && code < 160)) {
-            k = k ? k : 1;
-            continue;
-        }
-        if (len + k >= sizeof x->value)
-            return;
-        memmove(x->value + x->at + k, x->value + x->at, len - x->at + 1);
-        memcpy(x->value + x->at, text + i, k);
-        x->at += k;
-        len += k;
-    }
-}
-
-static size_t before(const struct field *x, size_t at)
-{
-    while (at && ((unsigned char)x->value[--at] & 0xc0) == 0x80)
-        ;
-    return at;
-}
-
-static size_t after(const struct field *x, size_t at)
-{
-    if (!x->value[at])
-        return at;
-    do
-        at++;
-    while (((unsigned char)x->value[at] & 0xc0) == 0x80);
-    return at;
-}
-
-static void erase_to(struct field *x, size_t from, size_t to)
-{
-    memmove(x->value + from, x->value + to, strlen(x->value + to) + 1);
-    x->at = from;
-}
 
 bool form_next_path(const char **rest, char *out, size_t cap)
 {
@@ -343,17 +430,35 @@ static void last_path(const struct field *x, char *out, size_t cap)
         snprintf(out, cap, "%s", *rest && !rest[strspn(rest, " ")] ? "" : one);
 }
 
-static void insert_path(struct field *x, const char *text)
+/* Names of files stay as they are, whatever is in them. */
+static void append(struct field *x, const char *text)
 {
+    size_t n = strlen(x->value);
     for (; *text; text++) {
-        if (x->spec.kind == FORM_PATHS && (*text == ' ' || *text == '\\'))
-            insert(x, "\\", 1);
-        size_t k = 1;
-        while (((unsigned char)text[k] & 0xc0) == 0x80)
-            k++;
-        insert(x, text, k);
-        text += k - 1;
+        bool mark = x->spec.kind == FORM_PATHS && (*text == ' ' || *text == '\\');
+        if (n + 2 + mark > sizeof x->value)
+            break;
+        if (mark)
+            x->value[n++] = '\\';
+        x->value[n++] = *text;
     }
+    x->value[n] = '\0';
+    x->at = n;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct offer *)a)->name, ((const struct offer *)b)->name);
+}
+
+static void begin_in_common(char *common, const char *name)
+{
+    size_t i = 0;
+    while (common[i] && common[i] == name[i])
+        i++;
+    while (i && ((unsigned char)common[i] & 0xc0) == 0x80)
+        i--; /* no part of a character */
+    common[i] = '\0';
 }
 
 /* Folders and files that continue what stands there; several are listed. */
@@ -366,76 +471,81 @@ static void complete_path(struct form *f, struct field *x)
     const char *part = slash ? slash + 1 : full;
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - full) + 1 : 1, slash ? full : ".");
     DIR *d = opendir(dir);
-    size_t used = 0, n = strlen(part);
-    unsigned count = 0;
-    f->offers[0] = '\0';
+    size_t n = strlen(part), count = 0;
     struct dirent *ent;
-    bool is_dir = false;
-    while (d && (ent = readdir(d))) {
+    struct stat st;
+    f->noffers = f->offered = 0;
+    if (!f->offers)
+        f->offers = calloc(OFFERS_MAX, sizeof *f->offers);
+    while (d && f->offers && (ent = readdir(d))) {
         if (strncmp(ent->d_name, part, n) != 0 || (ent->d_name[0] == '.' && part[0] != '.') || !strcmp(ent->d_name, ".") ||
             !strcmp(ent->d_name, ".."))
             continue;
-        struct stat st;
         bool folder = fstatat(dirfd(d), ent->d_name, &st, 0) == 0 && S_ISDIR(st.st_mode);
         if (x->spec.folders && !folder)
             continue;
-        is_dir = folder;
         if (count++ == 0)
             snprintf(common, sizeof common, "%s", ent->d_name);
-        else {
-            size_t i = 0;
-            while (common[i] && common[i] == ent->d_name[i])
-                i++;
-            while (i && ((unsigned char)common[i] & 0xc0) == 0x80)
-                i--; /* no part of a character */
-            common[i] = '\0';
-        }
-        if (used < sizeof f->offers - 80)
-            used += (size_t)snprintf(f->offers + used, sizeof f->offers - used, "%s%.60s%s", used ? "  " : "", ent->d_name, is_dir ? "/" : "");
+        else
+            begin_in_common(common, ent->d_name);
+        if (f->noffers == OFFERS_MAX)
+            continue;
+        struct offer *o = &f->offers[f->noffers++];
+        snprintf(o->name, sizeof o->name, "%s", ent->d_name);
+        o->folder = folder;
     }
     if (d)
         closedir(d);
-    size_t more = strlen(common);
-    if (count && more > n) {
-        x->at = strlen(x->value);
-        insert_path(x, common + n);
+    f->common = strlen(common);
+    if (f->noffers && f->common > n)
+        append(x, common + n);
+    if (f->noffers == 1) {
+        if (f->offers[0].folder)
+            append(x, "/");
+        f->noffers = 0;
+    } else if (f->noffers) {
+        qsort(f->offers, f->noffers, sizeof *f->offers, by_name);
     }
-    if (count == 1) {
-        if (is_dir)
-            insert(x, "/", 1);
-        f->offers[0] = '\0';
+}
+
+static void take_offer(struct form *f, unsigned i)
+{
+    struct field *x = &f->f[f->at];
+    append(x, f->offers[i].name + f->common);
+    if (f->offers[i].folder)
+        append(x, "/");
+    f->noffers = 0;
+}
+
+/* Tab: what stands there is completed; then what may follow is leafed through; where that is at its end it is for the next
+ * field, if what stands there is whole.  A field into which nothing was typed is passed. */
+static bool complete(struct form *f, struct field *x)
+{
+    char was[FORM_VALUE_MAX];
+    if (!f->typed || !x->value[0] || x->at != strlen(x->value))
+        return false;
+    if (f->noffers) {
+        unsigned next = offers_line(f, NULL, 0, NULL);
+        bool last = next >= f->noffers, whole = f->common == 0;
+        f->offered = last ? 0 : next;
+        return !last || !whole;
     }
+    memcpy(was, x->value, sizeof was);
+    complete_path(f, x);
+    return f->noffers || strcmp(was, x->value) != 0;
 }
 
 static bool type(struct form *f, struct field *x, const struct input *in)
 {
-    if (in->key == K_BACKSPACE && x->at)
-        erase_to(x, before(x, x->at), x->at);
-    else if (in->key == K_DELETE) {
-        size_t at = x->at;
-        erase_to(x, at, after(x, at));
-    } else if (in->key == K_LEFT)
-        x->at = before(x, x->at);
-    else if (in->key == K_RIGHT)
-        x->at = after(x, x->at);
-    else if (in->key == K_HOME || ((in->mods & MOD_CTRL) && in->key == 'a'))
-        x->at = 0;
-    else if (in->key == K_END || ((in->mods & MOD_CTRL) && in->key == 'e'))
-        x->at = strlen(x->value);
-    else if ((in->mods & MOD_CTRL) && in->key == 'u')
-        erase_to(x, 0, x->at);
-    else if ((in->mods & MOD_CTRL) && in->key == 'w') {
-        size_t to = x->at, from = to;
-        while (from && strchr(" /", x->value[from - 1]))
-            from--;
-        while (from && !strchr(" /", x->value[from - 1]))
-            from--;
-        erase_to(x, from, to);
-    } else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT)))
-        insert(x, in->raw, in->raw_len);
-    else
+    bool secret = x->spec.kind == FORM_SECRET;
+    struct edit e = {.text = x->value, .cap = sizeof x->value, .at = x->at, .cut = secret ? NULL : &f->cut, .parts = " /"};
+    if (in->type == INPUT_PASTE)
+        edit_paste(&e, in, !secret);
+    else if (!edit_key(&e, in))
         return false;
-    f->offers[0] = '\0';
+    x->at = e.at;
+    f->typed = true;
+    f->noffers = 0;
     return true;
 }
 
@@ -443,28 +553,24 @@ static bool key(struct pane *p, const struct input *in)
 {
     struct form *f = (struct form *)p;
     struct field *x = f->at < f->n ? &f->f[f->at] : NULL;
-    if (in->type == INPUT_PASTE && x && x->spec.kind <= FORM_PATHS) {
-        insert(x, in->raw, in->raw_len);
+    bool text = x && x->spec.kind <= FORM_PATHS, path = x && (x->spec.kind == FORM_PATH || x->spec.kind == FORM_PATHS);
+    if (in->type == INPUT_PASTE && text) {
+        type(f, x, in);
+        f->why[0] = '\0';
         revise(f);
         return true;
     }
     if (in->type != INPUT_KEY)
         return true;
-    bool text = x && x->spec.kind <= FORM_PATHS;
-    if (in->key == K_TAB && !(in->mods & MOD_SHIFT) && x && (x->spec.kind == FORM_PATH || x->spec.kind == FORM_PATHS) && x->value[0] && x->at == strlen(x->value)) {
-        char was[FORM_VALUE_MAX];
-        memcpy(was, x->value, sizeof was);
-        complete_path(f, x);
-        /* Nothing to complete: Tab is for the next field. */
-        if (strcmp(was, x->value) == 0 && !strstr(f->offers, "  "))
-            go(f, 1);
-    } else if (in->key == K_TAB || in->key == K_DOWN)
+    if (in->key == K_TAB && !(in->mods & MOD_SHIFT) && path && complete(f, x))
+        ;
+    else if (in->key == K_TAB || in->key == K_DOWN)
         go(f, in->mods & MOD_SHIFT ? -1 : 1);
     else if (in->key == K_UP)
         go(f, -1);
     else if (in->key == K_ENTER && f->at == f->n)
         cancel(f);
-    else if (in->key == K_ENTER && f->at + 1 >= f->n)
+    else if (in->key == K_ENTER && (!x || is_last(f, f->at)))
         submit(f);
     else if (in->key == K_ENTER)
         go(f, 1);
@@ -473,10 +579,14 @@ static bool key(struct pane *p, const struct input *in)
     else if (x && x->spec.kind == FORM_CHECK && (in->key == ' ' || in->key == K_LEFT || in->key == K_RIGHT))
         snprintf(x->value, sizeof x->value, "%s", x->value[0] ? "" : "yes");
     else if (!x && (in->key == K_LEFT || in->key == K_RIGHT))
-        f->at = f->at == f->n ? f->n + 1 : f->n;
+        look_at(f, f->at == f->n ? f->n + 1 : f->n);
+    else if (!x && in->key == ' ' && f->at == f->n)
+        cancel(f);
+    else if (!x && in->key == ' ')
+        submit(f);
     else if (!text || !type(f, x, in))
         return true;
-    if (!f->closed) {
+    if (!f->closed && in->key != K_ENTER && !(in->key == ' ' && !x)) {
         f->why[0] = '\0';
         revise(f);
     }
@@ -495,29 +605,38 @@ static bool action(struct pane *p, const char *what)
     return true;
 }
 
-/* The cursor to where the click was; columns from the field's begin.  What is scrolled stays. */
-static void place(struct field *x, int column, int room)
+/* The cursor to where the click was; columns from the field's begin. */
+static void place(struct field *x, int column)
 {
-    char until[FORM_VALUE_MAX];
-    size_t at = 0, next;
-    if (paint_width(x->value) >= room - 1)
-        return;
-    for (; x->value[at]; at = next) {
-        next = after(x, at);
-        snprintf(until, sizeof until, "%.*s", (int)next, x->value);
-        if ((x->spec.kind == FORM_SECRET ? (int)next : paint_width(until)) > column)
-            break;
-    }
+    size_t at = x->from, next;
+    if (x->from && column-- == 0)
+        at = before(x, x->from);
+    else
+        for (; x->value[at] && columns(x, x->from, next = after(x, at)) <= column; at = next)
+            ;
     x->at = at;
 }
 
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct form *f = (struct form *)p;
-    if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1))
+    unsigned hit = f->noffers, next = f->noffers ? offers_line(f, NULL, in->x - f->offers_x, &hit) : 0;
+    bool on_offers = f->noffers && in->y == f->offers_y;
+    if (in->mouse == MOUSE_WHEEL && on_offers) {
+        f->offered = in->button < 0 ? 0 : next < f->noffers ? next : f->offered;
+        pane_dirty(p);
+    } else if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1))
         go(f, in->button);
     if (in->mouse != MOUSE_PRESS || in->button != 1)
         return true;
+    if (on_offers) {
+        if (hit < f->noffers)
+            take_offer(f, hit);
+        else if (in->x >= f->offers_x + f->offers_room - 16)
+            f->offered = next < f->noffers ? next : 0;
+        revise(f);
+        return true;
+    }
     if (in->y == p->rows - 2) {
         int all = 10 + 2 + paint_width(f->button) + 4, x = (p->cols - all) / 2;
         if (in->x >= x && in->x < x + 10)
@@ -532,11 +651,11 @@ static bool mouse(struct pane *p, const struct input *in)
             int last = left + paint_width(f->f[i].value) + 3; /* the arrow behind it */
             if (f->f[i].spec.kind == FORM_CHOICE && (f->at == i || in->x == left || in->x == last))
                 turn(&f->f[i], in->x == left ? -1 : 1);
-            if (f->at == i && f->f[i].spec.kind <= FORM_PATHS && in->x >= left)
-                place(&f->f[i], in->x - left, p->cols - left - 2);
+            if (f->f[i].spec.kind <= FORM_PATHS && in->x >= left)
+                place(&f->f[i], in->x - left);
             if (f->f[i].spec.kind == FORM_CHECK)
                 snprintf(f->f[i].value, FORM_VALUE_MAX, "%s", f->f[i].value[0] ? "" : "yes");
-            f->at = i;
+            look_at(f, i);
             revise(f);
         }
     return true;
@@ -563,9 +682,7 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
 {
     struct form *f = (struct form *)p;
     *cols = max_cols < 76 ? max_cols : 76;
-    int need = f->preview ? 8 : 6; /* what a preview says may be long */
-    for (unsigned i = 0; i < f->n; i++)
-        need += f->f[i].spec.kind == FORM_NOTE ? paint_wrap(NULL, 0, 0, *cols - 4, 4, ST_DIM, f->f[i].spec.label) + 1 : 2;
+    int need = fields_rows(f, *cols) + (f->preview ? 8 : 6); /* what a preview says may be long */
     *rows = need < max_rows ? need : max_rows;
 }
 

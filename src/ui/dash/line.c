@@ -56,6 +56,7 @@ void app_line_open(struct app *a)
 static void close_line(struct app *a)
 {
     a->line.on = false;
+    a->line.cut.text[0] = '\0'; /* it may have been a value */
     app_redraw(a, false);
 }
 
@@ -78,17 +79,16 @@ static void hint(struct app *a)
             snprintf(a->line.hint, sizeof a->line.hint, "  %s", words[i].note);
 }
 
+static struct edit typed_line(struct app *a)
+{
+    return (struct edit){.text = a->line.text, .cap = sizeof a->line.text, .at = a->line.at, .cut = &a->line.cut, .parts = " "};
+}
+
 static void insert(struct app *a, const char *p, size_t n)
 {
-    char *t = a->line.text;
-    size_t len = strlen(t);
-    for (size_t i = 0; i < n && len < sizeof a->line.text - 1; i++) {
-        if ((unsigned char)p[i] < ' ' || p[i] == 0x7f)
-            continue;
-        memmove(t + a->line.at + 1, t + a->line.at, len - a->line.at + 1);
-        t[a->line.at++] = p[i];
-        len++;
-    }
+    struct edit e = typed_line(a);
+    edit_insert(&e, p, n);
+    a->line.at = e.at;
 }
 
 struct match {
@@ -336,28 +336,6 @@ void app_command(struct app *a, const char *typed)
     wordfree(&w);
 }
 
-static size_t before(const char *t, size_t at)
-{
-    while (at && ((unsigned char)t[--at] & 0xc0) == 0x80)
-        ;
-    return at;
-}
-
-static size_t after(const char *t, size_t at)
-{
-    if (t[at])
-        at++;
-    while (((unsigned char)t[at] & 0xc0) == 0x80)
-        at++;
-    return at;
-}
-
-static void cut(struct app *a, size_t from, size_t to)
-{
-    memmove(a->line.text + from, a->line.text + to, strlen(a->line.text + to) + 1);
-    a->line.at = from;
-}
-
 void app_line_click(struct app *a, const struct input *in)
 {
     int x = a->line.hint_x;
@@ -374,7 +352,9 @@ void app_line_click(struct app *a, const struct input *in)
             size_t from = a->line.at;
             while (from && a->line.text[from - 1] != ' ')
                 from--;
-            cut(a, from, a->line.at);
+            struct edit e = typed_line(a);
+            edit_remove(&e, from, e.at);
+            a->line.at = e.at;
             insert(a, word, strlen(word));
             insert(a, " ", 1);
             hint(a);
@@ -404,9 +384,9 @@ void app_line_input(struct app *a, const struct input *in)
 {
     char *t = a->line.text, line[512];
     bool ctrl = (in->mods & MOD_CTRL) != 0;
-    size_t at = a->line.at, from = at;
+    struct edit e = typed_line(a);
     if (in->type == INPUT_PASTE) {
-        insert(a, in->raw, in->raw_len);
+        edit_paste(&e, in, true);
     } else if (in->type != INPUT_KEY) {
         return;
     } else if (in->key == K_ENTER) {
@@ -425,33 +405,13 @@ void app_line_input(struct app *a, const struct input *in)
         complete(a);
         app_redraw(a, false);
         return;
-    } else if (in->key == K_BACKSPACE) {
-        cut(a, before(t, at), at);
-    } else if (in->key == K_DELETE || (ctrl && in->key == 'd')) {
-        cut(a, at, after(t, at));
-    } else if (in->key == K_LEFT || (ctrl && in->key == 'b')) {
-        a->line.at = before(t, at);
-    } else if (in->key == K_RIGHT || (ctrl && in->key == 'f')) {
-        a->line.at = after(t, at);
-    } else if (in->key == K_HOME || (ctrl && in->key == 'a')) {
-        a->line.at = 0;
-    } else if (in->key == K_END || (ctrl && in->key == 'e')) {
-        a->line.at = strlen(t);
-    } else if (ctrl && in->key == 'u') {
-        cut(a, 0, at);
-    } else if (ctrl && in->key == 'k') {
-        t[at] = '\0';
-    } else if (ctrl && in->key == 'w') {
-        while (from && t[from - 1] == ' ')
-            from--;
-        while (from && t[from - 1] != ' ')
-            from--;
-        cut(a, from, at);
-    } else if (in->key == K_UP || in->key == K_DOWN) {
-        recall(a, in->key == K_UP ? 1 : -1);
-    } else if (in->key < 0x110000 && !(in->mods & (MOD_CTRL | MOD_ALT))) {
-        insert(a, in->raw, in->raw_len);
+    } else if (in->key == K_UP || in->key == K_DOWN || (ctrl && (in->key == 'p' || in->key == 'n'))) {
+        recall(a, in->key == K_UP || in->key == 'p' ? 1 : -1);
+        e.at = a->line.at;
+    } else {
+        edit_key(&e, in);
     }
+    a->line.at = e.at;
     hint(a);
     app_redraw(a, false);
 }
