@@ -145,7 +145,10 @@ static void draw_list(struct overlay *o, WINDOW *w, int y, int rows, int cols)
         const struct ask_question *other = ask_watch_at(o->watch, o->first + (unsigned)i);
         target(other, where, sizeof where);
         snprintf(text, sizeof text, "%s  %s", other->box, where);
-        paint_text(w, y + i, 2, cols - 4, o->first + (unsigned)i == o->at ? ST_SELECTED : ST_TEXT, text);
+        bool on = o->first + (unsigned)i == o->at;
+        paint_text(w, y + i, 2, cols - 4, on ? ST_SELECTED : ST_TEXT, text);
+        if (on)
+            paint_row(w, y + i, 2, cols - 4, ST_SELECTED);
     }
     paint_scroll(w, y, o->list_rows, (long)o->first, o->list_rows, (long)n, ST_FRAME_ON);
 }
