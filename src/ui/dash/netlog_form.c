@@ -419,8 +419,12 @@ static bool key(struct pane *p, const struct input *in)
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct form *f = self(p);
+    if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1)) { /* as in every form */
+        go(f, in->button);
+        pane_dirty(p);
+    }
     if (in->mouse != MOUSE_PRESS || in->button != 1)
-        return in->mouse == MOUSE_WHEEL;
+        return true;
     for (enum field i = F_ACTION; i <= F_BACK; i++)
         if (shown(f, i) && in->y == f->row_of[i]) {
             f->at = i;
