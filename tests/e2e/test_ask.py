@@ -250,6 +250,7 @@ class Dashboards(unittest.TestCase):
         for i in range(2, 8):
             t.keys("Down")
             t.wait(f"ape wants to reach\\s.*\\n.* host{i}.example.com:443")
+        t.wait("ape  host7")
         list_row = next(y for y, text in enumerate(t.lines()) if "ape  host" in text)
         wheel = lambda button: t.mouse(20, list_row, button)
         for step, host in ((lambda: t.keys("End"), 12), (lambda: t.keys("Tab"), 1), (lambda: t.keys("BTab"), 12), (lambda: t.keys("Home"), 1),

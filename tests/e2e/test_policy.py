@@ -369,6 +369,7 @@ class Machine(unittest.TestCase):
             t.wait("In the form for a rule from the log")
             t.keys("Escape")
             t.wait("In the form for a rule", gone=True)
+            t.wait("How long.*for good")
             x, y = next((line.find("for good"), y) for y, line in enumerate(t.lines()) if "How long" in line)
             t.mouse(x, y)  # what is chosen, by a click: the next; at the arrow before it: the one before
             t.wait("denied.test +for box, the next connection")
