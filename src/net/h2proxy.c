@@ -53,6 +53,10 @@ struct stream {
     struct scrub_set *watch_set; /* what the request must not say */
     struct scrub_watch *watch;   /* of its body */
     bool caught;                 /* it did: no more of it goes out, and the owner is asked how to refuse it */
+    bool left;                   /* its head went out to the server */
+    bool said[2];                /* the end of what goes to that side went out */
+    bool follows;                /* its server is done with it: the guest's side ends so, after what came of the answer */
+    uint32_t follows_code;
 };
 
 struct h2proxy {
@@ -68,6 +72,8 @@ struct h2proxy {
     bool mute[2]; /* takes nothing any more */
     bool up_over; /* its streams were told */
     bool served;  /* an answer came whole */
+    bool leaving; /* the guest is to be told that its server leaves */
+    bool malformed; /* what the guest said */
 };
 
 static enum side side_of(const struct h2proxy *p, const nghttp2_session *s)
@@ -124,6 +130,45 @@ static void reset(struct stream *s, enum side side, uint32_t code)
 {
     if (s->id[side] && !s->closed[side])
         nghttp2_submit_rst_stream(s->proxy->session[side], NGHTTP2_FLAG_NONE, s->id[side], code);
+}
+
+/* A server may be done with a request that still comes (RFC 9113 8.1): whoever sends it is told so, when it has what came of
+ * the answer. */
+static void follow(struct stream *s)
+{
+    const struct queue *q = &s->q[UP];
+    if (!s->follows || s->closed[GUEST] || !(s->minting || (q->end ? s->said[GUEST] : q->pos == q->len)))
+        return;
+    s->follows = false;
+    /* Where both have said all it ends by itself. */
+    if (!q->end || nghttp2_session_get_stream_remote_close(s->proxy->session[GUEST], s->id[GUEST]) == 0)
+        reset(s, GUEST, s->follows_code);
+}
+
+static void server_done(struct stream *s, uint32_t code)
+{
+    s->follows = true;
+    s->follows_code = code;
+    follow(s);
+}
+
+static void send_goaway(struct h2proxy *p)
+{
+    p->leaving = false;
+    nghttp2_submit_goaway(p->session[GUEST], NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(p->session[GUEST]),
+                          NGHTTP2_NO_ERROR, NULL, 0);
+}
+
+/* That the server leaves comes after the answers that were whole by then: some clients read none behind it. */
+static bool tell_leaving(struct h2proxy *p)
+{
+    if (!p->leaving)
+        return false;
+    for (const struct stream *s = p->streams; s; s = s->next)
+        if (!s->closed[GUEST] && !s->said[GUEST] && (s->q[UP].end || s->refusal))
+            return false;
+    send_goaway(p);
+    return true;
 }
 
 /* ---- data from one side to the other ---- */
@@ -446,10 +491,26 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
             reset(s, GUEST, NGHTTP2_INTERNAL_ERROR);
     } else if (v->allow && !p->gone[UP])
         open_upstream(s);
-    else if (v->allow)
+    else if (v->allow) {
         untouched(s);
-    else
+        if (p->leaving) /* or it would be tried again here */
+            send_goaway(p);
+    } else
         answer_denied(s, v->rule, v->hint);
+}
+
+/* It came whole, and is not whole at its server yet: whoever sent it may be done. */
+static bool owed(const struct stream *s)
+{
+    return s->opened && s->q[GUEST].end && !s->caught && !s->said[UP] && !s->closed[UP];
+}
+
+static bool owes(const struct h2proxy *p)
+{
+    const struct stream *s = p->streams;
+    while (s && !owed(s))
+        s = s->next;
+    return s && !p->malformed;
 }
 
 void h2proxy_review(struct h2proxy *p)
@@ -458,7 +519,7 @@ void h2proxy_review(struct h2proxy *p)
     for (const struct stream *s = p->streams; s; s = s->next) {
         struct proxy_request r = {.id = s->request, .version = 2, .method = s->method, .target = s->path, .fields = &none,
                                   .override = s->override, .again = true};
-        if ((s->opened || s->spooling) && !s->closed[GUEST])
+        if ((s->opened || s->spooling) && (!s->closed[GUEST] || owed(s)))
             p->owner->request(p->owner->arg, &r);
     }
 }
@@ -711,9 +772,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     enum side side = side_of(p, session);
     if (frame->hd.type == NGHTTP2_GOAWAY) {
         p->gone[side] = true;
-        if (side == UP) /* what is under way ends; a new request needs a new connection */
-            nghttp2_submit_goaway(p->session[GUEST], NGHTTP2_FLAG_NONE,
-                                  nghttp2_session_get_last_proc_stream_id(p->session[GUEST]), NGHTTP2_NO_ERROR, NULL, 0);
+        p->leaving |= side == UP; /* what is under way ends; a new request needs a new connection */
         return 0;
     }
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
@@ -762,6 +821,22 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     return 0;
 }
 
+static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
+{
+    struct h2proxy *p = arg;
+    enum side side = side_of(p, session);
+    if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
+        return 0;
+    struct stream *s = find(p, side, frame->hd.stream_id);
+    if (!s)
+        return 0;
+    s->left |= side == UP;
+    s->said[side] |= frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+    if (side == GUEST)
+        follow(s);
+    return 0;
+}
+
 static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *arg)
 {
     struct h2proxy *p = arg;
@@ -775,19 +850,19 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *a
     consumed(s, to, rest);
     s->q[to].pos = s->q[to].len;
     if (side == UP && !s->answered && !s->closed[GUEST]) {
-        if (code == NGHTTP2_REFUSED_STREAM)
-            reset(s, GUEST, code); /* the client may try again */
+        if (code == NGHTTP2_REFUSED_STREAM || (!s->left && p->gone[UP]))
+            untouched(s);
         else
             answer_failed(s, 502, "the server gave up the request");
         return 0;
     }
-    if (side == UP && s->caught && s->answered && !s->closed[GUEST])
+    if (side == UP && (s->refusal || (s->caught && s->answered)) && !s->closed[GUEST])
         return 0; /* refused: the guest reads why */
     if (s->id[to] && !s->closed[to]) {
-        if (side == GUEST)
-            reset(s, to, code == NGHTTP2_NO_ERROR ? NGHTTP2_CANCEL : code);
-        else if (code != NGHTTP2_NO_ERROR)
-            reset(s, to, code);
+        if (side == UP)
+            server_done(s, code);
+        else if (code != NGHTTP2_NO_ERROR || !s->q[UP].end || !owed(s)) /* else both have said all, and the rest of it goes on */
+            reset(s, UP, code == NGHTTP2_NO_ERROR ? NGHTTP2_CANCEL : code);
         return 0;
     }
     if (s->closed[GUEST] && (!s->asked || s->judged))
@@ -859,6 +934,7 @@ struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owne
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
+    nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_sent);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_close);
     nghttp2_option_set_no_auto_window_update(opt, 1);
     nghttp2_option_set_max_outbound_ack(opt, OUT_FRAMES_MAX);
@@ -980,6 +1056,7 @@ static bool read_in(struct h2proxy *p, enum side side)
         if (took < 0)
             p->owner->failed(p->owner->arg, side == GUEST ? 400 : 502, nghttp2_strerror((int)took));
         p->eof[side] = true;
+        p->malformed |= side == GUEST;
         nghttp2_session_terminate_session(p->session[side], NGHTTP2_PROTOCOL_ERROR);
     }
     return true;
@@ -991,14 +1068,16 @@ enum proxy_state h2proxy_step(struct h2proxy *p)
     for (bool moved = true; moved && !p->broken;) {
         moved = false;
         /* A side that does not take what we say is not read either: it cannot make us say more. */
-        moved |= write_out(p, GUEST);
+        if (!p->eof[GUEST] || !owes(p)) /* to one that is gone it would end all */
+            moved |= write_out(p, GUEST);
+        moved |= tell_leaving(p);
         if (has_up && !p->broken)
             moved |= write_out(p, UP);
         if (!p->broken && p->out_len[GUEST] == p->out_pos[GUEST])
             moved |= read_in(p, GUEST);
         if (has_up && !p->broken && p->out_len[UP] == p->out_pos[UP])
             moved |= read_in(p, UP);
-        if (p->eof[GUEST])
+        if (p->eof[GUEST] && !owes(p))
             break;
         /* After an error of its own making the session only has its last word to say: nothing more comes from there. */
         if (has_up && !p->broken && !nghttp2_session_want_read(p->session[UP]) && !nghttp2_session_want_write(p->session[UP]))
@@ -1006,23 +1085,24 @@ enum proxy_state h2proxy_step(struct h2proxy *p)
         if (has_up && p->eof[UP] && !p->up_over) {
             /* Streams without an answer get one, the others are cut. */
             p->up_over = p->gone[UP] = true;
-            for (struct stream *s = p->streams; s; s = s->next) {
+            for (struct stream *s = p->streams, *next; s; s = next) {
+                next = s->next;
                 s->closed[UP] = true;
-                if (s->opened && !s->answered && p->served && is_safe(s->method))
+                if (s->closed[GUEST] && (!s->asked || s->judged))
+                    stream_free(s);
+                else if (s->opened && !s->answered && (!s->left || (p->served && is_safe(s->method))))
                     untouched(s); /* as it is to repeat: the connection was an old one */
                 else if (s->opened && !s->answered)
                     answer_failed(s, 502, "the server closed the connection without an answer");
-                else if (s->opened && !s->q[UP].end)
-                    reset(s, GUEST, NGHTTP2_INTERNAL_ERROR);
+                else if (s->opened && !s->refusal)
+                    server_done(s, s->q[UP].end ? NGHTTP2_NO_ERROR : NGHTTP2_INTERNAL_ERROR);
             }
-            nghttp2_submit_goaway(p->session[GUEST], NGHTTP2_FLAG_NONE,
-                                  nghttp2_session_get_last_proc_stream_id(p->session[GUEST]), NGHTTP2_NO_ERROR, NULL, 0);
-            moved = true;
+            p->leaving = moved = true;
         }
     }
     if (p->broken)
         return PROXY_BROKEN;
-    bool over = p->eof[GUEST] || (!nghttp2_session_want_read(p->session[GUEST]) && !nghttp2_session_want_write(p->session[GUEST])) ||
-                (p->gone[UP] && !p->streams);
+    bool ends = p->eof[GUEST] || (!nghttp2_session_want_read(p->session[GUEST]) && !nghttp2_session_want_write(p->session[GUEST]));
+    bool over = (ends && !owes(p)) || (p->gone[UP] && !p->streams);
     return over && p->out_len[GUEST] == p->out_pos[GUEST] ? PROXY_DONE : PROXY_GOING;
 }

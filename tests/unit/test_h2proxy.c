@@ -22,7 +22,7 @@ static struct wire {
     size_t takes; /* of what the proxy says; then it reads no more */
     unsigned reads;
     unsigned asked, failed;
-    bool shut;
+    bool shut, eof;
 } w;
 
 static ssize_t wire_read(void *arg, void *buf, size_t n)
@@ -32,7 +32,7 @@ static ssize_t wire_read(void *arg, void *buf, size_t n)
     take = take < n ? take : n;
     take = take < w.piece ? take : w.piece;
     if (take == 0)
-        return END_AGAIN;
+        return w.eof ? 0 : END_AGAIN;
     memcpy(buf, w.in + w.in_pos, take);
     w.in_pos += take;
     w.reads++;
@@ -92,6 +92,9 @@ static struct proxy_owner owner = {.name = "two.test", .port = 80, .request = on
 /* What the server says. */
 static uint8_t said[4096];
 static size_t said_len, said_pos;
+/* And what it was sent. */
+static uint8_t told[ROOM];
+static size_t told_len;
 
 static ssize_t up_read(void *arg, void *buf, size_t n)
 {
@@ -107,7 +110,9 @@ static ssize_t up_read(void *arg, void *buf, size_t n)
 static ssize_t up_write(void *arg, const void *buf, size_t n)
 {
     (void)arg;
-    (void)buf;
+    assert_true(told_len + n <= ROOM);
+    memcpy(told + told_len, buf, n);
+    told_len += n;
     return (ssize_t)n;
 }
 
@@ -116,7 +121,7 @@ static const struct end_ops up_ops = {up_read, up_write, wire_shutdown, never};
 static struct h2proxy *fresh(void)
 {
     memset(&w, 0, sizeof w);
-    said_len = said_pos = 0;
+    said_len = said_pos = told_len = 0;
     w.piece = w.takes = ROOM;
     end_init(&guest, &ops, NULL);
     end_init(&up, &up_ops, NULL);
@@ -297,6 +302,114 @@ static void threat_46_requests_that_are_reset_while_they_are_judged(void **state
     h2proxy_free(p);
 }
 
+/* The types of the frames in there, and D, H where they end a stream; data, heads, resets and farewells alone. */
+static const char *story(const uint8_t *bytes, size_t n, char out[64])
+{
+    size_t k = 0;
+    for (size_t at = 0; at + 9 <= n && k < 63;) {
+        bool end = bytes[at + 4] & NGHTTP2_FLAG_END_STREAM;
+        switch (bytes[at + 3]) {
+        case NGHTTP2_DATA:
+            if (!k || end || out[k - 1] != 'd')
+                out[k++] = end ? 'D' : 'd';
+            break;
+        case NGHTTP2_HEADERS:
+            out[k++] = end ? 'H' : 'h';
+            break;
+        case NGHTTP2_RST_STREAM:
+            out[k++] = 'r';
+            out[k++] = (char)('0' + bytes[at + 12]);
+            break;
+        case NGHTTP2_GOAWAY:
+            out[k++] = 'g';
+        }
+        at += 9 + ((size_t)bytes[at] << 16 | (size_t)bytes[at + 1] << 8 | bytes[at + 2]);
+    }
+    out[k] = '\0';
+    return out;
+}
+
+static void say(const char *bytes, size_t n)
+{
+    assert_true(said_len + n <= sizeof said);
+    memcpy(said + said_len, bytes, n);
+    said_len += n;
+}
+
+#define SETTINGS "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0"
+#define HEAD_200 "\0\0\1\1\4\0\0\0\1\x88"
+#define LAST_DATA "\0\0\5\0\1\0\0\0\1hello"
+#define SOME_DATA "\0\0\5\0\0\0\0\0\1hello"
+#define DONE_WITH(code) "\0\0\4\3\0\0\0\0\1\0\0\0" code
+#define LEAVES "\0\0\x08\7\0\0\0\0\0\0\0\0\1\0\0\0\0"
+
+/* A server that is done before the request is whole (RFC 9113 8.1): the answer arrives, then that it is done. */
+static void a_server_that_is_done_first(void **state)
+{
+    static const struct {
+        const char *bytes, *want;
+        size_t n;
+    } cases[] = {
+#define C(text, want) {text, want, sizeof text - 1}
+        C(HEAD_200 LAST_DATA DONE_WITH("\0"), "hDr0"),
+        C(HEAD_200 LAST_DATA DONE_WITH("\x08"), "hDr8"),
+        C(HEAD_200 SOME_DATA DONE_WITH("\0"), "hdr0"), /* cut short: it must not wait for more for ever */
+        C(HEAD_200 SOME_DATA DONE_WITH("\2"), "hdr2"),
+        C(HEAD_200 LAST_DATA LEAVES, "hDg"), /* some clients read no answer behind it */
+    };
+    uint8_t block[400];
+    size_t n = block_of(block, sizeof block);
+    char seen[64];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct h2proxy *p = fresh();
+        const struct proxy_verdict v = {.allow = true};
+        greet();
+        put_frame(NGHTTP2_HEADERS, 4, 1, block, n);
+        put_frame(NGHTTP2_DATA, 0, 1, "some", 4);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        h2proxy_answer(p, 1, &v);
+        say(SETTINGS, 18);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        say(cases[i].bytes, cases[i].n);
+        h2proxy_step(p);
+        assert_string_equal(story(w.out, w.out_len, seen), cases[i].want);
+        h2proxy_free(p);
+    }
+}
+
+/* Both have said all, and a part of the request still waits for the server: it goes there, also when its client has gone. */
+static void the_rest_of_a_request_that_is_answered(void **state)
+{
+    static uint8_t content[16384];
+    uint8_t block[400];
+    size_t n = block_of(block, sizeof block);
+    char seen[64];
+    (void)state;
+    for (int gone = 0; gone < 2; gone++) {
+        struct h2proxy *p = fresh();
+        const struct proxy_verdict v = {.allow = true};
+        greet();
+        put_frame(NGHTTP2_HEADERS, 4, 1, block, n);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        h2proxy_answer(p, 1, &v);
+        say(SETTINGS HEAD_200 LAST_DATA, 18 + 10 + 14);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        for (int i = 0; i < 6; i++) /* more than the server takes at first */
+            put_frame(NGHTTP2_DATA, i == 5, 1, content, sizeof content);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        assert_string_equal(story(w.out, w.out_len, seen), "hD");
+        w.eof = gone;
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        say("\0\0\4\x08\0\0\0\0\0\0\1\0\0\0\0\4\x08\0\0\0\0\1\0\1\0\0", 26); /* its windows */
+        assert_int_equal(h2proxy_step(p), gone ? PROXY_DONE : PROXY_GOING);
+        size_t magic = NGHTTP2_CLIENT_MAGIC_LEN;
+        assert_string_equal(story(told + magic, told_len - magic, seen), "hdD");
+        assert_true(h2proxy_idle(p));
+        h2proxy_free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +418,8 @@ int main(void)
         cmocka_unit_test(threat_45_46_a_server_that_breaks_the_protocol),
         cmocka_unit_test(threat_45_57_no_word_of_other_ways),
         cmocka_unit_test(threat_46_requests_that_are_reset_while_they_are_judged),
+        cmocka_unit_test(a_server_that_is_done_first),
+        cmocka_unit_test(the_rest_of_a_request_that_is_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
