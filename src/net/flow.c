@@ -30,6 +30,7 @@ struct flow {
     int fd;
     struct event *read_ev, *write_ev;
     bool up_eof;   /* the server sends no more */
+    bool up_shut;  /* nor does it take more: it reset the connection, and may have said why before */
     bool down_eof; /* the guest sends no more */
     bool answered; /* by the broker */
     bool raw;      /* what is no TLS may pass as well */
@@ -203,6 +204,10 @@ static void on_upstream_readable(evutil_socket_t fd, short what, void *arg)
             fail(f);
             return;
         }
+        if (got == 0 && f->up_shut) {
+            fail(f);
+            return;
+        }
         if (got == 0) {
             f->up_eof = true;
             event_del(f->read_ev);
@@ -250,22 +255,26 @@ static bool relay_start(struct flow *f, int fd, enum kind kind)
 /* Sends what it can; false: the flow is gone. */
 static bool send_up(struct flow *f, const uint8_t *buf, size_t len, size_t *done)
 {
-    *done = 0;
-    while (*done < len) {
-        ssize_t n = send(f->fd, buf + *done, len - *done, MSG_NOSIGNAL | MSG_DONTWAIT);
+    size_t sent = 0;
+    while (sent < len && !f->up_shut) {
+        ssize_t n = send(f->fd, buf + sent, len - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
             event_add(f->write_ev, NULL);
             break;
         }
-        if (n < 0) {
+        if (n < 0 && f->up_eof) {
             fail(f);
             return false;
         }
-        *done += (size_t)n;
+        if (n < 0) /* what it said before that is read, and passed on first, as without us */
+            f->up_shut = true;
+        else
+            sent += (size_t)n;
     }
-    f->bytes_up += *done;
+    f->bytes_up += sent;
+    *done = f->up_shut ? len : sent;
     return true;
 }
 

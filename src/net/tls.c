@@ -345,7 +345,10 @@ static ssize_t failed(struct end *e, int rc, bool reading)
         return END_AGAIN;
     if (reading && why == SSL_ERROR_ZERO_RETURN)
         return 0;
-    e->failed = true;
+    if (reading)
+        e->failed = true;
+    else
+        e->deaf = true;
     return END_ERROR;
 }
 
@@ -373,7 +376,7 @@ ssize_t end_read(struct end *e, void *buf, size_t n)
 ssize_t end_write(struct end *e, const void *buf, size_t n)
 {
     size_t put;
-    if (e->failed || e->shut)
+    if (e->failed || e->deaf || e->shut)
         return END_ERROR;
     if (n == 0)
         return 0;
@@ -400,7 +403,7 @@ void end_shutdown(struct end *e)
     if (e->shut)
         return;
     e->shut = true;
-    if (e->ssl && !e->failed) {
+    if (e->ssl && !e->failed && !e->deaf) {
         ERR_clear_error();
         SSL_shutdown(e->ssl); /* the notice goes out if there is room; the end of the stream says it too */
     }

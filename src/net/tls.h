@@ -51,6 +51,7 @@ struct end {
     void *arg;
     SSL *ssl; /* NULL: plain */
     bool eof, failed, shut;
+    bool deaf; /* it takes no more; what it said before is still read */
 };
 
 void end_init(struct end *e, const struct end_ops *ops, void *arg);

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -62,9 +63,11 @@ class Odd:
             got += more
         if got.split()[1] == b"/ok/late":
             time.sleep(1.5)
-        c.sendall(self.ANSWERS.get(got.split()[1], b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"))
+        c.sendall(self.ANSWERS.get(got.split()[1].split(b"?")[0], b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"))
         if got.split()[1] == b"/ok":
             self.talk(c)  # kept alive
+        if got.split()[1] == b"/ok/early?reset":
+            return
         time.sleep(0.3)
 
 
@@ -151,6 +154,7 @@ class Net(unittest.TestCase):
         cls.ca = ca = TestCA(cls.dir / "ca")
         cert = ca.leaf("web", *NAMES, "relay.test", "two.test", "odd.test", "get.test")
         cls.web, cls.plain, cls.two, cls.odd = Web(cert), Web(), NodeH2(cert), Odd(cert)
+        cls.bare = Odd(None)
         cls.expired = Web(ca.leaf("expired", "expired.test", days=-1))
         cls.wrong = Web(ca.leaf("wrong", "other.test"))
         cls.selfmade = Web(ca.leaf("selfmade", "selfmade.test", sign=False))
@@ -159,14 +163,14 @@ class Net(unittest.TestCase):
                  "wrong.test": cls.wrong, "selfmade.test": cls.selfmade, "common.test": cls.common, **{n: cls.web for n in NAMES}}
         cls.lab = Lab(map=[f"{n}:443=127.0.0.1:{s.port}" for n, s in ports.items()] + [f"{n}:80=127.0.0.1:{cls.plain.port}" for n in NAMES] +
                       [f"relay.test:8443=127.0.0.1:{cls.web.port}", f"relay.test:8080=127.0.0.1:{cls.plain.port}", f"relay.test:2222=127.0.0.1:{cls.plain.port}",
-                       f"exact.test:8080=127.0.0.1:{cls.plain.port}", f"exact.test:80=127.0.0.1:{cls.plain.port}"] +
+                       f"exact.test:8080=127.0.0.1:{cls.plain.port}", f"exact.test:80=127.0.0.1:{cls.plain.port}", f"exact.test:5000=127.0.0.1:{cls.bare.raw.port}"] +
                       [f"tell.test:443=127.0.0.1:{cls.plain.port}"], ca=[str(ca.cert)])
-        cls.lab.allow("relay.test", "exact.test:8080", "exact.test:80", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test", "common.test")])
+        cls.lab.allow("relay.test", "exact.test:8080", "exact.test:80", "exact.test:5000", "tell.test", "GET get.test/ok", *[f"{n}/ok" for n in (*NAMES, "two.test", "odd.test", "expired.test", "wrong.test", "selfmade.test", "common.test")])
         cls.say = cls.lab.say
 
     @classmethod
     def tearDownClass(cls):
-        for s in (cls.web, cls.plain, cls.two, cls.odd.raw, cls.expired, cls.wrong, cls.selfmade, cls.common):
+        for s in (cls.web, cls.plain, cls.two, cls.odd.raw, cls.bare.raw, cls.expired, cls.wrong, cls.selfmade, cls.common):
             s.shutdown()
         try:
             cls.lab.close()
@@ -518,6 +522,19 @@ class Net(unittest.TestCase):
         self.assertEqual(status(got), 502, got)
         got = self.lab.say([b"POST /ok/early HTTP/1.1\r\nHost: odd.test\r\nContent-Length: 900000\r\n\r\n", *[b"x" * 30000] * 30], name="odd.test", timeout=PATIENCE)
         self.assertEqual(status(got), 413, got[:100])
+        for _ in range(40):  # where nothing is looked at: what it said before it reset the connection arrives first
+            with self.lab.connect("exact.test", 5000) as s:
+                send = threading.Thread(target=self.send_what_goes, args=(s, b"POST /ok/early?reset HTTP/1.1\r\nHost: exact.test\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2000000))
+                send.start()
+                got = s.recv(4096)
+                send.join()
+            self.assertEqual(status(got), 413, got[:100])
+
+    def send_what_goes(self, s, data):
+        try:
+            s.sendall(data)
+        except OSError:
+            pass
 
     def test_threat_86_who_waits_for_a_server_takes_no_processor(self):
         def used():
