@@ -53,6 +53,9 @@ struct h1proxy {
     bool guest_eof, up_eof, tunnel;
     bool up_shut; /* the server takes no more */
     bool close_after; /* the answer under way is the last */
+    bool late; /* its answer is whole, and the rest of the request still goes to the server, which may want it */
+    bool continued; /* the server asked for the content */
+    bool rest_up;   /* before the end, what waits for the server goes to it */
     bool served;   /* an exchange was completed before */
     bool answered; /* something came of the one under way */
     struct credentials *secrets; /* of the exchange under way */
@@ -418,7 +421,7 @@ static void send_request(struct h1proxy *p, const char *payload)
     httpbody_init(&p->rq_body, h->framing, h->length);
     p->rq = p->rq_body.done ? RQ_SENT : RQ_BODY;
     p->rs = RS_HEAD;
-    p->answered = false;
+    p->answered = p->continued = p->rest_up = false;
     p->close_after = h->close || h->minor == 0;
     if (p->secrets) /* written: the head that we keep for the answer shall not hold them */
         headers_clear_secret(&h->fields);
@@ -509,7 +512,7 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verd
         credentials_free(secrets);
         scrub_set_unref(v->watch);
         /* The server's answer may have begun, or it is no request any more: then the end says enough. */
-        if (p->tunnel || p->rs == RS_BODY)
+        if (p->tunnel || p->rs == RS_BODY || p->late)
             p->broken = true;
         else
             answer_denied(p, v->rule, v->hint);
@@ -542,19 +545,33 @@ void h1proxy_answer(struct h1proxy *p, uint32_t request, const struct proxy_verd
         char hash[SIGV4_HASH_LEN];
         sigv4_hash("", 0, hash);
         send_request(p, hash);
-    } else
-        p->rq = RQ_SPOOL;
+        return;
+    }
+    p->rq = RQ_SPOOL;
+    if (h->expect_continue) /* by the time that the server could say so its content is there */
+        queue(p, &p->to_guest, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    h->expect_continue = false;
 }
 
 void h1proxy_review(struct h1proxy *p)
 {
     static const struct headers none;
     const struct http1_head *h = &p->rq_head;
-    if ((p->rs == RS_NONE && p->rq != RQ_SPOOL && p->rq != RQ_CAUGHT && !p->tunnel) || !h->target)
+    if ((p->rs == RS_NONE && p->rq != RQ_SPOOL && p->rq != RQ_CAUGHT && !p->tunnel && !p->late) || !h->target)
         return;
     struct proxy_request r = {.id = p->request, .version = 1, .method = h->method, .target = h->target, .fields = &none,
                               .override = h->override, .again = true};
     p->owner->request(p->owner->arg, &r);
+}
+
+/* Of the exchange nothing more comes.  whole: and all of its request went out. */
+static void exchange_over(struct h1proxy *p, bool whole)
+{
+    forget_secrets(p);
+    http1_head_finish(&p->rq_head);
+    p->late = false;
+    p->rest_up = whole;
+    p->rq = p->close_after || !whole || p->up_shut ? RQ_CLOSE : RQ_HEAD;
 }
 
 static bool read_body(struct h1proxy *p)
@@ -564,6 +581,11 @@ static bool read_body(struct h1proxy *p)
     if (!ready(p, &p->from_guest, &p->to_up, p->up) || p->up_shut)
         return false;
     int got = fill(p, &p->from_guest, p->guest, &p->guest_eof);
+    if (got < 0 && p->late) { /* it has its answer, and what of it still waits */
+        p->broken = false;
+        exchange_over(p, false);
+        return true;
+    }
     if (got <= 0) {
         p->broken |= got < 0; /* the rest will not come */
         return false;
@@ -582,6 +604,8 @@ static bool read_body(struct h1proxy *p)
         if (p->rq_head.framing == HTTP1_CHUNKED)
             queue(p, &p->to_up, "0\r\n\r\n", 5);
         p->rq = RQ_SENT;
+        if (p->late)
+            exchange_over(p, true);
     }
     return used > 0;
 }
@@ -620,16 +644,15 @@ static void send_response_head(struct h1proxy *p)
 
 static void response_over(struct h1proxy *p)
 {
-    forget_secrets(p);
     http1_head_finish(&p->rs_head);
     p->rs = RS_NONE;
     p->served = true;
-    /* The server answered before it had the whole request: what is still to come has nowhere to go. */
-    if (p->close_after || p->rq != RQ_SENT || p->up_shut)
-        p->rq = RQ_CLOSE;
-    else
-        p->rq = RQ_HEAD;
-    http1_head_finish(&p->rq_head);
+    /* The server answered before it had the whole request, and may read on: many answer first, and some said that this
+     * connection lives on.  Not where it was asked whether it wants the content, and did not say so: what came then could be
+     * content for us, and a request that nobody judged for it. */
+    p->late = p->rq == RQ_BODY && !p->up_shut && !p->up_eof && (!p->rq_head.expect_continue || p->continued);
+    if (!p->late)
+        exchange_over(p, p->rq == RQ_SENT);
 }
 
 static void response_whole(struct h1proxy *p)
@@ -667,6 +690,7 @@ static void response_whole(struct h1proxy *p)
         return;
     }
     if (h->status / 100 == 1) {
+        p->continued |= h->status == 100;
         if (p->rq_head.minor == 1)
             send_response_head(p);
         http1_head_finish(h);
@@ -838,15 +862,15 @@ static bool tunnel(struct h1proxy *p)
     return moved;
 }
 
-/* An idle server that hangs up, or speaks without being asked. */
+/* A server that has nothing to say hangs up, or speaks without being asked. */
 static bool watch_idle_server(struct h1proxy *p)
 {
-    if (!p->up || p->rs != RS_NONE || p->rq != RQ_HEAD)
+    if (!p->up || p->rs != RS_NONE || (p->rq != RQ_HEAD && !p->late))
         return false;
     int got = fill(p, &p->from_up, p->up, &p->up_eof);
     if (got != 0) {
         p->broken = false;
-        p->rq = RQ_CLOSE;
+        exchange_over(p, false);
         return true;
     }
     return false;
@@ -869,6 +893,8 @@ enum proxy_state h1proxy_step(struct h1proxy *p)
             moved |= read_response_body(p);
         if (p->rq == RQ_SPOOL && !p->broken)
             moved |= read_spool(p);
+        if (p->late && p->rq == RQ_BODY && !p->broken)
+            moved |= watch_idle_server(p);
         if (p->rq == RQ_BODY && !p->broken)
             moved |= read_body(p);
         if (p->rq == RQ_HEAD && clear && !p->broken) {
@@ -876,7 +902,8 @@ enum proxy_state h1proxy_step(struct h1proxy *p)
             if (p->rq == RQ_HEAD)
                 moved |= read_head(p);
         }
-        if (p->rq == RQ_CLOSE && !p->broken && flush(p, &p->to_guest, p->guest))
+        if (p->rq == RQ_CLOSE && !p->broken && flush(p, &p->to_guest, p->guest) &&
+            (!p->rest_up || p->up_shut || p->up_eof || flush(p, &p->to_up, p->up) || p->up_shut))
             p->done = true;
     }
     return p->broken ? PROXY_BROKEN : p->done ? PROXY_DONE : PROXY_GOING;

@@ -56,6 +56,11 @@ class Recorder(Server):
                 return
             if path == b"/early":  # the answer begins before the request is whole
                 s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nso far")
+            if path == b"/first":  # it is whole by then, and the connection lives on
+                s.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno\n")
+            if path == b"/cut":  # and nothing of the content is read
+                s.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbig\n")
+                return
             if headers.get(b"transfer-encoding") == b"chunked":
                 while (n := int(f.readline(), 16)):
                     self.take(f, n)
@@ -64,7 +69,8 @@ class Recorder(Server):
             else:
                 self.take(f, int(headers.get(b"content-length", 0)))
             self.whole += 1
-            s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            if path != b"/first":
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     def websocket(self, s, f):
         """Each message comes back as its length."""
@@ -257,6 +263,72 @@ class Content(unittest.TestCase):
                 if not s.recv(65536):
                     raise EOFError
         self.check_kept(self.github)
+
+    def answered_first(self, s, host, expect=b""):
+        s.sendall(b"POST /first HTTP/1.1\r\nHost: %s\r\n%sContent-Length: 300000\r\n\r\n" % (host, expect))
+        got = b""
+        while not got.endswith(b"\r\n\r\nno\n"):
+            got += s.recv(65536) or self.fail(got)
+
+    def until_ok(self, s):
+        got = b""
+        while not got.endswith(b"\r\n\r\nok"):
+            got += s.recv(65536) or self.fail(got)
+        return got
+
+    def test_a_server_that_answers_before_it_has_the_content(self):
+        """It gets the rest, and the connection lives on as it said; that rest is searched as well."""
+        for connect, server, host in ((lambda: self.lab.tls("api.openai.com"), self.server, b"api.openai.com"),
+                                      (lambda: self.lab.connect("other.example", 80), self.plain, b"other.example")):
+            whole = server.whole
+            with connect() as s:
+                self.answered_first(s, host)
+                s.sendall(b"x" * 300000)
+                s.sendall(b"GET /next HTTP/1.1\r\nHost: %s\r\n\r\n" % host)
+                self.assertEqual(self.until_ok(s).count(b"HTTP/1.1 200"), 1)
+            self.assertEqual((server.whole, len(server.came)), (whole + 2, 300000))
+        self.whole = self.server.whole
+        self.server.came.clear()
+        with self.lab.tls("api.openai.com") as s:
+            self.answered_first(s, b"api.openai.com")
+            with self.assertRaises((OSError, EOFError)):
+                s.sendall(b"x" * 70000 + self.github.encode())
+                if not s.recv(65536):
+                    raise EOFError
+        self.check_kept(self.github)
+
+    def test_no_content_behind_an_answer_that_did_not_want_it(self):
+        """What a server that refused an Expect reads next may be a request to it: nobody judged that one."""
+        with self.lab.tls("api.openai.com") as s:
+            self.answered_first(s, b"api.openai.com", b"Expect: 100-continue\r\n")
+            try:
+                s.sendall(b"GET /next HTTP/1.1\r\nHost: api.openai.com\r\n\r\n")
+                self.assertEqual(s.recv(65536), b"")
+            except OSError:
+                pass
+        self.assertEqual(bytes(self.server.came), b"")
+        self.check_kept()
+
+    def test_a_server_that_answers_and_resets(self):
+        """Whatever of the content was on its way: the answer is read."""
+        for _ in range(12):
+            got = self.lab.say(b"POST /cut HTTP/1.1\r\nHost: api.openai.com\r\nConnection: close\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2000000, "api.openai.com")
+            self.assertTrue(got.startswith(b"HTTP/1.1 413 ") and got.endswith(b"big\n"), got)
+
+    def test_content_that_is_gathered_is_asked_for(self):
+        """A client may wait for that as long as it likes."""
+        host = b"bedrock-runtime.us-east-1.amazonaws.com"
+        with self.lab.tls(host.decode()) as s:
+            s.sendall(b"POST /model/a/invoke HTTP/1.1\r\nHost: %s\r\nExpect: 100-continue\r\nContent-Length: 5\r\nX-Amz-Date: 20260101T000000Z\r\n"
+                      b"Authorization: AWS4-HMAC-SHA256 Credential=AKIDSENTINEL01234567/20260101/us-east-1/bedrock/aws4_request, "
+                      b"SignedHeaders=host;x-amz-date, Signature=%s\r\n\r\n" % (host, b"0" * 64))
+            got = b""
+            while not got.endswith(b"\r\n\r\n"):
+                got += s.recv(65536) or self.fail(got)
+            self.assertEqual(got, b"HTTP/1.1 100 Continue\r\n\r\n")
+            s.sendall(b"hello")
+            self.assertIn(b" 200 ", self.until_ok(s))
+        self.assertEqual(bytes(self.server.came), b"hello")
 
     # ---- WebSocket ----
 
