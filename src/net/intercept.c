@@ -65,6 +65,7 @@ struct intercept {
     size_t head_len;
     uint64_t moved; /* bytes of the transports, to see progress */
     bool stepping, again, read_armed, write_armed, resting;
+    size_t unread; /* of our last answer */
     bool waits; /* something went to the server, and nothing came since */
     bool dry; /* the server's socket was found empty, and did not become readable since */
     bool *freed; /* set when we are freed below a call that goes on */
@@ -300,6 +301,7 @@ static void close_up(struct intercept *i)
     event_del(i->read_ev);
     event_del(i->write_ev);
     i->read_armed = i->write_armed = false;
+    shutdown(i->fd, SHUT_RDWR); /* the broker has it, too, until the guest's side is over */
     close(i->fd);
     i->fd = -1;
 }
@@ -507,6 +509,8 @@ static void run(struct intercept *i)
             more = step_serving(i);
             break;
         default:
+            if (i->in_pos < i->in_len)
+                i->since_ms = clock_ms();
             i->in_pos = i->in_len; /* thrown away */
             more = false;
         }
@@ -816,8 +820,11 @@ void intercept_tick(struct intercept *i, int64_t now)
         if (!head)
             late = quiet > ((i->h1 ? h1proxy_idle(i->h1) : h2proxy_idle(i->h2)) ? INTERCEPT_IDLE_MS : INTERCEPT_SILENT_MS);
         break;
-    case DRAINING:
-        late = waited > INTERCEPT_HELLO_MS;
+    case DRAINING: /* while it reads the answer, or still sends what nobody wants, it is not cut off */
+        if (tcp_unread(i->conn) != i->unread)
+            i->since_ms = now;
+        i->unread = tcp_unread(i->conn);
+        late = now - i->since_ms > (i->unread ? INTERCEPT_SILENT_MS : INTERCEPT_HELLO_MS);
         break;
     case OVER:
         return;

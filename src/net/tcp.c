@@ -645,6 +645,11 @@ void tcp_set_owner(struct tcp_conn *c, void *owner)
     c->owner = owner;
 }
 
+size_t tcp_unread(const struct tcp_conn *c)
+{
+    return c->tx.used;
+}
+
 void *tcp_owner(const struct tcp_conn *c)
 {
     return c->owner;
@@ -687,6 +692,8 @@ static void take_data(struct tcp_conn *c, const uint8_t *p, uint32_t len)
     if (took < len)
         took += rx_put(c, p + took, len - took);
     c->rcv_nxt += took;
+    if (took && c->fin_out)
+        c->since_ms = t->now; /* it still has something to say */
     widen(c, took);
     c->heard = true;
     c->heard_ms = t->now;

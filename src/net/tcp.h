@@ -86,6 +86,8 @@ void tcp_shutdown(struct tcp_conn *c); /* FIN after what is in tx */
 void tcp_resume(struct tcp_conn *c);
 
 void tcp_set_owner(struct tcp_conn *c, void *owner);
+/* Bytes that were written and that the guest has not acknowledged. */
+size_t tcp_unread(const struct tcp_conn *c);
 void *tcp_owner(const struct tcp_conn *c);
 void tcp_target(const struct tcp_conn *c, struct ip_addr *addr, uint16_t *port);
 const struct tcp_stats *tcp_stats(const struct tcp *t);

@@ -475,6 +475,27 @@ static void pieces_written_together_leave_together(void **state)
     assert_int_equal(g.ngot, sizeof block);
 }
 
+/* Who said all may be sent something for as long as that takes; it is when nothing more comes that the guest had its time. */
+static void a_guest_that_goes_on_when_the_server_has_ended(void **state)
+{
+    uint32_t at = 1001;
+    (void)state;
+    open_one();
+    tcp_shutdown(conn);
+    assert_true(g.flags & G_FIN);
+    for (int i = 0; i < 20; i++) {
+        guest_send(&g, G_ACK | G_PSH, at, g.next + 1, 65535, "more", 4);
+        at += 4;
+        g.now += 10000;
+        tcp_tick(g.tcp, g.now);
+        assert_int_equal(owner.closed, 0);
+    }
+    assert_int_equal(owner.ngot, 80);
+    g.now += 61000;
+    tcp_tick(g.tcp, g.now);
+    assert_int_equal(owner.resets, 1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -483,7 +504,7 @@ int main(void)
         T(threat_87_resets_and_acks_that_were_guessed), T(threat_81_a_window_that_stays_shut), T(an_owner_that_takes_nothing_stops_the_guest),
         T(a_window_widens_where_the_owner_keeps_up), T(threat_79_windows_have_one_budget),
         T(threat_79_connections_are_bounded), T(a_full_cable_loses_nothing), T(acknowledgements_ride_on_quick_answers), T(neighbours_are_answered_as_the_rfc_wants), T(threat_61_frames_that_are_none),
-        T(pieces_written_together_leave_together),
+        T(pieces_written_together_leave_together), T(a_guest_that_goes_on_when_the_server_has_ended),
     };
     return cmocka_run_group_tests_name("tcp", tests, NULL, NULL);
 }
