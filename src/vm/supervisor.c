@@ -585,12 +585,12 @@ int supervise_main(int argc, char **argv)
         state_store(s->name, failed ? LIFE_FAILED : LIFE_STOPPED, s->reason, NULL);
         log_line("%s%s%s", failed ? "failed" : "stopped", s->reason[0] ? ": " : "", s->reason);
     }
-    if (s->starter >= 0)
+    if (s->lock >= 0)
+        close(s->lock);
+    if (s->starter >= 0) /* who is told finds the state as it stays */
         tell_starter(s, json_pack("{s:s, s:s, s:i}", "op", "failed", "error",
                                   s->reason[0] ? s->reason : "it was stopped while it started", "status",
                                   e.status ? e.status : STATUS_FAILED));
-    if (s->lock >= 0)
-        close(s->lock);
     free(s);
     return failed ? STATUS_FAILED : STATUS_OK;
 }

@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from harness import SBX, Home, wait_for, within
+from harness import SBX, Home, alive, wait_for, within
 
 
 class Screen:
@@ -146,7 +146,7 @@ class Terminal(unittest.TestCase):
         time.sleep(0.3)
         before, looks = self.pane(), self.s.text(True).count("\033[1m")
         os.kill(self.s.pid, signal.SIGKILL)
-        self.s.sees("Pane is dead")
+        self.assertTrue(wait_for(lambda: not alive(self.s.pid)))
         self.s.dashboard()
         self.s.sees("there")
         self.s.keys("Enter")
