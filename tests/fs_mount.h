@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -40,6 +41,8 @@ struct fs_mount_folder {
     const char *rules; /* JSON array, or NULL */
 };
 
+#define FS_MOUNT_OPCODES 64u
+static unsigned *fs_mount_sent; /* messages to the server, by opcode, of the last mount: its relay counts them */
 static long long fs_mount_keep_free; /* bytes, for the next mount */
 static int fs_mount_dev = -1, fs_mount_port = -1;
 
@@ -64,6 +67,10 @@ static void *fs_mount_up(void *arg)
         pthread_mutex_unlock(&fs_mount_known);
         if (!(way & FSKNOWN_SEND))
             continue;
+        struct fuse_in_header h;
+        memcpy(&h, buf, sizeof h);
+        if (h.opcode < FS_MOUNT_OPCODES)
+            fs_mount_sent[h.opcode]++;
         for (ssize_t at = 0; at < n;) {
             ssize_t w = write(fs_mount_port, buf + at, (size_t)(n - at));
             if (w <= 0)
@@ -239,6 +246,9 @@ static int fs_mount(struct fs_mount *m, const struct fs_mount_folder *folders, u
         fprintf(stderr, "cannot mount: %s\n", strerror(errno));
         return -1;
     }
+    fs_mount_sent = mmap(NULL, FS_MOUNT_OPCODES * sizeof *fs_mount_sent, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (fs_mount_sent == MAP_FAILED)
+        return -1;
     m->relay = fork();
     if (m->relay == 0) {
         fs_mount_dev = dev;

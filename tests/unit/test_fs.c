@@ -502,9 +502,64 @@ static void a_tree_of_many(void **state)
     assert_true(json_integer_value(json_object_get(stats, "nodes")) >= 2700);
 }
 
+#define FILES 200
+
 static json_int_t requests(void)
 {
     return json_integer_value(json_object_get(fs_mount_ask(&m, json_pack("{s:s}", "op", "stats")), "requests"));
+}
+
+/* Makes files in a new directory; how many messages that took. */
+static json_int_t filled(const char *dir)
+{
+    struct stat st;
+    char name[64];
+    assert_int_equal(mkdir(G(dir), 0755), 0);
+    json_int_t before = requests();
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "%s/%d", dir, i);
+        FAILS(stat(G(name), &st), ENOENT);
+        put(G(name), "text", O_EXCL);
+    }
+    return requests() - before;
+}
+
+/* Removes what `filled` makes; how many messages the removal took. */
+static json_int_t emptied(const char *dir)
+{
+    char name[64];
+    filled(dir);
+    json_int_t before = requests();
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "%s/%d", dir, i);
+        assert_int_equal(unlink(G(name)), 0);
+    }
+    json_int_t asked = requests() - before;
+    assert_int_equal(rmdir(H(dir)), 0);
+    return asked;
+}
+
+/* Does a round take fewer messages than `limit`?  What else the machine does, dropping what its kernel holds for one, only
+ * adds to them: a round of five is enough, the first in `dir` itself. */
+static bool asks_little(json_int_t (*round)(const char *dir), const char *dir, json_int_t limit)
+{
+    json_int_t asked = limit;
+    for (int i = 0; i < 5 && asked >= limit; i++) {
+        char at[64];
+        unsigned sent[FS_MOUNT_OPCODES];
+        snprintf(at, sizeof at, i ? "%s.%d" : "%s", dir, i);
+        sleep((unsigned)i);
+        memcpy(sent, fs_mount_sent, sizeof sent);
+        asked = round(at);
+        if (asked < limit)
+            break;
+        fprintf(stderr, "%lld messages of at most %lld; with what came before, by opcode:", (long long)asked, (long long)limit);
+        for (unsigned op = 0; op < FS_MOUNT_OPCODES; op++)
+            if (fs_mount_sent[op] > sent[op])
+                fprintf(stderr, " %u: %u", op, fs_mount_sent[op] - sent[op]);
+        fputc('\n', stderr);
+    }
+    return asked < limit;
 }
 
 /* An archive unpacked: for a file in a directory of its own the host is asked to make it, to write it, for its times and
@@ -512,18 +567,9 @@ static json_int_t requests(void)
  * same. */
 static void new_directories_ask_little(void **state)
 {
-    enum { FILES = 200 };
     struct stat st, dir;
-    char name[64];
     (void)state;
-    assert_int_equal(mkdir(G("fresh"), 0755), 0);
-    json_int_t before = requests();
-    for (int i = 0; i < FILES; i++) {
-        snprintf(name, sizeof name, "fresh/%d", i);
-        FAILS(stat(G(name), &st), ENOENT);
-        put(G(name), "text", O_EXCL);
-    }
-    assert_true(requests() - before < FILES * 9 / 2);
+    assert_true(asks_little(filled, "fresh", FILES * 9 / 2));
     put(H("fresh/theirs"), "by the host", O_EXCL);
     SOON(same(G("fresh/theirs"), "by the host"));
     assert_int_equal(rename(G("fresh/1"), G("fresh/moved")), 0);
@@ -547,24 +593,11 @@ static void new_directories_ask_little(void **state)
  * has all of it. */
 static void removed_files_ask_little(void **state)
 {
-    enum { FILES = 200 };
     const struct timespec changed[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 12345}};
     const struct timespec again[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 54321}};
     struct stat st;
-    char name[64];
     (void)state;
-    assert_int_equal(mkdir(G("going"), 0755), 0);
-    for (int i = 0; i < FILES; i++) {
-        snprintf(name, sizeof name, "going/%d", i);
-        put(G(name), "text", O_EXCL);
-    }
-    json_int_t before = requests();
-    for (int i = 0; i < FILES; i++) {
-        snprintf(name, sizeof name, "going/%d", i);
-        assert_int_equal(unlink(G(name)), 0);
-    }
-    assert_true(requests() - before < FILES * 5 / 2);
-    assert_int_equal(rmdir(H("going")), 0);
+    assert_true(asks_little(emptied, "going", FILES * 5 / 2));
 
     int fd = open(G("open"), O_RDWR | O_CREAT | O_EXCL, 0640);
     assert_true(fd >= 0);
