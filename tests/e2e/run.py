@@ -2,7 +2,10 @@
 
 Two processes share them out, class by class, for a test waits more than it computes and an emulated machine keeps one
 processor busy.  Real agents come first in the second one, for they take longest.  Both say what they do as they do it, a
-failure at once and again at the end; who ends the run is told where it was."""
+failure at once and again at the end; who ends the run is told where it was.
+
+A few that failed run once more, by themselves.  The last line says how many passed only then: each is a test, or a
+program, that something else on the machine can disturb, and is to be looked at."""
 import faulthandler
 import os
 import pathlib
@@ -20,6 +23,7 @@ sys.path.insert(0, str(HERE))
 
 from harness import Limit
 
+ONCE_MORE_MAX = 5  # more of them are no accident
 HANGS_S = 1200  # the slowest, an agent that is installed first, takes half as long
 AGENTS = re.compile(r"^test_agents\.|^test_guide\.Agents\.")
 
@@ -53,19 +57,28 @@ class Shared(unittest.TestSuite):
             yield from self.classes[int.from_bytes(token, "little")]
 
 
-class Beside:
-    """The other process."""
+class Other:
+    """This program in a process of its own, which says in the end what became of its tests."""
 
-    def __init__(self, args, queue):
-        self.counts, counts = os.pipe()
-        self.process = subprocess.Popen([sys.executable, __file__, "--beside", str(queue), str(counts), *args], pass_fds=[queue, counts])
-        os.close(counts)
+    def __init__(self, role, fds, args):
+        self.said, said = os.pipe()
+        fds = [*fds, said]
+        self.process = subprocess.Popen([sys.executable, __file__, role, ",".join(map(str, fds)), *args], pass_fds=fds)
+        os.close(said)
 
     def end(self):
-        with os.fdopen(self.counts) as counts:
-            passed, failed, skipped = map(int, counts.read().split() or (0, 1, 0))
-        status = self.process.wait()
-        return passed, failed or (1 if status else 0), skipped
+        """(passed, skipped, the failed ones' names), or None if it did not come to its end."""
+        with os.fdopen(self.said) as said:
+            words = said.read().split()
+        self.process.wait()
+        return (int(words[0]), int(words[1]), words[2:]) if words else None
+
+
+def name_of(test):
+    """Of a class that could not begin or end, the class's."""
+    if isinstance(test, unittest.suite._ErrorHolder):
+        return test.description.partition("(")[2].rstrip(")")
+    return getattr(test, "test_case", test).id()
 
 
 class Lines:
@@ -162,10 +175,10 @@ def main():
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells start what runs in the background; a test interrupts
         signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.register(signal.SIGTERM, sys.stdout, chain=True)
-    second = args[:1] == ["--beside"]
-    if second:
-        queue, counts, args = int(args[1]), int(args[2]), args[3:]
-        for fd in (queue, counts):  # a sandbox that a test left would hold them
+    role, fds = "", []
+    if args[:1] in (["--beside"], ["--once-more"]):
+        role, fds, args = args[0], [int(fd) for fd in args[1].split(",")], args[2:]
+        for fd in fds:  # a sandbox that a test left would hold them
             os.set_inheritable(fd, False)
     given, slowest = args, 0
     if args[:1] == ["--slowest"]:
@@ -188,35 +201,45 @@ def main():
                         classes.setdefault(t.id().rsplit(".", 1)[0], []).append(t)
     beside = None
     passed = failed = skipped = 0
-    if second:
-        own = agents
+    if role == "--beside":
+        own, queue = agents, fds[0]
     else:
         queue, fill = os.pipe()
         os.write(fill, b"".join(i.to_bytes(4, "little") for i in range(len(classes))))
         os.close(fill)
-        several = len(classes) + bool(agents) > 1
+        several = not role and len(classes) + bool(agents) > 1
         own = [] if several else agents
-        beside = Beside(given, queue) if several else None
-        for path in scripts:
+        beside = Other("--beside", [queue], given) if several else None
+        for path in scripts if not role else []:
             p, f, s = standalone(path)
             passed, failed, skipped = passed + p, failed + f, skipped + s
     r = unittest.TextTestRunner(stream=Lines(), verbosity=2, resultclass=Timed).run(Shared(own, list(classes.values()), queue))
     for seconds, name in sorted(r.times, reverse=True)[:slowest]:
         print(f"{seconds:7.1f} s  {name}")
     # A test with sub-tests counts once; a class that could not begin or end is none that ran.
-    ran = lambda found: {getattr(t, "test_case", t).id() for t, _ in found if not isinstance(t, unittest.suite._ErrorHolder)}
+    ran = lambda found: {name_of(t) for t, _ in found if not isinstance(t, unittest.suite._ErrorHolder)}
     bad = r.failures + r.errors
-    failed += len({getattr(t, "test_case", t).id() for t, _ in bad})
+    names = sorted({name_of(t) for t, _ in bad})
     skipped += len(r.skipped)
     passed += r.testsRun - len(ran(bad)) - len(ran(r.skipped))
+    if role:
+        os.write(fds[-1], " ".join([str(passed), str(skipped), *names]).encode())
+        return 0  # who started this one counts
     if beside:
-        p, f, s = beside.end()
-        passed, failed, skipped = passed + p, failed + f, skipped + s
-    if second:
-        os.write(counts, f"{passed} {failed} {skipped}".encode())
-    else:
-        print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed or not (passed or second) else 0  # nothing may be left for that one
+        said = beside.end()
+        failed += said is None
+        p, s, more = said or (0, 0, [])
+        passed, skipped, names = passed + p, skipped + s, names + more
+    later = ""
+    if 0 < len(names) <= ONCE_MORE_MAX:
+        print("== once more, by themselves:", *names, flush=True)
+        p, s, again = Other("--once-more", [], ["^(" + "|".join(map(re.escape, names)) + r")(\.|$)"]).end() or (0, 0, names)
+        if len(again) < len(names):
+            later = f"; {len(names) - len(again)} of those that failed passed once more by themselves: look at them"
+        passed, skipped, names = passed + p, skipped + s, again
+    failed += len(names)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped{later}")
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":
