@@ -398,6 +398,23 @@ static int make_place(const char *path)
     return mkdirs(path);
 }
 
+/* A folder of the host's root lies below /root, which the base keeps to itself: whoever works in the folder has to get
+ * there.  A directory of another folder is the host's, and stays as it is. */
+static void let_pass(const char *path)
+{
+    char at[PATH_MAX];
+    struct stat root, st;
+    if (stat("/", &root) < 0)
+        return;
+    for (const char *p = path; (p = strchr(p + 1, '/'));) {
+        memcpy(at, path, (size_t)(p - path));
+        at[p - path] = '\0';
+        if (stat(at, &st) == 0 && st.st_dev == root.st_dev && !(st.st_mode & S_IXOTH) &&
+            chmod(at, (st.st_mode & 07777) | S_IXOTH) < 0)
+            control_log("cannot let the agent pass %s: %s", at, strerror(errno));
+    }
+}
+
 static int mount_folder(const json_t *f, struct err *e)
 {
     const char *path = json_string_value(json_object_get(f, "path"));
@@ -410,6 +427,7 @@ static int mount_folder(const json_t *f, struct err *e)
     *text_number(end, from + sizeof from - 1, json_integer_value(json_object_get(f, "index"))) = '\0';
     if (make_place(path) < 0)
         return err_errno(e, errno, "cannot make %s in the machine", path);
+    let_pass(path);
     if (mount(from, path, NULL, MS_BIND, NULL) < 0)
         return err_errno(e, errno, "cannot mount %s in the machine", path);
     /* Of the other flags it has those of the whole (fsrelay_mount).  Who may write is decided by the host. */

@@ -3,8 +3,10 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -74,12 +76,24 @@ class Machine(unittest.TestCase):
         (h.ws / "hello.txt").write_text("from the host\n")
         os.symlink("/etc/hostname", h.ws / "outside")
         os.symlink("../libs/readme", h.ws / "up")
-        h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "-e", "COLOUR=green", "shell", str(h.ws), f"{cls.ro}:ro")
+        # Root's projects lie below /root, which is closed to others in a machine.
+        cls.home = pathlib.Path(tempfile.mkdtemp(prefix="sbx-test-", dir="/root" if os.geteuid() == 0 else None))
+        cls.addClassCleanup(shutil.rmtree, cls.home)
+        (cls.home / "closed/inner").mkdir(parents=True)
+        (cls.home / "closed").chmod(0o700)
+        h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "-e", "COLOUR=green", "shell", str(h.ws), f"{cls.ro}:ro",
+              str(cls.home), str(cls.home / "closed/inner"))
         h.sbx("start", "box")
 
     @classmethod
     def tearDownClass(cls):
         cls.h.close()
+
+    def test_a_folder_below_one_that_is_closed_can_be_worked_in(self):
+        r = self.h.run("exec", "-w", str(self.home), "box", "sh", "-c", "pwd && echo made > file && echo made > closed/inner/file")
+        self.assertEqual((r.returncode, r.stdout.decode().strip()), (0, str(self.home)), r.stderr)
+        self.assertEqual((self.home / "closed/inner/file").read_text(), "made\n")
+        self.assertEqual((self.home / "closed").stat().st_mode & 0o777, 0o700)
 
     def test_streams_and_status(self):
         r = self.h.sh("box", "echo out; echo err >&2; cat; exit 7", input=b"in\n")
