@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/log.h"
 #include "core/paths.h"
 
 #define BUNDLE "/etc/ssl/certs/ca-certificates.crt"
@@ -228,6 +229,8 @@ static int packaged_file(const char *path, const struct stat *st, int type, stru
     return 0;
 }
 
+#define AUTHORITIES_MAX 500u /* a machine takes 4 MiB of files (core/link.h), and each of these three times */
+
 struct extra {
     json_t *files;
     struct prints seen;
@@ -235,6 +238,7 @@ struct extra {
     size_t len;
     FILE *mem;
     unsigned count;
+    bool told;
 };
 
 static void add_file(json_t *files, const char *path, const char *content, bool append)
@@ -250,8 +254,14 @@ static void extra_cert(X509 *x, const unsigned char print[32], void *arg)
 {
     struct extra *e = arg;
     char path[PATH_MAX], *pem = NULL;
-    if (known(&packaged, print) || known(&e->seen, print) || e->count >= 32)
+    if (known(&packaged, print) || known(&e->seen, print))
         return;
+    if (e->count == AUTHORITIES_MAX) {
+        if (!e->told)
+            log_line("of this host's own certificate authorities machines get the first %u", AUTHORITIES_MAX);
+        e->told = true;
+        return;
+    }
     remember(&e->seen, print);
     BIO *b = BIO_new(BIO_s_mem());
     long len = b && PEM_write_bio_X509(b, x) ? BIO_get_mem_data(b, &pem) : 0;
@@ -262,8 +272,14 @@ static void extra_cert(X509 *x, const unsigned char print[32], void *arg)
     fputs(text, e->mem);
     snprintf(path, sizeof path, "/usr/local/share/ca-certificates/sbx-host-%u.crt", ++e->count);
     add_file(e->files, path, text, false);
-    /* The name under which OpenSSL looks an authority up in a folder. */
-    snprintf(path, sizeof path, "/etc/ssl/certs/%08lx.%u", X509_subject_name_hash(x), 0u);
+    /* The name under which OpenSSL looks an authority up in a folder, numbered among those of one name. */
+    int len_hash = snprintf(path, sizeof path, "/etc/ssl/certs/%08lx.", X509_subject_name_hash(x));
+    unsigned same = 0;
+    size_t i;
+    json_t *f;
+    json_array_foreach(e->files, i, f)
+        same += strncmp(json_string_value(json_object_get(f, "path")), path, (size_t)len_hash) == 0;
+    snprintf(path + len_hash, sizeof path - (size_t)len_hash, "%u", same);
     add_file(e->files, path, text, false);
     free(text);
 }

@@ -189,6 +189,8 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
     } else if (strcmp(op, "prepare") == 0) {
         rc = prepare(msg, &e);
         sync(); /* what is frozen now would be written by every clone */
+    } else if (strcmp(op, "files") == 0) {
+        configure_files(json_object_get(msg, "files"));
     } else if (strcmp(op, "rest") == 0) {
         rest();
     } else if (strcmp(op, "open") == 0) {

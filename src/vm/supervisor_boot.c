@@ -15,6 +15,7 @@
 #include "core/paths.h"
 #include "core/spawn.h"
 #include "vm/disk.h"
+#include "vm/parcels.h"
 #include "vm/supervisor_image.h"
 #include "vm/ports.h"
 #include "vm/supervisor_int.h"
@@ -365,12 +366,30 @@ static void on_configured(void *arg, const json_t *reply, const char *error)
     boot_helper_ready(s);
 }
 
+/* An order with files.  They go before it where it would be more than a message takes: an old company's authorities are. */
+static void order(struct supervisor *s, json_t *msg, ctl_done done)
+{
+    struct link *l = linkev_link(s->ctl);
+    json_t *parcels = NULL, *p;
+    size_t i;
+    int rc = 0;
+    if (json_dumpb(msg, NULL, 0, JSON_COMPACT) > LINK_PAYLOAD_MAX) {
+        parcels = parcels_of(json_object_get(msg, "files"));
+        json_array_foreach(parcels, i, p)
+            rc = rc == 0 ? link_send_ctrl(l, json_pack("{s:s, s:O}", "op", "files", "files", p)) : rc;
+        json_object_set_new(msg, "files", json_array());
+        json_decref(parcels);
+    }
+    if (ctl_send(s->guest_ctl, l, msg, CONFIGURE_MS, done, s) < 0 || rc < 0)
+        supervisor_fail(s, "it is to know more than a machine takes at its start: %u KiB of variables and folders, %u MiB of "
+                           "files, of which this host's certificate authorities are the most", LINK_PAYLOAD_MAX >> 10, LINK_CTRL_QUEUE_MAX >> 20);
+}
+
 static void configure(struct supervisor *s)
 {
     supervisor_phase(s, "configuring", NULL);
     s->configuring = true;
-    if (ctl_send(s->guest_ctl, linkev_link(s->ctl), configuration(s), CONFIGURE_MS, on_configured, s) < 0)
-        supervisor_fail(s, "the machine takes no orders");
+    order(s, configuration(s), on_configured);
 }
 
 static void on_prepared(void *arg, const json_t *reply, const char *error)
@@ -389,8 +408,7 @@ static void prepare(struct supervisor *s)
 {
     json_t *env = json_object(), *msg = json_pack("{s:s, s:o}", "op", "prepare", "files", files(s, true, env));
     json_decref(env);
-    if (ctl_send(s->guest_ctl, linkev_link(s->ctl), msg, CONFIGURE_MS, on_prepared, s) < 0)
-        supervisor_fail(s, "the machine takes no orders");
+    order(s, msg, on_prepared);
 }
 
 /* Called whenever one of the conditions may have become true. */

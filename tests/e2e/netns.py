@@ -39,12 +39,12 @@ def make_pump():
 class TestCA:
     """An authority as a company has one, and servers' certificates under it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, name="Test CA"):
         self.dir = pathlib.Path(folder)
         self.dir.mkdir(exist_ok=True)
         self.cert = self.dir / "ca.pem"
         self.key = self.dir / "ca.key"
-        self.run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=Test CA",
+        self.run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", f"/CN={name}",
                  "-keyout", self.key, "-out", self.cert, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
 
     def run(self, *args):

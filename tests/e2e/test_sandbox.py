@@ -11,6 +11,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import Home, SBX, alive, kill, wait_for
+from netns import TestCA
 
 
 class BadInput(unittest.TestCase):
@@ -81,6 +82,11 @@ class Machine(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.home)
         (cls.home / "closed/inner").mkdir(parents=True)
         (cls.home / "closed").chmod(0o700)
+        # As many authorities as an old company has, more than a message to a machine takes; two of them of one name.
+        authorities = [TestCA(h.dir / f"ca{n}", f"Authority {max(n, 1)}") for n in range(40)]
+        cls.authority = authorities[0]
+        (h.dir / "company.pem").write_bytes(b"".join(a.cert.read_bytes() for a in reversed(authorities)))
+        h.env["NODE_EXTRA_CA_CERTS"] = str(h.dir / "company.pem")
         h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "-e", "COLOUR=green", "shell", str(h.ws), f"{cls.ro}:ro",
               str(cls.home), str(cls.home / "closed/inner"))
         h.sbx("start", "box")
@@ -88,6 +94,12 @@ class Machine(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.h.close()
+
+    def test_all_authorities_of_the_host_are_known(self):
+        leaf, _ = self.authority.leaf("leaf", "leaf.test")
+        self.assertEqual(self.h.run("exec", "-i", "box", "openssl", "verify", "-CApath", "/etc/ssl/certs", input=pathlib.Path(leaf).read_bytes()).returncode, 0)
+        bundle = self.h.sbx("exec", "box", "cat", "/etc/ssl/certs/ca-certificates.crt")
+        self.assertIn(self.authority.cert.read_text(), bundle)
 
     def test_a_folder_below_one_that_is_closed_can_be_worked_in(self):
         r = self.h.run("exec", "-w", str(self.home), "box", "sh", "-c", "pwd && echo made > file && echo made > closed/inner/file")
