@@ -12,6 +12,7 @@ enum { FRAME_CTRL = 1, FRAME_DATA = 2, FRAME_EOF = 3, FRAME_CREDIT = 4 };
 struct frame {
     struct frame *next;
     uint32_t len; /* header included */
+    uint32_t sent;
     uint8_t bytes[];
 };
 
@@ -48,7 +49,7 @@ struct link {
     uint16_t last_id;
     struct queue ctrl;
     size_t ctrl_bytes;
-    bool ctrl_overrun;
+    bool ctrl_overrun, sends_large, takes_large;
     struct chan *turn[2]; /* whose turn it is, in a circular list */
     struct chan *grants;  /* channels with credit to send */
     bool feeding, dead;
@@ -188,6 +189,12 @@ static void destroy(struct link *l)
     free(l);
 }
 
+void link_large(struct link *l, bool sends, bool takes)
+{
+    l->sends_large = sends;
+    l->takes_large = takes;
+}
+
 void link_free(struct link *l)
 {
     if (!l)
@@ -223,7 +230,9 @@ int link_send_text(struct link *l, const char *text)
     bool had = link_has_output(l);
     size_t n = text ? strlen(text) : 0;
     struct frame *f = NULL;
-    if (text && n <= LINK_PAYLOAD_MAX && l->ctrl_bytes + n <= LINK_CTRL_QUEUE_MAX)
+    if (n > (l->sends_large ? LINK_CTRL_MAX : LINK_PAYLOAD_MAX))
+        return -1;
+    if (text && l->ctrl_bytes + n <= LINK_CTRL_QUEUE_MAX)
         f = malloc(sizeof *f + LINK_HEADER + n);
     if (!f) {
         l->ctrl_overrun = true;
@@ -232,6 +241,7 @@ int link_send_text(struct link *l, const char *text)
     put_header(f->bytes, (uint32_t)n, FRAME_CTRL, 0, 0);
     memcpy(f->bytes + LINK_HEADER, text, n);
     f->len = (uint32_t)(LINK_HEADER + n);
+    f->sent = 0;
     l->ctrl_bytes += f->len;
     queue_put(&l->ctrl, f);
     kick(l, had);
@@ -368,10 +378,14 @@ size_t link_output(struct link *l, void *buf, size_t cap)
     uint8_t *p = buf;
     size_t used = 0;
 
-    while (l->ctrl.head && l->ctrl.head->len <= cap - used) {
-        struct frame *f = queue_take(&l->ctrl);
-        memcpy(p + used, f->bytes, f->len);
-        used += f->len;
+    for (struct frame *f; (f = l->ctrl.head) && (f->len <= cap - used || f->len > LINK_OUTPUT_MIN);) {
+        uint32_t n = f->len - f->sent < cap - used ? f->len - f->sent : (uint32_t)(cap - used);
+        memcpy(p + used, f->bytes + f->sent, n);
+        used += n;
+        f->sent += n;
+        if (f->sent < f->len)
+            break;
+        queue_take(&l->ctrl);
         l->ctrl_bytes -= f->len;
         free(f);
     }
@@ -524,7 +538,7 @@ static int feed(struct link *l, const uint8_t *p, size_t n, struct err *e)
             return 0;
         }
         uint32_t len = get_u32(h);
-        if (len > LINK_PAYLOAD_MAX)
+        if (len > (l->takes_large && h[4] == FRAME_CTRL ? LINK_CTRL_MAX : LINK_PAYLOAD_MAX))
             return err_set(e, STATUS_FAILED, "frame of %u bytes", (unsigned)len);
         if (have < LINK_HEADER + len) {
             if (h == p) {
@@ -546,6 +560,11 @@ static int feed(struct link *l, const uint8_t *p, size_t n, struct err *e)
         }
         if (take(l, h, h + LINK_HEADER, len, e) < 0)
             return -1;
+        if (len > LINK_PAYLOAD_MAX && l->part_len == 0) { /* one was large: the next ones are not */
+            free(l->part);
+            l->part = NULL;
+            l->part_cap = 0;
+        }
         if (n == 0)
             return 0;
     }

@@ -5,7 +5,7 @@
  *
  * A frame is an 8-byte header, little-endian { u32 length; u8 type; u8 stream; u16 chan }
  * and `length` bytes of payload, at most LINK_PAYLOAD_MAX.
- *   FRAME_CTRL    chan 0, payload one JSON object
+ *   FRAME_CTRL    chan 0, payload one JSON object; to whom takes large ones (link_large) of at most LINK_CTRL_MAX
  *   FRAME_DATA    bytes of stream `stream` of channel `chan`
  *   FRAME_EOF     no payload: the stream ends
  *   FRAME_CREDIT  u32: that many more bytes of the stream may be sent
@@ -35,6 +35,8 @@
 #define LINK_WINDOW (256u * 1024u)
 #define LINK_STREAMS 4u
 #define LINK_CHANNELS_MAX 256u /* open at a time; ids are 1..65535 */
+/* A command's arguments, as many as its kernel takes (execve(2)), and the files that a machine starts with. */
+#define LINK_CTRL_MAX (3u * 1024u * 1024u)
 #define LINK_CTRL_QUEUE_MAX (4u * 1024u * 1024u)
 /* link_output wants at least this much room. */
 #define LINK_OUTPUT_MIN (LINK_HEADER + LINK_PAYLOAD_MAX)
@@ -60,15 +62,19 @@ struct link_ops {
 struct link *link_new(const struct link_ops *ops, void *arg);
 void link_free(struct link *l);
 
+/* Control messages of more than LINK_PAYLOAD_MAX: may they be sent (the peer takes them), and are they taken?  From a guest
+ * none is: what it can have us parse stays small.  At first neither. */
+void link_large(struct link *l, bool sends, bool takes);
+
 /* Takes bytes of the peer.  0, or -1 on a protocol error with the reason in e. */
 int link_feed(struct link *l, const void *buf, size_t len, struct err *e);
 
-/* Fills buf with whole frames; cap must be LINK_OUTPUT_MIN or more.  Returns bytes, 0 if none. */
+/* Fills buf with frames, whole ones but for large control messages; cap must be LINK_OUTPUT_MIN or more.  Returns bytes, 0 if none. */
 size_t link_output(struct link *l, void *buf, size_t cap);
 bool link_has_output(const struct link *l);
 
-/* Queues a control message; takes the reference (also on failure).  -1: queue full or no memory;
- * the link is then beyond use (its next link_feed fails too). */
+/* Queues a control message; takes the reference (also on failure).  -1: it is too large, and nothing happened; or the queue
+ * is full, or there is no memory: the link is then beyond use (its next link_feed fails too). */
 int link_send_ctrl(struct link *l, json_t *msg);
 /* The same for who wrote the object down himself; NULL: there was no memory for it. */
 int link_send_text(struct link *l, const char *text);

@@ -229,7 +229,7 @@ static int packaged_file(const char *path, const struct stat *st, int type, stru
     return 0;
 }
 
-#define AUTHORITIES_MAX 500u /* a machine takes 4 MiB of files (core/link.h), and each of these three times */
+#define AUTHORITIES_MAX 400u /* a machine takes 3 MiB of files (core/link.h), and each of these three times */
 
 struct extra {
     json_t *files;

@@ -281,36 +281,6 @@ static void write_files(const json_t *files)
     }
 }
 
-static json_t *parts; /* files that came before the order that they belong to */
-
-void configure_files(const json_t *files)
-{
-    size_t i;
-    json_t *f;
-    if (!parts)
-        parts = json_array();
-    json_array_foreach((json_t *)files, i, f) {
-        json_t *last = json_array_get(parts, json_array_size(parts) - 1);
-        if (!json_is_true(json_object_get(last, "more"))) {
-            json_array_append(parts, f);
-            continue;
-        }
-        const char *key = json_object_get(f, "content") ? "content" : "base64";
-        json_object_set_new(last, key, json_sprintf("%s%s", json_string_value(json_object_get(last, key)),
-                                                    json_string_value(json_object_get(f, key))));
-        if (!json_is_true(json_object_get(f, "more")))
-            json_object_del(last, "more");
-    }
-}
-
-static void write_all(const json_t *msg)
-{
-    write_files(parts);
-    json_decref(parts);
-    parts = NULL;
-    write_files(json_object_get(msg, "files"));
-}
-
 /* A machine that starts again finds its own: reading is cheaper than a write to the disk. */
 static bool holds(const char *path, const char *text)
 {
@@ -524,8 +494,7 @@ int prepare(const json_t *msg, struct err *e)
     write_text("/etc/resolv.conf", "nameserver " NETPLAN_GATEWAY4 "\noptions timeout:3 attempts:2\n");
     if (fsrelay_mount(e) < 0)
         return -1;
-    if (msg)
-        write_all(msg);
+    write_files(json_object_get(msg, "files"));
     oom_watch();
     docker_listen();
     if (msg) { /* what goes on at once gains nothing by a rehearsal */
@@ -571,7 +540,7 @@ int configure(const json_t *msg, struct err *e)
         configure_resize(NULL);
     int rc = mount_folders(json_object_get(msg, "folders"), e);
     if (rc == 0)
-        write_all(msg);
+        write_files(json_object_get(msg, "files"));
     loop_after(0, run_spare, NULL); /* when the answer is on its way */
     return rc;
 }

@@ -189,8 +189,6 @@ static void on_ctrl(struct link *l, json_t *msg, void *arg)
     } else if (strcmp(op, "prepare") == 0) {
         rc = prepare(msg, &e);
         sync(); /* what is frozen now would be written by every clone */
-    } else if (strcmp(op, "files") == 0) {
-        configure_files(json_object_get(msg, "files"));
     } else if (strcmp(op, "rest") == 0) {
         rest();
     } else if (strcmp(op, "open") == 0) {
@@ -275,13 +273,21 @@ static int hello(void)
                                          (json_int_t)t.tv_sec * 1000 + t.tv_nsec / 1000000));
 }
 
+static struct link *new_link(void)
+{
+    struct link *l = link_new(&ops, NULL);
+    if (l)
+        link_large(l, false, true);
+    return l;
+}
+
 /* The host broke the framing, or left: start afresh, sessions end. */
 static void reset(const char *why)
 {
     printf("sbx-guest: control link reset: %s\n", why);
     session_end_all(); /* nobody could ever speak to them again */
     link_free(ctl);
-    ctl = link_new(&ops, NULL);
+    ctl = new_link();
     out_pos = out_len = 0;
     if (!ctl || hello() < 0)
         reboot(LINUX_REBOOT_CMD_POWER_OFF);
@@ -318,7 +324,7 @@ int control_start(void)
         return -1;
     }
     port_fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    ctl = link_new(&ops, NULL);
+    ctl = new_link();
     if (port_fd < 0 || !ctl) {
         printf("sbx-guest: cannot open %s: %s\n", path, strerror(errno));
         return -1;

@@ -54,7 +54,6 @@ int netup(void);
  * in common, and may come before a machine is frozen; configure() does the rest (and prepares, where that was not done). */
 int prepare(const json_t *msg, struct err *e);
 int configure(const json_t *msg, struct err *e);
-void configure_files(const json_t *files); /* for the next of these two */
 /* The last that a machine does before it is frozen.  It stays awake for some ticks: what the kernel puts off until it is awake
  * anyway would else be the first that each clone does. */
 void rest(void);

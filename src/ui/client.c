@@ -78,6 +78,7 @@ int client_open(struct client *c, const char *sandbox, struct err *e)
         client_close(c);
         return err_set(e, STATUS_FAILED, "out of memory");
     }
+    link_large(c->link, true, true);
     return 0;
 }
 
@@ -97,8 +98,7 @@ json_int_t client_send(struct client *c, const char *op, json_t *args)
     json_t *o = args ? args : json_object();
     json_object_set_new(o, "op", json_string(op));
     json_object_set_new(o, "id", json_integer(++c->next_id));
-    link_send_ctrl(c->link, o);
-    return c->next_id;
+    return link_send_ctrl(c->link, o) < 0 ? -1 : c->next_id;
 }
 
 short client_events(const struct client *c)
@@ -153,6 +153,10 @@ json_t *client_request(struct client *c, const char *op, json_t *args, int timeo
     json_decref(c->reply);
     c->reply = NULL;
     c->reply_id = client_send(c, op, args);
+    if (c->reply_id < 0) {
+        err_set(e, STATUS_USAGE, "the command with its arguments and variables is longer than a sandbox takes (%u MiB)", LINK_CTRL_MAX >> 20);
+        return NULL;
+    }
     while (!c->reply && !c->closed) {
         clock_gettime(CLOCK_MONOTONIC, &t);
         long long left = end - ((long long)t.tv_sec * 1000 + t.tv_nsec / 1000000);

@@ -29,7 +29,7 @@ struct client {
 int client_open(struct client *c, const char *sandbox, struct err *e);
 void client_close(struct client *c);
 
-/* Sends without waiting; returns the id. */
+/* Sends without waiting; returns the id, or -1: too long. */
 json_int_t client_send(struct client *c, const char *op, json_t *args);
 /* Sends and waits for the reply: a new reference, or NULL with the peer's words (and status) in e. */
 json_t *client_request(struct client *c, const char *op, json_t *args, int timeout_ms, struct err *e);

@@ -332,6 +332,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
         close(peer);
         return;
     }
+    link_large(link_of(c), true, true); /* the user's own */
     c->serial = ++cs->serial;
     c->next = cs->list;
     cs->list = c;

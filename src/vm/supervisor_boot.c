@@ -15,7 +15,6 @@
 #include "core/paths.h"
 #include "core/spawn.h"
 #include "vm/disk.h"
-#include "vm/parcels.h"
 #include "vm/supervisor_image.h"
 #include "vm/ports.h"
 #include "vm/supervisor_int.h"
@@ -366,23 +365,11 @@ static void on_configured(void *arg, const json_t *reply, const char *error)
     boot_helper_ready(s);
 }
 
-/* An order with files.  They go before it where it would be more than a message takes: an old company's authorities are. */
 static void order(struct supervisor *s, json_t *msg, ctl_done done)
 {
-    struct link *l = linkev_link(s->ctl);
-    json_t *parcels = NULL, *p;
-    size_t i;
-    int rc = 0;
-    if (json_dumpb(msg, NULL, 0, JSON_COMPACT) > LINK_PAYLOAD_MAX) {
-        parcels = parcels_of(json_object_get(msg, "files"));
-        json_array_foreach(parcels, i, p)
-            rc = rc == 0 ? link_send_ctrl(l, json_pack("{s:s, s:O}", "op", "files", "files", p)) : rc;
-        json_object_set_new(msg, "files", json_array());
-        json_decref(parcels);
-    }
-    if (ctl_send(s->guest_ctl, l, msg, CONFIGURE_MS, done, s) < 0 || rc < 0)
-        supervisor_fail(s, "it is to know more than a machine takes at its start: %u KiB of variables and folders, %u MiB of "
-                           "files, of which this host's certificate authorities are the most", LINK_PAYLOAD_MAX >> 10, LINK_CTRL_QUEUE_MAX >> 20);
+    if (ctl_send(s->guest_ctl, linkev_link(s->ctl), msg, CONFIGURE_MS, done, s) < 0)
+        supervisor_fail(s, "its variables and files, with the certificate authorities of this host, are more than the %u MiB that a "
+                           "machine takes", LINK_CTRL_MAX >> 20);
 }
 
 static void configure(struct supervisor *s)
@@ -738,6 +725,7 @@ int boot_start(struct supervisor *s, struct err *e)
     s->ctl = linkev_new(s->base, s->vm.ctl, &guest_ops, s);
     if (!s->console_ev || event_add(s->console_ev, NULL) < 0 || !s->qmp || !s->ctl)
         return err_set(e, STATUS_FAILED, "out of memory");
+    link_large(linkev_link(s->ctl), true, false);
     s->vm.qmp = s->vm.ctl = -1; /* theirs now */
     if (s->boot == BOOT_CLONE) {
         patience(s, CLONE_MS);

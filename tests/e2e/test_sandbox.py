@@ -87,7 +87,7 @@ class Machine(unittest.TestCase):
         cls.authority = authorities[0]
         (h.dir / "company.pem").write_bytes(b"".join(a.cert.read_bytes() for a in reversed(authorities)))
         h.env["NODE_EXTRA_CA_CERTS"] = str(h.dir / "company.pem")
-        h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "-e", "COLOUR=green", "shell", str(h.ws), f"{cls.ro}:ro",
+        h.sbx("create", "--name", "box", "--cpus", "1", "--memory", "1024", "-e", "COLOUR=green", "-e", "GIVEN=" + "x" * 100000, "shell", str(h.ws), f"{cls.ro}:ro",
               str(cls.home), str(cls.home / "closed/inner"))
         h.sbx("start", "box")
 
@@ -113,6 +113,13 @@ class Machine(unittest.TestCase):
         self.assertEqual(self.h.run("exec", "box", "nosuch-program").returncode, 127)
         self.assertEqual(self.h.run("exec", "box", "/etc/passwd").returncode, 126)
         self.assertEqual(self.h.sh("box", "kill -9 $$").returncode, 137)
+
+    def test_arguments_and_variables_as_long_as_a_kernel_takes_them(self):
+        long = "long \n\"words\" " * 8000  # a prompt
+        r = self.h.run("exec", "-e", f"LONG={long}", "box", "sh", "-c", 'printf %s "$LONG$1$2"; printf %s "$GIVEN" | wc -c', "sh", long, long)
+        self.assertEqual((r.returncode, r.stdout.decode()), (0, long * 3 + "100000\n"), r.stderr)
+        r = self.h.run("exec", "box", "true", *["x" * 100000] * 15, "\1" * 100000, "\1" * 100000, "\1" * 100000)  # each \1 takes six bytes on the way
+        self.assertEqual((r.returncode, r.stderr), (2, b"sbx: the command with its arguments and variables is longer than a sandbox takes (3 MiB)\n"))
 
     def test_account_and_environment(self):
         self.assertEqual(self.h.sbx("exec", "box", "id", "-un").strip(), "agent")

@@ -25,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const struct link_ops ops = {.data = on_data, .eof = on_eof};
     static uint8_t out[LINK_OUTPUT_MIN];
     struct link *l = link_new(&ops, NULL);
+    link_large(l, true, size && data[0] >= 128);
     for (uint16_t c = 1; c < 4; c++)
         link_open(l, c, c & 1);
     size_t step = size ? data[0] + 1u : 1;

@@ -212,6 +212,49 @@ static void threat_90_hostile_frames_end_the_link(void **state)
     }
 }
 
+/* A command's arguments and a machine's files, to whom takes them; a guest has nobody parse as much. */
+static void large_control_messages_only_to_who_takes_them(void **state)
+{
+    (void)state;
+    const size_t pieces[] = {1, 4096, 65536, 1 << 20};
+    char *text = malloc(LINK_CTRL_MAX + 1);
+    memset(text, 'x', LINK_CTRL_MAX);
+    text[1000000] = '\0';
+    for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++) {
+        struct end *a = end_new(true), *b = end_new(true);
+        assert_int_equal(link_send_ctrl(a->l, json_pack("{s:s}", "op", text)), -1);
+        link_large(a->l, true, false);
+        link_large(b->l, false, true);
+        link_open(a->l, 5, 1);
+        link_open(b->l, 5, 1);
+        assert_int_equal(link_send_ctrl(a->l, json_pack("{s:s}", "op", text)), 0);
+        assert_int_equal(link_send_ctrl(a->l, json_pack("{s:s}", "op", "small")), 0);
+        link_send_data(a->l, 5, 0, "data", 4);
+        assert_int_equal(move(a, b, pieces[p], NULL), 0);
+        assert_int_equal(b->ctrls, 2);
+        assert_int_equal(b->ngot[0], 4);
+        assert_int_equal(link_send_ctrl(b->l, json_pack("{s:s}", "op", text)), -1);
+        assert_int_equal(link_send_ctrl(b->l, json_pack("{s:s}", "op", "still here")), 0);
+        assert_int_equal(move(b, a, pieces[p], NULL), 0);
+        assert_int_equal(a->ctrls, 1);
+        /* A peer that sends one all the same is a broken one. */
+        struct err err = {0};
+        link_large(b->l, true, true);
+        link_send_ctrl(b->l, json_pack("{s:s}", "op", text));
+        assert_int_equal(move(b, a, pieces[p], &err), -1);
+        assert_non_null(strstr(err.text, "frame of"));
+        end_free(a);
+        end_free(b);
+    }
+    text[1000000] = 'x';
+    text[LINK_CTRL_MAX] = '\0';
+    struct end *a = end_new(true);
+    link_large(a->l, true, true);
+    assert_int_equal(link_send_ctrl(a->l, json_pack("{s:s}", "op", text)), -1);
+    end_free(a);
+    free(text);
+}
+
 static void data_beyond_the_credit_ends_the_link(void **state)
 {
     (void)state;
@@ -292,6 +335,7 @@ int main(void)
         cmocka_unit_test(keystrokes_overtake_a_flood),
         cmocka_unit_test(floods_take_turns),
         cmocka_unit_test(threat_90_hostile_frames_end_the_link),
+        cmocka_unit_test(large_control_messages_only_to_who_takes_them),
         cmocka_unit_test(data_beyond_the_credit_ends_the_link),
         cmocka_unit_test(frames_for_closed_channels_are_dropped),
         cmocka_unit_test(a_peer_that_reads_nothing_is_dropped_in_time),

@@ -18,9 +18,7 @@
 #include "core/paths.h"
 #include "core/state.h"
 #include "vm/ctl.h"
-#include "core/link.h"
 #include "vm/disk.h"
-#include "vm/parcels.h"
 #include "vm/qemu.h"
 #include "vm/qmp.h"
 
@@ -334,48 +332,6 @@ static int tear_down(void **state)
     return path_remove_tree(home, NULL);
 }
 
-/* What is too much for one message goes in several, files in pieces; together they are what they were. */
-static void files_go_in_parcels(void **state)
-{
-    (void)state;
-    json_t *files = json_array(), *parcels, *parcel, *f, *whole;
-    char text[100001], path[32];
-    for (size_t i = 0; i < sizeof text - 1; i += 2)
-        memcpy(text + i, i % 100 == 0 ? "\"\n" : "\303\274", 2); /* an umlaut may not be cut in two */
-    memmove(text, text + 1, sizeof text - 2);
-    text[0] = 'x';
-    text[sizeof text - 2] = '\0';
-    for (int i = 0; i < 40; i++) {
-        snprintf(path, sizeof path, "/etc/%d", i);
-        json_array_append_new(files, json_pack("{s:s, s:s}", "path", path, i % 3 ? "content" : "base64", i % 7 ? "few" : text));
-    }
-    parcels = parcels_of(files);
-    size_t i, j, at = 0;
-    json_t *got = NULL;
-    json_array_foreach(parcels, i, parcel) {
-        assert_true(json_dumpb(parcel, NULL, 0, JSON_COMPACT) < LINK_PAYLOAD_MAX - 100);
-        json_array_foreach(parcel, j, f) {
-            const char *key = json_object_get(f, "content") ? "content" : "base64";
-            if (!got)
-                got = json_deep_copy(f);
-            else
-                json_object_set_new(got, key, json_sprintf("%s%s", json_string_value(json_object_get(got, key)),
-                                                           json_string_value(json_object_get(f, key))));
-            if (json_is_true(json_object_get(f, "more")))
-                continue;
-            json_object_del(got, "more");
-            whole = json_array_get(files, at++);
-            assert_true(json_equal(got, whole));
-            json_decref(got);
-            got = NULL;
-        }
-    }
-    assert_int_equal(at, 40);
-    assert_true(json_array_size(parcels) > 10);
-    json_decref(parcels);
-    json_decref(files);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,7 +344,6 @@ int main(void)
         cmocka_unit_test(monitor_lines_survive_any_split),
         cmocka_unit_test(monitor_lines_are_bounded),
         cmocka_unit_test(requests_meet_their_replies),
-        cmocka_unit_test(files_go_in_parcels),
         cmocka_unit_test(a_state_is_what_is_true),
         cmocka_unit_test(a_broken_state_file_is_a_failure_that_says_so),
         cmocka_unit_test(template_names),

@@ -149,6 +149,7 @@ struct conn *conn_open(struct event_base *base, const char *sandbox, const struc
         err_set(e, STATUS_FAILED, "out of memory");
         return NULL;
     }
+    link_large(linkev_link(c->ev), true, true);
     return c;
 }
 
