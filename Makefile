@@ -5,6 +5,7 @@
 #   make test       install what is missing, run every test (T=pattern limits the end-to-end tests)
 #   make test SAN=1 the same, the end-to-end tests with ASan and UBSan in every process of sbx as well (takes twice as long)
 #   make unit       the unit tests alone;  make unit SAN=1: under ASan and UBSan
+#   make test-kvm   some of the tests with KVM, in a machine whose processor is emulated (T=pattern)
 #   make fuzz       every fuzz target, FUZZ_TIME seconds each
 #   make bench      the benchmarks
 #   make screenshots   the dashboard's panes and forms as text and PNG, in build/screens
@@ -61,7 +62,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
 
-.PHONY: all run test unit fuzz fuzz-build bench bench-build screenshots install clean deps
+.PHONY: all run test test-kvm unit fuzz fuzz-build bench bench-build screenshots install clean deps
 all: $(BUILD)/sbx $(ROLES) $(BUILD)/sbx-guest assets/terminfo/s/sbx-direct
 
 # Without it the dashboard has 256 colours.
@@ -151,6 +152,14 @@ install: all
 	$(BUILD)/sbx completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sbx
 	$(BUILD)/sbx completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_sbx
 	$(BUILD)/sbx completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sbx.fish
+
+# With a KVM that works, on a machine that has none (tests/kvm.py).
+test-kvm:
+	@scripts/setup --test
+	@$(MAKE) --no-print-directory all BUILD=build-kvm CFLAGS=-DPATIENCE=30
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/sbx image build --if-missing
+	@set -f; $(PYTHON) tests/kvm.py $$T
 
 fuzz-build: $(FUZZ_BIN)
 fuzz: fuzz-build

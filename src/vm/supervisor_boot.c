@@ -19,11 +19,15 @@
 #include "vm/ports.h"
 #include "vm/supervisor_int.h"
 
+/* More for a host that is itself emulated (tests/kvm.py). */
+#ifndef PATIENCE
+#define PATIENCE 1
+#endif
 /* How long a machine may be silent before it says hello. */
-#define HELLO_KVM_MS 30000
-#define HELLO_TCG_MS 90000
-#define CLONE_MS 15000
-#define CONFIGURE_MS 60000
+#define HELLO_KVM_MS (30000 * PATIENCE)
+#define HELLO_TCG_MS (90000 * PATIENCE)
+#define CLONE_MS (15000 * PATIENCE)
+#define CONFIGURE_MS (60000 * PATIENCE)
 /* What a machine has put off while it started it does before it is frozen: else each of its clones does it. */
 #define SETTLE_MS 700
 /* And once more after it rested: what ended only then is to be forgotten. */
