@@ -173,6 +173,13 @@ static bool tell_leaving(struct h2proxy *p)
 
 /* ---- data from one side to the other ---- */
 
+/* What waits; never NULL. */
+static uint8_t *waiting(const struct queue *q)
+{
+    static uint8_t nothing;
+    return q->p ? q->p + q->pos : &nothing;
+}
+
 static bool queue_add(struct queue *q, const uint8_t *data, size_t n)
 {
     if (q->pos == q->len)
@@ -421,7 +428,7 @@ static void open_upstream(struct stream *s)
         char hash[SIGV4_HASH_LEN];
         bool content = inject_wants_content(s->secrets, &s->fields);
         if (content)
-            sigv4_hash(s->q[GUEST].p + s->q[GUEST].pos, s->q[GUEST].len - s->q[GUEST].pos, hash);
+            sigv4_hash(waiting(&s->q[GUEST]), s->q[GUEST].len - s->q[GUEST].pos, hash);
         s->scrub_set = credentials_scrub(s->secrets);
         if (!s->scrub_set || !inject_write(s->secrets, p->owner->tls, s->method, p->owner->name, &s->path, &s->fields, content ? hash : NULL, &why)) {
             answer_failed(s, s->scrub_set ? 403 : 503, why);
@@ -666,15 +673,15 @@ static void pass_response(struct stream *s, bool end);
 static void pass_minted(struct stream *s)
 {
     struct queue *q = &s->q[UP];
-    bool good = s->proxy->owner->minted(s->proxy->owner->arg, q->p + q->pos, q->len - q->pos);
+    bool good = s->proxy->owner->minted(s->proxy->owner->arg, waiting(q), q->len - q->pos);
     s->minting = s->mint = false;
     s->answered = false;
     if (good && s->scrub_set)
-        scrub_text(s->scrub_set, (char *)(q->p + q->pos), q->len - q->pos);
+        scrub_text(s->scrub_set, (char *)waiting(q), q->len - q->pos);
     if (good)
         pass_response(s, false);
     else {
-        explicit_bzero(q->p + q->pos, q->len - q->pos); /* its length stays: the window counts it */
+        explicit_bzero(waiting(q), q->len - q->pos); /* its length stays: the window counts it */
         answer_failed(s, 502, "the server gave out a token in a form that sbx cannot keep from the sandbox");
     }
 }
