@@ -11,7 +11,10 @@
 #include "core/clock.h"
 #include "net/look.h"
 
-#define QUEUE_MAX 2048u /* more than connections and name queries can be at once */
+/* So many may be on their way when more are to be made only when there is room again; and what comes nevertheless: what one
+ * connection said at once (OUT_FRAMES_MAX and STREAMS_KEPT of h2proxy.c), an end and a mismatch of each connection, names. */
+#define CROWD 1024u
+#define QUEUE_MAX 8192u
 
 /* The largest that is sent; most are struct ask, which differs little. */
 union request {
@@ -32,6 +35,7 @@ struct asker {
     void *arg;
     struct queued *queue; /* ring; allocated when first needed */
     unsigned start, count;
+    bool crowded; /* somebody waits for room */
     unsigned expected; /* requests of the last moment without an answer */
     int64_t asked_ms;
     struct look look; /* for the answer to the only request that is asked */
@@ -96,6 +100,17 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
     flush(a);
     if (a->count)
         event_add(a->write_ev, NULL);
+    if (a->crowded && a->count < CROWD / 2) {
+        a->crowded = false;
+        a->ops.room(a->arg);
+    }
+}
+
+bool asker_crowded(struct asker *a)
+{
+    bool crowded = a->count >= CROWD;
+    a->crowded |= crowded;
+    return crowded;
 }
 
 /* It leaves when what woke us is dealt with. */

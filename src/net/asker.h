@@ -16,6 +16,8 @@ typedef void asker_leaf_fn(const struct answer_leaf *a, void *arg);
 typedef void asker_secret_fn(const struct answer_secret *a, void *arg);
 typedef void asker_sentinel_fn(const struct answer_sentinel *a, void *arg);
 typedef void asker_closed_fn(const char *why, void *arg);
+/* asker_crowded() said true, and there is room again. */
+typedef void asker_room_fn(void *arg);
 
 struct asker_ops {
     asker_answer_fn *answer;
@@ -23,6 +25,7 @@ struct asker_ops {
     asker_secret_fn *secret;
     asker_sentinel_fn *sentinel;
     asker_closed_fn *closed;
+    asker_room_fn *room;
 };
 
 struct asker *asker_new(struct event_base *base, int fd, const struct asker_ops *ops, void *arg);
@@ -30,6 +33,8 @@ void asker_free(struct asker *a);
 void asker_send(struct asker *a, const struct ask *ask);
 void asker_send_request(struct asker *a, const struct ask_request *ask);
 void asker_send_leaf(struct asker *a, const struct ask_leaf *ask);
+/* So much waits for the broker that what a guest can make many of is to wait: its requests, its connections. */
+bool asker_crowded(struct asker *a);
 /* Not queued: false if it cannot be sent at once. */
 bool asker_send_mint(struct asker *a, const struct ask_mint *ask);
 /* An answer is due any moment: look for it, do not sleep (net/look.h). */

@@ -619,6 +619,16 @@ void flows_tick(struct flows *all, int64_t now)
     }
 }
 
+bool flows_crowded(void *arg)
+{
+    return asker_crowded(((struct flows *)arg)->asker);
+}
+
+void flows_asked(struct flows *all)
+{
+    intercepts_room(all->intercepts);
+}
+
 bool flows_look(struct flows *all)
 {
     return intercepts_look(all->intercepts);

@@ -31,6 +31,8 @@ void flows_fin(struct tcp_conn *c, void *arg);
 void flows_room(struct tcp_conn *c, void *arg);
 void flows_closed(struct tcp_conn *c, bool reset, void *arg);
 
+bool flows_crowded(void *arg);
+
 /* Every answer but ANSWER_NAME and ANSWER_LEAF; takes fd. */
 void flows_answer(struct flows *f, const struct answer *a, int fd);
 void flows_leaf(struct flows *f, const struct answer_leaf *a);
@@ -40,6 +42,8 @@ void flows_sentinel(struct flows *f, const struct answer_sentinel *a);
 void flows_tick(struct flows *f, int64_t now_ms);
 
 const struct flow_stats *flows_stats(const struct flows *f);
+/* More can be asked again (net/asker.h). */
+void flows_asked(struct flows *f);
 /* A server's answer is due any moment: look for it, do not sleep (net/look.h). */
 bool flows_look(struct flows *all);
 

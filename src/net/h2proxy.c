@@ -1080,7 +1080,7 @@ enum proxy_state h2proxy_step(struct h2proxy *p)
         moved |= tell_leaving(p);
         if (has_up && !p->broken)
             moved |= write_out(p, UP);
-        if (!p->broken && p->out_len[GUEST] == p->out_pos[GUEST])
+        if (!p->broken && p->out_len[GUEST] == p->out_pos[GUEST] && !(p->owner->crowded && p->owner->crowded(p->owner->arg)))
             moved |= read_in(p, GUEST);
         if (has_up && !p->broken && p->out_len[UP] == p->out_pos[UP])
             moved |= read_in(p, UP);

@@ -66,6 +66,8 @@ struct intercept {
     uint64_t moved; /* bytes of the transports, to see progress */
     bool stepping, again, read_armed, write_armed, resting;
     size_t unread; /* of our last answer */
+    bool held_up; /* its requests wait until more can be asked */
+    bool to_review; /* the rules have changed since it was asked for what is under way */
     bool waits; /* something went to the server, and nothing came since */
     bool dry; /* the server's socket was found empty, and did not become readable since */
     bool *freed; /* set when we are freed below a call that goes on */
@@ -230,6 +232,12 @@ static void judge(void *arg, const struct proxy_request *r)
     }
     ask.path_len = (uint16_t)strlen(ask.path);
     asker_send_request(i->all->asker, &ask);
+}
+
+static bool crowded(void *arg)
+{
+    struct intercept *i = arg;
+    return i->held_up = asker_crowded(i->all->asker);
 }
 
 static bool minted(void *arg, uint8_t *body, size_t n)
@@ -651,12 +659,36 @@ void intercept_answer(struct intercept *i, const struct answer *a)
     step_with_offer(i);
 }
 
+/* Each may have a hundred requests under way. */
+static void review(struct intercepts *all)
+{
+    for (struct intercept *i = all->list; i; i = i->next) {
+        if (!i->to_review)
+            continue;
+        if (asker_crowded(all->asker))
+            return;
+        i->to_review = false;
+        if (i->h1)
+            h1proxy_review(i->h1);
+        else if (i->h2)
+            h2proxy_review(i->h2);
+    }
+}
+
 void intercept_review(struct intercept *i)
 {
-    if (i->h1)
-        h1proxy_review(i->h1);
-    else if (i->h2)
-        h2proxy_review(i->h2);
+    i->to_review = true;
+    review(i->all);
+}
+
+void intercepts_room(struct intercepts *all)
+{
+    review(all);
+    for (struct intercept *i = all->list, *next; i && !asker_crowded(all->asker); i = next) {
+        next = i->next;
+        if (i->held_up)
+            step_with_offer(i);
+    }
 }
 
 void intercepts_leaf(struct intercepts *all, const struct answer_leaf *a)
@@ -734,7 +766,8 @@ struct intercept *intercept_new(struct intercepts *all, struct tcp_conn *conn, i
     strncpy(i->rule, t->rule ? t->rule : "", sizeof i->rule - 1);
     strncpy(i->hint, t->hint ? t->hint : "", sizeof i->hint - 1);
     i->owner = (struct proxy_owner){.name = i->name, .port = t->port, .refuse = t->refuse, .rule = i->rule, .hint = i->hint,
-                                    .request = judge, .mismatch = mismatch, .failed = request_failed, .minted = minted, .arg = i};
+                                    .request = judge, .mismatch = mismatch, .failed = request_failed, .crowded = crowded, .minted = minted,
+                                    .arg = i};
     end_init(&i->guest, &guest_ops, i);
     end_init(&i->up, &up_ops, i);
     i->since_ms = i->moved_ms = clock_ms();

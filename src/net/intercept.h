@@ -61,6 +61,8 @@ void intercept_review(struct intercept *i);
 /* Call about once a second. */
 void intercept_tick(struct intercept *i, int64_t now_ms);
 void intercept_bytes(const struct intercept *i, uint64_t *up, uint64_t *down);
+/* More can be asked again (net/asker.h). */
+void intercepts_room(struct intercepts *all);
 /* A server's answer is due any moment: look for it, do not sleep (net/look.h). */
 bool intercepts_look(struct intercepts *all);
 

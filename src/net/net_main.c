@@ -412,7 +412,14 @@ static void on_sentinel(const struct answer_sentinel *a, void *arg)
     flows_sentinel(((struct net *)arg)->flows, a);
 }
 
-static const struct asker_ops asker_ops = {on_answer, on_leaf, on_secret, on_sentinel, on_asker_closed};
+static void on_asked(void *arg)
+{
+    struct net *net = arg;
+    flows_asked(net->flows);
+    tcp_flush(net->tcp);
+}
+
+static const struct asker_ops asker_ops = {on_answer, on_leaf, on_secret, on_sentinel, on_asker_closed, on_asked};
 
 /* Sleeps where nothing is to do, but for the moment that the broker or a server takes for the answer to a single request. */
 static void run(struct net *net)
@@ -428,7 +435,7 @@ static void run(struct net *net)
 int net_main(int argc, char **argv)
 {
     static const struct cable_ops cable_ops = {on_frame, on_batch_end, on_writable, on_cable_closed};
-    static const struct tcp_ops tcp_ops = {flows_syn, flows_data, flows_fin, flows_room, flows_closed, emit};
+    static const struct tcp_ops tcp_ops = {flows_syn, flows_data, flows_fin, flows_room, flows_closed, emit, flows_crowded};
     static const struct linkev_ops link_ops = {.ctrl = on_ctrl, .closed = on_supervisor_closed};
     static struct net net;
     struct err e = {0};

@@ -49,6 +49,8 @@ struct proxy_owner {
     void (*mismatch)(void *arg, const char *seen, bool one);
     /* A request got an answer of ours in the place of the server's: malformed (400 and on), or what the server did (502 and on). */
     void (*failed)(void *arg, int status, const char *why);
+    /* No more can be asked now: what the guest says is to wait, until the proxy is stepped again.  NULL: never. */
+    bool (*crowded)(void *arg);
     /* A whole answer that gives out tokens: false if it must not reach the guest; else they are replaced in place. */
     bool (*minted)(void *arg, uint8_t *body, size_t n);
     /* Counts of content. */

@@ -477,7 +477,7 @@ static void read_options(struct tcp_conn *c, const uint8_t *o, size_t len)
 static void new_connection(struct tcp *t, const struct packet *p, uint16_t gport, uint16_t rport, uint32_t seq,
                            unsigned wnd, const uint8_t *opts, size_t optlen)
 {
-    if (t->count >= TCP_CONNS_MAX || t->pending >= TCP_PENDING_MAX) {
+    if (t->count >= TCP_CONNS_MAX || t->pending >= TCP_PENDING_MAX || (t->ops->crowded && t->ops->crowded(t->arg))) {
         t->stats.refused++;
         /* Silence: the guest's kernel asks again, when there may be room (its SYN queue is our queue). */
         if (t->count >= TCP_CONNS_MAX)

@@ -45,6 +45,8 @@ struct tcp_ops {
     void (*closed)(struct tcp_conn *c, bool reset, void *arg);
     /* Sends one frame.  False if the cable is full: the packet may be dropped, tcp will try again. */
     bool (*emit)(const struct iovec *iov, int n, size_t len, void *arg);
+    /* No new connection now: what asks for one is dropped, and comes again.  NULL: never. */
+    bool (*crowded)(void *arg);
 };
 
 struct tcp *tcp_new(const struct tcp_ops *ops, void *arg, uint32_t secret);

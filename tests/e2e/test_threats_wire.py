@@ -622,6 +622,34 @@ class Net(unittest.TestCase):
         flood(lambda i, b: frame(2, 0, 2 * i + 1, b"\0\0\0\0\x10"))  # priorities
         flood(lambda i, b: frame(8, 0, 0, b"\0\0\0\1"))  # window updates
 
+    def test_threat_46_more_requests_at_once_than_can_wait(self):
+        """Thousands that come together, and that are all judged again when a rule changes: they wait their turn."""
+        many = range(26)
+        asked = sum(r["count"] for r in self.lab.rows(kind="request", host="two.test"))
+        frame = lambda kind, flags, stream, body=b"": len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+        clients = [H2(self.lab) for _ in many]
+        try:
+            for c in clients:
+                block = c.c.encoder.encode(c.fields(path="/ok/echo", method="POST"))
+                c.s.sendall(b"".join(frame(1, 4, 2 * i + 1, block) for i in range(99)))
+            for c in clients:
+                got, answers = b"", 0
+                while answers < 99:
+                    more = c.s.recv(65536)
+                    self.assertTrue(more)
+                    got += more
+                    while len(got) >= 9 and len(got) >= (n := 9 + int.from_bytes(got[:3], "big")):
+                        answers += got[3] == 1
+                        got = got[n:]
+            self.lab.allow("other.test/x")
+            self.lab.h.sbx("policy", "rm", "-g", "other.test/x")
+            with H2(self.lab) as c:
+                self.assertEqual(c.ask(c.fields()), 200)
+            self.assertEqual(sum(r["count"] for r in self.lab.rows(kind="request", host="two.test")) - asked, 99 * len(many) + 1)
+        finally:
+            for c in clients:
+                c.s.close()
+
     def test_threat_47_no_extended_connect(self):
         with H2(self.lab) as c:
             self.assertEqual(c.ask(c.fields()), 200)

@@ -88,7 +88,7 @@ static void on_closed(struct tcp_conn *c, bool reset, void *arg)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct tcp_ops ops = {on_syn, on_data, on_conn, on_conn, on_closed, guest_emit};
+    static const struct tcp_ops ops = {on_syn, on_data, on_conn, on_conn, on_closed, guest_emit, NULL};
     static uint8_t frame[PACKET_FRAME_MAX + 300], out[1600], payload[4096];
     uint32_t mine = 1000;
     g = calloc(1, sizeof *g);

@@ -22,7 +22,7 @@ static struct wire {
     size_t takes; /* of what the proxy says; then it reads no more */
     unsigned reads;
     unsigned asked, failed;
-    bool shut, eof;
+    bool shut, eof, crowded;
 } w;
 
 static ssize_t wire_read(void *arg, void *buf, size_t n)
@@ -79,6 +79,12 @@ static void on_failed(void *arg, int status, const char *why)
     w.failed++;
 }
 
+static bool on_crowded(void *arg)
+{
+    (void)arg;
+    return w.crowded;
+}
+
 static bool never(void *arg)
 {
     (void)arg;
@@ -87,7 +93,8 @@ static bool never(void *arg)
 
 static const struct end_ops ops = {wire_read, wire_write, wire_shutdown, never};
 static struct end guest, up;
-static struct proxy_owner owner = {.name = "two.test", .port = 80, .request = on_request, .mismatch = on_mismatch, .failed = on_failed};
+static struct proxy_owner owner = {.name = "two.test", .port = 80, .request = on_request, .mismatch = on_mismatch, .failed = on_failed,
+                                    .crowded = on_crowded};
 
 /* What the server says. */
 static uint8_t said[4096];
@@ -302,6 +309,28 @@ static void threat_46_requests_that_are_reset_while_they_are_judged(void **state
     h2proxy_free(p);
 }
 
+/* Where no more can be asked, requests wait at the guest. */
+static void threat_46_requests_that_cannot_be_judged_yet(void **state)
+{
+    struct h2proxy *p = fresh();
+    uint8_t block[400];
+    size_t n = block_of(block, sizeof block);
+    (void)state;
+    greet();
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    w.crowded = true;
+    for (uint32_t i = 0; i < 50; i++)
+        put_frame(NGHTTP2_HEADERS, 5, 2 * i + 1, block, n);
+    size_t at = w.in_pos;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(w.in_pos, at);
+    assert_int_equal(w.asked, 0);
+    w.crowded = false;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(w.asked, 50);
+    h2proxy_free(p);
+}
+
 /* The types of the frames in there, and D, H where they end a stream; data, heads, resets and farewells alone. */
 static const char *story(const uint8_t *bytes, size_t n, char out[64])
 {
@@ -418,6 +447,7 @@ int main(void)
         cmocka_unit_test(threat_45_46_a_server_that_breaks_the_protocol),
         cmocka_unit_test(threat_45_57_no_word_of_other_ways),
         cmocka_unit_test(threat_46_requests_that_are_reset_while_they_are_judged),
+        cmocka_unit_test(threat_46_requests_that_cannot_be_judged_yet),
         cmocka_unit_test(a_server_that_is_done_first),
         cmocka_unit_test(the_rest_of_a_request_that_is_answered),
     };

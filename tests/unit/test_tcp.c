@@ -16,6 +16,7 @@ static struct {
     char got[70000];
     size_t ngot, take; /* take: how much the owner takes in all */
     bool hold;         /* it does not answer a SYN by itself */
+    bool crowded;
 } owner;
 
 static void on_syn(struct tcp_conn *c, void *arg)
@@ -62,9 +63,15 @@ static void on_closed(struct tcp_conn *c, bool reset, void *arg)
     conn = NULL;
 }
 
+static bool on_crowded(void *arg)
+{
+    (void)arg;
+    return owner.crowded;
+}
+
 static int setup(void **state)
 {
-    static const struct tcp_ops ops = {on_syn, on_data, on_fin, on_room, on_closed, guest_emit};
+    static const struct tcp_ops ops = {on_syn, on_data, on_fin, on_room, on_closed, guest_emit, on_crowded};
     (void)state;
     memset(&g, 0, sizeof g);
     memset(&owner, 0, sizeof owner);
@@ -475,6 +482,20 @@ static void pieces_written_together_leave_together(void **state)
     assert_int_equal(g.ngot, sizeof block);
 }
 
+/* As when more is to be judged than can be: its SYN gets no answer, and is sent again. */
+static void threat_79_a_connection_that_cannot_be_judged_yet(void **state)
+{
+    (void)state;
+    owner.crowded = true;
+    for (int i = 0; i < 3; i++)
+        guest_send(&g, G_SYN, 1000, 0, 65535, NULL, 0);
+    assert_int_equal(owner.syns, 0);
+    assert_int_equal(g.frames, 0);
+    assert_int_equal(tcp_count(g.tcp), 0);
+    owner.crowded = false;
+    open_one();
+}
+
 /* Who said all may be sent something for as long as that takes; it is when nothing more comes that the guest had its time. */
 static void a_guest_that_goes_on_when_the_server_has_ended(void **state)
 {
@@ -503,7 +524,7 @@ int main(void)
         T(talks_and_ends), T(refused_at_once), T(who_gives_up_is_forgotten), T(what_comes_twice_or_too_early),
         T(threat_87_resets_and_acks_that_were_guessed), T(threat_81_a_window_that_stays_shut), T(an_owner_that_takes_nothing_stops_the_guest),
         T(a_window_widens_where_the_owner_keeps_up), T(threat_79_windows_have_one_budget),
-        T(threat_79_connections_are_bounded), T(a_full_cable_loses_nothing), T(acknowledgements_ride_on_quick_answers), T(neighbours_are_answered_as_the_rfc_wants), T(threat_61_frames_that_are_none),
+        T(threat_79_connections_are_bounded), T(threat_79_a_connection_that_cannot_be_judged_yet), T(a_full_cable_loses_nothing), T(acknowledgements_ride_on_quick_answers), T(neighbours_are_answered_as_the_rfc_wants), T(threat_61_frames_that_are_none),
         T(pieces_written_together_leave_together), T(a_guest_that_goes_on_when_the_server_has_ended),
     };
     return cmocka_run_group_tests_name("tcp", tests, NULL, NULL);
