@@ -17,6 +17,9 @@
 #define OUT_FRAMES_MAX 1000u
 /* Open ones, and those that were reset while the broker was asked. */
 #define STREAMS_KEPT (4 * H2_STREAMS_MAX)
+/* Header sections, of a stream: both heads and trailers, and what its server says before; of all of a connection. */
+#define STREAM_HEADS_MAX (6 * H2_HEADER_LIST_MAX)
+#define HEADS_MAX (6u * 1024u * 1024u)
 
 enum side { GUEST, UP };
 
@@ -43,6 +46,8 @@ struct stream {
     bool json;               /* its client would rather read that */
     bool bad, override, asked, opened, answered, closed[2], judged;
     struct queue q[2];       /* q[GUEST]: from the guest; q[UP]: from the server */
+    size_t heads;            /* counted of its header sections, and of itself */
+    size_t informed;         /* of that, what its server said before its answer and the guest was not sent yet */
     size_t spool_room;       /* what proxy_spool() gave for q[GUEST] */
     size_t credited;         /* of its bytes: the guest may send as many more, before they were passed on */
     struct refusal *refusal;
@@ -74,6 +79,9 @@ struct h2proxy {
     bool served;  /* an answer came whole */
     bool leaving; /* the guest is to be told that its server leaves */
     bool malformed; /* what the guest said */
+    bool wide;      /* its connections have the larger windows */
+    bool informed;  /* a stream has some */
+    size_t heads;   /* counted of all its streams */
 };
 
 static enum side side_of(const struct h2proxy *p, const nghttp2_session *s)
@@ -97,8 +105,24 @@ static void queue_finish(struct queue *q)
     memset(q, 0, sizeof *q);
 }
 
+static bool hold(struct stream *s, size_t n)
+{
+    struct h2proxy *p = s->proxy;
+    if (s->heads + n > STREAM_HEADS_MAX || p->heads + n > HEADS_MAX || !proxy_heads(&s->heads, s->heads + n))
+        return false;
+    p->heads += n;
+    return true;
+}
+
+static void let_go(struct stream *s, size_t n)
+{
+    proxy_heads(&s->heads, s->heads - n);
+    s->proxy->heads -= n;
+}
+
 static void stream_free(struct stream *s)
 {
+    let_go(s, s->heads);
     struct stream **at = &s->proxy->streams;
     while (*at != s)
         at = &(*at)->next;
@@ -590,6 +614,10 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         headers_init(&s->q[UP].trailers);
         s->next = p->streams;
         p->streams = s;
+        if (!hold(s, sizeof *s)) {
+            stream_free(s);
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        }
     }
     return 0;
 }
@@ -625,6 +653,11 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     (void)flags;
     if (!s || frame->hd.type != NGHTTP2_HEADERS)
         return 0;
+    if (!hold(s, nlen + vlen)) { /* the stream is reset, and what else it says of this is passed over */
+        if (side == GUEST)
+            p->owner->failed(p->owner->arg, 431, "more header fields than can be held");
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
     if (frame->headers.cat == NGHTTP2_HCAT_HEADERS && (side == GUEST || s->answered)) { /* trailers */
         if (nlen && name[0] != ':' && !is_dropped(name, nlen))
             headers_add(&s->q[side].trailers, (const char *)name, nlen, (const char *)value, vlen);
@@ -718,6 +751,8 @@ static void pass_response(struct stream *s, bool end)
         nv[n++] = (nghttp2_nv){(uint8_t *)s->fields.v[i].name, (uint8_t *)s->fields.v[i].value, s->fields.v[i].name_len,
                                s->fields.v[i].value_len, NGHTTP2_NV_FLAG_NONE};
     if (s->status[0] == '1') {
+        p->informed = true;
+        s->informed += s->fields.bytes;
         nghttp2_submit_headers(p->session[GUEST], NGHTTP2_FLAG_NONE, s->id[GUEST], NULL, nv, n, NULL);
     } else {
         nghttp2_data_provider data = {.read_callback = give};
@@ -778,8 +813,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     struct h2proxy *p = arg;
     enum side side = side_of(p, session);
     if (frame->hd.type == NGHTTP2_GOAWAY) {
+        p->leaving |= side == UP && !p->gone[UP]; /* what is under way ends; a new request needs a new connection */
         p->gone[side] = true;
-        p->leaving |= side == UP; /* what is under way ends; a new request needs a new connection */
         return 0;
     }
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
@@ -925,6 +960,8 @@ static void *mem_realloc(void *p, size_t n, void *arg)
 
 static nghttp2_mem wiping = {NULL, mem_malloc, mem_free, mem_calloc, mem_realloc};
 
+static unsigned nwide; /* of this process, which serves one sandbox */
+
 struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owner *owner)
 {
     struct h2proxy *p = calloc(1, sizeof *p);
@@ -954,13 +991,16 @@ struct h2proxy *h2proxy_new(struct end *guest, struct end *up, struct proxy_owne
     const nghttp2_settings_entry client[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
                                              {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_WINDOW},
                                              {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADER_LIST_MAX}};
+    p->wide = nwide < H2_WIDE_MAX;
+    nwide += p->wide;
+    int32_t window = p->wide ? (int32_t)H2_CONNECTION_WINDOW : NGHTTP2_INITIAL_CONNECTION_WINDOW_SIZE;
     if (nghttp2_session_server_new2(&p->session[GUEST], cb, p, opt) != 0 ||
         nghttp2_submit_settings(p->session[GUEST], 0, server, sizeof server / sizeof *server) != 0 ||
-        nghttp2_session_set_local_window_size(p->session[GUEST], 0, 0, H2_CONNECTION_WINDOW) != 0)
+        nghttp2_session_set_local_window_size(p->session[GUEST], 0, 0, window) != 0)
         goto fail;
     if (up && (nghttp2_session_client_new3(&p->session[UP], cb, p, opt, &wiping) != 0 ||
                nghttp2_submit_settings(p->session[UP], 0, client, sizeof client / sizeof *client) != 0 ||
-               nghttp2_session_set_local_window_size(p->session[UP], 0, 0, H2_CONNECTION_WINDOW) != 0))
+               nghttp2_session_set_local_window_size(p->session[UP], 0, 0, window) != 0))
         goto fail;
     nghttp2_session_callbacks_del(cb);
     nghttp2_option_del(opt);
@@ -976,6 +1016,7 @@ void h2proxy_free(struct h2proxy *p)
 {
     if (!p)
         return;
+    nwide -= p->wide;
     nghttp2_session_del(p->session[GUEST]);
     nghttp2_session_del(p->session[UP]);
     while (p->streams)
@@ -991,6 +1032,16 @@ bool h2proxy_idle(const struct h2proxy *p)
 }
 
 /* ---- bytes ---- */
+
+/* What servers said before their answers is sent. */
+static void all_informed(struct h2proxy *p)
+{
+    p->informed = false;
+    for (struct stream *s = p->streams; s; s = s->next) {
+        let_go(s, s->informed);
+        s->informed = 0;
+    }
+}
 
 /* Writes what the session has to say; true if something moved. */
 static bool write_out(struct h2proxy *p, enum side side)
@@ -1036,6 +1087,8 @@ static bool write_out(struct h2proxy *p, enum side side)
             p->out_len[side] += (size_t)n;
         }
         if (p->out_len[side] == 0) {
+            if (side == GUEST && p->informed)
+                all_informed(p);
             wipe_free(p->out[side]);
             p->out[side] = NULL;
             return moved;

@@ -12,7 +12,8 @@
 
 #define H2_STREAMS_MAX 100u
 #define H2_WINDOW (256u * 1024u)             /* of a stream */
-#define H2_CONNECTION_WINDOW (1024u * 1024u)
+#define H2_CONNECTION_WINDOW (1024u * 1024u) /* of so many; the others keep the 64 KiB that the protocol begins with: */
+#define H2_WIDE_MAX 32u
 #define H2_HEADER_LIST_MAX (64u * 1024u)
 
 struct h2proxy;

@@ -41,3 +41,19 @@ size_t proxy_spooled(void)
 {
     return spooled;
 }
+
+static size_t heads;
+
+bool proxy_heads(size_t *held, size_t want)
+{
+    if (want > *held && heads - *held + want > PROXY_HEADS_ALL)
+        return false;
+    heads = heads - *held + want;
+    *held = want;
+    return true;
+}
+
+size_t proxy_heads_held(void)
+{
+    return heads;
+}

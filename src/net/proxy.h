@@ -74,4 +74,10 @@ bool proxy_spool(size_t *held, size_t want);
 /* What is held now, of all requests. */
 size_t proxy_spooled(void);
 
+/* The same for streams of HTTP/2 and the header sections of both their ends: one byte of a section can be four thousand of it
+ * (threat 46). */
+#define PROXY_HEADS_ALL (64u * 1024u * 1024u)
+bool proxy_heads(size_t *held, size_t want);
+size_t proxy_heads_held(void);
+
 #endif

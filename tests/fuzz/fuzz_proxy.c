@@ -469,7 +469,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     h2proxy_free(h2);
     end_finish(&guest);
     end_finish(&up);
-    if (proxy_spooled())
+    if (proxy_spooled() || proxy_heads_held())
         abort();
     return 0;
 }

@@ -309,28 +309,6 @@ static void threat_46_requests_that_are_reset_while_they_are_judged(void **state
     h2proxy_free(p);
 }
 
-/* Where no more can be asked, requests wait at the guest. */
-static void threat_46_requests_that_cannot_be_judged_yet(void **state)
-{
-    struct h2proxy *p = fresh();
-    uint8_t block[400];
-    size_t n = block_of(block, sizeof block);
-    (void)state;
-    greet();
-    assert_int_equal(h2proxy_step(p), PROXY_GOING);
-    w.crowded = true;
-    for (uint32_t i = 0; i < 50; i++)
-        put_frame(NGHTTP2_HEADERS, 5, 2 * i + 1, block, n);
-    size_t at = w.in_pos;
-    assert_int_equal(h2proxy_step(p), PROXY_GOING);
-    assert_int_equal(w.in_pos, at);
-    assert_int_equal(w.asked, 0);
-    w.crowded = false;
-    assert_int_equal(h2proxy_step(p), PROXY_GOING);
-    assert_int_equal(w.asked, 50);
-    h2proxy_free(p);
-}
-
 /* The types of the frames in there, and D, H where they end a stream; data, heads, resets and farewells alone. */
 static const char *story(const uint8_t *bytes, size_t n, char out[64])
 {
@@ -356,6 +334,159 @@ static const char *story(const uint8_t *bytes, size_t n, char out[64])
     }
     out[k] = '\0';
     return out;
+}
+
+/* A head of 60 KB in some sixty bytes: the first makes a table that the others name. */
+static size_t swollen(uint8_t *block, size_t cap, bool first)
+{
+    static nghttp2_hd_deflater *deflater;
+    static char large[3000];
+    nghttp2_nv nv[24] = {NV(":method", "GET"), NV(":scheme", "http"), NV(":authority", "two.test"), NV(":path", "/ok")};
+    if (first && deflater)
+        nghttp2_hd_deflate_del(deflater);
+    if (first)
+        assert_int_equal(nghttp2_hd_deflate_new(&deflater, 4096), 0);
+    memset(large, 'x', sizeof large);
+    for (int i = 4; i < 24; i++)
+        nv[i] = (nghttp2_nv){(uint8_t *)"x", (uint8_t *)large, 1, sizeof large, NGHTTP2_NV_FLAG_NONE};
+    ssize_t n = nghttp2_hd_deflate_hd(deflater, block, cap, nv, 24);
+    assert_true(n > 0);
+    return (size_t)n;
+}
+
+/* Heads that unpack to a thousand times their length, and wait while they are judged: so much of a connection, so much of all. */
+static void threat_46_heads_that_unpack(void **state)
+{
+    enum { MANY = 15 };
+    static struct h2proxy *p[MANY];
+    uint8_t block[8192];
+    unsigned asked = 0;
+    (void)state;
+    for (int i = 0; i < MANY; i++) {
+        p[i] = fresh();
+        greet();
+        for (uint32_t k = 0; k < H2_STREAMS_MAX; k++)
+            put_frame(NGHTTP2_HEADERS, 5, 2 * k + 1, block, swollen(block, sizeof block, k == 0));
+        assert_int_equal(h2proxy_step(p[i]), PROXY_GOING);
+        assert_int_equal(w.in_pos, w.in_len);
+        assert_in_range(w.asked, i < 8 ? 50 : 0, 90);
+        assert_int_equal(w.asked + frames(NGHTTP2_RST_STREAM, 0), H2_STREAMS_MAX);
+        asked += w.asked;
+    }
+    assert_in_range(asked, 500, 1000);
+    assert_in_range(proxy_heads_held(), 1, PROXY_HEADS_ALL);
+    for (int i = 0; i < MANY; i++)
+        h2proxy_free(p[i]);
+    assert_int_equal(proxy_heads_held(), 0);
+}
+
+/* What a server says before its answer waits for a guest that reads nothing: not without end. */
+static void threat_46_a_server_that_only_informs(void **state)
+{
+    static uint8_t told_frame[4096];
+    uint8_t block[400];
+    char seen[64] = "";
+    nghttp2_hd_deflater *deflater;
+    struct h2proxy *p = fresh();
+    const struct proxy_verdict v = {.allow = true};
+    char large[2000];
+    (void)state;
+    memset(large, 'x', sizeof large);
+    assert_int_equal(nghttp2_hd_deflate_new(&deflater, 0), 0);
+    const nghttp2_nv nv[] = {NV(":status", "103"), {(uint8_t *)"link", (uint8_t *)large, 4, sizeof large, NGHTTP2_NV_FLAG_NO_INDEX}};
+    ssize_t n = nghttp2_hd_deflate_hd(deflater, told_frame + 9, sizeof told_frame - 9, nv, 2);
+    memcpy(told_frame, "\0\0\0\1\4\0\0\0\1", 9);
+    told_frame[1] = (uint8_t)(n >> 8);
+    told_frame[2] = (uint8_t)n;
+    greet();
+    put_frame(NGHTTP2_HEADERS, 5, 1, block, block_of(block, sizeof block));
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    h2proxy_answer(p, 1, &v);
+    memcpy(said, "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0", 18);
+    said_len = 18;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    for (int slow = 0; slow < 2; slow++) {
+        w.takes = slow ? w.out_len : ROOM;
+        for (int i = 0; i < 400; i++) { /* of these it reads all; then none */
+            said_pos = 0;
+            said_len = 9 + (size_t)n;
+            memcpy(said, told_frame, said_len);
+            w.out_len = slow ? w.out_len : 0;
+            assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        }
+        assert_string_equal(story(told + NGHTTP2_CLIENT_MAGIC_LEN, told_len - NGHTTP2_CLIENT_MAGIC_LEN, seen), slow ? "Hr2" : "H");
+    }
+    assert_in_range(proxy_heads_held(), 1, 512 * 1024);
+    nghttp2_hd_deflate_del(deflater);
+    h2proxy_free(p);
+}
+
+/* Nor does it say without end that it leaves. */
+static void threat_46_a_server_that_leaves_and_leaves(void **state)
+{
+    struct h2proxy *p = fresh();
+    uint8_t block[400];
+    const struct proxy_verdict v = {.allow = true};
+    (void)state;
+    greet();
+    put_frame(NGHTTP2_HEADERS, 5, 1, block, block_of(block, sizeof block));
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    h2proxy_answer(p, 1, &v);
+    memcpy(said, "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0", 18);
+    said_len = 18;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    for (int i = 0; i < 100; i++) {
+        memcpy(said, "\0\0\x08\7\0\0\0\0\0\0\0\0\1\0\0\0\0", 17);
+        said_pos = 0;
+        said_len = 17;
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    }
+    assert_int_equal(frames(NGHTTP2_GOAWAY, 0), 1);
+    h2proxy_free(p);
+}
+
+/* What peers may send before it is passed on is a megabyte of a connection: not of five hundred. */
+static void threat_81_windows_of_many_connections(void **state)
+{
+    enum { MANY = 40 };
+    struct h2proxy *p[MANY];
+    unsigned wide = 0;
+    (void)state;
+    for (int i = 0; i < MANY; i++) {
+        p[i] = fresh();
+        greet();
+        assert_int_equal(h2proxy_step(p[i]), PROXY_GOING);
+        wide += frames(NGHTTP2_WINDOW_UPDATE, 0);
+    }
+    assert_int_equal(wide, H2_WIDE_MAX);
+    h2proxy_free(p[0]);
+    p[0] = fresh();
+    assert_int_equal(h2proxy_step(p[0]), PROXY_GOING);
+    assert_int_equal(frames(NGHTTP2_WINDOW_UPDATE, 0), 1);
+    for (int i = 0; i < MANY; i++)
+        h2proxy_free(p[i]);
+}
+
+/* Where no more can be asked, requests wait at the guest. */
+static void threat_46_requests_that_cannot_be_judged_yet(void **state)
+{
+    struct h2proxy *p = fresh();
+    uint8_t block[400];
+    size_t n = block_of(block, sizeof block);
+    (void)state;
+    greet();
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    w.crowded = true;
+    for (uint32_t i = 0; i < 50; i++)
+        put_frame(NGHTTP2_HEADERS, 5, 2 * i + 1, block, n);
+    size_t at = w.in_pos;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(w.in_pos, at);
+    assert_int_equal(w.asked, 0);
+    w.crowded = false;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    assert_int_equal(w.asked, 50);
+    h2proxy_free(p);
 }
 
 static void say(const char *bytes, size_t n)
@@ -447,6 +578,10 @@ int main(void)
         cmocka_unit_test(threat_45_46_a_server_that_breaks_the_protocol),
         cmocka_unit_test(threat_45_57_no_word_of_other_ways),
         cmocka_unit_test(threat_46_requests_that_are_reset_while_they_are_judged),
+        cmocka_unit_test(threat_46_heads_that_unpack),
+        cmocka_unit_test(threat_46_a_server_that_only_informs),
+        cmocka_unit_test(threat_46_a_server_that_leaves_and_leaves),
+        cmocka_unit_test(threat_81_windows_of_many_connections),
         cmocka_unit_test(threat_46_requests_that_cannot_be_judged_yet),
         cmocka_unit_test(a_server_that_is_done_first),
         cmocka_unit_test(the_rest_of_a_request_that_is_answered),
