@@ -266,15 +266,17 @@ static void mismatch(void *arg, const char *seen, bool one)
     tell_mismatch(arg, seen, one ? MISMATCH_ONE : 0);
 }
 
-/* A reviewer sees what the guest gets as an answer of ours; what is denied has its own row. */
+/* A reviewer sees what the guest gets as an answer of ours, also to what was allowed and could not go out; what is denied, or
+ * names another host (421), has its own row. */
 static void request_failed(void *arg, int status, const char *why)
 {
     struct intercept *i = arg;
     char text[256];
-    if (status == 421 || status == 403 || i->owner.refuse)
+    if (status == 421 || i->owner.refuse)
         return;
     bool theirs = status >= 502;
-    snprintf(text, sizeof text, theirs ? "a request failed: %.200s" : "a request was refused as malformed: %.200s", why);
+    bool sound = status == 403 || status == 413; /* its credential cannot be written */
+    snprintf(text, sizeof text, "%s: %.200s", theirs ? "a request failed" : sound ? "a request was not passed on" : "a request was refused as malformed", why);
     tell_mismatch(i, text, MISMATCH_ONE | MISMATCH_TEXT | (theirs ? MISMATCH_FAIL : 0));
 }
 
