@@ -889,6 +889,11 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *a
     s->closed[side] = true;
     /* What was not passed on any more counts as read, or the connection's window would shrink for good. */
     size_t rest = s->q[to].len - s->q[to].pos;
+    if (to == UP && s->scrub) {
+        rest += scrub_held(s->scrub);
+        scrub_free(s->scrub);
+        s->scrub = NULL;
+    }
     consumed(s, to, rest);
     s->q[to].pos = s->q[to].len;
     if (side == UP && !s->answered && !s->closed[GUEST]) {

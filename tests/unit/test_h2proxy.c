@@ -97,7 +97,7 @@ static struct proxy_owner owner = {.name = "two.test", .port = 80, .request = on
                                     .crowded = on_crowded};
 
 /* What the server says. */
-static uint8_t said[4096];
+static uint8_t said[16384];
 static size_t said_len, said_pos;
 /* And what it was sent. */
 static uint8_t told[ROOM];
@@ -496,6 +496,58 @@ static void say(const char *bytes, size_t n)
     said_len += n;
 }
 
+/* What is held back, as it could become a secret, counts as read when its client goes: the connection's window stays. */
+static void what_is_held_back_of_an_answer_that_is_given_up(void **state)
+{
+    static struct answer_secret a = {.header = "authorization"};
+    static uint8_t frame[9 + 7990] = {0, 7990 >> 8, 7990 & 255, 0, 0};
+    static const uint8_t cancel[] = {0, 0, 0, 8};
+    uint8_t block[400];
+    unsigned opened = 0;
+    (void)state;
+    owner.tls = true;
+    owner.port = 443;
+    struct h2proxy *p = fresh();
+    greet();
+    for (int i = 0; i < 8000; i++)
+        a.value[i] = (char)('a' + i * 7 % 26);
+    memset(a.sentinel, 'S', 8000);
+    strcpy(a.written, a.value);
+    memcpy(frame + 9, a.value, 7990);
+    for (uint32_t k = 0; k < 70; k++) {
+        struct proxy_verdict v = {.allow = true};
+        nghttp2_hd_deflater *deflater;
+        const nghttp2_nv nv[] = {NV(":method", "GET"), NV(":scheme", "https"), NV(":authority", "two.test"), NV(":path", "/ok")};
+        assert_int_equal(nghttp2_hd_deflate_new(&deflater, 0), 0);
+        ssize_t n = nghttp2_hd_deflate_hd(deflater, block, sizeof block, nv, 4);
+        nghttp2_hd_deflate_del(deflater);
+        put_frame(NGHTTP2_HEADERS, 5, 2 * k + 1, block, (size_t)n);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        a.request = k + 1;
+        assert_true(credentials_add(&v.secrets, &a));
+        h2proxy_answer(p, k + 1, &v);
+        said_len = said_pos = 0;
+        if (k == 0)
+            say("\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0", 18);
+        const char head[] = {0, 0, 1, 1, 4, 0, 0, 0, (char)(2 * k + 1), (char)0x88};
+        say(head, sizeof head);
+        frame[8] = (uint8_t)(2 * k + 1);
+        say((char *)frame, sizeof frame);
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+        put_frame(NGHTTP2_RST_STREAM, 0, 2 * k + 1, cancel, sizeof cancel);
+        w.out_len = 0;
+        assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    }
+    for (size_t at = NGHTTP2_CLIENT_MAGIC_LEN; at + 9 <= told_len;) {
+        opened += told[at + 3] == NGHTTP2_WINDOW_UPDATE && !told[at + 8];
+        at += 9 + ((size_t)told[at] << 16 | (size_t)told[at + 1] << 8 | told[at + 2]);
+    }
+    assert_int_equal(opened, 2); /* at first, and when half of it was read */
+    h2proxy_free(p);
+    owner.tls = false;
+    owner.port = 80;
+}
+
 #define SETTINGS "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0"
 #define HEAD_200 "\0\0\1\1\4\0\0\0\1\x88"
 #define LAST_DATA "\0\0\5\0\1\0\0\0\1hello"
@@ -578,6 +630,7 @@ int main(void)
         cmocka_unit_test(threat_45_46_a_server_that_breaks_the_protocol),
         cmocka_unit_test(threat_45_57_no_word_of_other_ways),
         cmocka_unit_test(threat_46_requests_that_are_reset_while_they_are_judged),
+        cmocka_unit_test(what_is_held_back_of_an_answer_that_is_given_up),
         cmocka_unit_test(threat_46_heads_that_unpack),
         cmocka_unit_test(threat_46_a_server_that_only_informs),
         cmocka_unit_test(threat_46_a_server_that_leaves_and_leaves),
