@@ -55,6 +55,12 @@ struct heard {
     struct http1_reader reader;
     struct httpbody framed;
     bool in_body;
+    /* a WebSocket */
+    bool tunnel;
+    uint8_t ws_head[14];
+    size_t ws_have;
+    uint64_t ws_left, ws_at;
+    uint32_t ws_stream;
 };
 
 struct side {
@@ -184,10 +190,51 @@ static void frames(struct heard *h)
     h->n -= at;
 }
 
+/* The messages of a WebSocket: content of stream 2, anew with each; that of its control frames is that of stream 4. */
+static void messages(struct heard *h, const uint8_t *p, size_t n)
+{
+    while (n) {
+        uint8_t *head = h->ws_head;
+        size_t length = (head[1] & 127) == 126 ? 2 : (head[1] & 127) == 127 ? 8 : 0, whole = 2 + length + (head[1] & 128 ? 4 : 0);
+        if (h->ws_have < 2 || h->ws_have < whole) {
+            head[h->ws_have++] = *p++;
+            n--;
+            if (h->ws_have < 2)
+                continue;
+            length = (head[1] & 127) == 126 ? 2 : (head[1] & 127) == 127 ? 8 : 0;
+            whole = 2 + length + (head[1] & 128 ? 4 : 0);
+            if (h->ws_have < whole)
+                continue;
+            h->ws_left = length ? 0 : head[1] & 127;
+            for (size_t i = 0; i < length; i++)
+                h->ws_left = h->ws_left << 8 | head[2 + i];
+            h->ws_at = 0;
+            h->ws_stream = head[0] & 8 ? 4 : 2;
+            if (head[0] & 15)
+                h->body[h->ws_stream / 2].n = 0;
+        }
+        size_t take = n < h->ws_left ? n : (size_t)h->ws_left;
+        for (size_t i = 0; i < take; i++) {
+            uint8_t plain = (uint8_t)(p[i] ^ (head[1] & 128 ? head[whole - 4 + (h->ws_at + i) % 4] : 0));
+            content(h, h->ws_stream, &plain, 1);
+        }
+        p += take;
+        n -= take;
+        h->ws_at += take;
+        h->ws_left -= take;
+        if (h->ws_left == 0)
+            h->ws_have = 0;
+    }
+}
+
 /* What goes to a server is what a strict reader takes: whole requests, one after the other. */
 static void requests(struct heard *h, const uint8_t *p, size_t n)
 {
     while (n && !h->blind) {
+        if (h->tunnel) {
+            messages(h, p, n);
+            return;
+        }
         struct http1_error e;
         const uint8_t *some;
         size_t used = 0, got;
@@ -211,7 +258,8 @@ static void requests(struct heard *h, const uint8_t *p, size_t n)
                 h->last += 2;
                 httpbody_init(&h->framed, head.framing, head.length);
                 h->in_body = !h->framed.done;
-                h->blind = head.websocket; /* frames may follow */
+                h->tunnel = head.websocket && !h->in_body; /* frames follow, or another request: then they are none */
+                h->blind = head.websocket && h->in_body;
                 http1_head_finish(&head);
             }
         }
@@ -226,16 +274,26 @@ static void hear(struct heard *h, const uint8_t *p, size_t n)
         requests(h, p, n);
         return;
     }
+    if (!h->blind && h->tunnel) {
+        messages(h, p, n);
+        return;
+    }
     if (h->n + n > sizeof h->raw)
         h->blind = true;
     if (h->blind)
         return;
     memcpy(h->raw + h->n, p, n);
     h->n += n;
-    if (two)
+    if (two) {
         frames(h);
-    else
-        look(h, h->raw, h->n);
+        return;
+    }
+    uint8_t *switched = memmem(h->raw, h->n, "HTTP/1.1 101 ", 13), *end = switched ? memmem(switched, h->n - (size_t)(switched - h->raw), "\r\n\r\n", 4) : NULL;
+    look(h, h->raw, end ? (size_t)(end - h->raw) : h->n);
+    if (end) { /* of a frame's head a byte may be a letter */
+        h->tunnel = true;
+        messages(h, end + 4, h->n - (size_t)(end + 4 - h->raw));
+    }
 }
 
 static void hear_anew(struct heard *h)
@@ -251,7 +309,8 @@ static void hear_anew(struct heard *h)
     h->inflater = NULL;
     h->n = h->block_n = 0;
     h->last = 0;
-    h->blind = h->greeted = h->in_body = false;
+    h->blind = h->greeted = h->in_body = h->tunnel = false;
+    h->ws_have = 0;
     if (two && (nghttp2_hd_inflate_new(&h->inflater) != 0 || nghttp2_hd_inflate_change_table_size(h->inflater, 1u << 20) != 0))
         abort();
 }
