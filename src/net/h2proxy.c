@@ -1036,6 +1036,14 @@ bool h2proxy_idle(const struct h2proxy *p)
     return !p->streams;
 }
 
+int32_t h2proxy_in_head(const struct h2proxy *p)
+{
+    const struct stream *s = p->streams;
+    while (s && (s->asked || s->answered || s->closed[GUEST])) /* whole, it is judged or refused at once */
+        s = s->next;
+    return s ? s->id[GUEST] : 0;
+}
+
 /* ---- bytes ---- */
 
 /* What servers said before their answers is sent. */

@@ -25,5 +25,7 @@ void h2proxy_answer(struct h2proxy *p, uint32_t request, const struct proxy_verd
 /* Has the owner judge again what is under way. */
 void h2proxy_review(struct h2proxy *p);
 bool h2proxy_idle(const struct h2proxy *p);
+/* The stream whose head the guest has begun, and not ended; 0: none. */
+int32_t h2proxy_in_head(const struct h2proxy *p);
 
 #endif

@@ -62,7 +62,7 @@ struct intercept {
     struct h2proxy *h2;
     struct credentials *secrets; /* of the request whose answer comes next */
     int64_t since_ms, moved_ms, head_ms; /* head_ms: since when the head of a request grows, 0: none does */
-    size_t head_len;
+    size_t head_len; /* of HTTP/1: its bytes so far; of HTTP/2: its stream */
     uint64_t moved; /* bytes of the transports, to see progress */
     bool stepping, again, read_armed, write_armed, resting;
     size_t unread; /* of our last answer */
@@ -842,8 +842,8 @@ void intercept_tick(struct intercept *i, int64_t now)
             end_rest(&i->up);
             i->resting = true;
         }
-        head = i->h1 ? h1proxy_in_head(i->h1) : 0;
-        if (!head || head < i->head_len)
+        head = i->h1 ? h1proxy_in_head(i->h1) : i->held_up ? 0 : (size_t)h2proxy_in_head(i->h2);
+        if (!head || (i->h1 ? head < i->head_len : head != i->head_len))
             i->head_ms = 0; /* none, or another one */
         i->head_len = head;
         if (head && !i->head_ms)

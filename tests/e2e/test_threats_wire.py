@@ -916,7 +916,13 @@ class Net(unittest.TestCase):
 
     def test_threat_78_who_sends_slowly(self):
         slow = {"greeting": self.lab.connect("a.test"), "relayed greeting": self.lab.connect("relay.test"), "head": self.lab.tls("a.test"), "plain head": self.lab.connect("b.test", 80)}
+        two = H2(self.lab)
+        self.assertEqual(two.ask(two.fields()), 200)
+        block = two.c.encoder.encode(two.fields(("x-a", "a" * 1000)))
+        slow["head of HTTP/2"] = two.s
         hello, head = self.hello("a.test"), b"GET /ok HTTP/1.1\r\nX-A: " + b"a" * 1000
+        two.s.sendall(len(block).to_bytes(3, "big") + b"\1\5\0\0\0\3" + block[:1])
+        heads = {"head of HTTP/2": block[1:]}
         line, ended = self.lab.connect("relay.test", 2222), self.lab.connect("relay.test", 2222)
         line.sendall(b"STUTTER 1")  # it could become HTTP
         ended.sendall(hello[:40])
@@ -927,9 +933,9 @@ class Net(unittest.TestCase):
                 for kind, s in list(left.items()):
                     try:
                         s.settimeout(0.05)
-                        s.sendall((hello if "greeting" in kind else head)[sent:sent + 1])
-                        s.recv(100)
-                        del left[kind]
+                        s.sendall((hello if "greeting" in kind else heads.get(kind, head))[sent:sent + 1])
+                        if not s.recv(100) or kind not in heads:
+                            del left[kind]
                     except TimeoutError:
                         pass
                     except OSError:
@@ -949,7 +955,7 @@ class Net(unittest.TestCase):
         self.assertEqual([(half == r, r.endswith(way)) for r in reasons(host="relay.test", port=2222)], [(True, False), (False, True)])
         self.assertIn(half, reasons(host="relay.test", port=443))
         self.assertIn(half, reasons(host="a.test", port=443))
-        for host, port in (("a.test", 443), ("b.test", 80)):
+        for host, port in (("a.test", 443), ("b.test", 80), ("two.test", 443)):
             self.assertIn("it sent half the head of a request, and no more", reasons(host=host, port=port))
         with self.lab.connect("c.test", 80) as s:
             s.sendall(head)
