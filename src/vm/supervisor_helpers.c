@@ -1,5 +1,7 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,25 +51,86 @@ static void add_rule(json_t *rules, const char *kind, const char *path)
     json_array_append_new(rules, json_pack("{s:s, s:s}", "kind", kind, "path", path));
 }
 
+/* What git reads of a repository's administration and obeys: `commondir` is where it looks for the configuration. */
+static void protect_git(json_t *rules, const char *git)
+{
+    static const char *const obeyed[] = {
+        ".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir", ".git/modules/**/config",
+        ".git/modules/**/config.worktree", ".git/modules/**/commondir", ".git/modules/**/hooks"};
+    struct stat st;
+    if (lstat(git, &st) < 0)
+        return;
+    if (!S_ISDIR(st.st_mode))
+        add_rule(rules, "readonly", ".git");
+    for (size_t k = 0; S_ISDIR(st.st_mode) && k < sizeof obeyed / sizeof *obeyed; k++)
+        add_rule(rules, "readonly", obeyed[k]);
+}
+
+/* Does the worktree of that administration lie beneath the folder? */
+static bool lies_within(int dir, const char *id, const char *folder)
+{
+    char file[NAME_MAX + 16], path[PATH_MAX];
+    snprintf(file, sizeof file, "%s/gitdir", id);
+    int fd = openat(dir, file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, path, sizeof path - 1);
+    size_t len = strlen(folder);
+    if (fd >= 0)
+        close(fd);
+    path[n > 0 ? n : 0] = '\0';
+    return strncmp(path, folder, len) == 0 && path[len] == '/' && !strstr(path, "/..");
+}
+
+#define WORKTREES_MAX 8 /* by name; FS_RULES_MAX bounds a folder's rules */
+
+/* The user's other worktrees, out of the guest's reach, are administered within it.  One that the guest made of its own
+ * stays its own to remove. */
+static void protect_worktrees(json_t *rules, const char *git, const char *folder)
+{
+    static const char *const obeyed[] = {"commondir", "config.worktree", "gitdir"};
+    char path[PATH_MAX + 16], ids[WORKTREES_MAX][NAME_MAX + 1];
+    size_t n = 0;
+    snprintf(path, sizeof path, "%s/worktrees", git);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    for (const struct dirent *i; d && n <= WORKTREES_MAX && (i = readdir(d));) {
+        if (i->d_name[0] == '.' || lies_within(fd, i->d_name, folder))
+            continue;
+        json_t *text = json_string(i->d_name); /* none of what is no UTF-8 */
+        bool fits = text && n < WORKTREES_MAX;
+        json_decref(text);
+        if (fits)
+            strcpy(ids[n++], i->d_name);
+        else {
+            strcpy(ids[0], "*");
+            n = 1;
+            break;
+        }
+    }
+    if (d)
+        closedir(d);
+    else if (fd >= 0)
+        close(fd);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < sizeof obeyed / sizeof *obeyed; k++) {
+            snprintf(path, sizeof path, ".git/worktrees/%s/%s", ids[i], obeyed[k]);
+            add_rule(rules, "readonly", path);
+        }
+}
+
 /* What the user's settings, or the folder's being a repository, say of its files; `own`: its record's rules, or NULL. */
 static json_t *folder_rules(const json_t *config, const char *folder, const json_t *own)
 {
-    /* What the user's git would run when he next says `git status` here. */
-    static const char *const obeyed[] = {".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir", ".git/modules/**/config", ".git/modules/**/hooks"};
     json_t *rules = json_is_array(own) ? json_deep_copy(own) : json_array(), *v;
-    char git[4200];
-    struct stat st;
+    char git[PATH_MAX];
     size_t i;
     json_array_foreach(config_value(config, "workspace.hide"), i, v)
         add_rule(rules, "hide", json_string_value(v));
     json_array_foreach(config_value(config, "workspace.readonly"), i, v)
         add_rule(rules, "readonly", json_string_value(v));
-    snprintf(git, sizeof git, "%s/.git", folder);
-    if (!own && json_is_true(config_value(config, "workspace.protect_git")) && lstat(git, &st) == 0) {
-        if (!S_ISDIR(st.st_mode))
-            add_rule(rules, "readonly", ".git");
-        for (size_t k = 0; S_ISDIR(st.st_mode) && k < sizeof obeyed / sizeof *obeyed; k++)
-            add_rule(rules, "readonly", obeyed[k]);
+    if (!own && json_is_true(config_value(config, "workspace.protect_git")) &&
+        (size_t)snprintf(git, sizeof git, "%s/.git", folder) < sizeof git) {
+        protect_git(rules, git);
+        protect_worktrees(rules, git, folder);
     }
     return rules;
 }

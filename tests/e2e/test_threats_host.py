@@ -300,6 +300,11 @@ t.close()
         ws = h.ws / "project"
         ws.mkdir()
         subprocess.run(["git", "init", "-q", str(ws)], check=True)
+        # Its administration, a submodule's and another worktree's, which lies where the guest does not reach.
+        feature = h.dir / "feature"
+        subprocess.run(["git", "-C", str(ws), "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "--allow-empty", "-m", "1"], check=True)
+        subprocess.run(["git", "-C", str(ws), "worktree", "add", "-q", str(feature)], check=True, stderr=subprocess.DEVNULL)
+        (ws / ".git/modules/sub").mkdir(parents=True)
         (ws / "package.json").write_text('{"name": "x", "scripts": {"test": "true"}, "dependencies": {}}')
         (ws / "Makefile").write_text("all:\n")
         (ws / "CMakeLists.txt").write_text("# same\n")
@@ -313,6 +318,18 @@ t.close()
             sed -i 's/"test": "true"/"test": "evil"/' package.json; echo 'all:; evil' > Makefile
             printf x > "$(printf '.vscode/\\033]0;evil\\007.json')"; echo evil > .git/hooks/pre-commit; echo evil >> .git/config; true""")
         self.assertFalse((ws / ".git/hooks/pre-commit").exists())
+        # Where git looks for a configuration, said by the guest: none of it is written, nor is any program of its run.
+        r = h.sh("told", f"""cd {ws}; cp -r .git evil; git config -f evil/config core.fsmonitor 'touch {h.dir}/ran; false'
+            mv .git/worktrees/feature .git/worktrees/old; rm -f .git/worktrees/feature/commondir; echo {ws}/evil > .git/worktrees/feature/commondir
+            mv .git/worktrees/feature/commondir .git/c; ln -sf {ws}/evil/config .git/worktrees/feature/config.worktree
+            echo {ws}/evil > .git/modules/sub/commondir; echo evil > .git/modules/sub/config.worktree
+            git -c user.name=x -c user.email=x@x worktree add -q own 2>/dev/null && git worktree remove own && echo removed; true""")
+        self.assertIn(b"removed", r.stdout, r.stderr) # its own worktrees are its own
+        subprocess.run(["git", "-C", str(feature), "status"], check=True, stdout=subprocess.DEVNULL)
+        self.assertFalse((h.dir / "ran").exists())
+        self.assertEqual((ws / ".git/worktrees/feature/commondir").read_text(), "../..\n")
+        self.assertFalse((ws / ".git/worktrees/feature/config.worktree").is_symlink())
+        self.assertEqual(list((ws / ".git/modules/sub").iterdir()), [])
         changed = json.loads(h.sbx("inspect", "told"))["changed_host_files"]
         for name in (".vscode/tasks.json", ".envrc", ".mcp.json", "package.json", "Makefile"):
             self.assertIn(f"{ws}/{name}", changed)
