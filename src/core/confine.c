@@ -226,12 +226,21 @@ static void leave_network(void)
         (void)unshare(ns | CLONE_NEWUSER);
 }
 
-/* Who opens nothing needs no right of root's, where root runs it. */
-static int drop_capabilities(struct err *e)
+/* Where root runs it: who opens nothing needs no right of root's; who serves files needs those to what others own, and
+ * above all not the one by which a write leaves a file's set-user-id bit. */
+static int drop_capabilities(bool files, struct err *e)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
-    return syscall(SYS_capset, &head, none) < 0 ? err_errno(e, errno, "cannot give up capabilities") : 0;
+    struct __user_cap_data_struct has[_LINUX_CAPABILITY_U32S_3];
+    const uint32_t keep = files ? 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER : 0;
+    if (syscall(SYS_capget, &head, has) < 0)
+        return err_errno(e, errno, "cannot give up capabilities");
+    for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+        has[i].inheritable = 0;
+        has[i].effective &= i ? 0 : keep;
+        has[i].permitted &= i ? 0 : keep;
+    }
+    return syscall(SYS_capset, &head, has) < 0 ? err_errno(e, errno, "cannot give up capabilities") : 0;
 }
 
 int confine_self(const struct confine *c, struct err *e)
@@ -252,7 +261,7 @@ int confine_self(const struct confine *c, struct err *e)
         return -1;
     if (confine_files(c, e) < 0)
         return -1;
-    if ((c->groups & ~(unsigned)CONFINE_THREADS) == CONFINE_IO && drop_capabilities(e) < 0)
+    if (!(c->groups & (CONFINE_SOCKETS | CONFINE_PROCESSES)) && drop_capabilities(c->groups & CONFINE_FILES, e) < 0)
         return -1;
     return seccomp(c->groups, e);
 }

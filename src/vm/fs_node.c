@@ -237,7 +237,7 @@ static int reopen(struct node *n, unsigned depth)
         lru_touch(n);
         return n->fd;
     }
-    if (n->unlinked || depth > 4096)
+    if (n->unlinked || depth > FS_DEPTH_MAX)
         return -ESTALE;
     int at = reopen(n->parent, depth + 1);
     if (at < 0)

@@ -16,8 +16,9 @@
 #define FUSE_USE_VERSION 35
 #include <fuse_lowlevel.h>
 
-#define FS_NODES_MAX 1000000u /* some 200 bytes each, the name included: what a guest that never forgets can use */
+#define FS_NODES_MAX 1000000u /* some 200 bytes each with a usual name, 470 with the longest: what a guest that never forgets can use */
 #define FS_FOLDERS_MAX 16u
+#define FS_DEPTH_MAX 4096u /* folders one in the other: what is found out of each by its parents recurses */
 
 struct node {
     uint32_t index, generation;

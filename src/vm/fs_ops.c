@@ -45,14 +45,22 @@ void fs_squash(struct stat *st)
     st->st_dev = 0;
 }
 
-static void rules_at(const struct fs_rules *r, const struct node *n, struct fs_rules_at *at)
+static bool rules_down(const struct fs_rules *r, const struct node *n, unsigned depth, struct fs_rules_at *at)
 {
     if (!n->parent) {
         fs_rules_top(r, at);
-        return;
+        return true;
     }
-    rules_at(r, n->parent, at);
+    if (depth == FS_DEPTH_MAX || !rules_down(r, n->parent, depth + 1, at))
+        return false;
     fs_rules_step(r, at, n->name);
+    return true;
+}
+
+/* False: it lies so deep that it would take all the stack to find out. */
+static bool rules_at(const struct fs_rules *r, const struct node *n, struct fs_rules_at *at)
+{
+    return rules_down(r, n, 0, at);
 }
 
 bool fs_hidden(struct node *parent, const char *name)
@@ -61,7 +69,8 @@ bool fs_hidden(struct node *parent, const char *name)
     struct fs_rules_at at;
     if (fs_rules_empty(r))
         return false;
-    rules_at(r, parent, &at);
+    if (!rules_at(r, parent, &at))
+        return true;
     if (name)
         fs_rules_step(r, &at, name);
     return fs_rules_hidden(r, &at);
@@ -77,7 +86,8 @@ int fs_may_change(struct node *n, const char *name, mode_t makes)
     if (fs_rules_empty(f->rules))
         return 0;
     struct fs_rules_at at;
-    rules_at(f->rules, n, &at);
+    if (!rules_at(f->rules, n, &at))
+        return ENAMETOOLONG;
     if (name)
         fs_rules_step(f->rules, &at, name);
     if (fs_rules_readonly(f->rules, &at) && !(S_ISDIR(makes) && fs_rules_opens(f->rules, &at)))
@@ -89,13 +99,22 @@ int fs_may_change(struct node *n, const char *name, mode_t makes)
 
 #define ROOM_BYTES (16u << 20) /* so much, or so long, may go by before the disk is asked again */
 #define ROOM_MS 200
+#define ROOM_NAMES 8192u /* so many names before the last one each is asked for */
+#define ROOM_OF_NAME 4096u /* what a name may take: an inode, or a block of its directory */
+
+/* Files that no sandbox can use up, as limit.keep_free says of bytes; a file system without a table of them says 0. */
+static uint64_t kept_files(const struct statvfs *st)
+{
+    uint64_t share = st->f_files / 64;
+    return share < FS_KEEP_FILES_MAX ? share : FS_KEEP_FILES_MAX;
+}
 
 int fs_room(const struct node *n, size_t more)
 {
     static struct {
         int64_t at_ms;
         uint64_t written;
-        bool full;
+        bool full, crowded, few;
     } seen[FS_FOLDERS_MAX];
     struct timespec now;
     struct statvfs st;
@@ -104,14 +123,18 @@ int fs_room(const struct node *n, size_t more)
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     int64_t ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     uint64_t *written = &seen[n->folder].written;
-    *written += more;
-    if (!seen[n->folder].at_ms || ms - seen[n->folder].at_ms >= ROOM_MS || *written >= ROOM_BYTES) {
-        uint64_t room = fstatvfs(node_folder(n)->fd, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : UINT64_MAX;
+    *written += more ? more : ROOM_OF_NAME;
+    if (!seen[n->folder].at_ms || ms - seen[n->folder].at_ms >= ROOM_MS || *written >= ROOM_BYTES ||
+        (more == 0 && seen[n->folder].few)) {
+        bool known = fstatvfs(node_folder(n)->fd, &st) == 0;
+        uint64_t room = known ? (uint64_t)st.f_bavail * st.f_frsize : UINT64_MAX;
+        seen[n->folder].crowded = known && st.f_favail < kept_files(&st);
+        seen[n->folder].few = known && st.f_files && st.f_favail < kept_files(&st) + ROOM_NAMES;
         seen[n->folder].full = room < config->keep_free || room - config->keep_free < more;
         seen[n->folder].at_ms = ms;
         *written = 0;
     }
-    return seen[n->folder].full ? ENOSPC : 0;
+    return seen[n->folder].full || (more == 0 && seen[n->folder].crowded) ? ENOSPC : 0;
 }
 
 /* A directory takes with it what rules say of the places beneath: they must say the same of them at the new place. */
@@ -121,9 +144,9 @@ static int may_move_dir(struct node *p, const char *name, struct node *q, const 
     struct fs_rules_at from, to;
     if (fs_rules_empty(r))
         return 0;
-    rules_at(r, p, &from);
+    if (!rules_at(r, p, &from) || !rules_at(r, q, &to))
+        return ENAMETOOLONG;
     fs_rules_step(r, &from, name);
-    rules_at(r, q, &to);
     fs_rules_step(r, &to, newname);
     return fs_rules_keep(r, &from, &to) && fs_rules_keep(r, &to, &from) ? 0 : EPERM;
 }
@@ -572,6 +595,9 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
         uint64_t kept = st.f_frsize ? config->keep_free / st.f_frsize : 0;
         st.f_bavail = st.f_bavail > kept ? st.f_bavail - kept : 0;
         st.f_bfree = st.f_bfree > kept ? st.f_bfree - kept : 0;
+        uint64_t files = config->keep_free ? kept_files(&st) : 0;
+        st.f_favail = st.f_favail > files ? st.f_favail - files : 0;
+        st.f_ffree = st.f_ffree > files ? st.f_ffree - files : 0;
         fuse_reply_statfs(req, &st);
     }
 }

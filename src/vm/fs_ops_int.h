@@ -11,6 +11,8 @@
 #define FS_LONG_S 300.0
 #define FS_SHORT_S 1.0
 
+#define FS_KEEP_FILES_MAX 100000u /* of the files that the host's disk has room for, kept free where bytes are */
+
 /* One component: what the guest's kernel would never send is what an attacker does. */
 bool fs_name_ok(const char *name);
 
@@ -24,7 +26,7 @@ bool fs_root_entry(unsigned folder, struct fuse_entry_param *e);
 /* 0, or the errno with which a change of the node itself, or of that name in it, is refused.  makes: what would stand
  * there afterwards (S_IF…), 0 if the name goes or stays as it is. */
 int fs_may_change(struct node *n, const char *name, mode_t makes);
-/* 0, or ENOSPC where `more` bytes in n's folder would leave the host too little (fs_config.keep_free). */
+/* 0, or ENOSPC where `more` bytes in n's folder, or another name (0), would leave the host too little (fs_config.keep_free). */
 int fs_room(const struct node *n, size_t more);
 bool fs_hidden(struct node *parent, const char *name);
 

@@ -367,6 +367,43 @@ static void rules(void **state)
     FAILS(mkdir(G("repo/.git/hooks"), 0755), EROFS);
 }
 
+/* Folders within folders: what a rule says of the deepest is not found out on all of the stack. */
+static void a_deep_tree(void **state)
+{
+    (void)state;
+    int at = open(g, O_PATH | O_DIRECTORY), depth = 0, bad = 0;
+    while (!bad && depth < 6000) {
+        bad = mkdirat(at, "d", 0755);
+        int next = bad ? -1 : openat(at, "d", O_PATH | O_DIRECTORY);
+        bad |= next < 0;
+        close(at);
+        at = next;
+        depth += !bad;
+    }
+    assert_int_equal(errno, ENAMETOOLONG);
+    assert_in_range(depth, 2000, 4200);
+    close(at);
+    put(G("beside"), "it", 0);
+    assert_string_equal(get(H("beside")), "it");
+}
+
+/* Root's write would leave it; what the host then runs as another user is not the guest's. */
+static void a_set_user_id_bit_goes_with_a_write(void **state)
+{
+    struct stat st;
+    (void)state;
+    put(H("suid"), "old", 0);
+    assert_int_equal(chmod(H("suid"), 06755), 0);
+    SOON(same(G("suid"), "old"));
+    put(G("suid"), "new", 0);
+    int fd = open(G("suid"), O_RDONLY);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+    assert_int_equal(stat(H("suid"), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0755);
+    assert_string_equal(get(H("suid")), "new");
+}
+
 /* Of two names of a file one goes, and another file gets it: what is done to the first is no news of the second. */
 static void a_name_that_another_got(void **state)
 {
@@ -669,7 +706,7 @@ static void threat_94_a_guest_cannot_fill_the_disk(void **state)
     static char block[1 << 20];
     struct statvfs v;
     assert_non_null(mkdtemp(dir));
-    assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "size=128m"), 0);
+    assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "size=128m,nr_inodes=1280"), 0);
     const struct fs_mount_folder f = {.path = dir};
     fs_mount_keep_free = 64 << 20;
     assert_int_equal(fs_mount(&small, &f, 1), 0);
@@ -690,6 +727,16 @@ static void threat_94_a_guest_cannot_fill_the_disk(void **state)
     /* It makes room, and goes on. */
     assert_int_equal(unlink(path), 0);
     SOON(written(path, "x"));
+    /* Names without content use up something as well. */
+    for (fd = 0, bad = 0; fd < 1300 && !bad; fd++) {
+        snprintf(path, sizeof path, "%s/0/%d", small.at, fd);
+        bad = fd % 2 ? mkdir(path, 0755) : symlink("x", path);
+    }
+    assert_true(bad);
+    assert_int_equal(errno, ENOSPC);
+    assert_int_equal(statvfs(dir, &v), 0);
+    assert_in_range(v.f_favail, 18, 20);
+    assert_true(written(in(dir, "the host's"), "x"));
     fs_unmount(&small);
     umount2(dir, MNT_DETACH);
     rmdir(dir);
@@ -702,6 +749,7 @@ int main(void)
         cmocka_unit_test(memory_and_locks), cmocka_unit_test(host_changes),
         cmocka_unit_test(open_files),     cmocka_unit_test(stays_in_place),
         cmocka_unit_test(read_only),      cmocka_unit_test(rules),
+        cmocka_unit_test(a_deep_tree), cmocka_unit_test(a_set_user_id_bit_goes_with_a_write),
         cmocka_unit_test(a_name_that_another_got), cmocka_unit_test(random_steps),   cmocka_unit_test(swapped_for_a_link),
         cmocka_unit_test(a_tree_of_many), cmocka_unit_test(new_directories_ask_little),
         cmocka_unit_test(removed_files_ask_little),
