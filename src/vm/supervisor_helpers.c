@@ -135,6 +135,32 @@ static json_t *folder_rules(const json_t *config, const char *folder, const json
     return rules;
 }
 
+/* A folder that lies within another is reached through that one as well: what holds of it there, holds here. */
+static void add_rules_of_inner(json_t *folders, const struct record *r)
+{
+    size_t own[RECORD_FOLDERS_MAX];
+    for (unsigned i = 0; i < r->nfolders; i++)
+        own[i] = json_array_size(json_object_get(json_array_get(folders, i), "rules"));
+    for (unsigned i = 0; i < r->nfolders; i++)
+        for (unsigned k = 0; k < r->nfolders; k++) {
+            const struct record_folder *outer = &r->folders[i], *inner = &r->folders[k];
+            size_t len = strlen(outer->path), n;
+            char path[2 * PATH_MAX];
+            if (i == k || strncmp(inner->path, outer->path, len) != 0 || inner->path[len] != '/')
+                continue;
+            const char *within = inner->path + len + 1;
+            json_t *to = json_object_get(json_array_get(folders, i), "rules"),
+                   *from = json_object_get(json_array_get(folders, k), "rules");
+            if (inner->read_only && !outer->read_only)
+                add_rule(to, "readonly", within);
+            for (n = 0; n < own[k]; n++) {
+                const json_t *v = json_array_get(from, n);
+                snprintf(path, sizeof path, "%s/%s", within, json_string_value(json_object_get(v, "path")));
+                add_rule(to, json_string_value(json_object_get(v, "kind")), path);
+            }
+        }
+}
+
 static void serve_folders(struct helper *h)
 {
     struct supervisor *s = h->owner;
@@ -152,6 +178,7 @@ static void serve_folders(struct helper *h)
         json_object_set_new(f, "rules", folder_rules(config, s->record.folders[i].path, json_array_get(rules, i)));
         json_array_append_new(folders, f);
     }
+    add_rules_of_inner(folders, &s->record);
     json_int_t keep = json_integer_value(config_value(config, "limit.keep_free"));
     json_decref(config);
     /* The guest's account `agent`, as the base image has it. */

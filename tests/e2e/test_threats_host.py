@@ -159,8 +159,11 @@ class Guest(unittest.TestCase):
         (h.ws / "bad").mkdir()
         (h.ws / "good").mkdir()
         cls.ws = h.ws / "bad"
+        (cls.ws / "kept/in").mkdir(parents=True)
+        (cls.ws / "kept/in/file").write_text("the user's\n")
         for name in ("bad", "good"):
-            h.sbx("create", "--name", name, "shell", h.ws / name)
+            more = [f"{cls.ws}/kept/in:ro"] if name == "bad" else []
+            h.sbx("create", "--name", name, "shell", h.ws / name, *more)
             h.sbx("start", name)
 
     def attack(self, script):
@@ -229,6 +232,13 @@ class Guest(unittest.TestCase):
         self.assertNotIn(b"host's own", r.stdout)
         self.assertEqual(sorted(p.name for p in self.outside.iterdir()), ["secret"])
         self.assertEqual((self.outside / "secret").read_text(), "the host's own\n")
+
+    def test_threat_91_a_folder_that_is_read_only_is_so_through_the_one_around_it(self):
+        r = self.h.run("exec", "-u", "root", "bad", "sh", "-c", f"""cd {self.ws}; umount kept/in && cat kept/in/file
+            echo evil > kept/in/file; echo evil > kept/in/new; rm -f kept/in/file; mv kept/in kept/out; mv kept gone; ln -sfn /tmp kept; true""")
+        self.assertEqual(r.stdout, b"the user's\n", r.stderr)
+        self.assertIn(b"Read-only file system", r.stderr)
+        self.assertEqual({p.name: p.read_text() for p in (self.ws / "kept/in").iterdir()}, {"file": "the user's\n"})
 
     def test_threat_91_what_is_copied_out_stays_in_its_folder(self):
         h = self.h
