@@ -117,8 +117,8 @@ static const char *const calls_io[] = {
     "set_robust_list", "rseq", "sched_yield", "sched_getaffinity", "membarrier", "getrandom",
     /* itself */
     "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getppid", "getrusage", "sysinfo", "uname",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sigaltstack", "tgkill",
-    "exit", "exit_group", "prlimit64", "prctl", "arch_prctl", "getcpu",
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sigaltstack",
+    "exit", "exit_group", "prctl", "arch_prctl", "getcpu",
 };
 static const char *const calls_files[] = {
     "open", "openat", "openat2", "creat", "stat", "lstat", "statx", "fstatfs", "statfs", "access", "faccessat",
@@ -199,6 +199,11 @@ static int seccomp(unsigned groups, struct err *e)
         for (size_t i = 0; r == 0 && i < COUNT(table); i++)
             if (groups & table[i].group)
                 r = add_all(f, SCMP_ACT_ALLOW, table[i].names, table[i].n, NULL, 0);
+    /* Signals and limits are for itself: the user's other processes take both from it (abort() raises a signal). */
+    if (r == 0 && otherwise != SCMP_ACT_ALLOW)
+        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    if (r == 0 && otherwise != SCMP_ACT_ALLOW)
+        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_EQ, 0));
     bool may_exec = groups & CONFINE_PROCESSES;
     if (r == 0)
         r = add_all(f, SCMP_ACT_KILL_PROCESS, calls_deadly, COUNT(calls_deadly),

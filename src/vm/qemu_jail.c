@@ -3,13 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/confine.h"
@@ -68,6 +74,59 @@ static void own_namespaces(const struct qemu_jail *j)
     put("/proc/self/gid_map", j->gid_map);
 }
 
+#ifdef __x86_64__
+/* QEMU's own filter is a list of what programs with privileges need.  This one is of what an attacker would: where root does
+ * not run it QEMU is the user outside, whose session, agents and other sandboxes listen on sockets that a network of its own
+ * does not hide, whose keys lie in the kernel's keyring, and whose processes take its signals.  All sockets that QEMU has it was
+ * given.  Written down here, as a library would have to allocate after fork; that of QEMU comes on top. */
+static int refuse_calls(void)
+{
+    static const uint16_t refused[] = {
+        SYS_socket, SYS_socketpair, SYS_connect, SYS_bind, SYS_listen,
+        SYS_pidfd_open, SYS_pidfd_getfd, SYS_pidfd_send_signal, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_tkill,
+        SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_process_madvise,
+        SYS_add_key, SYS_request_key, SYS_keyctl,
+        SYS_unshare, SYS_setns, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_fsopen, SYS_open_tree, SYS_move_mount,
+        SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_io_uring_setup, SYS_execveat, SYS_open_by_handle_at, SYS_kexec_load,
+        SYS_init_module, SYS_finit_module, SYS_delete_module,
+    };
+    enum { COUNT = sizeof refused / sizeof *refused };
+    const uint32_t self = (uint32_t)getpid(), no = SECCOMP_RET_ERRNO | EPERM;
+    struct sock_filter code[2 * COUNT + 20];
+    unsigned short n = 0;
+#define STEP(op, value) code[n++] = (struct sock_filter)BPF_STMT(op, value)
+#define TEST(op, value, yes, not) code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | (op) | BPF_K, value, yes, not)
+    STEP(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
+    TEST(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0);
+    STEP(BPF_RET, no);
+    STEP(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    TEST(BPF_JGE, 0x40000000, 0, 1); /* x32: the same calls under other numbers */
+    STEP(BPF_RET, no);
+    for (size_t i = 0; i < COUNT; i++) {
+        TEST(BPF_JEQ, refused[i], 0, 1);
+        STEP(BPF_RET, no);
+    }
+    /* Itself it may signal: threads are woken that way. */
+    TEST(BPF_JEQ, SYS_kill, 2, 0);
+    TEST(BPF_JEQ, SYS_tgkill, 1, 0);
+    STEP(BPF_RET, SECCOMP_RET_ALLOW);
+    STEP(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0]));
+    TEST(BPF_JEQ, self, 1, 0);
+    STEP(BPF_RET, no);
+    STEP(BPF_RET, SECCOMP_RET_ALLOW);
+#undef STEP
+#undef TEST
+    const struct sock_fprog p = {.len = n, .filter = code};
+    /* A kernel without filters has none for QEMU's own either: it then does not start. */
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) < 0 && errno != EINVAL ? errno : 0;
+}
+#else
+static int refuse_calls(void)
+{
+    return 0;
+}
+#endif
+
 int qemu_jail_enter(void *arg)
 {
     struct qemu_jail *j = arg;
@@ -103,5 +162,5 @@ int qemu_jail_enter(void *arg)
         {NULL, QEMU_FD_KERNEL, CONFINE_READ}, /* last: memory needs no rule, and takes none */
     };
     const struct confine c = {.groups = CONFINE_FILES, .paths = readable, .npaths = sizeof readable / sizeof *readable - !j->kernel};
-    return confine_files(&c, NULL) < 0 ? EPERM : 0;
+    return confine_files(&c, NULL) < 0 ? EPERM : refuse_calls();
 }

@@ -18,7 +18,7 @@ CALLS = {
     "chroot": 161, "getdents64": 217, "readlink": 89, "stat": 4, "memfd_create": 319, "inotify_init1": 294, "socket": 41, "socketpair": 53,
     "connect": 42, "bind": 49, "listen": 50, "fork": 57, "vfork": 58, "clone": 56, "clone3": 435, "kill": 62, "pidfd_open": 434,
     "execve": 59, "execveat": 322, "ptrace": 101, "mount": 165, "setns": 308, "unshare": 272, "bpf": 321, "process_vm_readv": 310,
-    "io_uring_setup": 425, "userfaultfd": 323, "shmget": 29, "getpid": 39,
+    "io_uring_setup": 425, "userfaultfd": 323, "shmget": 29, "getpid": 39, "keyctl": 250, "tgkill": 234, "pidfd_send_signal": 424,
 }
 
 
