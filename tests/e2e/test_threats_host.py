@@ -258,16 +258,35 @@ add("x/h", tarfile.LNKTYPE, "{self.outside}/secret"); add("x/h")
 add("x/l2", tarfile.SYMTYPE, "{self.outside}/secret"); add("x/l2")
 add("x/l3", tarfile.SYMTYPE, ".."); add("x/l3/escape")
 add("x/null", tarfile.CHRTYPE); add("x/pipe", tarfile.FIFOTYPE)
-add("x/suid", mode=0o6755)
+add("x/suid", mode=0o6755); add("x/open", mode=0o777)
 add("x", tarfile.SYMTYPE, "{self.outside}"); add("x/late")
 t.close()
 """
+        endless = """#!/usr/bin/python3
+import sys, tarfile
+t = tarfile.open(fileobj=sys.stdout.buffer, mode="w|")
+for n in range(9000):
+    i = tarfile.TarInfo(); i.name = f"x/{n}"; i.type = tarfile.REGTYPE if n % 2 else tarfile.DIRTYPE; i.mode = 0o755
+    t.addfile(i)
+t.close()
+"""
+        few = h.dir / "few"
+        few.mkdir()
+        if ROOT:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800m,nr_inodes=1280", "tmpfs", str(few)], check=True)
+            self.addCleanup(subprocess.run, ["umount", "-l", str(few)])
+        h.run("exec", "-u", "root", "-i", "bad", "sh", "-c", "cat > /tmp/endless; chmod 755 /tmp/endless", input=endless.encode())
         h.run("exec", "-u", "root", "-i", "bad", "sh", "-c", "mv -n /usr/bin/tar /usr/bin/tar.real; cat > /usr/bin/tar; chmod 755 /usr/bin/tar", input=fake.encode())
         out = h.dir / "copies"
         out.mkdir(exist_ok=True)
         try:
             h.run("cp", "bad:/tmp/x", out / "x")
             h.run("cp", "bad:/tmp/x", out)
+            if ROOT:
+                h.run("exec", "-u", "root", "bad", "cp", "/tmp/endless", "/usr/bin/tar")
+                r = h.run("cp", "bad:/tmp/x", few / "x")
+                self.assertIn(b"cannot write x/", r.stderr)
+                self.assertIn(os.statvfs(few).f_favail, range(19, 21))
         finally:
             h.run("exec", "-u", "root", "bad", "sh", "-c", "cp /usr/bin/tar.real /usr/bin/tar")
         self.assertEqual(sorted(p.name for p in self.outside.iterdir()), ["secret"])
@@ -279,6 +298,7 @@ t.close()
             st = p.lstat()
             self.assertTrue(p.is_symlink() or p.is_file() or p.is_dir(), p)
             self.assertFalse(st.st_mode & 0o7000, p)
+            self.assertTrue(p.is_symlink() or not st.st_mode & 0o022, p)
 
     def test_threat_91_what_is_copied_in_follows_no_link(self):
         h = self.h

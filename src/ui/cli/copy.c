@@ -156,7 +156,14 @@ static int confine_to(const char *dir, struct err *e)
 static bool has_room(int64_t keep)
 {
     struct statvfs v;
-    return statvfs(".", &v) < 0 || (int64_t)v.f_bavail * (int64_t)v.f_frsize > keep + LOOK_EVERY;
+    return statvfs(".", &v) < 0 ||
+           ((int64_t)v.f_bavail * (int64_t)v.f_frsize > keep + LOOK_EVERY && (!keep || v.f_favail >= v.f_files / 64));
+}
+
+static int no_room(struct archive_entry *entry, int64_t keep, struct err *e)
+{
+    return err_set(e, STATUS_FAILED, "cannot write %s: the disk of this host would have less than %lld MiB left, or too few files (limit.keep_free)",
+                   archive_entry_pathname(entry), (long long)(keep >> 20));
 }
 
 static int unpack(struct stream *s, const char *base, int64_t keep, struct err *e)
@@ -165,6 +172,8 @@ static int unpack(struct stream *s, const char *base, int64_t keep, struct err *
     struct archive *in = archive_read_new(), *out = archive_write_disk_new();
     struct archive_entry *entry;
     int rc = 0, got = 0, r;
+    mode_t mask = umask(0);
+    umask(mask);
     archive_read_support_format_tar(in);
     archive_write_disk_set_options(out, ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_SECURE_SYMLINKS |
                                             ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS |
@@ -182,7 +191,12 @@ static int unpack(struct stream *s, const char *base, int64_t keep, struct err *
         if (archive_entry_hardlink(entry)) { /* names a place by the old name */
             archive_entry_set_hardlink(entry, NULL);
         }
-        archive_entry_set_perm(entry, archive_entry_perm(entry) & 0777);
+        if (!has_room(keep)) { /* names without content use it up as well */
+            rc = no_room(entry, keep, e);
+            break;
+        }
+        /* As cp has it: what anybody on this host may write is not the machine's to say. */
+        archive_entry_set_perm(entry, archive_entry_perm(entry) & 0777 & ~mask);
         if (archive_write_header(out, entry) < ARCHIVE_WARN) {
             rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", archive_entry_pathname(entry), archive_error_string(out));
             break;
@@ -193,8 +207,7 @@ static int unpack(struct stream *s, const char *base, int64_t keep, struct err *
         while (rc == 0 && (r = archive_read_data_block(in, &data, &size, &at)) == ARCHIVE_OK) {
             unseen += (int64_t)size;
             if (unseen >= LOOK_EVERY && !has_room(keep)) {
-                rc = err_set(e, STATUS_FAILED, "cannot write %s: the disk of this host would have less than %lld MiB left (limit.keep_free)",
-                             archive_entry_pathname(entry), (long long)(keep >> 20));
+                rc = no_room(entry, keep, e);
                 break;
             }
             if (unseen >= LOOK_EVERY)
@@ -264,6 +277,12 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
     if (rc == 0)
         rc = unpack(&s, to_base, keep, e);
     struct err why = {0};
+    /* What we do not take any more the machine may go on to send for ever: it ends with us. */
+    if (rc < 0 && !s.eof && !s.exited) {
+        client_close(&s.c);
+        free(s.buf);
+        return rc;
+    }
     if (close_stream(&s, "cannot copy", &why) < 0 && rc == 0) {
         if (e)
             *e = why;
