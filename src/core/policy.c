@@ -626,6 +626,28 @@ struct addition {
     size_t n;
 };
 
+/* The same target again: the newer word counts.  keep: but that one, NULL: none is kept. */
+static void drop_others(json_t *list, const struct rule *r, const json_t *keep)
+{
+    char text[RULE_TEXT_MAX];
+    rule_format(text, r);
+    for (size_t k = json_array_size(list); k-- > 0;) {
+        const json_t *old = json_array_get(list, k);
+        if (old != keep && has_target(old, text) && (!r->expires || json_object_get(old, "expires")))
+            json_array_remove(list, k);
+    }
+}
+
+static void append_rule(json_t *list, struct rule *r)
+{
+    drop_others(list, r, NULL);
+    new_id(r->id);
+    r->created = time(NULL);
+    json_t *item = to_json(r);
+    json_object_set_new(item, "created", json_integer(r->created));
+    json_array_append_new(list, item);
+}
+
 static int add(json_t *o, const void *arg, struct err *e)
 {
     const struct addition *a = arg;
@@ -633,18 +655,7 @@ static int add(json_t *o, const void *arg, struct err *e)
     (void)e;
     for (size_t i = 0; i < a->n; i++) {
         struct rule r = a->rules[i];
-        char text[RULE_TEXT_MAX];
-        rule_format(text, &r);
-        size_t k = json_array_size(list);
-        while (k-- > 0) { /* the same target again: the newer word counts */
-            const json_t *old = json_array_get(list, k);
-            if (has_target(old, text) && (!r.expires || json_object_get(old, "expires")))
-                json_array_remove(list, k);
-        }
-        new_id(r.id);
-        json_t *item = to_json(&r);
-        json_object_set_new(item, "created", json_integer(time(NULL)));
-        json_array_append_new(list, item);
+        append_rule(list, &r);
     }
     return 0;
 }
@@ -653,6 +664,21 @@ int policy_add(const char *sandbox, const struct rule *rules, size_t n, struct e
 {
     struct addition a = {rules, n};
     return change(sandbox, add, &a, e);
+}
+
+/* Is it the one that is meant by a rule's id, or by its text (canonical, "" where it is none)? */
+static bool is_meant(const json_t *item, const char *what, const char *text)
+{
+    const char *id = json_string_value(json_object_get(item, "id"));
+    return (id && strcmp(id, what) == 0) || has_target(item, text);
+}
+
+static void text_of(const char *what, char text[RULE_TEXT_MAX])
+{
+    struct rule r = {0};
+    text[0] = '\0';
+    if (rule_parse(&r, what, NULL) == 0)
+        rule_format(text, &r);
 }
 
 struct aim {
@@ -665,16 +691,13 @@ static int at_rules(json_t *o, const void *arg, struct err *e)
     const struct aim *aim = arg;
     const char *what = aim->what;
     json_t *list = json_object_get(o, "rules");
-    char text[RULE_TEXT_MAX] = "";
-    struct rule r = {0};
+    char text[RULE_TEXT_MAX];
     int count = 0;
     (void)e;
-    if (rule_parse(&r, what, NULL) == 0)
-        rule_format(text, &r);
+    text_of(what, text);
     for (size_t i = json_array_size(list); i-- > 0;) {
         json_t *item = json_array_get(list, i);
-        const char *id = json_string_value(json_object_get(item, "id"));
-        if ((id && strcmp(id, what) == 0) || has_target(item, text)) {
+        if (is_meant(item, what, text)) {
             if (aim->to == AIM_DROP)
                 json_array_remove(list, i);
             else if (aim->to == AIM_DISABLE)
@@ -697,6 +720,91 @@ int policy_enable(const char *sandbox, const char *id_or_text, bool on, struct e
 {
     struct aim aim = {id_or_text, on ? AIM_ENABLE : AIM_DISABLE};
     return change(sandbox, at_rules, &aim, e);
+}
+
+/* The one rule that is meant, in *at; -1 where there is none, or more than one. */
+static int find_one(const json_t *list, const char *what, const char *scope, size_t *at, struct err *e)
+{
+    char text[RULE_TEXT_MAX];
+    int count = 0;
+    text_of(what, text);
+    for (size_t i = json_array_size(list); i-- > 0;)
+        if (is_meant(json_array_get(list, i), what, text)) {
+            *at = i;
+            count++;
+        }
+    if (!count)
+        return err_set(e, STATUS_NOT_FOUND, "there is no rule \"%.100s\" for %s", what, scope ? scope : "all sandboxes");
+    return count == 1 ? 0 : err_set(e, STATUS_USAGE, "%d rules say \"%.100s\": give the id of one (sbx policy ls shows them)", count, what);
+}
+
+static int merge(struct rule *r, const struct rule_change *c, struct err *e)
+{
+    const struct rule was = *r;
+    if (c->target) {
+        *r = *c->target;
+        memcpy(r->id, was.id, sizeof r->id);
+        memcpy(r->comment, was.comment, sizeof r->comment);
+    }
+    r->deny = c->deny ? *c->deny : was.deny;
+    r->disabled = c->disabled ? *c->disabled : was.disabled;
+    r->expires = c->expires ? *c->expires : was.expires;
+    /* What is remembered of how long it had still to run (core/expiry.h) goes by this, too. */
+    r->created = c->expires || c->target ? time(NULL) : was.created;
+    if (c->comment)
+        snprintf(r->comment, sizeof r->comment, "%s", c->comment);
+    return c->check ? c->check(r, e) : 0;
+}
+
+static void put_in_place(json_t *list, size_t at, struct rule *r)
+{
+    if (!r->id[0])
+        new_id(r->id);
+    json_t *item = to_json(r);
+    if (r->created)
+        json_object_set_new(item, "created", json_integer(r->created));
+    json_array_set_new(list, at, item);
+    drop_others(list, r, item);
+}
+
+int policy_edit(const char *sandbox, const char *what, const struct rule_change *c, struct rule *out, struct err *e)
+{
+    const char *to = c->to ? *c->to : sandbox;
+    bool moves = (to == NULL) != (sandbox == NULL) || (to && strcmp(to, sandbox) != 0);
+    char *path = policy_path(sandbox, e), *there = moves && path ? policy_path(to, e) : NULL;
+    /* Two locks are always taken in the same order. */
+    bool swap = there && strcmp(there, path) < 0;
+    int lock = path && (!moves || there) ? jsonfile_lock(swap ? there : path, e) : -1, other = -1, rc = -1;
+    if (lock >= 0 && moves)
+        other = jsonfile_lock(swap ? path : there, e);
+    json_t *o = lock >= 0 && (other >= 0 || !moves) ? read_for_change(path, e) : NULL, *list = json_object_get(o, "rules");
+    json_t *dest = o && moves ? read_for_change(there, e) : NULL, *before = dest ? json_deep_copy(dest) : NULL;
+    size_t at = 0;
+    memset(out, 0, sizeof *out);
+    if (!o || (moves && !before) || find_one(list, what, sandbox, &at, e) < 0 || read_rule(out, json_array_get(list, at), e) < 0 ||
+        merge(out, c, e) < 0)
+        goto end;
+    if (!moves) {
+        put_in_place(list, at, out);
+        rc = jsonfile_update(path, o, 0600, e);
+    } else { /* that both stand for a moment, or where a power failure comes in between, loses nothing */
+        append_rule(json_object_get(dest, "rules"), out);
+        json_array_remove(list, at);
+        rc = jsonfile_update(there, dest, 0600, e);
+        if (rc == 0 && (rc = jsonfile_update(path, o, 0600, e)) < 0)
+            jsonfile_update(there, before, 0600, NULL);
+    }
+end:
+    json_decref(before);
+    json_decref(dest);
+    json_decref(o);
+    if (other >= 0)
+        close(other);
+    if (lock >= 0)
+        close(lock);
+    free(there);
+    free(path);
+    return rc;
 }
 
 int policy_reset(const char *sandbox, struct err *e)

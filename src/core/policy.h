@@ -70,6 +70,21 @@ int policy_add(const char *sandbox, const struct rule *rules, size_t n, struct e
 int policy_remove(const char *sandbox, const char *id_or_text, struct err *e);
 /* The same for whether it says anything. */
 int policy_enable(const char *sandbox, const char *id_or_text, bool on, struct err *e);
+
+/* What becomes of one rule; what is not named stays as it is. */
+struct rule_change {
+    const struct rule *target; /* of whose hosts, ports and requests it speaks now */
+    const bool *deny, *disabled;
+    const int64_t *expires; /* 0: never */
+    const char *comment;
+    const char *const *to;                                /* the sandbox whose rule it becomes, NULL: of all */
+    int (*check)(const struct rule *as_it_will_stand, struct err *e); /* -1: no; may be NULL */
+};
+
+/* Changes the one rule that the id or the text finds, in its place; all of it or nothing, in one write of the file.  One
+ * that moves is written to its new file first.  What has its target already gives way as in policy_add.  *out is how it
+ * stands.  -1 with STATUS_NOT_FOUND: there is none. */
+int policy_edit(const char *sandbox, const char *id_or_text, const struct rule_change *c, struct rule *out, struct err *e);
 /* Back to the default: no rules, (global) posture unset. */
 int policy_reset(const char *sandbox, struct err *e);
 int policy_set_posture(const char *sandbox, enum posture p, struct err *e);

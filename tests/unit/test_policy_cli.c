@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -204,6 +205,118 @@ static void rules_can_rest(void **state)
     has(out, "sbx policy rm -g");
     assert_int_equal(sbx("disable -g b.example.com"), 0);
     assert_int_equal(sbx("check b.example.com"), STATUS_DENIED); /* a rule for a host has one action: the allow went with it */
+}
+
+/* How often a file was put in the place of another one since. */
+static int written(int watch)
+{
+    char buf[8192] __attribute__((aligned(8)));
+    ssize_t n = read(watch, buf, sizeof buf);
+    int count = 0;
+    for (ssize_t at = 0; at < n;) {
+        const struct inotify_event *ev = (const struct inotify_event *)(buf + at);
+        count += strcmp(ev->name, "policy.json") == 0;
+        at += (ssize_t)(sizeof *ev + ev->len);
+    }
+    return count;
+}
+
+static json_t *rule_at(size_t i)
+{
+    static json_t *o;
+    json_decref(o);
+    o = json_loads(out, 0, NULL);
+    return json_array_get(json_object_get(o, "rules"), i);
+}
+
+static const char *told(size_t i, const char *key)
+{
+    const char *text = json_string_value(json_object_get(rule_at(i), key));
+    return text ? text : "";
+}
+
+static void a_rule_is_edited_at_once(void **state)
+{
+    char dir[80], line[200], id[16];
+    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    (void)state;
+    assert_int_equal(sbx("set-default locked-down"), 0);
+    assert_int_equal(sbx("allow network -g a.example.com,b.example.com,c.example.com --comment why"), 0);
+    assert_int_equal(sbx("ls --json"), 0);
+    snprintf(id, sizeof id, "%s", told(1, "id"));
+    snprintf(dir, sizeof dir, "%s/config/sbx", home);
+    assert_true(inotify_add_watch(watch, dir, IN_MOVED_TO) >= 0);
+    assert_int_equal(sbx("edit -g b.example.com --rule d.example.com:8443 --action deny"), 0);
+    has(out, "denied d.example.com:8443 (all sandboxes)");
+    assert_int_equal(written(watch), 1); /* whoever reads meanwhile sees the old one or the new one */
+    assert_int_equal(sbx("ls --json"), 0);
+    assert_string_equal(told(1, "rule"), "d.example.com:8443"); /* in its place, and what was not named is as it was */
+    assert_string_equal(told(1, "action"), "deny");
+    assert_string_equal(told(1, "comment"), "why");
+    assert_string_equal(told(1, "id"), id);
+    snprintf(line, sizeof line, "edit -g %s --off --comment= --for 1h", id);
+    assert_int_equal(sbx(line), 0);
+    assert_int_equal(sbx("ls --json"), 0);
+    assert_true(json_is_true(json_object_get(rule_at(1), "disabled")));
+    assert_string_equal(told(1, "comment"), "");
+    json_int_t expires = json_integer_value(json_object_get(rule_at(1), "expires"));
+    assert_true(expires > 0);
+    assert_int_equal(sbx("edit -g d.example.com:8443 --on"), 0); /* prolongs nothing */
+    assert_int_equal(sbx("ls --json"), 0);
+    assert_int_equal(json_integer_value(json_object_get(rule_at(1), "expires")), expires);
+    assert_null(json_object_get(rule_at(1), "disabled"));
+    assert_int_equal(sbx("edit -g d.example.com:8443 --for-good"), 0);
+    assert_int_equal(sbx("ls --json"), 0);
+    assert_null(json_object_get(rule_at(1), "expires"));
+    /* What has that target already gives way. */
+    assert_int_equal(sbx("edit -g d.example.com:8443 --rule C.example.com. --action allow"), 0);
+    assert_int_equal(sbx("ls --json"), 0);
+    assert_string_equal(told(1, "rule"), "c.example.com");
+    assert_null(rule_at(2));
+    /* To a sandbox, and back. */
+    written(watch);
+    assert_int_equal(sbx("edit -g c.example.com --to box --action deny"), 0);
+    assert_int_equal(written(watch), 1);
+    assert_int_equal(sbx("ls --json box"), 0);
+    assert_string_equal(told(0, "scope"), "box");
+    assert_string_equal(told(0, "rule"), "c.example.com");
+    assert_null(rule_at(2));
+    assert_int_equal(sbx("edit box c.example.com --to-all"), 0);
+    assert_int_equal(sbx("ls --json box"), 0);
+    assert_string_equal(told(1, "rule"), "c.example.com");
+    assert_string_equal(told(1, "scope"), "all");
+    /* What cannot be done changes nothing. */
+    char before[sizeof out];
+    memcpy(before, out, sizeof out);
+    written(watch);
+    assert_int_equal(sbx("edit -g gone.example.com --off"), STATUS_NOT_FOUND);
+    assert_string_equal(err, "sbx: there is no rule \"gone.example.com\" for all sandboxes\n");
+    assert_int_equal(sbx("edit box c.example.com --off"), STATUS_NOT_FOUND);
+    assert_int_equal(sbx("edit -g c.example.com"), STATUS_USAGE);
+    assert_int_equal(sbx("edit -g c.example.com --rule *"), STATUS_USAGE);
+    assert_int_equal(sbx("edit -g c.example.com --rule 169.254.169.254 --action allow"), STATUS_USAGE);
+    assert_int_equal(sbx("edit -g c.example.com --to nobody"), STATUS_NOT_FOUND);
+    assert_int_equal(sbx("edit -g c.example.com --on --off"), STATUS_USAGE);
+    assert_int_equal(sbx("edit -g c.example.com a.example.com --off"), STATUS_USAGE);
+    assert_int_equal(written(watch), 0);
+    assert_int_equal(sbx("deny network -g 169.254.169.254"), 0);
+    assert_int_equal(sbx("edit -g 169.254.169.254 --action allow"), STATUS_USAGE);
+    assert_int_equal(sbx("rm -g 169.254.169.254"), 0);
+    assert_int_equal(sbx("ls --json box"), 0);
+    assert_string_equal(out, before);
+    /* Two of one target: which of them must be said.  One that has run out does not come back by a word. */
+    char *path = policy_path(NULL, NULL);
+    FILE *f = fopen(path, "w");
+    fputs("{\"version\": 1, \"rules\": [{\"id\": \"aa\", \"action\": \"deny\", \"target\": \"x.example.com\", \"expires\": 1},"
+          "{\"action\": \"allow\", \"target\": \"x.example.com\"}]}", f);
+    fclose(f);
+    free(path);
+    assert_int_equal(sbx("edit -g x.example.com --off --for-good"), STATUS_USAGE);
+    has(err, "2 rules say");
+    assert_int_equal(sbx("edit -g aa --comment x"), STATUS_FAILED);
+    has(err, "it a new end with --for");
+    assert_int_equal(sbx("edit -g aa --comment x --for 1h"), 0);
+    close(watch);
 }
 
 static void requests_are_checked(void **state)
@@ -552,7 +665,7 @@ static void comments_are_kept(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-    const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox), T(rules_can_rest),
+    const struct CMUnitTest tests[] = {T(lines_of_the_guide), T(mistakes_change_nothing), T(one_sandbox), T(rules_can_rest), T(a_rule_is_edited_at_once),
                                        T(requests_are_checked), T(a_comma_of_a_path_parts_no_rules), T(check_tells_what_would_happen), T(log_keeps_its_order), T(a_log_is_followed_over_its_loss), T(asking_is_a_setting),
                                        T(broken_file_is_named), T(comments_are_kept), T(threat_88_rows_on_a_terminal), T(log_is_shown)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,6 +49,11 @@ static const struct option ask_options[] = {
     JSON_OPT, {'g', "global", NULL, "on, off: for all sandboxes; allow, deny: by a rule for all sandboxes"}, {'k', "keep", NULL, "allow, deny: by a rule for this sandbox"},
     {'f', "follow", NULL, "ls: as they come; while it runs, unknown hosts are held"}, END};
 static const struct option scope_options[] = {{'g', "global", NULL, "for all sandboxes"}, END};
+static const struct option edit_options[] = {
+    {'g', "global", NULL, "a rule for all sandboxes"}, {0, "rule", "RULE", "what it speaks of"}, {0, "action", "allow|deny", "what it does"},
+    {0, "for", "TIME", "from now on for a time (30s, 15m, 1h, 7d)"}, {0, "for-good", NULL, "without an end"}, {0, "off", NULL, "let it rest"},
+    {0, "on", NULL, "let it hold"}, {0, "comment", "TEXT", "why"}, {0, "to", "SANDBOX", "make it one for this sandbox"},
+    {0, "to-all", NULL, "make it one for all sandboxes"}, END};
 static const struct option policy_ls_options[] = {JSON_OPT, {'a', "all", NULL, "the preset's rules as well"}, END};
 static const struct option save_options[] = {{'f', "force", NULL, "do not look for secrets on the disk"}, END};
 static const struct option force_options[] = {{'f', "force", NULL, "do not ask"}, END};
@@ -70,6 +75,9 @@ static const struct command policy_commands[] = {
     {"deny", "policy deny network (-g | SANDBOX) RULE[,RULE...]", "forbid hosts; a deny wins over any allow", NULL, add_options, 2, -1, false, 0, cmd_policy_deny, NULL, false},
     {"ls", "policy ls [SANDBOX]", "rules in force", NULL, policy_ls_options, 0, 1, false, 0, cmd_policy_ls, NULL, false},
     {"rm", "policy rm (-g | SANDBOX) RULE-OR-ID...", "take rules back", NULL, scope_options, 1, -1, false, 0, cmd_policy_rm, NULL, false},
+    {"edit", "policy edit (-g | SANDBOX) RULE-OR-ID", "change a rule; what is not named stays as it is",
+     "All of it changes at once, or nothing. A rule that had the new target already gives way, as to sbx policy allow.",
+     edit_options, 1, 3, false, 0, cmd_policy_edit, NULL, false},
     {"disable", "policy disable (-g | SANDBOX) RULE-OR-ID...", "keep rules, but let them say nothing", NULL, scope_options, 1, -1, false, 0, cmd_policy_disable, NULL, false},
     {"enable", "policy enable (-g | SANDBOX) RULE-OR-ID...", "let disabled rules hold again", NULL, scope_options, 1, -1, false, 0, cmd_policy_enable, NULL, false},
     {"ask", "policy ask on|off|ls|allow|deny [-g | SANDBOX] [QUESTION]", "hold connections to unknown hosts, and ask",

@@ -98,6 +98,34 @@ static int grant(const char *sandbox, const struct rule *rules, size_t n, struct
     return rc;
 }
 
+static int check_comment(const char *comment, struct err *e)
+{
+    json_t *words = comment ? json_string(comment) : NULL;
+    bool usable = !comment || (words && strlen(comment) < sizeof ((struct rule *)0)->comment);
+    json_decref(words);
+    return usable ? 0 : err_set(e, STATUS_USAGE, "a comment is text in UTF-8, of at most %zu bytes", sizeof ((struct rule *)0)->comment - 1);
+}
+
+/* What can be written, and would say nothing. */
+static int check_rule(const struct rule *r, struct err *e)
+{
+    char text[RULE_TEXT_MAX];
+    rule_format(text, r);
+    if (rule_is_conditional(r) && r->kind == RULE_RANGE)
+        return err_set(e, STATUS_USAGE, "\"%s\": methods and paths are judged by the name of a host, not by an address; name the host", text);
+    if (!r->deny && (r->kind == RULE_RANGE ? metadata_is_addr(r->family, r->addr) && r->prefix == (r->family == 4 ? 32 : 128)
+                                           : r->kind == RULE_HOST && metadata_is_name(r->host)))
+        return err_set(e, STATUS_USAGE, "\"%s\": a cloud's instance metadata, which holds credentials, is never reachable; no rule opens it", text);
+    return 0;
+}
+
+static void say_rule(const struct rule *r, const char *sandbox, const char *more)
+{
+    char text[RULE_TEXT_MAX];
+    rule_format(text, r);
+    printf("%s %s (%s%s)\n", r->deny ? "denied" : "allowed", text, sandbox ? sandbox : "all sandboxes", more);
+}
+
 static int add(const struct args *a, bool deny, struct err *e)
 {
     struct rule *rules = calloc(RULES_MAX, sizeof *rules);
@@ -111,13 +139,8 @@ static int add(const struct args *a, bool deny, struct err *e)
         err_set(e, STATUS_USAGE, "rules are for the network: sbx policy %s network ...", deny ? "deny" : "allow");
         goto out;
     }
-    json_t *words = comment ? json_string(comment) : NULL;
-    bool usable = !comment || (words && strlen(comment) < sizeof rules->comment);
-    json_decref(words);
-    if (!usable) {
-        err_set(e, STATUS_USAGE, "a comment is text in UTF-8, of at most %zu bytes", sizeof rules->comment - 1);
+    if (check_comment(comment, e) < 0)
         goto out;
-    }
     if (policy_cli_scope(a, 1, &sandbox, &next, e) < 0 || (life && policy_cli_duration(life, &seconds, e) < 0))
         goto out;
     if (next >= a->nwords) {
@@ -136,20 +159,11 @@ static int add(const struct args *a, bool deny, struct err *e)
                 free(copy);
                 goto out;
             }
-            if (rule_is_conditional(&rules[n]) && rules[n].kind == RULE_RANGE) {
-                err_set(e, STATUS_USAGE,
-                        "\"%s\": methods and paths are judged by the name of a host, not by an address; name the host", t);
-                free(copy);
-                goto out;
-            }
-            if (!deny && (rules[n].kind == RULE_RANGE ? metadata_is_addr(rules[n].family, rules[n].addr) &&
-                                                            rules[n].prefix == (rules[n].family == 4 ? 32 : 128)
-                                                      : rules[n].kind == RULE_HOST && metadata_is_name(rules[n].host))) {
-                err_set(e, STATUS_USAGE, "\"%s\": a cloud's instance metadata, which holds credentials, is never reachable; no rule opens it", t);
-                free(copy);
-                goto out;
-            }
             rules[n].deny = deny;
+            if (check_rule(&rules[n], e) < 0) {
+                free(copy);
+                goto out;
+            }
             rules[n].disabled = args_has(a, "off");
             rules[n].expires = seconds ? time(NULL) + seconds : 0;
             snprintf(rules[n].comment, sizeof rules[n].comment, "%s", comment ? comment : "");
@@ -168,11 +182,8 @@ static int add(const struct args *a, bool deny, struct err *e)
         rc = err_set(e, STATUS_USAGE, deny ? "--once is for what is allowed; what is denied is denied each time" : "give --once or --for, not both");
     else
         rc = once ? grant(sandbox, rules, n, e) : policy_add(sandbox, rules, n, e);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        char text[RULE_TEXT_MAX];
-        rule_format(text, &rules[i]);
-        printf("%s %s (%s%s)\n", deny ? "denied" : "allowed", text, sandbox ? sandbox : "all sandboxes", once ? ", once" : rules[i].disabled ? ", at rest" : "");
-    }
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        say_rule(&rules[i], sandbox, once ? ", once" : rules[i].disabled ? ", at rest" : "");
     if (rc == 0)
         remark(rules, n);
 out:
@@ -380,6 +391,68 @@ int cmd_policy_enable(const struct args *a, struct err *e)
 int cmd_policy_disable(const struct args *a, struct err *e)
 {
     return at_rules(a, DO_DISABLE, e);
+}
+
+/* Is the rule that is meant over, by some clock?  Then only a new end lets it hold again. */
+static bool is_over(const char *sandbox, const char *what)
+{
+    struct policy *p = expiry_policy(sandbox);
+    size_t n = 0;
+    const struct rule *rules = p ? policy_rules(p, &n) : NULL;
+    struct rule meant = {0};
+    bool parsed = rule_parse(&meant, what, NULL) == 0, over = false;
+    for (size_t i = 0; i < n; i++)
+        if (rules[i].origin == (sandbox ? RULE_SANDBOX : RULE_GLOBAL) && (strcmp(rules[i].id, what) == 0 || (parsed && rule_same_target(&rules[i], &meant))))
+            over |= rules[i].over || (rules[i].expires && rules[i].expires <= time(NULL) && !rules[i].lasting);
+    policy_free(p);
+    return over;
+}
+
+int cmd_policy_edit(const struct args *a, struct err *e)
+{
+    const char *sandbox, *to = args_value(a, "to"), *action = args_value(a, "action"), *life = args_value(a, "for"), *text = args_value(a, "rule");
+    struct rule target = {0}, r;
+    struct rule_change c = {.check = check_rule, .comment = args_value(a, "comment")};
+    bool deny, off = args_has(a, "off"), good = args_has(a, "for-good");
+    int64_t expires = 0;
+    long long seconds;
+    int next;
+    if (policy_cli_scope(a, 0, &sandbox, &next, e) < 0 || check_comment(c.comment, e) < 0)
+        return -1;
+    if (next < a->nwords && strcmp(a->words[next], "network") == 0)
+        next++;
+    if (a->nwords != next + 1)
+        return err_set(e, STATUS_USAGE, "which rule? Give the text or the id of one; sbx policy ls shows them");
+    if ((life && good) || (off && args_has(a, "on")) || (to && args_has(a, "to-all")))
+        return err_set(e, STATUS_USAGE, "give --%s, not both", life && good ? "for or --for-good" : to ? "to or --to-all" : "off or --on");
+    if (action) {
+        deny = strcmp(action, "deny") == 0;
+        if (!deny && strcmp(action, "allow") != 0)
+            return err_set(e, STATUS_USAGE, "\"%s\" is no action; there are allow and deny", action);
+        c.deny = &deny;
+    }
+    if (text && rule_parse(&target, text, e) < 0)
+        return -1;
+    c.target = text ? &target : NULL;
+    if (life && policy_cli_duration(life, &seconds, e) < 0)
+        return -1;
+    if (life)
+        expires = time(NULL) + seconds;
+    c.expires = life || good ? &expires : NULL;
+    c.disabled = off || args_has(a, "on") ? &off : NULL;
+    if (to && policy_cli_need(to, e) < 0)
+        return -1;
+    c.to = to || args_has(a, "to-all") ? &to : NULL;
+    if (!c.deny && !c.target && !c.expires && !c.disabled && !c.comment && !c.to)
+        return err_set(e, STATUS_USAGE, "what shall change? sbx help policy edit shows what can");
+    const char *what = a->words[next];
+    if (!c.expires && is_over(sandbox, what))
+        return err_set(e, STATUS_FAILED, "the rule has run out; give it a new end with --for or --for-good");
+    if (policy_edit(sandbox, what, &c, &r, e) < 0)
+        return -1;
+    say_rule(&r, c.to ? to : sandbox, r.disabled ? ", at rest" : "");
+    remark(&r, 1);
+    return 0;
 }
 
 int cmd_policy_reset(const struct args *a, struct err *e)

@@ -60,6 +60,7 @@ int cmd_policy_ls(const struct args *a, struct err *e);
 int cmd_policy_rm(const struct args *a, struct err *e);
 int cmd_policy_enable(const struct args *a, struct err *e);
 int cmd_policy_disable(const struct args *a, struct err *e);
+int cmd_policy_edit(const struct args *a, struct err *e);
 int cmd_policy_ask(const struct args *a, struct err *e);
 int cmd_policy_reset(const struct args *a, struct err *e);
 int cmd_policy_default(const struct args *a, struct err *e);
