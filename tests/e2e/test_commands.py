@@ -52,7 +52,7 @@ class Usage(unittest.TestCase):
         "policy deny": [["network", "-g", "GET 10.0.0.0/8"], ["network", "s", "--once", "x.example"]],
         "policy ls": [["a/b"]], "policy rm": [["-g"], ["s"]], "policy enable": [["-g"]], "policy disable": [["-g"]],
         "policy edit": [["-g"], ["-g", "x.example"], ["-g", "x.example", "--rule", "*"], ["-g", "x.example", "--action", "perhaps"], ["-g", "x.example", "--for", "soon"],
-                        ["-g", "x.example", "--off"], ["-g", "x.example", "--to", "a/b"], ["-g", "x.example", "--off", "--on"], ["nobody", "x.example", "--off"]],
+                        ["-g", "x.example", "--to", "a/b"], ["-g", "x.example", "--off", "--on"], ["-g", "x.example", "--comment", "x" * 128]],
         "policy ask": [["maybe"], ["allow"], ["deny"]],
         "policy log": [["--since", "x"], ["--verdict", "perhaps"], ["--limit", "0"], ["-n", "many"]],
         "policy check": [["*.example.com"], ["10.0.0.0/8"], ["x.example", "--path", "x"], ["x.example", "--path", "/?a"], ["x.example", "--method", "get"],

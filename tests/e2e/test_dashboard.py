@@ -595,7 +595,7 @@ class Empty(unittest.TestCase):
         t.tmux("set-buffer", "/a\n/b\x07\u202e\x1b[31mc\n")
         t.tmux("paste-buffer", "-p", "-r")
         t.wait(r"Folder +/a /b\[31mc ")
-        t.keys("C-c", "F1")
+        t.keys("F1")
         t.wait("In every form")
         t.keys("Escape")
         t.wait("In every form", gone=True)
@@ -801,10 +801,21 @@ class Empty(unittest.TestCase):
         self.assertEqual(self.rules(), [("allow", "second.example.com:8443", False)])
         t.keys("Enter")
         t.wait("Edit a rule")
-        self.h.sbx("policy", "rm", "-g", "second.example.com:8443")  # by somebody else: the edit stands, and no more is wanted
-        t.keys("C-s")  # as it is: it stays
+        self.h.sbx("policy", "rm", "-g", "second.example.com:8443")  # by somebody else: an edit does not bring it back
+        t.keys("Down", "Down", "Down", "Down")
+        t.type("typed in vain?")
+        t.keys("C-s")
+        t.wait(r'there is no rule "second.example.com:8443" for all sandboxes')
+        t.wait("Edit a rule")
+        t.wait("Why +typed in vain?")  # the form stays, with what was typed
+        t.wait("Rule +second.example.com:8443")
+        t.type("7")  # where the cursor is by now: in the field that this speaks of
+        t.wait("Rule +second.example.com:84437")
+        t.wait("there is no rule", gone=True)
+        self.assertEqual(self.rules(), [])
+        self.h.sbx("policy", "allow", "network", "-g", "second.example.com:8443")
+        t.keys("BSpace", "C-s")
         t.wait("Edit a rule", gone=True)
-        t.wait("the rule is in force")
         self.assertEqual(self.rules(), [("allow", "second.example.com:8443", False)])
         t.keys("Space")
         t.wait("the rule rests")
@@ -812,7 +823,7 @@ class Empty(unittest.TestCase):
         t.keys("Enter")
         t.wait("Edit a rule")
         t.wait("at rest")
-        t.keys("Tab", "Tab", "Tab", "Tab")
+        t.keys("Tab", "Tab", "Tab", "Tab", "C-u")
         t.type("for later")
         t.keys("C-s")
         t.wait("changed, and rests")  # an edit wakes nothing

@@ -122,23 +122,50 @@ void app_push(struct app *a, struct pane *p)
     app_layout(a);
 }
 
+static bool take_off(struct app *a, struct pane *p)
+{
+    unsigned i = 0;
+    while (i < a->noverlays && a->overlay[i].pane != p)
+        i++;
+    if (i == a->noverlays)
+        return false;
+    app_drop_windows(&a->overlay[i]);
+    memmove(&a->overlay[i], &a->overlay[i + 1], (a->noverlays - i - 1) * sizeof a->overlay[0]);
+    a->noverlays--;
+    p->visible = false;
+    if (a->drag == p)
+        a->drag = NULL;
+    return true;
+}
+
+void app_take(struct app *a, struct pane *p)
+{
+    if (!take_off(a, p))
+        return;
+    tell_focus(a, app_focused(a), true);
+    app_layout(a);
+}
+
 void app_pop(struct app *a, struct pane *p)
 {
-    for (unsigned i = 0; i < a->noverlays; i++) {
-        if (a->overlay[i].pane != p)
-            continue;
-        app_drop_windows(&a->overlay[i]);
-        memmove(&a->overlay[i], &a->overlay[i + 1], (a->noverlays - i - 1) * sizeof a->overlay[0]);
-        a->noverlays--;
-        /* It may be running: it is freed when the loop comes round. */
-        if (a->ndead < OVERLAYS_MAX * 2)
-            a->dead[a->ndead++] = p;
-        p->visible = false;
-        tell_focus(a, app_focused(a), true);
-        app_layout(a);
-        event_active(a->bury_ev, EV_TIMEOUT, 0);
+    if (!take_off(a, p))
         return;
-    }
+    /* It may be running: it is freed when the loop comes round. */
+    if (a->ndead < OVERLAYS_MAX * 2)
+        a->dead[a->ndead++] = p;
+    tell_focus(a, app_focused(a), true);
+    app_layout(a);
+    event_active(a->bury_ev, EV_TIMEOUT, 0);
+}
+
+unsigned app_overlays(const struct app *a)
+{
+    return a->noverlays;
+}
+
+int64_t app_typed_ms(const struct app *a)
+{
+    return a->typed_ms;
 }
 
 static void on_bury(evutil_socket_t fd, short what, void *arg)

@@ -36,6 +36,11 @@ struct pane *app_pane(struct app *a, enum area area);
 /* Puts an overlay on top, which gets all keys; the app owns it and frees it when it is popped. */
 void app_push(struct app *a, struct pane *p);
 void app_pop(struct app *a, struct pane *p);
+/* Takes it off the screen; it is the caller's then, who may push it again. */
+void app_take(struct app *a, struct pane *p);
+/* How many overlays there are; when the user did something last (app_now_ms). */
+unsigned app_overlays(const struct app *a);
+int64_t app_typed_ms(const struct app *a);
 
 void app_focus(struct app *a, enum area area);
 bool app_has_focus(struct app *a, const struct pane *p);

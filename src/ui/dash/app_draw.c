@@ -213,14 +213,15 @@ static void draw_title(struct app *a)
 static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, const char *above)
 {
     const struct binding *b;
+    struct pane *p = app_focused(a);
     for (unsigned i = 0; (b = keymap_at(a->keys, context, i)); i++) {
         char key[24], note[60];
-        if (!b->hint || (above && keymap_action(a->keys, above, b->key, b->mods)))
+        if (!b->hint || (p && p->class->idle && p->class->idle(p, b->action)) || (above && keymap_action(a->keys, above, b->key, b->mods)))
             continue;
         input_key_name(b->key, b->mods, key, sizeof key);
         snprintf(note, sizeof note, "%.59s", b->note);
-        if (strcmp(b->action, "form.submit") == 0 && app_focused(a))
-            form_verb(app_focused(a), note, sizeof note);
+        if (strcmp(b->action, "form.submit") == 0 && p)
+            form_verb(p, note, sizeof note);
         int need = paint_width(key) + 1 + paint_width(note) + 2;
         if (x + need > a->hints_end)
             break;

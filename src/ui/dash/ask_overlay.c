@@ -349,7 +349,13 @@ static void tick(struct pane *p)
     pane_dirty(p);
 }
 
-static const struct pane_class class = {.name = "ask", .list = true, .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+static bool idle(struct pane *p, const char *action)
+{
+    bool others = strcmp(action, "ask.next") == 0 || strcmp(action, "ask.previous") == 0;
+    return others && ask_watch_count(self(p)->watch) < 2;
+}
+
+static const struct pane_class class = {.name = "ask", .idle = idle, .list = true, .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
                                         .title = title, .want = want, .tick = tick, .free = overlay_free};
 
 void ask_overlay_news(struct pane *p)

@@ -605,71 +605,80 @@ static void ask(struct app *a, const struct box *b, bool about)
 
 /* ---- small forms ---- */
 
-static void saved(struct app *a, const char *box, const char *out)
+static void saved(struct app *a, const struct task_end *end, bool good, void *arg)
 {
-    (void)out;
-    app_say(a, SAY_GOOD, "the disk of %s is kept as a template", box);
+    (void)end;
+    if (good)
+        app_say(a, SAY_GOOD, "the disk of %s is kept as a template", (char *)arg);
 }
 
-static bool submit_exec(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static void run_ended(struct app *a, const struct task_end *end, bool good, void *arg)
+{
+    const struct names *names = arg;
+    if (good)
+        shell_opened(a, names->v[0], end->out);
+}
+
+static enum form_next submit_exec(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     struct names *names = arg;
     if (!v[0][0]) {
         snprintf(why, cap, "which command?");
-        return false;
+        return FORM_STAYS;
+    }
+    if (names->n == 1) {
+        const char *argv[] = {"exec", "-d", "-t", names->v[0], "bash", "-lc", v[0], NULL};
+        return form_run(form, &(struct form_run){.argv = argv, .box = names->v[0], .doing = "run", .lasts = true, .ended = run_ended}, why, cap);
     }
     for (unsigned i = 0; i < names->n; i++) {
         const char *argv[] = {"exec", "-d", "-t", names->v[i], "bash", "-lc", v[0], NULL};
-        task_box(a, names->v[i], "run", argv, names->n == 1 ? shell_opened : NULL);
+        task_box(form->app, names->v[i], "run", argv, NULL);
     }
-    if (names->n > 1)
-        app_say(a, SAY_INFO, "it runs in %u sandboxes, in a session of each", names->n);
-    return true;
+    app_say(form->app, SAY_INFO, "it runs in %u sandboxes, in a session of each", names->n);
+    return FORM_CLOSES;
 }
 
-static bool submit_copy(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static enum form_next submit_copy(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     static char here[FORM_VALUE_MAX + 256];
     char inside[FORM_VALUE_MAX + 80];
     if (!v[1][0] || !v[2][0]) {
         snprintf(why, cap, "both paths are needed");
-        return false;
+        return FORM_STAYS;
     }
     snprintf(inside, sizeof inside, "%s:%s", (char *)arg, v[2]);
     form_expand(v[1], here, sizeof here);
     bool in = strcmp(v[0], "into the sandbox") == 0;
     struct stat st;
-    if (in && stat(here, &st) < 0) { /* while it can be put right here */
+    if (in && stat(here, &st) < 0) {
         snprintf(why, cap, "%s: %s", v[1], strerror(errno));
-        return false;
+        return FORM_STAYS;
     }
     const char *argv[] = {"cp", in ? here : inside, in ? inside : here, NULL};
-    task_box(a, arg, "copy", argv, NULL);
-    return true;
+    return form_run(form, &(struct form_run){.argv = argv, .box = arg, .doing = "copy", .lasts = true}, why, cap);
 }
 
 /* One name at a time is given: a second form cannot be filled before the first is done. */
 static char new_name[RECORD_NAME_MAX + 1];
 
-static void renamed(struct app *a, const char *box, const char *out)
+static void renamed(struct app *a, const struct task_end *end, bool good, void *arg)
 {
-    (void)box;
-    (void)out;
-    if (model_find(app_model(a), new_name))
+    (void)end;
+    (void)arg;
+    if (good && model_find(app_model(a), new_name))
         app_select_box(a, new_name); /* the cursor stays on it */
 }
 
-static bool submit_rename(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static enum form_next submit_rename(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     struct err e = {0};
     if (record_check_name(v[0], &e) < 0) {
         snprintf(why, cap, "%s", e.text);
-        return false;
+        return FORM_STAYS;
     }
     const char *argv[] = {"rename", arg, v[0], NULL};
     snprintf(new_name, sizeof new_name, "%s", v[0]);
-    task_box(a, arg, "rename", argv, renamed);
-    return true;
+    return form_run(form, &(struct form_run){.argv = argv, .box = arg, .doing = "rename", .ended = renamed}, why, cap);
 }
 
 static void exec_form(struct boxes *p)
@@ -684,7 +693,14 @@ static void exec_form(struct boxes *p)
         snprintf(heading, sizeof heading, "Run a command in %u sandboxes", names->n);
     else
         snprintf(heading, sizeof heading, "Run a command in %.40s", names->v[0]);
-    app_push(p->pane.app, form_new(heading, spec, 1, "Run", submit_exec, names, free));
+    struct pane *form = names->n == 1 ? form_kept("sandbox.exec", names->v[0]) : NULL;
+    if (form) {
+        free(names);
+    } else {
+        form = form_new(heading, spec, 1, "Run", submit_exec, names, free);
+        form_keep(form, "sandbox.exec", names->v[0]);
+    }
+    app_push(p->pane.app, form);
 }
 
 static bool check_absolute(const char *value, char *why, size_t cap)
@@ -701,27 +717,37 @@ static void copy_form(struct app *a, struct box *b)
                                       .hint = "left and right choose"},
                                      {.label = "Path here", .kind = FORM_PATH, .hint = "a file or a folder on this host; Tab completes"},
                                      {.label = "Path there", .kind = FORM_TEXT, .initial = "/home/agent/", .hint = "in the sandbox", .check = check_absolute}};
-    app_push(a, form_new("Copy files", spec, 3, "Copy", submit_copy, strdup(b->name), free));
+    struct pane *form = form_kept("sandbox.copy", b->name);
+    if (!form) {
+        form = form_new("Copy files", spec, 3, "Copy", submit_copy, strdup(b->name), free);
+        form_keep(form, "sandbox.copy", b->name);
+    }
+    app_push(a, form);
 }
 
-static bool submit_template(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static enum form_next submit_template(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     if (!v[0][0]) {
         snprintf(why, cap, "which name shall it get?");
-        return false;
+        return FORM_STAYS;
     }
     const char *argv[] = {"template", "save", arg, v[0], NULL};
-    task_box(a, arg, "save", argv, saved);
-    return true;
+    return form_run(form, &(struct form_run){.argv = argv, .box = arg, .doing = "save", .lasts = true, .ended = saved}, why, cap);
 }
 
 static void template_form(struct app *a, struct box *b)
 {
     const struct form_spec spec[] = {{.label = "Template", .kind = FORM_TEXT, .hint = "NAME or NAME:VERSION; a new sandbox can start from it"}};
+    struct pane *form;
     if (b->life == LIFE_RUNNING)
         app_say(a, SAY_WARN, "%s runs; stop it to save its disk", b->name);
-    else
-        app_push(a, form_new("Save as a template", spec, 1, "Save", submit_template, strdup(b->name), free));
+    else if ((form = form_kept("sandbox.template", b->name)))
+        app_push(a, form);
+    else {
+        form = form_new("Save as a template", spec, 1, "Save", submit_template, strdup(b->name), free);
+        form_keep(form, "sandbox.template", b->name);
+        app_push(a, form);
+    }
 }
 
 static void rename_form(struct app *a, struct box *b)
@@ -823,7 +849,7 @@ static bool key(struct pane *pane, const struct input *in)
         return false;
     if (in->type == INPUT_KEY && (in->key == K_ENTER || in->key == K_TAB))
         p->typing = false;
-    else if (in->type == INPUT_KEY && in->key == K_ESC) {
+    else if (input_leaves(in)) {
         p->typing = false;
         p->filter[0] = '\0';
     } else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN))

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/config.h"
@@ -16,6 +17,8 @@
 #include "ui/dash/model.h"
 #include "ui/dash/task.h"
 
+#define BEGINS "starting; what is missing is made first"
+
 struct starting {
     struct app *app;
     void (*then)(struct app *a, const char *box, const char *out);
@@ -27,20 +30,25 @@ static void progress(double fraction, const char *text, void *arg)
     app_progress(s->app, fraction, text);
 }
 
+static void told(struct app *a, const struct task_end *end, bool good, void (*then)(struct app *a, const char *box, const char *out))
+{
+    char name[RECORD_NAME_MAX + 1];
+    app_progress(a, -1, NULL);
+    model_refresh(app_model(a));
+    snprintf(name, sizeof name, "%.*s", (int)(end->out ? strcspn(end->out, "\n") : 0), end->out ? end->out : "");
+    if (!good)
+        return;
+    app_say(a, SAY_GOOD, "%s runs", name);
+    if (then)
+        then(a, name, end->out);
+}
+
 static void done(const struct task_end *end, void *arg)
 {
     struct starting *s = arg;
-    char name[RECORD_NAME_MAX + 1];
-    app_progress(s->app, -1, NULL);
-    model_refresh(app_model(s->app));
-    snprintf(name, sizeof name, "%.*s", (int)(end->out ? strcspn(end->out, "\n") : 0), end->out ? end->out : "");
+    told(s->app, end, end->status == 0, s->then);
     if (end->status != 0)
         app_say(s->app, SAY_ERROR, "%s", end->error[0] ? end->error : "it could not be started");
-    else {
-        app_say(s->app, SAY_GOOD, "%s runs", name);
-        if (s->then)
-            s->then(s->app, name, end->out);
-    }
     free(s);
 }
 
@@ -59,7 +67,7 @@ void app_start_agent(struct app *a, const char *const *argv, void (*then)(struct
         free(s);
         return;
     }
-    app_progress(a, -1, "starting; what is missing is made first");
+    app_progress(a, -1, BEGINS);
 }
 
 bool app_check_new_name(const char *value, char *why, size_t cap)
@@ -162,12 +170,35 @@ enum { F_AGENT, F_FOLDER, F_MORE, F_NAME, F_WORKS, F_BRANCH, F_CPUS, F_MEMORY, F
 #define WORKS_CLONE "on a clone of its own inside"
 #define NO_TEMPLATE "the agent's own disk"
 
-static bool submit(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+/* What was asked for: if it was made, and failed later, its card says so, and the form has nothing to put right. */
+struct wanted {
+    char agent[64], folder[PATH_MAX];
+    time_t when;
+};
+
+static bool not_made(struct app *a, void *arg)
+{
+    const struct wanted *w = arg;
+    for (unsigned i = 0; i < model_count(app_model(a)); i++) {
+        const struct box *b = model_at(app_model(a), i);
+        if (b->created >= w->when && strcmp(b->agent, w->agent) == 0 && b->folder && strcmp(b->folder, w->folder) == 0)
+            return false;
+    }
+    return true;
+}
+
+static void run_ended(struct app *a, const struct task_end *end, bool good, void *arg)
+{
+    (void)arg;
+    told(a, end, good, opened);
+}
+
+static enum form_next submit(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     static char folder[PATH_MAX], more[MORE_MAX][PATH_MAX];
+    struct wanted *w = arg;
     const char *argv[40];
     size_t n = 0, extra = 0;
-    (void)arg;
     argv[n++] = "run";
     argv[n++] = "--detach";
     if (v[F_NAME][0]) {
@@ -177,7 +208,7 @@ static bool submit(struct app *a, const char *const *v, char *why, size_t cap, v
     bool branch = strcmp(v[F_WORKS], WORKS_BRANCH) == 0;
     if (branch && !v[F_BRANCH][0]) {
         snprintf(why, cap, "which branch?");
-        return false;
+        return FORM_STAYS;
     }
     if (branch) {
         argv[n++] = "--branch";
@@ -202,7 +233,7 @@ static bool submit(struct app *a, const char *const *v, char *why, size_t cap, v
     argv[n++] = folder;
     if (!v[F_FOLDER][0]) {
         snprintf(why, cap, "which folder shall it work in?");
-        return false;
+        return FORM_STAYS;
     }
     const char *rest = v[F_MORE];
     char path[PATH_MAX];
@@ -211,8 +242,14 @@ static bool submit(struct app *a, const char *const *v, char *why, size_t cap, v
         argv[n++] = more[extra++];
     }
     argv[n] = NULL;
-    app_start_agent(a, argv, opened);
-    return true;
+    w->when = time(NULL);
+    snprintf(w->agent, sizeof w->agent, "%s", v[F_AGENT]);
+    if (!realpath(folder, w->folder))
+        snprintf(w->folder, sizeof w->folder, "%s", folder);
+    enum form_next next = form_run(form, &(struct form_run){.argv = argv, .lasts = true, .progress = app_progress, .ended = run_ended, .worth = not_made}, why, cap);
+    if (next == FORM_WORKS)
+        app_progress(form->app, -1, BEGINS);
+    return next;
 }
 
 /* The sandbox as it will be, and what it is good to know before. */
@@ -249,6 +286,11 @@ static void saved_templates(char *out, size_t cap)
 
 void app_show_create(struct app *a)
 {
+    struct pane *back = form_kept("sandbox.create", "");
+    if (back) {
+        app_push(a, back);
+        return;
+    }
     static char agents[400], cpus[16], memory[24], here[PATH_MAX], templates[1200];
     json_t *kits = kit_list(), *k;
     size_t i;
@@ -266,6 +308,9 @@ void app_show_create(struct app *a)
     snprintf(cpus, sizeof cpus, "%lld", (long long)config_int("vm.cpus", NULL));
     snprintf(memory, sizeof memory, "%lld", (long long)config_int("vm.memory", NULL));
     saved_templates(templates, sizeof templates);
+    struct wanted *w = calloc(1, sizeof *w);
+    if (!w)
+        return;
     const struct form_spec spec[FIELDS] = {
         [F_AGENT] = {.label = "Agent", .kind = FORM_CHOICE, .choices = agents, .hint = "left and right choose"},
         [F_FOLDER] = {.label = "Folder", .kind = FORM_PATH, .initial = here, .hint = "the workspace: live in both directions; Tab completes", .check = check_folder, .folders = true},
@@ -278,110 +323,133 @@ void app_show_create(struct app *a)
         [F_POSTURE] = {.label = "Network", .kind = FORM_CHOICE, .choices = "as everywhere|balanced|locked-down|open"},
         [F_TEMPLATE] = {.label = "Starts from", .kind = FORM_CHOICE, .choices = templates},
     };
-    struct pane *form = form_new("New sandbox", spec, FIELDS, "Start", submit, NULL, NULL);
+    struct pane *form = form_new("New sandbox", spec, FIELDS, "Start", submit, w, free);
     form_preview(form, preview);
+    form_keep(form, "sandbox.create", "");
     app_push(a, form);
 }
 
 /* ---- a copy of a sandbox: its disk becomes a template, from which the new one starts, on the same folders ---- */
 
 struct copying {
-    struct app *app;
+    struct app *app; /* of the second command */
     char from[RECORD_NAME_MAX + 1], to[RECORD_NAME_MAX + 1], template[RECORD_NAME_MAX + 8];
-    bool made; /* the template is there */
 };
 
-static void copy_progress(double fraction, const char *text, void *arg)
+/* `sbx create` like the one that is copied; the words live in *r and in the buffers. */
+struct like {
+    struct record r;
+    const char *argv[16 + RECORD_FOLDERS_MAX];
+    char folders[RECORD_FOLDERS_MAX][PATH_MAX], cpus[16], memory[24];
+};
+
+static bool like_it(struct like *l, const struct copying *c, struct err *e)
+{
+    size_t n = 0;
+    if (record_load(&l->r, c->from, e) < 0)
+        return false;
+    snprintf(l->cpus, sizeof l->cpus, "%u", l->r.cpus);
+    snprintf(l->memory, sizeof l->memory, "%u", l->r.memory_mib);
+    /* One that never ran has no disk yet: then what it would start from. */
+    const char *template = c->template[0] ? c->template : l->r.template && strncmp(l->r.template, "agent-", 6) != 0 ? l->r.template : NULL;
+    l->argv[n++] = "create";
+    if (template) {
+        l->argv[n++] = "--template";
+        l->argv[n++] = template;
+    }
+    for (const char *const *w = (const char *const[]){"--name", c->to, "--cpus", l->cpus, "--memory", l->memory, l->r.agent, NULL}; *w; w++)
+        l->argv[n++] = *w;
+    for (unsigned i = 0; i < l->r.nfolders; i++) {
+        snprintf(l->folders[i], sizeof l->folders[i], "%s%s", l->r.folders[i].path, l->r.folders[i].read_only ? ":ro" : "");
+        l->argv[n++] = l->folders[i];
+    }
+    l->argv[n] = NULL;
+    return true;
+}
+
+static void copied(struct app *a, const struct task_end *end, bool good, void *arg)
+{
+    const struct copying *c = arg;
+    (void)end;
+    app_progress(a, -1, NULL);
+    if (!good)
+        return;
+    model_refresh(app_model(a));
+    app_select_box(a, c->to);
+    app_say(a, SAY_GOOD, "%s is a copy of %s", c->to, c->from);
+}
+
+static void made(const struct task_end *end, void *arg)
+{
+    struct copying *c = arg;
+    copied(c->app, end, end->status == 0, c);
+    if (end->status != 0)
+        app_say(c->app, SAY_ERROR, "copy %s: %s", c->from, end->error[0] ? end->error : "it failed");
+    free(c);
+}
+
+static void make_progress(double fraction, const char *text, void *arg)
 {
     app_progress(((struct copying *)arg)->app, fraction, text);
 }
 
-static void copy_done(const struct task_end *end, void *arg);
-static const struct task_ops copy_ops = {.progress = copy_progress, .done = copy_done};
-
-static bool copy_create(struct copying *c, struct err *e)
+/* The template is there: now the sandbox. */
+static void disk_saved(struct app *a, const struct task_end *end, bool good, void *arg)
 {
-    struct record r;
-    const char *argv[16 + RECORD_FOLDERS_MAX];
-    char folders[RECORD_FOLDERS_MAX][PATH_MAX], cpus[16], memory[24];
-    size_t n = 0;
-    if (record_load(&r, c->from, e) < 0)
-        return false;
-    snprintf(cpus, sizeof cpus, "%u", r.cpus);
-    snprintf(memory, sizeof memory, "%u", r.memory_mib);
-    /* One that never ran has no disk yet: then what it would start from. */
-    const char *template = c->template[0] ? c->template : r.template && strncmp(r.template, "agent-", 6) != 0 ? r.template : NULL;
-    argv[n++] = "create";
-    if (template) {
-        argv[n++] = "--template";
-        argv[n++] = template;
-    }
-    for (const char *const *w = (const char *const[]){"--name", c->to, "--cpus", cpus, "--memory", memory, r.agent, NULL}; *w; w++)
-        argv[n++] = *w;
-    for (unsigned i = 0; i < r.nfolders; i++) {
-        snprintf(folders[i], sizeof folders[i], "%s%s", r.folders[i].path, r.folders[i].read_only ? ":ro" : "");
-        argv[n++] = folders[i];
-    }
-    argv[n] = NULL;
-    bool ok = task_run(c->app, argv, NULL, 0, &copy_ops, c, e) != NULL;
-    record_finish(&r);
-    return ok;
-}
-
-static void copy_done(const struct task_end *end, void *arg)
-{
-    struct copying *c = arg;
+    static const struct task_ops make_ops = {.progress = make_progress, .done = made};
+    struct copying *c = good ? malloc(sizeof *c) : NULL; /* the form's goes with it */
+    struct like *l = c ? calloc(1, sizeof *l) : NULL;
     struct err e = {0};
-    app_progress(c->app, -1, NULL);
-    if (end->status != 0) {
-        app_say(c->app, SAY_ERROR, "copy %s: %s", c->from, end->error[0] ? end->error : "it failed");
-    } else if (!c->made) {
-        c->made = true;
-        if (copy_create(c, &e)) {
-            app_progress(c->app, 0.9, "the new sandbox is made");
-            return;
-        }
-        app_say(c->app, SAY_ERROR, "%s", e.text);
-    } else {
-        model_refresh(app_model(c->app));
-        app_select_box(c->app, c->to);
-        app_say(c->app, SAY_GOOD, "%s is a copy of %s", c->to, c->from);
+    (void)end;
+    app_progress(a, -1, NULL);
+    if (l) {
+        memcpy(c, arg, sizeof *c);
+        c->app = a;
     }
+    bool loaded = l && like_it(l, c, &e);
+    if (loaded && task_run(a, l->argv, NULL, 0, &make_ops, c, &e)) {
+        app_progress(a, 0.9, "the new sandbox is made");
+        c = NULL;
+    } else if (l) {
+        app_say(a, SAY_ERROR, "%s", e.text);
+    }
+    if (loaded)
+        record_finish(&l->r);
+    free(l);
     free(c);
 }
 
-static bool submit_copy(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static enum form_next submit_copy(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
+    struct copying *c = arg;
     struct err e = {0};
     if (!v[1][0]) {
         snprintf(why, cap, "which name shall it get?");
-        return false;
+        return FORM_STAYS;
     }
-    struct copying *c = calloc(1, sizeof *c);
-    if (!c)
-        return false;
-    c->app = a;
-    snprintf(c->from, sizeof c->from, "%s", (char *)arg);
     snprintf(c->to, sizeof c->to, "%.*s", RECORD_NAME_MAX, v[1]);
+    c->template[0] = '\0';
     char *disk = path_sandbox(c->from, "disk", NULL);
-    c->made = !disk || access(disk, F_OK) != 0;
+    bool ran = disk && access(disk, F_OK) == 0;
     free(disk);
-    if (c->made) {
-        if (copy_create(c, &e))
-            return true;
-        snprintf(why, cap, "%s", e.text);
-        free(c);
-        return false;
+    if (!ran) {
+        struct like *l = calloc(1, sizeof *l);
+        enum form_next next = FORM_STAYS;
+        if (l && like_it(l, c, &e)) {
+            next = form_run(form, &(struct form_run){.argv = l->argv, .lasts = true, .progress = app_progress, .ended = copied}, why, cap);
+            record_finish(&l->r);
+        } else {
+            snprintf(why, cap, "%s", l ? e.text : "out of memory");
+        }
+        free(l);
+        return next;
     }
     snprintf(c->template, sizeof c->template, "%.40s:disk", c->to);
     const char *argv[] = {"template", "save", c->from, c->template, NULL};
-    if (!task_run(a, argv, NULL, 0, &copy_ops, c, &e)) {
-        snprintf(why, cap, "%s", e.text);
-        free(c);
-        return false;
-    }
-    app_progress(a, -1, "its disk is copied; no secret of this host may stand on it");
-    return true;
+    enum form_next next = form_run(form, &(struct form_run){.argv = argv, .lasts = true, .progress = app_progress, .ended = disk_saved}, why, cap);
+    if (next == FORM_WORKS)
+        app_progress(form->app, -1, "its disk is copied; no secret of this host may stand on it");
+    return next;
 }
 
 void app_show_copy(struct app *a, struct box *b)
@@ -391,6 +459,11 @@ void app_show_copy(struct app *a, struct box *b)
         app_say(a, SAY_WARN, "%s runs; stop it to copy it", b->name);
         return;
     }
+    struct pane *back = form_kept("sandbox.duplicate", b->name);
+    if (back) {
+        app_push(a, back);
+        return;
+    }
     snprintf(name, sizeof name, "%.40s-copy", b->name);
     for (unsigned i = 2; i < 100 && !app_check_new_name(name, why, sizeof why); i++)
         snprintf(name, sizeof name, "%.38s-copy%u", b->name, i);
@@ -398,5 +471,11 @@ void app_show_copy(struct app *a, struct box *b)
         {.label = "Its disk with packages, images and files becomes a template; a new sandbox starts from it, with the same agent and "
                   "folders. Sessions and the network log stay behind, secrets and rules of its own, too.", .kind = FORM_NOTE},
         {.label = "Name", .kind = FORM_TEXT, .initial = name, .check = app_check_new_name}};
-    app_push(a, form_new("Copy a sandbox", spec, 2, "Copy", submit_copy, strdup(b->name), free));
+    struct copying *c = calloc(1, sizeof *c);
+    if (!c)
+        return;
+    snprintf(c->from, sizeof c->from, "%s", b->name);
+    struct pane *form = form_new("Copy a sandbox", spec, 2, "Copy", submit_copy, c, free);
+    form_keep(form, "sandbox.duplicate", b->name);
+    app_push(a, form);
 }

@@ -1,4 +1,4 @@
-#include "ui/dash/form.h"
+#include "ui/dash/form_int.h"
 
 #include <dirent.h>
 #include <sodium.h>
@@ -14,43 +14,14 @@
 #define LABEL_MAX 18
 #define OFFERS_MAX 1000u
 #define OFFER_GAP 2
-
-struct field {
-    struct form_spec spec;
-    char value[FORM_VALUE_MAX];
-    size_t at, from; /* of the cursor, and of what is seen first, in bytes */
-    char why[200];
-    int y; /* where it was drawn */
-};
-
-/* What continues a path. */
-struct offer {
-    char name[256];
-    bool folder;
-};
-
-struct form {
-    struct pane pane;
-    char title[80], button[40], why[400], says[400];
-    struct field f[FORM_FIELDS_MAX];
-    unsigned n, at; /* at == n: Cancel; n + 1: the button */
-    bool typed;     /* into the field, since it has the focus */
-    struct edit_cut cut;
-    struct offer *offers; /* for the field with the focus */
-    unsigned noffers, offered; /* offered: the first that is shown */
-    size_t common;             /* what all of them begin with stands there already, so many bytes */
-    int offers_y, offers_x, offers_room; /* where they were drawn */
-    bool (*submit)(struct app *a, const char *const *values, char *why, size_t cap, void *arg);
-    void (*preview)(const char *const *values, char *out, size_t cap, void *arg);
-    void *arg;
-    void (*drop)(void *arg);
-    bool closed;
-};
+#define WHY_ROWS 6
 
 static void form_free(struct pane *p)
 {
     struct form *f = (struct form *)p;
-    if (f->drop)
+    if (f->work) /* whose command goes on */
+        form_work_left(f->work);
+    else if (f->drop)
         f->drop(f->arg);
     free(f->offers);
     sodium_memzero(f, sizeof *f);
@@ -112,7 +83,7 @@ static void go(struct form *f, int step)
     look_at(f, at);
 }
 
-static void cancel(struct form *f)
+void form_close(struct form *f)
 {
     if (f->closed)
         return;
@@ -120,24 +91,50 @@ static void cancel(struct form *f)
     app_pop(f->pane.app, &f->pane);
 }
 
+static void set_why(struct form *f, const char *why)
+{
+    snprintf(f->why, sizeof f->why, "%s", why);
+    int rows = paint_wrap(NULL, 0, 0, f->pane.cols - 4, WHY_ROWS, ST_FAILED, f->why);
+    if (rows > f->why_rows) {
+        f->why_rows = rows;
+        app_redraw(f->pane.app, false);
+    }
+    pane_dirty(&f->pane);
+}
+
+void form_fails(struct form *f, const char *why)
+{
+    int at = form_fault(f, why);
+    if (at >= 0) {
+        look_at(f, (unsigned)at);
+        f->f[at].at = strlen(f->f[at].value);
+    }
+    set_why(f, why);
+}
+
 static void submit(struct form *f)
 {
     const char *v[FORM_FIELDS_MAX];
-    if (f->closed)
+    char why[sizeof f->why] = "";
+    if (f->closed || f->work)
         return;
     revise(f);
     for (unsigned i = 0; i < f->n; i++)
         if (f->f[i].why[0]) {
             look_at(f, i);
-            snprintf(f->why, sizeof f->why, "%s", f->f[i].why);
+            set_why(f, f->f[i].why);
             return;
         }
     values(f, v);
     f->why[0] = '\0';
-    if (f->submit(f->pane.app, v, f->why, sizeof f->why, f->arg))
-        cancel(f);
+    enum form_next next = f->submit(&f->pane, v, why, sizeof why, f->arg);
+    if (next == FORM_CLOSES)
+        form_close(f);
+    else if (next == FORM_STAYS)
+        form_fails(f, why);
     else
-        pane_dirty(&f->pane);
+        app_bars_dirty(f->pane.app); /* its keys are others now */
+    pane_dirty(&f->pane);
 }
 
 /* ---- choices ---- */
@@ -233,8 +230,8 @@ static void draw_text(WINDOW *w, struct field *x, int y, int left, int room, boo
 static void draw_buttons(struct form *f, WINDOW *w, int y)
 {
     int all = 10 + 2 + paint_width(f->button) + 4, x = (f->pane.cols - all) / 2;
-    paint_text(w, y, x, 10, f->at == f->n ? ST_BUTTON_ON : ST_BUTTON, "  Cancel  ");
-    paint_f(w, y, x + 12, 44, f->at == f->n + 1 ? ST_BUTTON_ON : ST_BUTTON, "  %s  ", f->button);
+    paint_text(w, y, x, 10, f->at == f->n && !f->work ? ST_BUTTON_ON : ST_BUTTON, "  Cancel  ");
+    paint_f(w, y, x + 12, 44, f->work ? ST_DIM : f->at == f->n + 1 ? ST_BUTTON_ON : ST_BUTTON, "  %s  ", f->button);
 }
 
 static int label_width(const struct form *f)
@@ -323,19 +320,22 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
 {
     struct form *f = (struct form *)p;
     int y = 1, left = label_width(f) + 4, room = p->cols - left - 2, tight = p->rows < fields_rows(f, p->cols) + (f->preview ? 7 : 5);
+    char work[300];
+    int foot = tight && f->why[0] ? paint_wrap(NULL, 0, 0, p->cols - 4, 4, ST_FAILED, f->why) : 1, high = p->rows - 4 - foot;
+    bool works = form_work_says(f, work, sizeof work);
     (void)focus;
     f->offers_y = -1;
     unsigned first = 0;
-    if (tight && (int)f->n > p->rows - 5) { /* no room for all: those about the one with the focus */
-        unsigned fit = p->rows > 6 ? (unsigned)p->rows - 5 : 1, at = f->at < f->n ? f->at : f->n - 1;
+    if (tight && (int)f->n > high) { /* no room for all: those about the one with the focus */
+        unsigned fit = high > 1 ? (unsigned)high : 1, at = f->at < f->n ? f->at : f->n - 1;
         first = at >= fit ? at - fit + 1 : 0;
         paint_scroll(w, 1, (int)fit, (long)first, (long)fit, (long)f->n, ST_FRAME_ON);
     }
     for (unsigned i = 0; i < f->n; i++) {
         struct field *x = &f->f[i];
-        bool on = f->at == i;
+        bool on = f->at == i && !f->work;
         x->y = -1;
-        if (i < first || (tight && y > p->rows - 5))
+        if (i < first || (tight && y > high))
             continue;
         x->y = y;
         if (x->spec.kind == FORM_NOTE) {
@@ -361,7 +361,11 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         y += tight ? 1 : 2;
     }
     const struct field *here = f->at < f->n ? &f->f[f->at] : NULL;
-    if (tight && f->noffers) { /* one line for all: what may follow, what is wrong, what would happen, or what the field is for */
+    if (works) {
+        paint_text(w, p->rows - (tight ? 3 : 4), 2, p->cols - 4, ST_BUSY, work);
+    } else if (tight && foot > 1) {
+        paint_wrap(w, p->rows - 2 - foot, 2, p->cols - 4, foot, ST_FAILED, f->why);
+    } else if (tight && f->noffers) { /* one line for all: what may follow, what is wrong, what would happen, or what the field is for */
         draw_offers(f, w, p->rows - 3, 2, p->cols - 4);
     } else if (tight) {
         const char *bad = f->why[0] ? f->why : here ? here->why : "", *hint = here && here->spec.hint ? here->spec.hint : "";
@@ -373,7 +377,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
         else
             paint_text(w, p->rows - 3, 2, p->cols - 4, s, say);
     } else if (f->why[0])
-        paint_wrap(w, p->rows - 4, 2, p->cols - 4, 2, ST_FAILED, f->why);
+        paint_wrap(w, p->rows - 3 - paint_wrap(NULL, 0, 0, p->cols - 4, WHY_ROWS, ST_FAILED, f->why), 2, p->cols - 4, WHY_ROWS, ST_FAILED, f->why);
     else if (f->says[0])
         paint_wrap(w, p->rows - 6, 2, p->cols - 4, 3, ST_GOOD, f->says);
     draw_buttons(f, w, p->rows - 2);
@@ -382,7 +386,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
 static bool cursor(struct pane *p, int *y, int *x)
 {
     struct form *f = (struct form *)p;
-    if (f->at >= f->n || f->f[f->at].spec.kind > FORM_PATHS)
+    if (f->at >= f->n || f->f[f->at].spec.kind > FORM_PATHS || f->work)
         return false;
     int left = label_width(f) + 4;
     *y = f->f[f->at].y;
@@ -554,6 +558,8 @@ static bool key(struct pane *p, const struct input *in)
     struct form *f = (struct form *)p;
     struct field *x = f->at < f->n ? &f->f[f->at] : NULL;
     bool text = x && x->spec.kind <= FORM_PATHS, path = x && (x->spec.kind == FORM_PATH || x->spec.kind == FORM_PATHS);
+    if (f->work) /* what was sent is what stands there */
+        return true;
     if (in->type == INPUT_PASTE && text) {
         type(f, x, in);
         f->why[0] = '\0';
@@ -569,7 +575,7 @@ static bool key(struct pane *p, const struct input *in)
     else if (in->key == K_UP)
         go(f, -1);
     else if (in->key == K_ENTER && f->at == f->n)
-        cancel(f);
+        form_close(f);
     else if (in->key == K_ENTER && (!x || is_last(f, f->at)))
         submit(f);
     else if (in->key == K_ENTER)
@@ -581,7 +587,7 @@ static bool key(struct pane *p, const struct input *in)
     else if (!x && (in->key == K_LEFT || in->key == K_RIGHT))
         look_at(f, f->at == f->n ? f->n + 1 : f->n);
     else if (!x && in->key == ' ' && f->at == f->n)
-        cancel(f);
+        form_close(f);
     else if (!x && in->key == ' ')
         submit(f);
     else if (!text || !type(f, x, in))
@@ -599,10 +605,15 @@ static bool action(struct pane *p, const char *what)
     if (strcmp(what, "form.submit") == 0)
         submit(f);
     else if (strcmp(what, "form.cancel") == 0)
-        cancel(f);
+        form_close(f);
     else
         return false;
     return true;
+}
+
+static bool idle(struct pane *p, const char *what)
+{
+    return ((struct form *)p)->work && strcmp(what, "form.submit") == 0;
 }
 
 /* The cursor to where the click was; columns from the field's begin. */
@@ -622,6 +633,8 @@ static bool mouse(struct pane *p, const struct input *in)
     struct form *f = (struct form *)p;
     unsigned hit = f->noffers, next = f->noffers ? offers_line(f, NULL, in->x - f->offers_x, &hit) : 0;
     bool on_offers = f->noffers && in->y == f->offers_y;
+    if (f->work && (in->mouse == MOUSE_WHEEL || in->y != p->rows - 2))
+        return true;
     if (in->mouse == MOUSE_WHEEL && on_offers) {
         f->offered = in->button < 0 ? 0 : next < f->noffers ? next : f->offered;
         pane_dirty(p);
@@ -640,7 +653,7 @@ static bool mouse(struct pane *p, const struct input *in)
     if (in->y == p->rows - 2) {
         int all = 10 + 2 + paint_width(f->button) + 4, x = (p->cols - all) / 2;
         if (in->x >= x && in->x < x + 10)
-            cancel(f);
+            form_close(f);
         else if (in->x >= x + 12 && in->x < x + all)
             submit(f);
         return true;
@@ -675,22 +688,26 @@ static void title(struct pane *p, char *left, size_t lc, char *right, size_t rc)
     form_verb(p, button, sizeof button);
     keymap_key_of(app_keys(p->app), "form", "form.submit", save, sizeof save);
     keymap_key_of(app_keys(p->app), "form", "form.cancel", leave, sizeof leave);
-    snprintf(right, rc, "%s %s   %s leave", save, button, leave);
+    if (((struct form *)p)->work)
+        snprintf(right, rc, "%s leave", leave);
+    else
+        snprintf(right, rc, "%s %s   %s leave", save, button, leave);
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
 {
     struct form *f = (struct form *)p;
     *cols = max_cols < 76 ? max_cols : 76;
-    int need = fields_rows(f, *cols) + (f->preview ? 8 : 6); /* what a preview says may be long */
+    int foot = f->preview ? 8 : 6; /* what a preview says may be long */
+    int need = fields_rows(f, *cols) + (f->why_rows + 4 > foot ? f->why_rows + 4 : foot);
     *rows = need < max_rows ? need : max_rows;
 }
 
-static const struct pane_class form_class = {.name = "form", .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
+static const struct pane_class form_class = {.name = "form", .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse, .idle = idle,
                                              .title = title, .cursor = cursor, .want = want, .free = form_free};
 
 struct pane *form_new(const char *heading, const struct form_spec *spec, unsigned n, const char *button,
-                      bool (*on_submit)(struct app *a, const char *const *values, char *why, size_t cap, void *arg), void *arg,
+                      enum form_next (*on_submit)(struct pane *form, const char *const *values, char *why, size_t cap, void *arg), void *arg,
                       void (*drop)(void *arg))
 {
     struct form *f = calloc(1, sizeof *f);

@@ -499,3 +499,8 @@ void input_key_name(uint32_t key, unsigned mods, char *out, size_t cap)
     }
     snprintf(out, cap, "%s%s%s%s", mods & MOD_CTRL ? "Ctrl-" : "", mods & MOD_ALT ? "Alt-" : "", mods & MOD_SHIFT ? "Shift-" : "", shown);
 }
+
+bool input_leaves(const struct input *in)
+{
+    return in->type == INPUT_KEY && (in->key == K_ESC || ((in->mods & MOD_CTRL) && (in->key == 'c' || in->key == 'g')));
+}

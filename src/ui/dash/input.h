@@ -68,4 +68,7 @@ bool input_parse_key(const char *name, uint32_t *key, unsigned *mods);
 /* A name fit to show, like "Ctrl-S", "PgUp", "Enter", "c". */
 void input_key_name(uint32_t key, unsigned mods, char *out, size_t cap);
 
+/* Escape, or Ctrl-C or Ctrl-G as in a shell: what is being typed is left. */
+bool input_leaves(const struct input *in);
+
 #endif

@@ -398,7 +398,7 @@ void app_line_input(struct app *a, const struct input *in)
         close_line(a);
         app_command(a, line);
         return;
-    } else if (in->key == K_ESC || (ctrl && (in->key == 'c' || in->key == 'g')) || (in->key == K_BACKSPACE && !t[0])) {
+    } else if (input_leaves(in) || (in->key == K_BACKSPACE && !t[0])) {
         close_line(a);
         return;
     } else if (in->key == K_TAB) {

@@ -118,66 +118,87 @@ static void preview_rule(const char *const *v, char *out, size_t cap, void *arg)
 
 struct rule_job {
     struct table_pane *t;
-    json_int_t expires; /* of the old one; 0: never */
-    char old_id[16], old_scope[RECORD_NAME_MAX + 1], old_rule[RULE_TEXT_MAX];
+    json_int_t expires;   /* of the old one; 0: never */
+    bool edits, rests;
+    char old[RULE_TEXT_MAX], old_scope[RECORD_NAME_MAX + 1]; /* "": all sandboxes */
 };
 
-static bool submit_rule(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static void rule_ended(struct app *a, const struct task_end *end, bool good, void *arg)
 {
-    static const struct {
-        const char *shown, *value;
-    } lives[] = {{"an hour", "1h"}, {"a day", "24h"}, {"a week", "7d"}};
     struct rule_job *job = arg;
-    const char *argv[16];
-    char item[RULE_TEXT_MAX * 2], left[32];
+    table_ran(job->t, a, end, good, job->rests ? "the rule is changed, and rests" : "the rule is in force");
+}
+
+static const char *life_of(const char *shown)
+{
+    static const char *const lives[][2] = {{"an hour", "1h"}, {"a day", "24h"}, {"a week", "7d"}};
+    for (size_t i = 0; i < 3; i++)
+        if (strcmp(shown, lives[i][0]) == 0)
+            return lives[i][1];
+    return NULL;
+}
+
+static enum form_next submit_rule(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
+{
+    struct rule_job *job = arg;
+    const char *argv[24], *life = life_of(v[3]), *scope = strcmp(v[2], "all sandboxes") == 0 ? "" : v[2];
+    char item[RULE_TEXT_MAX * 2];
     size_t n = 0;
-    (void)a;
     rule_list_item(item, sizeof item, v[1]);
     if (!item[0]) {
         snprintf(why, cap, "which host? For example api.example.com, *.example.com, 10.1.2.3:22, GET api.example.com/v1");
-        return false;
+        return FORM_STAYS;
     }
+    job->rests = job->edits && strcmp(v[5], AT_REST) == 0;
     argv[n++] = "policy";
-    argv[n++] = v[0];
-    argv[n++] = "network";
-    for (size_t i = 0; i < 3; i++)
-        if (strcmp(v[3], lives[i].shown) == 0) {
-            argv[n++] = "--for";
-            argv[n++] = lives[i].value;
+    if (!job->edits) {
+        argv[n++] = v[0];
+        argv[n++] = "network";
+    } else { /* all at once: nothing of it is in force without the rest */
+        argv[n++] = "edit";
+        argv[n++] = job->old_scope[0] ? job->old_scope : "-g";
+        argv[n++] = job->old;
+        for (const char *const *w = (const char *const[]){"--action", v[0], "--rule", v[1], job->rests ? "--off" : "--on", "--comment", v[4], NULL}; *w; w++)
+            argv[n++] = *w;
+        if (strcmp(v[3], "for good") == 0 && job->expires)
+            argv[n++] = "--for-good";
+        if (strcmp(scope, job->old_scope) != 0) {
+            argv[n++] = scope[0] ? "--to" : "--to-all";
+            if (scope[0])
+                argv[n++] = scope;
         }
-    if (strncmp(v[3], AS_IT_IS, strlen(AS_IT_IS)) == 0) { /* an edit prolongs nothing */
-        if (job->expires <= time(NULL)) {
-            snprintf(why, cap, "it has run out meanwhile; choose how long");
-            return false;
-        }
-        snprintf(left, sizeof left, "%llds", (long long)job->expires - (long long)time(NULL));
+    }
+    if (life) {
         argv[n++] = "--for";
-        argv[n++] = left;
+        argv[n++] = life;
     }
-    if (job->old_id[0] && strcmp(v[5], AT_REST) == 0)
-        argv[n++] = "--off";
-    if (v[4][0]) {
-        argv[n++] = "--comment";
-        argv[n++] = v[4];
+    if (!job->edits) {
+        if (v[4][0]) {
+            argv[n++] = "--comment";
+            argv[n++] = v[4];
+        }
+        argv[n++] = scope[0] ? scope : "-g";
+        argv[n++] = item;
     }
-    if (strcmp(v[2], "all sandboxes") == 0)
-        argv[n++] = "-g";
-    else
-        argv[n++] = v[2];
-    argv[n++] = item;
     argv[n] = NULL;
-    /* The old one goes when the new one stands, and not before. */
-    const char *rm[] = {"policy", "rm", job->old_scope[0] ? job->old_scope : "-g", job->old_id, NULL};
-    struct rule r = {0};
-    char canonical[RULE_TEXT_MAX] = "";
-    if (rule_parse(&r, v[1], NULL) == 0)
-        rule_format(canonical, &r);
-    const char *scope = strcmp(v[2], "all sandboxes") == 0 ? "" : v[2];
-    bool same = strcmp(canonical, job->old_rule) == 0 && strcmp(scope, job->old_scope) == 0;
-    bool replaces = same && (job->expires || strcmp(v[3], "for good") == 0); /* by itself: policy_add */
-    bool rests = job->old_id[0] && strcmp(v[5], AT_REST) == 0;
-    table_run_then(job->t, argv, NULL, job->old_id[0] && !replaces ? rm : NULL, rests ? "the rule is changed, and rests" : "the rule is in force");
-    return true;
+    return form_run(form, &(struct form_run){.argv = argv, .ended = rule_ended}, why, cap);
+}
+
+/* A rule as commands take it: by its text, which stays true when an edit gives it another id meanwhile. */
+static const char *word_for(const struct table_row *r)
+{
+    const char *rule = text(r->data, "rule");
+    return text(r->data, "id")[0] && (strchr(rule, ',') || strlen(rule) >= RULE_TEXT_MAX) ? text(r->data, "id") : rule;
+}
+
+/* For an edit: by its text, which people know it by, but where another one has the same. */
+static const char *name_of(struct table_pane *t, const struct table_row *r)
+{
+    json_t *v;
+    size_t i, same = 0;
+    json_array_foreach(rules_list(table_printed(t)), i, v)
+        same += strcmp(text(v, "rule"), text(r->data, "rule")) == 0 && strcmp(text(v, "scope"), text(r->data, "scope")) == 0;
+    return same > 1 && text(r->data, "id")[0] ? text(r->data, "id") : text(r->data, "rule");
 }
 
 static char scopes[200], lives_of_old[120];
@@ -190,8 +211,8 @@ static void rule_form(struct table_pane *t, const char *verb, const struct table
         return;
     job->t = t;
     if (old) {
-        snprintf(job->old_id, sizeof job->old_id, "%.15s", text(old->data, "id"));
-        snprintf(job->old_rule, sizeof job->old_rule, "%s", text(old->data, "rule"));
+        job->edits = true;
+        snprintf(job->old, sizeof job->old, "%s", name_of(t, old));
         job->expires = json_integer_value(json_object_get(old->data, "expires"));
         if (!global)
             snprintf(job->old_scope, sizeof job->old_scope, "%.48s", text(old->data, "scope"));
@@ -223,13 +244,17 @@ static void rule_form(struct table_pane *t, const char *verb, const struct table
     app_push(table_app(t), p);
 }
 
-static void tested(const struct task_end *end, void *arg)
+/* What is denied is an answer as well. */
+static bool was_answered(const struct task_end *end)
 {
-    struct app *a = arg;
-    if (end->out && end->out[0]) /* what is denied is an answer as well */
+    return end->out && end->out[0];
+}
+
+static void tested(struct app *a, const struct task_end *end, bool good, void *arg)
+{
+    (void)arg;
+    if (good)
         app_push(a, text_new("What would happen", end->out, false));
-    else
-        app_say(a, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
 }
 
 /* "GET /v1", in two words. */
@@ -242,17 +267,15 @@ static bool check_request(const char *value, char *why, size_t cap)
     return false;
 }
 
-static bool submit_test(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static enum form_next submit_test(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
-    static const struct task_ops test_ops = {.done = tested};
     const char *argv[12];
     char method[64];
     size_t n = 0, verb = strcspn(v[1], " ");
-    struct err e = {0};
     (void)arg;
     if (!v[0][0]) {
         snprintf(why, cap, "which host?");
-        return false;
+        return FORM_STAYS;
     }
     argv[n++] = "policy";
     argv[n++] = "check";
@@ -271,20 +294,19 @@ static bool submit_test(struct app *a, const char *const *v, char *why, size_t c
         argv[n++] = rules_box;
     }
     argv[n] = NULL;
-    if (task_run(a, argv, NULL, 0, &test_ops, a, &e))
-        return true;
-    snprintf(why, cap, "%s", e.text);
-    return false;
+    return form_run(form, &(struct form_run){.argv = argv, .asks = true, .good = was_answered, .ended = tested}, why, cap);
 }
 
-static bool submit_posture(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static void posture_ended(struct app *a, const struct task_end *end, bool good, void *arg)
 {
-    (void)a;
-    (void)why;
-    (void)cap;
+    table_ran(arg, a, end, good, "the posture is in force");
+}
+
+static enum form_next submit_posture(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
+{
     const char *argv[] = {"policy", "set-default", v[0], NULL};
-    table_run(arg, argv, NULL, "the posture is in force");
-    return true;
+    (void)arg;
+    return form_run(form, &(struct form_run){.argv = argv, .ended = posture_ended}, why, cap);
 }
 
 struct remove_job {
@@ -297,14 +319,7 @@ static void remove_rule(struct app *a, void *arg)
     struct remove_job *j = arg;
     (void)a;
     const char *argv[] = {"policy", "rm", j->a[0] ? j->a : "-g", j->b, NULL};
-    table_run(j->t, argv, NULL, "the rule is gone");
-}
-
-/* A rule as commands take it: by its text, which stays true when an edit gives it another id meanwhile. */
-static const char *word_for(const struct table_row *r)
-{
-    const char *rule = text(r->data, "rule");
-    return strchr(rule, ',') || strlen(rule) >= RULE_TEXT_MAX ? text(r->data, "id") : rule;
+    table_run(j->t, argv, "the rule is gone");
 }
 
 static bool rules_action(struct table_pane *t, const char *what)
@@ -330,7 +345,7 @@ static bool rules_action(struct table_pane *t, const char *what)
     } else if (strcmp(what, "rules.edit") == 0 || strcmp(what, "rules.remove") == 0 || strcmp(what, "rules.toggle") == 0) {
         if (!r)
             return true;
-        if (!text(r->data, "id")[0]) {
+        if (strcmp(text(r->data, "scope"), "preset") == 0) {
             app_say(a, SAY_WARN, "a rule of the preset cannot be changed; a rule of your own that denies wins over it");
             return true;
         }
@@ -338,7 +353,7 @@ static bool rules_action(struct table_pane *t, const char *what)
             const char *scope = text(r->data, "scope");
             bool off = json_is_true(json_object_get(r->data, "disabled"));
             const char *argv[] = {"policy", off ? "enable" : "disable", is_all(scope) ? "-g" : scope, word_for(r), NULL};
-            table_run(t, argv, NULL, off ? "the rule is in force again" : "the rule rests; space wakes it");
+            table_run(t, argv, off ? "the rule is in force again" : "the rule rests; space wakes it");
             return true;
         }
         if (strcmp(what, "rules.edit") == 0) {
@@ -410,14 +425,19 @@ static bool check_value(const char *value, char *why, size_t cap)
 
 static bool secret_exists; /* the form gives a new value to one that is there */
 
-static bool submit_secret(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static void secret_ended(struct app *a, const struct task_end *end, bool good, void *arg)
+{
+    table_ran(arg, a, end, good, secret_exists ? "the secret has its new value; it is in force within a second" : "the secret is set; it is in force within a second");
+}
+
+static enum form_next submit_secret(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     const char *argv[8];
     size_t n = 0;
-    (void)a;
+    (void)arg;
     if (!v[2][0]) {
         snprintf(why, cap, "the value is missing");
-        return false;
+        return FORM_STAYS;
     }
     argv[n++] = "secret";
     argv[n++] = secret_exists ? "rotate" : "set";
@@ -428,8 +448,7 @@ static bool submit_secret(struct app *a, const char *const *v, char *why, size_t
     argv[n++] = v[0];
     argv[n++] = "--password-stdin";
     argv[n] = NULL;
-    table_run(arg, argv, v[2], secret_exists ? "the secret has its new value; it is in force within a second" : "the secret is set; it is in force within a second");
-    return true;
+    return form_run(form, &(struct form_run){.argv = argv, .input = v[2], .ended = secret_ended}, why, cap);
 }
 
 static char services[900];
@@ -464,25 +483,24 @@ static void secret_form(struct table_pane *t, const struct table_row *old)
 }
 
 /* The provider's own sign-in is a conversation: it gets the whole terminal until it ends. */
-static bool submit_sign_in(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static enum form_next submit_sign_in(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
+    struct app *a = form->app;
     struct err e = {0};
     char *self = path_command(&e), service[80], scope[RECORD_NAME_MAX + 1];
-    (void)why;
-    (void)cap;
     snprintf(service, sizeof service, "%s", v[0]);
     snprintf(scope, sizeof scope, "%.*s", RECORD_NAME_MAX, strcmp(v[1], "all sandboxes") == 0 ? "-g" : v[1]);
     char words[3][8] = {"secret", "set", "--oauth"}, *argv[] = {self, words[0], words[1], scope, service, words[2], NULL};
     int status = self ? app_foreground(a, argv, false, &e) : -1;
     free(self);
+    table_reload(arg);
     if (status < 0)
-        app_say(a, SAY_ERROR, "%s", e.text);
+        snprintf(why, cap, "%s", e.text);
     else if (status > 0)
-        app_say(a, SAY_ERROR, "no sign-in; in a shell this says why: sbx secret set %s %s --oauth", scope, service);
+        snprintf(why, cap, "no sign-in; in a shell this says why: sbx secret set %s %s --oauth", scope, service);
     else
         app_say(a, SAY_GOOD, "signed in to %s; it is in force within a second", service);
-    table_reload(arg);
-    return true;
+    return status == 0 ? FORM_CLOSES : FORM_STAYS;
 }
 
 static void sign_in_form(struct table_pane *t, const struct table_row *r)
@@ -515,7 +533,7 @@ static void remove_secret(struct app *a, void *arg)
     struct remove_job *j = arg;
     (void)a;
     const char *argv[] = {"secret", "rm", j->a[0] ? j->a : "-g", j->b, NULL};
-    table_run(j->t, argv, NULL, "the secret is gone");
+    table_run(j->t, argv, "the secret is gone");
 }
 
 static bool secrets_action(struct table_pane *t, const char *what)
@@ -534,7 +552,7 @@ static bool secrets_action(struct table_pane *t, const char *what)
         const char *scope = text(r->data, "sandbox");
         const char *argv[] = {"secret", "test", scope[0] ? scope : text(r->data, "service"), scope[0] ? text(r->data, "service") : NULL, NULL};
         app_say(a, SAY_INFO, "asking the provider…");
-        table_run(t, argv, NULL, NULL);
+        table_run(t, argv, NULL);
     } else if (strcmp(what, "secrets.remove") == 0) {
         struct remove_job *j = calloc(1, sizeof *j);
         char question[300];
@@ -662,15 +680,18 @@ struct setting_job {
     char name[64];
 };
 
-static bool submit_setting(struct app *a, const char *const *v, char *why, size_t cap, void *arg)
+static void setting_ended(struct app *a, const struct task_end *end, bool good, void *arg)
+{
+    table_ran(((struct setting_job *)arg)->t, a, end, good, "the setting is in force");
+}
+
+static enum form_next submit_setting(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     struct setting_job *j = arg;
-    (void)a;
     if (!check_setting(v[1], why, cap)) /* an empty one is a value, too */
-        return false;
+        return FORM_STAYS;
     const char *argv[] = {"config", "set", j->name, v[1], NULL};
-    table_run(j->t, argv, NULL, "the setting is in force");
-    return true;
+    return form_run(form, &(struct form_run){.argv = argv, .ended = setting_ended}, why, cap);
 }
 
 static void unset(struct app *a, void *arg)
@@ -678,7 +699,7 @@ static void unset(struct app *a, void *arg)
     struct setting_job *j = arg;
     const char *argv[] = {"config", "unset", j->name, NULL};
     (void)a;
-    table_run(j->t, argv, NULL, "the default is in force");
+    table_run(j->t, argv, "the default is in force");
 }
 
 /* A value of the user's own would be lost: it says which. */

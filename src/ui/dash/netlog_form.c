@@ -16,6 +16,8 @@
 #include "ui/dash/paint.h"
 #include "ui/dash/task.h"
 
+#define QUIET_MS 150 /* before it is shown that something is under way */
+
 enum field { F_ACTION, F_TARGET, F_SCOPE, F_LIFE, F_BACK, F_CANCEL, F_APPLY, FIELDS };
 enum { LIFE_ONCE, LIFE_HOUR, LIFE_DAY, LIFE_GOOD, LIVES };
 
@@ -32,8 +34,13 @@ struct now {
     char text[RULE_TEXT_MAX + 32], rule[RULE_TEXT_MAX], id[16];
 };
 
+struct applied;
+
 struct form {
     struct pane pane;
+    struct applied *job; /* is put in force, NULL: nothing is */
+    int64_t began_ms;
+    char why[400];       /* that could not be done */
     struct netlog_target targets[NETLOG_TARGETS_MAX];
     unsigned ntargets, target, life;
     bool deny, global, gone, runs;
@@ -122,10 +129,29 @@ static void sentence(const struct form *f, char *out, size_t cap)
              f->life == LIFE_ONCE ? "the next connection" : life_text(f->life), f->life == LIFE_ONCE && is_list(f) ? " to each" : "");
 }
 
-static unsigned build(const struct form *f, const char *argv[10])
+/* The rule that is taken back stands where the new one will: then it becomes that one, all at once. */
+static bool edits(const struct form *f)
+{
+    return f->back && can_go_back(f) && f->life != LIFE_ONCE && f->global == (f->now.origin == RULE_GLOBAL) && !is_list(f) && !strchr(target_of(f), '\\');
+}
+
+#define ARGV_MAX 16
+
+static unsigned build(const struct form *f, const char *argv[ARGV_MAX])
 {
     unsigned n = 0;
     argv[n++] = "policy";
+    if (edits(f)) {
+        argv[n++] = "edit";
+        argv[n++] = f->global ? "-g" : f->wanted.box;
+        for (const char *const *w = (const char *const[]){f->now.id, "--action", "allow", "--rule", target_of(f), "--comment", "", NULL}; *w; w++)
+            argv[n++] = *w;
+        argv[n++] = f->life == LIFE_GOOD ? "--for-good" : "--for";
+        if (f->life != LIFE_GOOD)
+            argv[n++] = f->life == LIFE_HOUR ? "1h" : "1d";
+        argv[n] = NULL;
+        return n;
+    }
     argv[n++] = f->deny ? "deny" : "allow";
     argv[n++] = "network";
     argv[n++] = f->global ? "-g" : f->wanted.box;
@@ -143,14 +169,14 @@ static unsigned build(const struct form *f, const char *argv[10])
 /* As it can be copied into a shell: a guest chose some of the words. */
 static void command_text(const struct form *f, char *out, size_t cap)
 {
-    const char *argv[10];
+    const char *argv[ARGV_MAX];
     char word[SHELL_WORD_MAX(sizeof f->targets[0].text)];
     unsigned n = build(f, argv);
     size_t used = (size_t)snprintf(out, cap, "sbx");
     for (unsigned i = 0; i < n && used < cap; i++)
         if (shell_word(word, sizeof word, argv[i]))
             used += (size_t)snprintf(out + used, cap - used, " %s", word);
-    if (f->back && can_go_back(f) && used < cap)
+    if (f->back && can_go_back(f) && !edits(f) && used < cap)
         snprintf(out + used, cap - used, " && sbx policy rm %s %s", f->now.origin == RULE_GLOBAL ? "-g" : f->wanted.box, f->now.id);
 }
 
@@ -229,7 +255,9 @@ static int lay_out(struct form *f, WINDOW *w, int cols)
         paint_text(w, y, 2, 10, ST_DIM, "As command");
     command_text(f, text, sizeof text);
     y += paint_wrap(w, y, 13, cols - 15, 12, ST_DIM, text);
-    if (remark(f, text, sizeof text))
+    if (f->why[0])
+        y += paint_wrap(w, y, 2, cols - 4, 6, ST_FAILED, f->why);
+    else if (remark(f, text, sizeof text))
         y += paint_wrap(w, y, 2, cols - 4, 4, ST_WARN, text);
     return y;
 }
@@ -247,9 +275,11 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     f->row_of[F_APPLY] = f->row_of[F_CANCEL] = y;
     int x = (cols - 28) / 2; /* as in every form */
     f->button_x[0] = x;
-    x += paint_text(w, y, x, cols - x, f->at == F_CANCEL ? ST_BUTTON_ON : ST_BUTTON, "  Cancel  ") + 2;
+    x += paint_text(w, y, x, cols - x, f->at == F_CANCEL && !f->job ? ST_BUTTON_ON : ST_BUTTON, "  Cancel  ") + 2;
     f->button_x[1] = x;
-    paint_text(w, y, x, cols - x, f->at == F_APPLY ? ST_BUTTON_ON : ST_BUTTON, "  Put in force  ");
+    paint_text(w, y, x, cols - x, f->job ? ST_DIM : f->at == F_APPLY ? ST_BUTTON_ON : ST_BUTTON, "  Put in force  ");
+    if (f->job && app_now_ms() - f->began_ms >= QUIET_MS)
+        paint_f(w, y - 1, 2, cols - 4, ST_BUSY, "%s at work", paint_spinner());
 }
 
 static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *cols)
@@ -273,6 +303,7 @@ static void title(struct pane *p, char *left, size_t left_cap, char *right, size
 
 struct applied {
     struct app *app;
+    struct form *form; /* NULL: it was left */
     struct wanted wanted;
     bool deny;
     char text[1200], back_scope[80], back_id[16];
@@ -289,14 +320,29 @@ static void tell(const struct applied *d)
         app_say(d->app, SAY_GOOD, "in force: %s", d->text);
 }
 
+/* The form goes when all of it was done; else it stays, and says why not. */
+static void end_job(struct applied *d, const char *error)
+{
+    struct form *f = d->form;
+    if (f)
+        f->job = NULL;
+    if (f && error) {
+        snprintf(f->why, sizeof f->why, "%s", error);
+        decide(&f->wanted, &f->now); /* it may have been done in part */
+        app_redraw(d->app, false);
+    } else if (error) {
+        app_say(d->app, SAY_ERROR, "%s: %s", d->text, error);
+    } else {
+        if (f)
+            app_pop(d->app, &f->pane);
+        tell(d);
+    }
+    free(d);
+}
+
 static void on_back(const struct task_end *end, void *arg)
 {
-    struct applied *d = arg;
-    if (end->status != 0)
-        app_say(d->app, SAY_ERROR, "%s", end->error[0] ? end->error : "the rule that denies could not be taken back");
-    else
-        tell(d);
-    free(d);
+    end_job(arg, end->status == 0 ? NULL : end->error[0] ? end->error : "the rule that denies could not be taken back");
 }
 
 static void on_done(const struct task_end *end, void *arg)
@@ -306,14 +352,11 @@ static void on_done(const struct task_end *end, void *arg)
     struct err e = {0};
     const char *argv[] = {"policy", "rm", d->back_scope, d->back_id, NULL};
     if (end->status != 0)
-        app_say(d->app, SAY_ERROR, "%s: %s", d->text, end->error[0] ? end->error : "it failed");
+        end_job(d, end->error[0] ? end->error : "it failed");
     else if (!d->back_id[0])
-        tell(d);
-    else if (task_run(d->app, argv, NULL, 0, &back_ops, d, &e))
-        return;
-    else
-        app_say(d->app, SAY_ERROR, "%s", e.text);
-    free(d);
+        end_job(d, NULL);
+    else if (!task_run(d->app, argv, NULL, 0, &back_ops, d, &e))
+        end_job(d, e.text);
 }
 
 static const struct task_ops ops = {.done = on_done};
@@ -321,25 +364,28 @@ static const struct task_ops ops = {.done = on_done};
 static void put_in_force(struct form *f)
 {
     struct err e = {0};
-    const char *argv[10];
-    struct applied *d = calloc(1, sizeof *d);
+    const char *argv[ARGV_MAX];
+    struct applied *d = f->job ? NULL : calloc(1, sizeof *d);
     struct app *a = f->pane.app;
     if (!d)
         return;
     d->app = a;
+    d->form = f;
     d->wanted = f->wanted;
     d->deny = f->deny;
     sentence(f, d->text, sizeof d->text);
-    if (f->back && can_go_back(f)) {
+    if (f->back && can_go_back(f) && !edits(f)) {
         snprintf(d->back_scope, sizeof d->back_scope, "%s", f->now.origin == RULE_GLOBAL ? "-g" : f->wanted.box);
         snprintf(d->back_id, sizeof d->back_id, "%s", f->now.id);
     }
+    f->why[0] = '\0';
+    f->job = d;
+    f->began_ms = app_now_ms();
     build(f, argv);
-    if (!task_run(a, argv, NULL, 0, &ops, d, &e)) {
-        app_say(a, SAY_ERROR, "%s", e.text);
-        free(d);
-    }
-    app_pop(a, &f->pane); /* f is gone */
+    if (!task_run(a, argv, NULL, 0, &ops, d, &e))
+        end_job(d, e.text);
+    else
+        app_redraw(a, false);
 }
 
 static bool shown(const struct form *f, enum field i)
@@ -376,6 +422,7 @@ static void turn(struct form *f, int by)
         f->at = f->at == F_APPLY ? F_CANCEL : F_APPLY;
         break;
     }
+    f->why[0] = '\0';
     if (f->life == LIFE_ONCE && !once_fits(f))
         f->life = f->at == F_LIFE && by < 0 ? LIFE_GOOD : LIFE_HOUR;
     app_redraw(f->pane.app, false); /* it may need more rows */
@@ -385,6 +432,9 @@ static bool action(struct pane *p, const char *what)
 {
     struct form *f = self(p);
     const char *name = strchr(what, '.') ? strchr(what, '.') + 1 : what;
+    bool leaves = strcmp(name, "cancel") == 0 || strcmp(name, "close") == 0;
+    if (f->job && !leaves)
+        return strncmp(what, "rule.", 5) == 0;
     if (strcmp(name, "next") == 0 || strcmp(name, "down") == 0)
         go(f, 1);
     else if (strcmp(name, "previous") == 0 || strcmp(name, "up") == 0)
@@ -393,7 +443,7 @@ static bool action(struct pane *p, const char *what)
         turn(f, -1);
     else if (strcmp(name, "right") == 0)
         turn(f, 1);
-    else if (strcmp(name, "cancel") == 0 || strcmp(name, "close") == 0) {
+    else if (leaves) {
         app_pop(p->app, p);
         return true;
     } else if (strcmp(name, "submit") == 0 || (strcmp(name, "accept") == 0 && f->at != F_CANCEL)) {
@@ -419,6 +469,8 @@ static bool key(struct pane *p, const struct input *in)
 static bool mouse(struct pane *p, const struct input *in)
 {
     struct form *f = self(p);
+    if (f->job && in->y != f->row_of[F_APPLY])
+        return true;
     if (in->mouse == MOUSE_WHEEL && (in->button == -1 || in->button == 1)) { /* as in every form */
         go(f, in->button);
         pane_dirty(p);
@@ -443,13 +495,26 @@ static bool mouse(struct pane *p, const struct input *in)
     return true;
 }
 
+static bool idle(struct pane *p, const char *what)
+{
+    return self(p)->job && strcmp(what, "rule.cancel") != 0;
+}
+
+static void tick(struct pane *p)
+{
+    if (self(p)->job)
+        pane_dirty(p);
+}
+
 static void form_free(struct pane *p)
 {
+    if (self(p)->job) /* it goes on */
+        self(p)->job->form = NULL;
     free(p);
 }
 
 static const struct pane_class class = {.name = "rule", .modal = true, .draw = draw, .key = key, .action = action, .mouse = mouse,
-                                        .title = title, .want = want, .free = form_free};
+                                        .title = title, .want = want, .idle = idle, .tick = tick, .free = form_free};
 
 /* Where a rule for the host alone would change nothing: it is allowed, and was refused for its address, or for what is
  * spoken there.  A rule for host and port opens both. */

@@ -485,7 +485,7 @@ static bool type_key(struct log_pane *l, const struct input *in)
     } else if (in->key == K_ENTER) {
         end_typing(l, true);
         return true;
-    } else if (in->key == K_ESC) {
+    } else if (input_leaves(in)) {
         end_typing(l, false);
         return true;
     } else if (in->key == K_BACKSPACE) {

@@ -52,6 +52,8 @@ struct pane_class {
     bool (*cursor)(struct pane *p, int *y, int *x);
     /* Which context of the keymap holds now, for help and hints; NULL: always `name`. */
     const char *(*context)(struct pane *p);
+    /* An action that would do nothing now: it is no hint. */
+    bool (*idle)(struct pane *p, const char *action);
     /* True: every key goes to key() with its bytes, but the prefix key, whose follower is looked up in "prefix". */
     bool (*grabs)(struct pane *p);
     /* Overlays: how large the inside wants to be; the app limits it to the screen. */

@@ -44,6 +44,8 @@ static void table_free(struct pane *p)
         if (open_tables[i] == t)
             open_tables[i] = NULL;
     task_forget(t->task);
+    if (t->good[0]) /* nobody waits for the list to show it */
+        app_say(t->pane.app, SAY_GOOD, "%s", t->good);
     json_decref(t->printed);
     free(t->rows);
     free(t);
@@ -57,6 +59,11 @@ struct app *table_app(struct table_pane *t)
 const struct table_row *table_current(struct table_pane *t)
 {
     return t->at < t->n ? &t->rows[t->at] : NULL;
+}
+
+const json_t *table_printed(const struct table_pane *t)
+{
+    return t->printed;
 }
 
 bool table_flag(const struct table_pane *t)
@@ -142,67 +149,49 @@ void table_reload(struct table_pane *t)
         snprintf(t->error, sizeof t->error, "%.290s", e.text);
 }
 
+void table_ran(struct table_pane *t, struct app *a, const struct task_end *end, bool worked, const char *good)
+{
+    if (!worked)
+        ;
+    else if (is_open(t) && good && good[0])
+        snprintf(t->good, sizeof t->good, "%s", good);
+    else if (end->out && end->out[0] && !(good && good[0]))
+        app_say(a, SAY_GOOD, "%s", end->out);
+    else
+        app_say(a, SAY_GOOD, "%s", good && good[0] ? good : "done");
+    if (is_open(t))
+        table_reload(t);
+}
+
 struct doing {
     struct table_pane *t; /* it may be closed meanwhile */
     struct app *app;
-    bool takes_away;               /* what is gone already is as well */
-    char good[200], after[5][160]; /* a command for when the first one succeeded */
+    char good[200];
 };
-
-static void did(const struct task_end *end, void *arg);
-static const struct task_ops do_ops = {.done = did};
-
-static void begin(struct doing *d, const char *const *argv, const char *input)
-{
-    struct err e = {0};
-    if (!task_run(d->app, argv, input, input ? strlen(input) : 0, &do_ops, d, &e)) {
-        app_say(d->app, SAY_ERROR, "%s", e.text);
-        free(d);
-    }
-}
 
 static void did(const struct task_end *end, void *arg)
 {
     struct doing *d = arg;
-    if (end->status != 0 && !(d->takes_away && end->status == STATUS_NOT_FOUND))
+    if (end->status != 0)
         app_say(d->app, SAY_ERROR, "%s", end->error[0] ? end->error : "it failed");
-    else if (d->after[0][0]) {
-        char words[5][sizeof d->after[0]];
-        const char *argv[6] = {0};
-        memcpy(words, d->after, sizeof words);
-        for (size_t i = 0; i < 5 && words[i][0]; i++)
-            argv[i] = words[i];
-        d->after[0][0] = '\0';
-        d->takes_away = true;
-        begin(d, argv, NULL);
-        return;
-    } else if (is_open(d->t) && d->good[0])
-        snprintf(d->t->good, sizeof d->t->good, "%s", d->good);
-    else if (end->out && end->out[0] && !d->good[0])
-        app_say(d->app, SAY_GOOD, "%s", end->out);
-    else
-        app_say(d->app, SAY_GOOD, "%s", d->good[0] ? d->good : "done");
-    if (is_open(d->t))
-        table_reload(d->t);
+    table_ran(d->t, d->app, end, end->status == 0, d->good);
     free(d);
 }
 
-void table_run(struct table_pane *t, const char *const *argv, const char *input, const char *good)
+void table_run(struct table_pane *t, const char *const *argv, const char *good)
 {
-    table_run_then(t, argv, input, NULL, good);
-}
-
-void table_run_then(struct table_pane *t, const char *const *argv, const char *input, const char *const *after, const char *good)
-{
+    static const struct task_ops do_ops = {.done = did};
     struct doing *d = calloc(1, sizeof *d);
+    struct err e = {0};
     if (!d)
         return;
     d->t = t;
     d->app = t->pane.app;
     snprintf(d->good, sizeof d->good, "%s", good ? good : "");
-    for (size_t i = 0; after && after[i] && i < 5; i++)
-        snprintf(d->after[i], sizeof d->after[0], "%s", after[i]);
-    begin(d, argv, input);
+    if (!task_run(d->app, argv, NULL, 0, &do_ops, d, &e)) {
+        app_say(d->app, SAY_ERROR, "%s", e.text);
+        free(d);
+    }
 }
 
 static void widths(const struct table_pane *t, int out[TABLE_COLUMNS])
@@ -328,7 +317,7 @@ static bool key(struct pane *p, const struct input *in)
         return in->type != INPUT_KEY;
     if (in->type == INPUT_KEY && (in->key == K_ENTER || in->key == K_TAB))
         t->typing = false;
-    else if (in->type == INPUT_KEY && in->key == K_ESC) {
+    else if (input_leaves(in)) {
         t->typing = false;
         t->filter[0] = '\0';
     } else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN))

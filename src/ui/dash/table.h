@@ -7,6 +7,7 @@
 #include "ui/dash/app.h"
 
 struct table_pane;
+struct task_end;
 
 #define TABLE_COLUMNS 6
 #define TABLE_CELL 300
@@ -35,12 +36,14 @@ struct pane *table_pane_new(struct app *a, const struct table_class *class);
 struct app *table_app(struct table_pane *t);
 /* The row under the cursor, or NULL. */
 const struct table_row *table_current(struct table_pane *t);
+/* What the command that lists has printed; NULL: nothing yet. */
+const json_t *table_printed(const struct table_pane *t);
 /* Lists anew. */
 void table_reload(struct table_pane *t);
-/* Runs a command, says how it went, and lists anew; input may be NULL. */
-void table_run(struct table_pane *t, const char *const *argv, const char *input, const char *good);
-/* The same; once it succeeded, the second command runs, too (at most 5 short words). */
-void table_run_then(struct table_pane *t, const char *const *argv, const char *input, const char *const *after, const char *good);
+/* Runs a command, says how it went, and lists anew. */
+void table_run(struct table_pane *t, const char *const *argv, const char *good);
+/* The same after a command that ran for a form (form_run); good NULL: what the command said.  t may be closed by now. */
+void table_ran(struct table_pane *t, struct app *a, const struct task_end *end, bool worked, const char *good);
 /* A switch that a row() may look at. */
 bool table_flag(const struct table_pane *t);
 void table_toggle(struct table_pane *t);

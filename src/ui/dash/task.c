@@ -290,6 +290,47 @@ void task_cancel(struct task *t)
 
 /* ---- what is done to a box ---- */
 
+bool task_box_free(struct app *a, const char *box, char *why, size_t cap)
+{
+    const struct box *b = model_find(app_model(a), box);
+    if (!b || !b->task)
+        return true;
+    snprintf(why, cap, "%s is busy: %s", box, b->doing[0] ? b->doing : "something is done to it already");
+    return false;
+}
+
+void task_box_begin(struct app *a, const char *box, struct task *t, const char *what)
+{
+    struct box *b = model_find(app_model(a), box);
+    if (!b)
+        return;
+    b->task = t;
+    task_box_progress(a, box, -1, what);
+}
+
+void task_box_progress(struct app *a, const char *box, double fraction, const char *text)
+{
+    struct box *b = model_find(app_model(a), box);
+    if (!b)
+        return;
+    b->fraction = fraction;
+    snprintf(b->doing, sizeof b->doing, "%s", text);
+    app_boxes_changed(a);
+}
+
+void task_box_end(struct app *a, const char *box)
+{
+    struct model *m = app_model(a);
+    model_refresh(m); /* while it is known that somebody tells how it ended */
+    struct box *b = model_find(m, box);
+    if (!b)
+        return;
+    b->task = NULL;
+    b->doing[0] = '\0';
+    b->fraction = -1;
+    app_boxes_changed(a);
+}
+
 struct box_task {
     struct app *app;
     char box[RECORD_NAME_MAX + 1];
@@ -300,26 +341,13 @@ struct box_task {
 static void on_progress(double fraction, const char *text, void *arg)
 {
     struct box_task *bt = arg;
-    struct box *b = model_find(app_model(bt->app), bt->box);
-    if (!b)
-        return;
-    b->fraction = fraction;
-    snprintf(b->doing, sizeof b->doing, "%s", text);
-    app_boxes_changed(bt->app);
+    task_box_progress(bt->app, bt->box, fraction, text);
 }
 
 static void on_done(const struct task_end *end, void *arg)
 {
     struct box_task *bt = arg;
-    struct model *m = app_model(bt->app);
-    model_refresh(m); /* while it is known that somebody tells how it ended */
-    struct box *b = model_find(m, bt->box);
-    if (b) {
-        b->task = NULL;
-        b->doing[0] = '\0';
-        b->fraction = -1;
-        app_boxes_changed(bt->app);
-    }
+    task_box_end(bt->app, bt->box);
     if (end->status != 0)
         app_say(bt->app, SAY_ERROR, "%s %s: %s", bt->what, bt->box, end->error[0] ? end->error : "it failed");
     else if (bt->then)
@@ -332,10 +360,10 @@ static const struct task_ops box_ops = {.progress = on_progress, .done = on_done
 void task_box(struct app *a, const char *box, const char *what, const char *const *argv,
               void (*then)(struct app *a, const char *box, const char *out))
 {
-    struct box *b = model_find(app_model(a), box);
     struct err e = {0};
-    if (b && b->task) {
-        app_say(a, SAY_WARN, "%s is busy: %s", box, b->doing[0] ? b->doing : "something is done to it already");
+    char why[300];
+    if (!task_box_free(a, box, why, sizeof why)) {
+        app_say(a, SAY_WARN, "%s", why);
         return;
     }
     struct box_task *bt = calloc(1, sizeof *bt);
@@ -351,10 +379,5 @@ void task_box(struct app *a, const char *box, const char *what, const char *cons
         free(bt);
         return;
     }
-    if (b) {
-        b->task = t;
-        b->fraction = -1;
-        snprintf(b->doing, sizeof b->doing, "%s", what);
-        app_boxes_changed(a);
-    }
+    task_box_begin(a, box, t, what);
 }

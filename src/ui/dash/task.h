@@ -32,6 +32,13 @@ void task_forget(struct task *t);
 /* Ends the child (SIGTERM); done tells. */
 void task_cancel(struct task *t);
 
+/* A box to which something is done shows it on its card.  what: "start", shown until there is progress.  False: something is
+ * done to it already, as why says. */
+bool task_box_free(struct app *a, const char *box, char *why, size_t cap);
+void task_box_begin(struct app *a, const char *box, struct task *t, const char *what);
+void task_box_progress(struct app *a, const char *box, double fraction, const char *text);
+void task_box_end(struct app *a, const char *box);
+
 /* Does something to a box and says how it went: the row shows a spinner and the progress.  what: "start", shown as
  * "starting". then (may be NULL) is called after success with the box's name. */
 void task_box(struct app *a, const char *box, const char *what, const char *const *argv,

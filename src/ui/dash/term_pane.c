@@ -527,7 +527,7 @@ static void search_key(struct term_pane *t, const struct input *in)
             snprintf(c->search, sizeof c->search, "%s", t->text);
         if (c->search[0] && !term_copy_find(c, term_view_emu(v), true))
             app_say(t->pane.app, SAY_WARN, "\"%s\" is nowhere in the scrollback", c->search);
-    } else if (in->key == K_ESC || (in->key == 'c' && (in->mods & MOD_CTRL))) {
+    } else if (input_leaves(in)) {
         t->typing = false;
     }
 }

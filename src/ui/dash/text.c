@@ -203,9 +203,9 @@ static bool key(struct pane *p, const struct input *in)
     struct text *t = (struct text *)p;
     if (!t->typing)
         return false;
-    if (in->type == INPUT_KEY && in->key == K_ESC)
+    if (input_leaves(in))
         t->filter[0] = '\0';
-    if (in->type == INPUT_KEY && (in->key == K_ESC || in->key == K_ENTER || in->key == K_TAB))
+    if (input_leaves(in) || (in->type == INPUT_KEY && (in->key == K_ENTER || in->key == K_TAB)))
         t->typing = false;
     else if (in->type == INPUT_KEY && (in->key == K_UP || in->key == K_DOWN))
         scroll_to(t, (long)t->first + (in->key == K_UP ? -1 : 1));
