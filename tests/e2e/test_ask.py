@@ -279,6 +279,8 @@ class Dashboards(unittest.TestCase):
         self.ape.refuse = "the broker of ape does not answer"
         self.ape.ask(1, "slow.example.com", count=2)
         t.wait("2 attempts wait")
+        t.wait("Esc later")
+        self.assertFalse(t.has("next question"))  # there is none
         time.sleep(1.2)
         t.keys("o")
         t.wait("the broker of ape does not answer")
@@ -287,6 +289,14 @@ class Dashboards(unittest.TestCase):
         t.keys("o")
         t.wait("wants to reach", gone=True)
         self.assertEqual(self.ape.answers, [(1, True), (1, True)])
+        self.ape.ask(2, "later.example.com")
+        t.wait("later.example.com")
+        t.keys("C-c", pause=2)  # while the question takes nothing yet, that goes nowhere
+        t.wait("wants to reach")
+        t.keys("C-c")
+        t.wait("1 open question: it is denied")
+        t.wait("wants to reach", gone=True)
+        self.assertEqual(len(self.ape.answers), 2)
 
     def test_the_sandbox_ends(self):
         t = self.terminal(cols=100, rows=30)

@@ -459,6 +459,10 @@ class Empty(unittest.TestCase):
         t.wait("Welcome")
         t.keys("c")
         t.wait("New sandbox")
+        for _ in range(20):  # the one that needs no installation
+            if not t.has("Agent +. shell ."):
+                t.keys("Right")
+                t.settle(0.1)
         t.keys("Tab")
         t.keys("C-u")
         t.type("/nowhere/at/all")
@@ -473,9 +477,20 @@ class Empty(unittest.TestCase):
         t.keys("Tab", "Tab")
         t.type("Not A Name!")
         t.wait("name")
+        t.keys("C-u")
+        t.type("kept-name")
+        t.keys("Tab", "Right", "Tab")  # on a branch: that there is no repository only the command finds
+        t.type("my-branch")
+        t.keys("C-s")
+        t.wait(r"(?s)Name +kept-name .*Branch +my-branch .*repository")
+        self.assertEqual(self.h.ls(), {})
         t.keys("Escape")
         t.wait("New sandbox", gone=True)
-        self.assertEqual(self.h.ls(), {})
+        t.keys("c")
+        t.wait("New sandbox")
+        self.assertFalse(t.has("kept-name"))  # what was left is left
+        t.keys("Escape")
+        t.wait("New sandbox", gone=True)
 
     def test_paths_are_completed(self):
         """Folders alone, with blanks and wide letters in their names, and behind links."""
@@ -725,6 +740,16 @@ class Empty(unittest.TestCase):
         t.keys("Enter")  # a new value for the one that is there
         t.wait("A new value for a secret")
         t.keys("Tab", "Tab")
+        store = next(p for p in (self.h.dir / "data/sbx/secrets").iterdir() if p.name.startswith("store") and p.suffix != ".lock")
+        good = store.read_bytes()
+        store.write_bytes(b"broken")
+        t.type(value[::-1])
+        t.keys("C-s")
+        t.wait(r"(?s)Value +\*{%d} .*store.*Cancel" % len(value))  # it stays, and the value with it, unseen, until the form is left
+        t.wait("A new value for a secret")
+        self.assertNotIn(value[::-1][:8], t.text(True))
+        store.write_bytes(good)
+        t.keys("C-u")
         t.type("short value")
         t.wait("A new value")
         t.keys("C-u")
@@ -757,6 +782,93 @@ class Empty(unittest.TestCase):
         t.keys("Enter")
         t.wait("the secret is gone")
         t.wait("No secrets yet")
+
+    def test_a_form_waits_for_its_command(self):
+        """Nothing is sent twice, and who does not wait leaves; with what stands there it stays if nothing came of it."""
+        path = self.h.dir / "config/sbx/policy.json.lock"
+        t = self.terminal(cols=120, rows=40)
+        t.wait("Welcome")
+        t.keys("Escape", "R")
+        t.wait("Posture")
+        for leaves in (False, True):
+            with open(path, "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another command has the policy
+                t.keys("a")
+                t.wait("New rule")
+                t.keys("Tab")
+                t.type(f"held{str(leaves).lower()}.example.com")
+                t.keys("C-s")
+                t.wait("at work; Esc leaves, and it goes on")
+                t.keys("C-s", "C-u", "Enter", "Tab")
+                t.type("more")
+                t.click(f"held{str(leaves).lower()}")
+                t.click("Save")
+                t.resize(100, 30)
+                t.wait(f"Rule +held{str(leaves).lower()}.example.com ")
+                t.wait("(?m)^ Tab next field  Esc leave without change")
+                self.assertFalse(t.has("Ctrl-S save"))
+                if leaves:
+                    t.keys("Escape")
+                    t.wait("New rule", gone=True)
+                self.assertEqual(self.rules(), [("allow", "heldfalse.example.com", False)] if leaves else [])
+            t.wait("New rule", gone=True)
+            t.wait("the rule is in force")
+            self.assertTrue(wait_for(lambda: t.has(f"allow +held{str(leaves).lower()}.example.com")))
+            t.resize(120, 40)
+        self.assertEqual([r[1] for r in self.rules()], ["heldfalse.example.com", "heldtrue.example.com"])
+        t.keys("a")
+        t.wait("New rule")
+        policy = self.h.dir / "config/sbx/policy.json"
+        good = policy.read_text()
+        policy.write_text("{")
+        t.keys("Tab")
+        t.type("third.example.com")
+        t.keys("Tab", "Tab", "Tab")
+        t.type("for a reason")
+        t.keys("C-s")
+        t.wait(r"(?s)Rule +third.example.com .*Why +for a reason .*policy.json is unusable.*sbx policy reset.*Cancel")  # all of the sentence
+        policy.write_text(good)
+        t.keys("C-s")
+        t.wait("New rule", gone=True)
+        t.wait("third.example.com +all sandboxes +for a reason")
+        for name in ("heldfalse", "heldtrue", "third"):
+            self.h.sbx("policy", "rm", "-g", f"{name}.example.com")
+
+    def test_ctrl_c_and_ctrl_g_leave_as_escape_does(self):
+        self.h.sbx("policy", "allow", "network", "-g", "stays.example.com")
+        t = self.terminal(cols=120, rows=40)
+        t.wait("Welcome")
+        for key in ("C-c", "C-g"):
+            if key == "C-c":
+                t.keys(key)
+                t.wait("Welcome", gone=True)
+            t.keys("R")
+            t.wait("stays.example.com")
+            t.keys("a")
+            t.wait("New rule")
+            t.keys("Tab")
+            t.type("never.example.com")
+            t.keys("F1")
+            t.wait("Esc Ctrl-C Ctrl-G +leave without change")
+            t.keys(key)
+            t.wait("In every form", gone=True)
+            t.wait("Rule +never.example.com")
+            t.keys(key)
+            t.wait("New rule", gone=True)
+            t.keys("r")
+            t.wait("Take back")
+            t.keys(key)
+            t.wait("Take back", gone=True)
+            t.keys("/")
+            t.type("nothing like it")
+            t.wait("nothing matches")
+            t.keys(key)
+            t.wait("stays.example.com")
+            t.keys(key)
+            t.wait("Network rules", gone=True)
+        self.assertEqual(self.rules(), [("allow", "stays.example.com", False)])
+        self.assertEqual(t.get("pane_dead"), "0")
+        self.h.sbx("policy", "rm", "-g", "stays.example.com")
 
     def test_rules_form(self):
         t = self.terminal(cols=140, rows=40)
@@ -915,16 +1027,43 @@ class Faked(unittest.TestCase):
             t.wait("Welcome")
             t.keys("c")
             t.wait("New sandbox")
-            t.keys("C-s")
-            wait_for((h.dir / "ids").exists, 60)
-            command, build = map(int, (h.dir / "ids").read_text().split())
+            t.click("Name")
+            t.type("typed-once")
             parent = lambda pid: int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-            while parent(command) != t.pid():
-                command = parent(command)
-            t.wait("base image")
-            os.kill(command, signal.SIGKILL)
+
+            def begin_and_kill(meanwhile):
+                (h.dir / "ids").unlink(missing_ok=True)
+                t.keys("C-s")
+                self.assertTrue(wait_for((h.dir / "ids").exists, 60))
+                command, build = map(int, (h.dir / "ids").read_text().split())
+                while parent(command) != t.pid():
+                    command = parent(command)
+                t.wait("base image")
+                t.wait("New sandbox", gone=True)  # nobody is held up by what takes long
+                meanwhile()
+                os.kill(command, signal.SIGKILL)
+                t.wait(r"ended by a signal \(Killed\)")
+                wait_for(lambda: not alive(build), 20)
+
+            begin_and_kill(lambda: None)
+            t.wait("Name +typed-once")  # nobody does anything else: it is there again
+
+            def type_something():
+                t.keys("?")
+                t.wait("In every list")
+            begin_and_kill(type_something)
+            t.wait(r"\(c shows the form again\)")
+            self.assertFalse(t.has("New sandbox"))  # but not below the fingers of somebody who does
+            t.keys("Escape")
+            t.wait("In every list", gone=True)
+            t.keys("c")
+            t.wait("Name +typed-once")
             t.wait(r"ended by a signal \(Killed\)")
-            wait_for(lambda: not alive(build), 20)
+            t.keys("Escape")
+            t.wait("New sandbox", gone=True)
+            t.keys("c")
+            t.wait("New sandbox")
+            self.assertFalse(t.has("typed-once"))
 
     def test_what_a_session_wanted_ends_with_it(self):
         h = Home()

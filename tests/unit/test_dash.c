@@ -66,6 +66,39 @@ static const char *events(const char *bytes)
     return whole;
 }
 
+static const struct input *pressed(uint32_t key, unsigned mods)
+{
+    static struct input in;
+    in = (struct input){.type = INPUT_KEY, .key = key, .mods = mods};
+    return &in;
+}
+
+static void test_what_leaves(void **state)
+{
+    (void)state;
+    assert_true(input_leaves(pressed(K_ESC, 0)));
+    assert_true(input_leaves(pressed('c', MOD_CTRL)));
+    assert_true(input_leaves(pressed('g', MOD_CTRL)));
+    assert_false(input_leaves(pressed('c', 0)));
+    assert_false(input_leaves(pressed('d', MOD_CTRL)));
+    assert_false(input_leaves(&(struct input){.type = INPUT_PASTE, .key = K_ESC}));
+    /* As they come, whatever can be left is left by them as by Escape. */
+    struct err e = {0};
+    struct keymap *k = keymap_load(&e);
+    assert_non_null(k);
+    static const char *const contexts[] = {"form", "rule", "ask", "confirm", "welcome", "details", "overlay", "rules", "secrets", "settings"};
+    for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
+        const char *leave = keymap_action(k, contexts[i], K_ESC, 0);
+        assert_non_null(leave);
+        for (const char *key = "cg"; *key; key++) {
+            const char *same = keymap_action(k, contexts[i], (uint32_t)*key, MOD_CTRL);
+            if (!same || strcmp(same, leave) != 0)
+                fail_msg("Ctrl-%c in [%s] is %s, not %s", *key, contexts[i], same ? same : "nothing", leave);
+        }
+    }
+    keymap_free(k);
+}
+
 static void test_keys(void **state)
 {
     (void)state;
@@ -445,7 +478,7 @@ static void test_characters_stay_whole_and_are_seen(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keys), cmocka_unit_test(test_mouse_beyond_column_223), cmocka_unit_test(test_replies_are_not_keys),
+        cmocka_unit_test(test_what_leaves), cmocka_unit_test(test_keys), cmocka_unit_test(test_mouse_beyond_column_223), cmocka_unit_test(test_replies_are_not_keys),
         cmocka_unit_test(test_pastes), cmocka_unit_test(test_texts_are_edited_as_in_a_shell), cmocka_unit_test(test_characters_stay_whole_and_are_seen), cmocka_unit_test(test_nonsense_is_bounded), cmocka_unit_test(test_keymap),
         cmocka_unit_test(test_names_of_keys_come_back), cmocka_unit_test(test_colours), cmocka_unit_test(test_contrast), cmocka_unit_test(test_backdrop), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_what_a_screen_asks),
