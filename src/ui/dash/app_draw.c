@@ -246,6 +246,9 @@ static int draw_typed_hint(struct app *a, WINDOW *w, int x, const char *class, b
             continue;
         *whole = true;
         int from = x;
+        const struct pane *p = app_focused(a);
+        if (p && p->class->idle && p->class->idle(app_focused(a), "")) /* what is typed goes nowhere now */
+            continue;
         if (own[i].first != first || !own[i].key || x + paint_width(own[i].key) + paint_width(own[i].note) + 2 > a->hints_end)
             continue;
         x += paint_text(w, 0, x, COLS - x, ST_KEY, own[i].key) + 1;

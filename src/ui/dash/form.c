@@ -321,7 +321,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     struct form *f = (struct form *)p;
     int y = 1, left = label_width(f) + 4, room = p->cols - left - 2, tight = p->rows < fields_rows(f, p->cols) + (f->preview ? 7 : 5);
     char work[300];
-    int foot = tight && f->why[0] ? paint_wrap(NULL, 0, 0, p->cols - 4, 4, ST_FAILED, f->why) : 1, high = p->rows - 4 - foot;
+    int foot = tight && f->why[0] ? paint_wrap(NULL, 0, 0, p->cols - 4, WHY_ROWS, ST_FAILED, f->why) : 1, high = p->rows - 4 - foot;
     bool works = form_work_says(f, work, sizeof work);
     (void)focus;
     f->offers_y = -1;
@@ -364,7 +364,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     if (works) {
         paint_text(w, p->rows - (tight ? 3 : 4), 2, p->cols - 4, ST_BUSY, work);
     } else if (tight && foot > 1) {
-        paint_wrap(w, p->rows - 2 - foot, 2, p->cols - 4, foot, ST_FAILED, f->why);
+        paint_wrap(w, p->rows - 2 - foot - (p->rows - 2 - foot > y), 2, p->cols - 4, foot, ST_FAILED, f->why);
     } else if (tight && f->noffers) { /* one line for all: what may follow, what is wrong, what would happen, or what the field is for */
         draw_offers(f, w, p->rows - 3, 2, p->cols - 4);
     } else if (tight) {
@@ -613,7 +613,7 @@ static bool action(struct pane *p, const char *what)
 
 static bool idle(struct pane *p, const char *what)
 {
-    return ((struct form *)p)->work && strcmp(what, "form.submit") == 0;
+    return ((struct form *)p)->work && strcmp(what, "form.cancel") != 0 && strcmp(what, "app.help") != 0;
 }
 
 /* The cursor to where the click was; columns from the field's begin. */
@@ -699,7 +699,7 @@ static void want(struct pane *p, int max_rows, int max_cols, int *rows, int *col
     struct form *f = (struct form *)p;
     *cols = max_cols < 76 ? max_cols : 76;
     int foot = f->preview ? 8 : 6; /* what a preview says may be long */
-    int need = fields_rows(f, *cols) + (f->why_rows + 4 > foot ? f->why_rows + 4 : foot);
+    int need = fields_rows(f, *cols) + (f->why_rows + 5 > foot ? f->why_rows + 5 : foot);
     *rows = need < max_rows ? need : max_rows;
 }
 
