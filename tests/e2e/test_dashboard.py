@@ -805,7 +805,7 @@ class Empty(unittest.TestCase):
                 t.click("Save")
                 t.resize(100, 30)
                 t.wait(f"Rule +held{str(leaves).lower()}.example.com ")
-                t.wait("(?m)^ Esc leave without change")
+                t.wait("(?m)^ Esc leave  F1 help")
                 self.assertFalse(t.has("Ctrl-S save"))
                 if leaves:
                     t.keys("Escape")

@@ -222,6 +222,8 @@ static int draw_hints(struct app *a, WINDOW *w, int x, const char *context, cons
         snprintf(note, sizeof note, "%.59s", b->note);
         if (strcmp(b->action, "form.submit") == 0 && p)
             form_verb(p, note, sizeof note);
+        else if (strcmp(b->action, "form.cancel") == 0 && p && p->class->idle && p->class->idle(p, "")) /* what was sent goes on */
+            snprintf(note, sizeof note, "leave");
         int need = paint_width(key) + 1 + paint_width(note) + 2;
         if (x + need > a->hints_end)
             break;

@@ -638,6 +638,13 @@ static enum form_next submit_exec(struct pane *form, const char *const *v, char 
     return FORM_CLOSES;
 }
 
+static void copied(struct app *a, const struct task_end *end, bool good, void *arg)
+{
+    (void)end;
+    if (good)
+        app_say(a, SAY_GOOD, "the files of %s are copied", (char *)arg);
+}
+
 static enum form_next submit_copy(struct pane *form, const char *const *v, char *why, size_t cap, void *arg)
 {
     static char here[FORM_VALUE_MAX + 256];
@@ -655,7 +662,7 @@ static enum form_next submit_copy(struct pane *form, const char *const *v, char 
         return FORM_STAYS;
     }
     const char *argv[] = {"cp", in ? here : inside, in ? inside : here, NULL};
-    return form_run(form, &(struct form_run){.argv = argv, .box = arg, .doing = "copy", .lasts = true}, why, cap);
+    return form_run(form, &(struct form_run){.argv = argv, .box = arg, .doing = "copy", .lasts = true, .ended = copied}, why, cap);
 }
 
 /* One name at a time is given: a second form cannot be filled before the first is done. */

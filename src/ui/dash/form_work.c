@@ -20,6 +20,7 @@
 #define PATIENCE_MS 1500
 #define QUIET_MS 150 /* before it is shown that something is under way: most are done by then */
 #define STEP_MS 120
+#define RELEASE_MS 300 /* the button that pressed "Start" is let go */
 #define KEPT_MAX 4u
 
 struct form_work {
@@ -146,7 +147,7 @@ static void on_step(evutil_socket_t fd, short what, void *arg)
     struct form_work *w = arg;
     (void)fd;
     (void)what;
-    if (w->run.lasts && app_now_ms() - w->began_ms >= PATIENCE_MS)
+    if (w->run.lasts && !w->form->closed && app_now_ms() - w->began_ms >= PATIENCE_MS)
         put_aside(w);
     else
         pane_dirty(&w->form->pane);
@@ -160,7 +161,7 @@ static void on_progress(double fraction, const char *text, void *arg)
         task_box_progress(w->app, w->box, fraction, text);
     if (w->run.progress)
         w->run.progress(w->app, fraction, text);
-    if (w->form && !w->aside && w->run.lasts)
+    if (w->form && !w->form->closed && !w->aside && w->run.lasts)
         put_aside(w);
 }
 
@@ -171,7 +172,7 @@ static void come_back(struct form_work *w, struct form *f, const char *error)
     if (!f->key[0] || (w->run.worth && !w->run.worth(w->app, f->arg))) {
         app_say(w->app, SAY_ERROR, "%s", error);
         throw_away(f);
-    } else if (app_typed_ms(w->app) <= w->aside_ms && app_overlays(w->app) == w->overlays) {
+    } else if (app_typed_ms(w->app) <= w->aside_ms + RELEASE_MS && app_overlays(w->app) == w->overlays) {
         app_push(w->app, &f->pane);
         form_fails(f, error);
     } else {
@@ -202,9 +203,9 @@ static void on_done(const struct task_end *end, void *arg)
         throw_away(f);
     else if (f && !good && w->aside)
         come_back(w, f, error);
-    else if (f && !good)
+    else if (!good && f && !f->closed)
         form_fails(f, error);
-    else if (!f && !good)
+    else if (!good) /* it was left */
         app_say(w->app, SAY_ERROR, "%s", error);
     if (w->drop)
         w->drop(w->arg);
