@@ -219,6 +219,10 @@ struct task *task_run(struct app *a, const char *const *argv, const char *input,
     pid_t pid = -1;
     for (; argv[n - 1] && n < 63; n++)
         full[n] = argv[n - 1];
+    if (!child_ev) { /* before the first child, which may have ended by the time that we go on */
+        child_ev = evsignal_new(app_base(a), SIGCHLD, on_child, NULL);
+        event_add(child_ev, NULL);
+    }
     char *self = path_command(e);
     struct task *t = calloc(1, sizeof *t);
     if (!self || !t || pipe_pair(out) < 0 || pipe_pair(err) < 0 || (input ? pipe_pair(in) : ((in[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0 ? -1 : 0)) < 0) {
@@ -245,10 +249,6 @@ out:
             close(err[0]);
         free(t);
         return NULL;
-    }
-    if (!child_ev) {
-        child_ev = evsignal_new(app_base(a), SIGCHLD, on_child, NULL);
-        event_add(child_ev, NULL);
     }
     t->pid = pid;
     t->out = out[0];
