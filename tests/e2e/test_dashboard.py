@@ -646,6 +646,7 @@ class Empty(unittest.TestCase):
         t.keys("C-u")
         t.type("light")
         t.keys("C-s")
+        t.wait("Cancel", gone=True)
         t.wait("the setting is in force")
         self.assertIn("light", self.h.sbx("config", "get", "ui.theme"))
         self.h.sbx("config", "unset", "ui.theme")
@@ -657,6 +658,7 @@ class Empty(unittest.TestCase):
         t.keys("Enter", "Enter")
         t.wait(r"203\.0\.113\.0/24.*\n(.*\n)*.*Save")
         t.keys("C-s")  # as it stands: nothing is lost
+        t.wait("Cancel", gone=True)
         t.wait("the setting is in force")
         self.assertEqual(self.h.sbx("config", "get", "net.outside"), before)
         t.keys("u")
@@ -673,6 +675,7 @@ class Empty(unittest.TestCase):
         t.keys("Enter", "Enter")
         t.wait(r'Value +\["[*]')
         t.keys("C-s")  # a comma of an item parts nothing
+        t.wait("Cancel", gone=True)
         t.wait("the setting is in force")
         t.keys("Escape", "/")
         t.type("workspace.readonly")
@@ -763,6 +766,7 @@ class Empty(unittest.TestCase):
         t.keys("Tab", "Tab")
         t.type(value + "-two")
         t.keys("C-s")
+        t.wait("Cancel", gone=True)
         t.wait("the secret has its new value")
         self.assertNotIn("dashboard", t.text(True))
         self.assertEqual(len(json.loads(self.h.sbx("secret", "ls", "--json"))), 1)
@@ -938,6 +942,7 @@ class Empty(unittest.TestCase):
         t.keys("Tab", "Tab", "Tab", "Tab", "C-u")
         t.type("for later")
         t.keys("C-s")
+        t.wait("Cancel", gone=True)
         t.wait("changed, and rests")  # an edit wakes nothing
         self.assertEqual(self.rules(), [("allow", "second.example.com:8443", True)])
         t.keys("Space")
@@ -987,6 +992,7 @@ class Empty(unittest.TestCase):
         t.type("/x,evil.example.net")
         t.wait("It will stand as: allow brief.example.com/x,evil.example.net")
         t.keys("C-s")
+        t.wait("Cancel", gone=True)
         t.wait("the rule is in force")
         rules = [r for r in json.loads(self.h.sbx("policy", "ls", "--json"))["rules"] if r["scope"] == "all"]
         self.assertEqual([r["rule"] for r in rules], ["brief.example.com/x,evil.example.net"])
