@@ -1,5 +1,6 @@
 """The network's rules as a user and a hostile guest meet them (issue 3; ask mode and log pane of issue 5): one machine,
 servers on the host's loopback under mapped names."""
+import fcntl
 import http.server
 import json
 import os
@@ -353,8 +354,14 @@ class Machine(unittest.TestCase):
             t.wait("Where to")
             t.keys("Right", "Right")
             t.wait(r"GET rows.test/x\\,evil.test")
-            t.keys("Enter")
+            with open(h.dir / "data/sbx/sandboxes/box/policy.json.lock", "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another command has the rules: the form waits, and sends nothing twice
+                t.keys("Enter")
+                t.wait("at work")
+                t.keys("Enter", "Right", "Down")
+                t.wait(r"GET rows.test/x\\,evil.test")
             t.wait("in force: allow")
+            self.assertEqual([r[1] for r in rules() if r[2] == "box"].count("GET rows.test/x,evil.test"), 1)
             self.assertIn(("allow", "GET rows.test/x,evil.test", "box"), rules())
             self.assertEqual(h.run("policy", "check", "evil.test", "--sandbox", "box").returncode, 4)
             self.assertTrue(wait_for(lambda: self.curl("http://rows.test/x,evil.test")[1] == "hello\n", 3))
