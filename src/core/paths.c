@@ -129,9 +129,36 @@ char *path_sandbox(const char *name, const char *file, struct err *e)
                 : path_in(PATH_DATA, e, "sandboxes/%s", name);
 }
 
-char *path_socket(const char *name, struct err *e)
+char *path_socket_here(const char *name, struct err *e)
 {
     return path_in(PATH_RUNTIME, e, "%s.sock", name);
+}
+
+char *path_socket(const char *name, struct err *e)
+{
+    char *link = path_sandbox(name, "socket", NULL), *to = calloc(1, PATH_MAX);
+    ssize_t n = link && to ? readlink(link, to, PATH_MAX - 1) : -1;
+    free(link);
+    if (n > 0 && to[0] == '/')
+        return to;
+    free(to);
+    return path_socket_here(name, e);
+}
+
+int path_socket_moved(const char *name, const char *path, struct err *e)
+{
+    char *link = path_sandbox(name, "socket", e), *fresh = path_sandbox(name, "socket.new", e), *now = path_socket(name, NULL);
+    int rc = now && link && access(link, F_OK) == 0 && strcmp(now, path) == 0 ? 0 : -1;
+    if (rc < 0 && link && fresh) {
+        unlink(fresh);
+        rc = symlink(path, fresh) < 0 || rename(fresh, link) < 0 ? err_errno(e, errno, "cannot write %s", link) : 0;
+        if (rc < 0)
+            unlink(link); /* rather none than one that leads elsewhere */
+    }
+    free(now);
+    free(link);
+    free(fresh);
+    return rc;
 }
 
 /* The executable that runs. */

@@ -22,8 +22,12 @@ char *path_in(enum path_root root, struct err *e, const char *fmt, ...)
 /* $XDG_DATA_HOME/sbx/sandboxes/NAME[/file]; file may be NULL. */
 char *path_sandbox(const char *name, const char *file, struct err *e);
 
-/* The client socket of a sandbox. */
+/* The client socket of a sandbox: where its supervisor put it, which may be another runtime folder than ours (cron's, sudo's,
+ * that of a login which is over). */
 char *path_socket(const char *name, struct err *e);
+/* For the supervisor: where its socket belongs by its own environment; and that it is there now. */
+char *path_socket_here(const char *name, struct err *e);
+int path_socket_moved(const char *name, const char *path, struct err *e);
 
 /* A file of assets/: beside the build tree when run from it, else in PREFIX/share/sbx. */
 char *path_asset(const char *rel, struct err *e);

@@ -1,10 +1,12 @@
 #include "vm/ports.h"
 #include "vm/client.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/log.h"
@@ -33,6 +35,7 @@ struct clients {
     struct supervisor *s;
     int fd;
     char *path;
+    bool complained;
     struct event *accept_ev, *tell_timer;
     struct client *list;
     unsigned count, serial;
@@ -339,6 +342,49 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     cs->count++;
 }
 
+/* Where it belongs; one that is there is of a supervisor that was killed: we hold the lock. */
+static int start_listening(struct clients *cs, struct err *e)
+{
+    char *path = path_socket_here(cs->s->name, e);
+    int fd = path ? unixsock_listen(path, e) : -1;
+    struct event *ev = fd < 0 ? NULL : event_new(cs->s->base, fd, EV_READ | EV_PERSIST, on_accept, cs);
+    struct err why = {0};
+    if (!ev || event_add(ev, NULL) < 0) {
+        if (ev)
+            event_free(ev);
+        if (fd >= 0) {
+            close(fd);
+            unlink(path);
+        }
+        free(path);
+        return -1;
+    }
+    if (path_socket_moved(cs->s->name, path, &why) < 0)
+        log_line("others find the client socket only with the same XDG_RUNTIME_DIR: %s", why.text);
+    if (cs->accept_ev)
+        event_free(cs->accept_ev);
+    if (cs->fd >= 0)
+        close(cs->fd);
+    free(cs->path);
+    cs->path = path;
+    cs->fd = fd;
+    cs->accept_ev = ev;
+    return 0;
+}
+
+void clients_tend(struct clients *cs)
+{
+    struct stat st;
+    struct err why = {0};
+    if (!cs || lstat(cs->path, &st) == 0 || errno != ENOENT)
+        return;
+    if (start_listening(cs, &why) == 0)
+        log_line("the client socket was removed; it is %s now", cs->path);
+    else if (!cs->complained)
+        log_line("the client socket was removed: %s", why.text);
+    cs->complained = why.status != 0;
+}
+
 struct clients *clients_new(struct supervisor *s, struct err *e)
 {
     struct clients *cs = calloc(1, sizeof *cs);
@@ -347,17 +393,8 @@ struct clients *clients_new(struct supervisor *s, struct err *e)
     cs->s = s;
     cs->questions = json_object();
     cs->fd = -1;
-    cs->path = path_socket(s->name, e);
-    if (!cs->path)
-        goto fail;
-    cs->fd = unixsock_listen(cs->path, e); /* one that is there is of a supervisor that was killed: we hold the lock */
-    if (cs->fd < 0)
-        goto fail;
-    cs->accept_ev = event_new(s->base, cs->fd, EV_READ | EV_PERSIST, on_accept, cs);
-    if (!cs->accept_ev || event_add(cs->accept_ev, NULL) < 0)
-        goto fail;
-    return cs;
-fail:
+    if (start_listening(cs, e) == 0)
+        return cs;
     if (e && !e->status)
         err_set(e, STATUS_FAILED, "out of memory");
     clients_free(cs);

@@ -13,10 +13,14 @@
 struct clients;
 struct supervisor;
 
-/* Listens on $XDG_RUNTIME_DIR/sbx/NAME.sock. */
+/* Listens on $XDG_RUNTIME_DIR/sbx/NAME.sock, and says in the sandbox's folder that it is there. */
 struct clients *clients_new(struct supervisor *s, struct err *e);
 /* Says the last words (up to a second) and closes; the socket is removed. */
 void clients_free(struct clients *c);
+
+/* Looks whether the socket is still there: with the last login of a user its runtime folder goes.  It is put where it belongs
+ * now. */
+void clients_tend(struct clients *c);
 
 /* The status changed: those who watch are told, at most ten times a second. */
 void clients_changed(struct clients *c);

@@ -193,6 +193,7 @@ static void on_clock(evutil_socket_t fd, short what, void *arg)
     struct timespec mono, boot;
     watch_room(s);
     helpers_renew(s);
+    clients_tend(s->clients);
     if (!forgot) /* not in the way of who waits for the start */
         forget_keys();
     forgot = true;

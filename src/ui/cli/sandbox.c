@@ -108,7 +108,7 @@ int sandbox_remove(const char *name, bool force, struct err *e)
     int lock = state_lock(name, e);
     if (lock < 0)
         return -1;
-    char *dir = path_sandbox(name, NULL, e), *gone = NULL;
+    char *dir = path_sandbox(name, NULL, e), *gone = NULL, *sock = path_socket(name, NULL);
     int rc = -1;
     /* Renamed first: half a sandbox is never listed. */
     if (dir && asprintf(&gone, "%s.removed-%d", dir, (int)getpid()) > 0) {
@@ -122,8 +122,8 @@ int sandbox_remove(const char *name, bool force, struct err *e)
     free(gone);
     free(dir);
     /* A supervisor that was killed left its sockets. */
-    char *sock = rc == 0 ? path_socket(name, NULL) : NULL, *frozen = rc == 0 ? path_in(PATH_RUNTIME, NULL, "%s.tmpl", name) : NULL;
-    if (sock)
+    char *frozen = rc == 0 ? path_in(PATH_RUNTIME, NULL, "%s.tmpl", name) : NULL;
+    if (sock && rc == 0)
         unlink(sock);
     if (frozen)
         unlink(frozen);
