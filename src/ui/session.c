@@ -77,7 +77,8 @@ struct run {
     int plain_fd;
     unsigned char in[65536];
     size_t in_len;
-    bool write_failed;
+    int write_failed; /* errno, and of which output */
+    int failed_fd;
 };
 
 static bool put_all(int fd, const void *buf, size_t len)
@@ -100,11 +101,18 @@ static bool put_all(int fd, const void *buf, size_t len)
     return true;
 }
 
+static void put_or_fail(struct run *s, int fd, const void *buf, size_t len)
+{
+    if (!s->write_failed && !put_all(fd, buf, len)) {
+        s->write_failed = errno;
+        s->failed_fd = fd;
+    }
+}
+
 static void on_plain(const char *bytes, size_t len, void *arg)
 {
     struct run *s = arg;
-    if (!put_all(s->plain_fd, bytes, len))
-        s->write_failed = true;
+    put_or_fail(s, s->plain_fd, bytes, len);
 }
 
 static const struct vt_ops plain_ops = {.out = on_plain};
@@ -117,8 +125,8 @@ static void on_data(struct client *c, uint16_t chan, unsigned stream, const uint
         if (s->plain[stream]) {
             s->plain_fd = fd;
             vtfilter_feed(s->plain[stream], buf, len);
-        } else if (!put_all(fd, buf, len)) {
-            s->write_failed = true;
+        } else {
+            put_or_fail(s, fd, buf, len);
         }
     }
     link_consumed(c->link, chan, stream, len);
@@ -317,10 +325,13 @@ static int loop(struct run *s, int sigfd, struct err *e)
             read_input(s);
         if (!client_ready(&s->c, p[0].revents) && !s->over)
             return err_set(e, STATUS_FAILED, "the sandbox ended%s%s", s->c.why[0] ? ": " : "", s->c.why);
-        if (s->write_failed && !s->r->tty) { /* whoever read our output is gone, as after | head */
+        if (s->write_failed && !s->r->tty) {
             send_signal(s, "PIPE");
             client_ready(&s->c, POLLOUT);
-            s->status = 128 + SIGPIPE;
+            if (s->write_failed != EPIPE)
+                return err_set(e, STATUS_FAILED, "cannot write to standard %s, so the command was ended: %s", s->failed_fd == STDERR_FILENO ? "error" : "output",
+                               strerror(s->write_failed));
+            s->status = 128 + SIGPIPE; /* whoever read our output is gone, as after | head */
             return 0;
         }
     }

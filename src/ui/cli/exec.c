@@ -14,7 +14,7 @@ int cli_variable(json_t *env, const char *text, struct err *e)
     size_t n = eq ? (size_t)(eq - text) : strlen(text);
     const char *value = eq ? eq + 1 : getenv(text);
     if (n == 0 || n >= sizeof key || strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") < n)
-        return err_set(e, STATUS_USAGE, "\"%s\" is no variable; write NAME=VALUE, or NAME for this host's value", text);
+        return err_set(e, STATUS_USAGE, "\"%.*s\" is no variable's name; write NAME=VALUE, or NAME for this host's value", (int)(n < 60 ? n : 60), text);
     if (!value)
         return err_set(e, STATUS_USAGE, "the variable %s is not set on this host", text);
     memcpy(key, text, n);

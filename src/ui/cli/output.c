@@ -1,3 +1,6 @@
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +38,20 @@ void out_json_line(const json_t *value)
 int out_status(int status, const struct err *e)
 {
     if (status < 0) {
+        fflush(stdout); /* what was done before it failed, first */
         out_error(e->text[0] ? e->text : "it failed");
         return e->status ? e->status : STATUS_FAILED;
     }
-    return fflush(stdout) != 0 ? STATUS_FAILED : status;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    int why = errno;
+    struct pollfd p = {.fd = STDOUT_FILENO};
+    if (why == EPIPE || (poll(&p, 1, 0) > 0 && (p.revents & POLLERR)))
+        return 128 + SIGPIPE; /* who read it has seen enough, as after | head */
+    char text[120];
+    snprintf(text, sizeof text, "cannot write to standard output: %s", why ? strerror(why) : "it is not whole");
+    out_error(text);
+    return STATUS_FAILED;
 }
 
 void out_error(const char *text)

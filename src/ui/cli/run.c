@@ -24,6 +24,8 @@
 #include "ui/cli/sandbox.h"
 #include "ui/session.h"
 
+#define VARIABLES_MAX (256 << 10) /* they go to the guest in one message, with its first files */
+
 /* What is given so lies in the sandbox, for all that runs there, and in its record: a key need not. */
 static void warn_of_keys(const json_t *env)
 {
@@ -42,26 +44,46 @@ static void warn_of_keys(const json_t *env)
     json_decref(names);
 }
 
+/* What a line holds may be a key, or a part of one: the complaint does not repeat it. */
+static int read_variable_file(const char *file, json_t *env, struct err *e)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+    int rc = 0;
+    FILE *f = fopen(file, "re");
+    if (!f)
+        return err_set(e, STATUS_USAGE, "the file %s cannot be read: %s", file, strerror(errno));
+    errno = 0;
+    for (int number = 1; rc == 0 && (n = getline(&line, &cap, f)) > 0; number++) {
+        struct err why = {0};
+        char *p = line + (number == 1 && strncmp(line, "\xef\xbb\xbf", 3) == 0 ? 3 : 0);
+        if (strlen(line) < (size_t)n) {
+            rc = err_set(e, STATUS_USAGE, "line %d of %s holds binary data, not a variable", number, file);
+            break;
+        }
+        p += strspn(p, " \t");
+        p[strcspn(p, "\r\n")] = '\0';
+        p += strncmp(p, "export ", 7) == 0 ? 7 : 0;
+        if (*p && *p != '#' && cli_variable(env, p, &why) < 0)
+            rc = err_set(e, STATUS_USAGE, "line %d of %s is no variable: write NAME=VALUE, in UTF-8, or a NAME that is set on this host", number, file);
+    }
+    if (rc == 0 && ferror(f))
+        rc = err_set(e, STATUS_USAGE, "the file %s cannot be read: %s", file, strerror(errno));
+    fclose(f);
+    free(line);
+    return rc;
+}
+
 static int read_variables(const struct args *a, json_t *env, struct err *e)
 {
     const char *file = args_value(a, "env-file"), *v;
-    char *line = NULL;
-    size_t cap = 0;
-    FILE *f = file ? fopen(file, "re") : NULL;
-    if (file && !f)
-        return err_set(e, STATUS_USAGE, "the file %s cannot be read: %s", file, strerror(errno));
-    int rc = 0;
-    while (f && rc == 0 && getline(&line, &cap, f) > 0) {
-        char *p = line + strspn(line, " \t");
-        p[strcspn(p, "\r\n")] = '\0';
-        if (*p && *p != '#')
-            rc = cli_variable(env, strncmp(p, "export ", 7) == 0 ? p + 7 : p, e);
-    }
-    if (f)
-        fclose(f);
-    free(line);
+    int rc = file ? read_variable_file(file, env, e) : 0;
     for (int i = 0; rc == 0 && (v = args_nth(a, "env", i)); i++)
         rc = cli_variable(env, v, e);
+    if (rc == 0 && json_dumpb(env, NULL, 0, JSON_COMPACT) > VARIABLES_MAX)
+        rc = err_set(e, STATUS_USAGE, "the variables are too long for a sandbox, which takes %d KiB of them; put long texts into a file of the workspace",
+                     VARIABLES_MAX >> 10);
     if (rc == 0)
         warn_of_keys(env);
     return rc;
@@ -382,6 +404,17 @@ static int find_or_make(const struct args *a, const char *agent, const char *wan
     return rc;
 }
 
+static int check_arguments(const struct args *a, struct err *e)
+{
+    json_t *rest = json_array();
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < a->nrest; i++)
+        if (json_array_append_new(rest, json_string(a->rest[i])) < 0)
+            rc = err_set(e, STATUS_USAGE, "argument %d is not text (UTF-8)", i + 1);
+    json_decref(rest);
+    return rc;
+}
+
 int cmd_run(const struct args *a, struct err *e)
 {
     char name[RECORD_NAME_MAX + 1] = "";
@@ -397,7 +430,7 @@ int cmd_run(const struct args *a, struct err *e)
         json_decref(text);
     }
     json_t *env = json_object(); /* read first: what is wrong with it starts no machine */
-    if (read_variables(a, env, e) < 0) {
+    if (read_variables(a, env, e) < 0 || check_arguments(a, e) < 0) {
         json_decref(env);
         return -1;
     }
@@ -570,6 +603,8 @@ int cmd_ls(const struct args *a, struct err *e)
     if (n < 0)
         return -1;
     bool json = args_has(a, "json"), quiet = args_has(a, "quiet");
+    if (json && quiet)
+        return err_set(e, STATUS_USAGE, "choose one of --json and --quiet");
     json_t *all = json_array();
     struct table *t = json || quiet ? NULL : table_new(5, headers);
     for (int i = 0; i < n; i++) {
