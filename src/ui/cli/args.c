@@ -20,6 +20,66 @@ static const struct option *find_letter(const struct command *c, char letter)
     return NULL;
 }
 
+int args_distance(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+    int row[40], prev;
+    if (n > 30 || m > 30)
+        return 9;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = (int)j;
+    for (size_t i = 1; i <= n; i++) {
+        prev = row[0];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= m; j++) {
+            int up = row[j], best = prev + (a[i - 1] != b[j - 1]);
+            best = up + 1 < best ? up + 1 : best;
+            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+            prev = up;
+            row[j] = best;
+        }
+    }
+    return row[m];
+}
+
+/* "policy ls", of the command ls of policy. */
+static void full_name(const struct command *c, char *out, size_t cap)
+{
+    size_t n = strlen(c->name), first = c->synopsis ? strcspn(c->synopsis, " ") : 0;
+    if (!c->synopsis || (first == n && strncmp(c->synopsis, c->name, n) == 0))
+        snprintf(out, cap, "%s", c->name);
+    else
+        snprintf(out, cap, "%.*s %s", (int)first, c->synopsis, c->name);
+}
+
+/* Bytes of a character in UTF-8. */
+static int letter_length(const char *p)
+{
+    int n = 1;
+    while ((p[n] & 0xc0) == 0x80 && n < 4)
+        n++;
+    return n;
+}
+
+static const char *nearest(const struct command *c, const char *name, size_t len)
+{
+    char given[32];
+    const char *best = NULL;
+    int least = 3;
+    if (len >= sizeof given)
+        return NULL;
+    memcpy(given, name, len);
+    given[len] = '\0';
+    for (const struct option *o = c->options; o && o->name; o++) {
+        int d = strncmp(o->name, given, len) == 0 && len > 1 ? 0 : args_distance(given, o->name);
+        if (d < least && d < (int)strlen(o->name)) {
+            least = d;
+            best = o->name;
+        }
+    }
+    return best;
+}
+
 static void give(struct args *a, const struct option *o, const char *value)
 {
     a->given[a->ngiven] = o;
@@ -31,8 +91,14 @@ static int parse_long(struct args *a, const struct command *c, int argc, char **
     const char *text = argv[*i] + 2, *eq = strchr(text, '=');
     size_t len = eq ? (size_t)(eq - text) : strlen(text);
     const struct option *o = find_long(c, text, len);
-    if (!o)
-        return err_set(e, STATUS_USAGE, "%s has no option --%.*s; sbx help %s shows them", c->name, (int)len, text, c->name);
+    if (!o) {
+        char full[40];
+        const char *near = nearest(c, text, len);
+        full_name(c, full, sizeof full);
+        if (near)
+            return err_set(e, STATUS_USAGE, "%s has no option --%.*s; did you mean --%s?", full, (int)len, text, near);
+        return err_set(e, STATUS_USAGE, "%s has no option --%.*s; sbx help %s shows them", full, (int)len, text, full);
+    }
     if (!o->value && eq)
         return err_set(e, STATUS_USAGE, "--%s takes no value", o->name);
     if (o->value && !eq && *i + 1 >= argc)
@@ -45,8 +111,11 @@ static int parse_letters(struct args *a, const struct command *c, int argc, char
 {
     for (const char *p = argv[*i] + 1; *p; p++) {
         const struct option *o = find_letter(c, *p);
-        if (!o)
-            return err_set(e, STATUS_USAGE, "%s has no option -%c; sbx help %s shows them", c->name, *p, c->name);
+        if (!o) {
+            char full[40];
+            full_name(c, full, sizeof full);
+            return err_set(e, STATUS_USAGE, "%s has no option -%.*s; sbx help %s shows them", full, letter_length(p), p, full);
+        }
         if (!o->value) {
             give(a, o, NULL);
             continue;
@@ -97,9 +166,10 @@ int args_parse(struct args *a, const struct command *c, int argc, char **argv, s
             a->rest[a->nrest++] = argv[i];
         }
     }
-    if (a->nwords < c->min_words || (c->max_words >= 0 && a->nwords > c->max_words))
-        return err_set(e, STATUS_USAGE, "%s; usage: sbx %s", a->nwords < c->min_words ? "something is missing" : "that is too much",
-                       c->synopsis);
+    if (a->nwords < c->min_words)
+        return err_set(e, STATUS_USAGE, "something is missing; usage: sbx %s", c->synopsis);
+    if (c->max_words >= 0 && a->nwords > c->max_words)
+        return err_set(e, STATUS_USAGE, "\"%.60s\" is too much; usage: sbx %s", a->words[c->max_words], c->synopsis);
     return 0;
 }
 

@@ -47,6 +47,8 @@ extern const struct command cli_commands[];
 /* Reads argv (the command's own words) by its table.  STATUS_USAGE and one sentence when it does not fit. */
 int args_parse(struct args *a, const struct command *c, int argc, char **argv, struct err *e);
 void args_finish(struct args *a);
+/* Edits to make one of the other, at most 9 counted (Levenshtein). */
+int args_distance(const char *a, const char *b);
 bool args_has(const struct args *a, const char *name);
 /* The last value of an option, or NULL. */
 const char *args_value(const struct args *a, const char *name);

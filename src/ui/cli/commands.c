@@ -187,36 +187,13 @@ static const struct command *find(const struct command *list, const char *name)
     return NULL;
 }
 
-/* Edits to make one of the other, at most 3 counted (Levenshtein). */
-static int distance(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b);
-    int row[40], prev;
-    if (n > 30 || m > 30)
-        return 9;
-    for (size_t j = 0; j <= m; j++)
-        row[j] = (int)j;
-    for (size_t i = 1; i <= n; i++) {
-        prev = row[0];
-        row[0] = (int)i;
-        for (size_t j = 1; j <= m; j++) {
-            int up = row[j], best = prev + (a[i - 1] != b[j - 1]);
-            best = up + 1 < best ? up + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            prev = up;
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
 static int unknown(const struct command *list, const char *name, const char *parent, struct err *e)
 {
     const struct command *best = NULL;
     int least = 3;
     for (const struct command *c = list; c->name; c++) {
-        int d = distance(name, c->name);
-        if (d < least) {
+        int d = args_distance(name, c->name);
+        if (!c->hidden && d < least && d < (int)strlen(c->name)) {
             least = d;
             best = c;
         }
@@ -265,14 +242,16 @@ static const char exit_status[] =
     "3  not found: a sandbox, a rule, a question or a file of that name\n"
     "4  denied by policy (policy check: the connection would be denied)\n"
     "5  it took too long\n"
-    "exec and run end with the command's own status.\n";
+    "exec and run end with the command's own status (128 and a signal's number: it was killed; 126, 127: it cannot be run).\n"
+    "141: who reads the output has gone, as after | head.\n";
 
 int cmd_help(const struct args *a, struct err *e)
 {
     if (a->nwords == 0) {
         printf("sbx runs coding agents at full speed in microVMs of their own.\n\nusage: sbx            the dashboard\n       sbx COMMAND\n\n");
         print_list(cli_commands);
-        printf("\nFirst steps:  sbx login    sbx run claude    sbx ls    sbx policy log\n");
+        printf("\nFirst steps:  sbx login    sbx run claude    sbx ls    sbx policy log\n"
+               "More:         sbx help COMMAND    sbx help exit-status\n");
         return 0;
     }
     if (strcmp(a->words[0], "exit-status") == 0) {
@@ -475,6 +454,15 @@ static void cli_no_core(void)
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
+/* "-e -h": no question for help. */
+static bool takes_value(const struct command *c, const char *word)
+{
+    for (const struct option *o = c->options; o && o->name; o++)
+        if (o->value && word[0] == '-' && (word[1] == '-' ? strcmp(word + 2, o->name) == 0 : word[1] && word[strlen(word) - 1] == o->letter))
+            return true;
+    return false;
+}
+
 int cli_main(int argc, char **argv)
 {
     struct err e = {0};
@@ -482,13 +470,13 @@ int cli_main(int argc, char **argv)
     const struct command *c;
     int at = 1;
     setlocale(LC_CTYPE, "");
-    signal(SIGPIPE, SIG_DFL);
+    signal(SIGPIPE, SIG_IGN);
     if (sodium_init() < 0)
         return STATUS_FAILED;
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         memset(&a, 0, sizeof a);
         cmd_help(&a, &e);
-        return argc < 2 ? STATUS_USAGE : 0;
+        return out_status(argc < 2 ? STATUS_USAGE : 0, &e);
     }
     if (strcmp(argv[1], "--version") == 0)
         argv[1] = (char *)"version";
@@ -502,7 +490,7 @@ int cli_main(int argc, char **argv)
     if (c->sub) {
         if (at >= argc || strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0) {
             print_help(c);
-            return at >= argc ? STATUS_USAGE : 0;
+            return out_status(at >= argc ? STATUS_USAGE : 0, &e);
         }
         const struct command *s = find(c->sub, argv[at]);
         if (!s) {
@@ -514,11 +502,10 @@ int cli_main(int argc, char **argv)
         at++;
     }
     for (int i = at; i < argc && strcmp(argv[i], "--") != 0 && !(c->stop_at_word && argv[i][0] != '-'); i++)
-        if (strcmp(argv[i], "--help") == 0) {
+        if (strcmp(argv[i], "--help") == 0 || (strcmp(argv[i], "-h") == 0 && !takes_value(c, at < i ? argv[i - 1] : ""))) {
             print_help(c);
-            return 0;
+            return out_status(0, &e);
         }
-    signal(SIGPIPE, SIG_IGN);
     if (strncmp(c->synopsis, "secret ", 7) == 0)
         cli_no_core();
     int status = args_parse(&a, c, argc - at, argv + at, &e);
