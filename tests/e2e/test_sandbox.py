@@ -4,13 +4,14 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import Home, SBX, alive, kill, wait_for
+from harness import Home, SBX, alive, kill, run, wait_for
 from netns import TestCA
 
 
@@ -268,6 +269,36 @@ P
         self.assertEqual(h.sh("box", "cd /home/agent; cat 'new/name&[x].txt'; ls -A new; ls whole").stdout, b"odd\nname&[x].txt\nsbx\n")
         h.sbx("cp", "box:/home/agent/deep", h.dir / "out")
         self.assertEqual((h.dir / "out/er/in.txt").read_text(), "copied\n")
+        # What trees hold besides files: holes stay holes, a file of two names is there twice, what is none is left out and named.
+        tree = h.dir / "tree"
+        tree.mkdir()
+        os.mkfifo(tree / "fifo")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(str(tree / "sock"))
+        with open(tree / "sparse", "wb") as f:
+            f.seek(3 << 30)
+            f.write(b"end")
+        (tree / "odd\nname").write_text("odd")
+        (tree / ("n" * 255)).write_text("long")
+        os.symlink("/nonexistent", tree / "dangling")
+        os.link(tree / "odd\nname", tree / "second")
+        r = h.run("cp", tree, "box:/home/agent/tree")
+        self.assertEqual((r.returncode, r.stderr.count(b"left out")), (0, 2), r)
+        h.sh("box", "cd /home/agent/tree && ln second third && mkfifo pipe")
+        h.sbx("cp", "box:/home/agent/tree", h.dir / "tree2")
+        self.assertEqual(sorted(os.listdir(h.dir / "tree2")), sorted(["sparse", "odd\nname", "n" * 255, "dangling", "second", "third"]))
+        for name in ("odd\nname", "second", "third"):
+            self.assertEqual((h.dir / "tree2" / name).read_text(), "odd", name)
+        st = os.stat(h.dir / "tree2/sparse")
+        self.assertEqual(st.st_size, (3 << 30) + 3)
+        self.assertLess(st.st_blocks * 512, 1 << 20)
+        # A place that is no file is not replaced by one.
+        os.mkfifo(h.dir / "place")
+        r = h.run("cp", "box:/etc/os-release", h.dir / "place")
+        self.assertEqual((r.returncode, (h.dir / "place").is_fifo()), (2, True), r)
+        for words in (["cp", tree / "second", b"box:/tmp/\xff"], ["cp", b"box:/tmp/\xff", h.dir / "x"]):
+            r = run([SBX, *words], 120, cwd=h.ws, env=h.env)
+            self.assertEqual((r.returncode, b"UTF-8" in r.stderr), (2, True), r)
         # A hostile tar in the guest: absolute names, "..", a link that leads out and a file through it.
         h.sh("box", """sudo tee /usr/local/bin/tar >/dev/null <<'P'
 #!/usr/bin/python3
@@ -313,7 +344,7 @@ class Terminal(unittest.TestCase):
         cls.h.close()
 
     def tmux(self, *args):
-        return subprocess.run(["tmux", "-S", self.sock, "-f", "/dev/null", *args], capture_output=True, env=self.h.env, timeout=60).stdout.decode()
+        return run(["tmux", "-S", self.sock, "-f", "/dev/null", *args], 60, env=self.h.env).stdout.decode()
 
     def screen(self):
         return self.tmux("capture-pane", "-p", "-t", "t")

@@ -261,9 +261,17 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
         return err_set(e, STATUS_USAGE, "the name of the copy is missing in \"%s\"", to);
     if (stat(to_dir, &st) < 0 || !S_ISDIR(st.st_mode))
         return err_set(e, STATUS_USAGE, "the folder %s does not exist", to_dir);
+    char place[2 * PATH_MAX];
+    snprintf(place, sizeof place, "%s/%s", to_dir, to_base);
+    if (lstat(place, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode))
+        return err_set(e, STATUS_USAGE, "%s is a device, a pipe or a socket, which a copy would replace; choose another name", place);
     if (sandbox_start(sandbox, e) < 0)
         return -1;
-    json_t *argv = json_pack("[s, s, s, s, s, s]", "tar", "-C", dir, "-cf", "-", base);
+    json_t *argv = json_pack("[s, s, s, s, s, s, s]", "tar", "--sparse", "--hard-dereference", "-C", dir, "-cf", "-");
+    if (argv && json_array_append_new(argv, json_string(base)) < 0) {
+        json_decref(argv);
+        return err_set(e, STATUS_USAGE, "the path in the sandbox is not text (UTF-8)");
+    }
     int rc = argv ? open_stream(&s, sandbox, argv, e) : -1;
     json_decref(argv);
     if (rc < 0)
@@ -330,7 +338,7 @@ static int pack(struct stream *s, int top, const char *from, const char *base, s
 {
     struct archive *disk = archive_read_disk_new(), *out = archive_write_new();
     struct archive_entry *entry = archive_entry_new();
-    int rc = 0, r;
+    int rc = 0, r, got = 0, left_out = 0;
     size_t prefix = strlen(from);
     char dir[PATH_MAX], last[PATH_MAX];
     split(from, dir, last);
@@ -346,6 +354,14 @@ static int pack(struct stream *s, int top, const char *from, const char *base, s
             break;
         }
         archive_read_disk_descend(disk);
+        const mode_t type = archive_entry_filetype(entry);
+        if (type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK) { /* as on the way out; the rest of a tree is wanted */
+            out_notice("left out, as it is a device, a pipe or a socket: %s", archive_entry_pathname(entry));
+            left_out++;
+            archive_entry_clear(entry);
+            continue;
+        }
+        got++;
         snprintf(name, sizeof name, "%s%s", base, archive_entry_pathname(entry) + prefix);
         archive_entry_set_pathname(entry, name);
         archive_entry_set_uid(entry, 1000);
@@ -374,6 +390,8 @@ static int pack(struct stream *s, int top, const char *from, const char *base, s
         }
         archive_entry_clear(entry);
     }
+    if (rc == 0 && got == 0 && left_out)
+        rc = err_set(e, STATUS_FAILED, "nothing was copied");
     if (archive_write_close(out) != ARCHIVE_OK && rc == 0)
         rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(out));
     archive_entry_free(entry);
@@ -402,7 +420,11 @@ static int copy_in(const char *sandbox, const char *from, const char *to, struct
                                  "else d=$(dirname -- \"$t\"); n=$(basename -- \"$t\"); mkdir -p -- \"$d\" && w=$(mktemp -d -- \"$d/.sbx-cp.XXXXXX\") || exit; "
                                  "trap 'rm -rf -- \"$w\"' EXIT; trap 'exit 1' HUP INT TERM; s=$w/$b; [ \"$b\" != . ] || s=$w; "
                                  "tar -C \"$w\" -xf - --no-same-owner && mv -fT -- \"$s\" \"$d/$n\"; fi";
-    json_t *argv = json_pack("[s, s, s, s, s, s]", "sh", "-c", script, "sh", to, base);
+    json_t *argv = json_pack("[s, s, s, s]", "sh", "-c", script, "sh");
+    if (argv && (json_array_append_new(argv, json_string(to)) < 0 || json_array_append_new(argv, json_string(base)) < 0)) {
+        json_decref(argv);
+        return err_set(e, STATUS_USAGE, "a name in the sandbox has to be text (UTF-8)");
+    }
     int rc = argv ? open_stream(&s, sandbox, argv, e) : -1;
     json_decref(argv);
     if (rc < 0)
