@@ -47,10 +47,23 @@ class Limit:
         return self.left < 0
 
 
+def finish(p, seconds=PATIENCE):
+    """p.communicate(), with such a limit; whoever is not over then is killed."""
+    limit = Limit(seconds)
+    while True:
+        try:
+            return p.communicate(timeout=1)
+        except subprocess.TimeoutExpired as e:
+            if limit.over():
+                p.kill()
+                raise subprocess.TimeoutExpired(p.args, seconds, e.output, e.stderr) from None
+        except BaseException:
+            p.kill()
+            raise
+
+
 def run(argv, timeout, input=None, **more):
     """subprocess.run(), with such a limit."""
-    limit = Limit(timeout)
-
     def feed(pipe):
         with contextlib.suppress(OSError), pipe:  # who does not read on has ended, or said enough
             pipe.write(input)
@@ -59,17 +72,8 @@ def run(argv, timeout, input=None, **more):
         if input is not None:  # communicate() forgets what it has not sent when its time is up
             threading.Thread(target=feed, args=(p.stdin,), daemon=True).start()
             p.stdin = None
-        while True:
-            try:
-                out, err = p.communicate(timeout=1)
-                return subprocess.CompletedProcess(argv, p.returncode, out, err)
-            except subprocess.TimeoutExpired as e:
-                if limit.over():
-                    p.kill()
-                    raise subprocess.TimeoutExpired(argv, timeout, e.output, e.stderr) from None
-            except BaseException:
-                p.kill()
-                raise
+        out, err = finish(p, timeout)
+        return subprocess.CompletedProcess(argv, p.returncode, out, err)
 
 
 def popen_at(argv, fds, program=None, **more):

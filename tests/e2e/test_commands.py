@@ -1,6 +1,7 @@
 """Commands of the guide's second table: ports, branches, clones, rename, prune."""
 import hashlib
 import json
+import os
 import pathlib
 import re
 import socket
@@ -11,7 +12,7 @@ import unittest
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import SBX, Home, wait_for
+from harness import SBX, Home, run, wait_for
 
 SERVER = "python3 -m http.server 3000 --directory /tmp/www"
 
@@ -25,17 +26,18 @@ class Usage(unittest.TestCase):
     """Bad input, for every option that takes a value and every word that has a form: status 2, one sentence, nothing changed."""
 
     BAD = {
-        "run": [[], ["no-such-agent"], ["shell", "/no/such/folder"], ["shell", "/"], ["--cpus", "0", "shell"], ["--no-such-option", "shell"]],
+        "run": [[], ["shell", "--", "-c", "x" * 70000], ["shell", "--", b"\xff"], ["no-such-agent"], ["shell", "/no/such/folder"], ["shell", "/"], ["--cpus", "0", "shell"], ["--no-such-option", "shell"]],
         "create": [["no-such-agent"], ["shell", "/no/such/folder"], ["--name", "a/b", "shell"], ["--name", "", "shell"], ["--name", "s", "shell"],
                    ["--env", "=x", "shell"], ["-e", "A B=x", "shell"], ["-e", "NOT_SET_ANYWHERE", "shell"], ["--env-file", "/no/such/file", "shell"],
+                   *[["--env-file", file, "shell"] for file in (".", "NUL.env", "NAMES.env", "LONG.env")], ["-e", "A-B=a-good-value", "shell"],
                    ["--cpus", "0", "shell"], ["--cpus", "two", "shell"], ["--cpus", "65", "shell"], ["--cpus", "", "shell"], ["--memory", "1", "shell"],
                    ["--memory", "4X", "shell"], ["--memory", "nan", "shell"], ["--memory", "0x4000", "shell"], ["--memory", "-4G", "shell"], ["--disk", "", "shell"],
                    ["--disk", "inf", "shell"], ["--limit", "cpu", "shell"], ["--limit", "cpu=x", "shell"], ["--limit", "none=1", "shell"],
                    ["--limit", "memory=1", "shell"], ["--publish", "http", "shell"], ["-p", "0:80:90:1", "shell"], ["-p", "80:70000", "shell"],
                    ["--branch", "b", "--clone", "shell"], ["--posture", "shut", "shell"]],
         "start": [[]], "stop": [[], ["--timeout", "0", "s"], ["--timeout", "soon", "s"]], "restart": [[], ["--timeout", "-1", "s"]], "rm": [[], ["a/b"]],
-        "ls": [["s"], ["--json=x"]],
-        "exec": [["s"], ["-e", "=x", "s", "true"], ["-e", "A B=x", "s", "true"], ["-t", "s", "true"], ["s", b"\xff"]],
+        "ls": [["s"], ["--json=x"], ["--json", "-q"]],
+        "exec": [["s"], ["s", "true", "x" * 70000], ["-e", "A=" + "x" * 70000, "s", "true"], ["-e", "=x", "s", "true"], ["-e", "A B=x", "s", "true"], ["-t", "s", "true"], ["s", b"\xff"]],
         "session": [[], ["nothing"]], "session ls": [["a/b"]], "session text": [[], ["a/b"], ["s", "x"], ["s", "--scrollback", "-1"]],
         "session end": [["s"], ["s", "0"], ["a/b", "1"]],
         "attach": [["s"], ["s", "none"], ["s", "0"]],
@@ -94,6 +96,9 @@ class Usage(unittest.TestCase):
         cls.h = h = Home()
         h.sbx("create", "--name", "s", "shell")
         (h.ws / "BAD.json").write_text("{")
+        (h.ws / "NUL.env").write_bytes(b"A=x\0y\n")
+        (h.ws / "NAMES.env").write_text("A=1\r\nKEY-X=a-good-value\n")
+        (h.ws / "LONG.env").write_text("A=" + "x" * 40000)
         (h.ws / "NORULES.json").write_text('{"version": 1, "rules": 3}')
 
     @classmethod
@@ -104,13 +109,16 @@ class Usage(unittest.TestCase):
         return {str(p): p.read_bytes() for base in ("config", "data/sbx/sandboxes", "data/sbx/secrets") for p in (self.h.dir / base).rglob("*")
                 if p.is_file() and p.suffix != ".lock" and p.name != "lock"}
 
+    def unchanged(self, before, but="nothing"):
+        now = self.state()
+        self.assertEqual([k for k in now.keys() | before.keys() if now.get(k) != before.get(k) and but not in k], [])
+
     def test_bad_input(self):
         before = self.state()
         for command, uses in self.BAD.items():
             for words in uses:
                 with self.subTest(command=command, words=words):
-                    argv = [SBX, *command.split(), *words]
-                    r = subprocess.run(argv, input=b"", capture_output=True, cwd=self.h.ws, env=self.h.env, timeout=120)
+                    r = run([SBX, *command.split(), *words], 120, b"", cwd=self.h.ws, env=self.h.env)
                     said = r.stderr.decode(errors="replace").strip().split("\n")
                     said = [line for line in said if "history" not in line]
                     self.assertEqual(r.returncode, 2, said)
@@ -119,7 +127,73 @@ class Usage(unittest.TestCase):
                         self.assertTrue(said[0].startswith("sbx: ") and len(said[0]) > 20, said)
                         self.assertFalse(r.stdout and command != "login", r.stdout)
                     self.assertNotIn("a-good-value", r.stderr.decode(errors="replace"))
-        self.assertEqual(self.state(), before)
+        self.unchanged(before)
+
+    def test_what_was_meant(self):
+        for words, said in ((["ls", "--jsn"], "ls has no option --jsn; did you mean --json?"), (["policy", "log", "--sinc"], "policy log has no option --sinc; did you mean --since?"),
+                            (["run", "--nam", "x"], "did you mean --name?"), (["policy", "log", "-z"], "sbx help policy log"), (["lst"], "did you mean ls?"),
+                            ([""], "sbx help lists them"), (["-V"], "sbx help lists them"), (["ls", "x"], '"x" is too much')):
+            r = self.h.run(*words)
+            self.assertEqual((r.returncode, r.stdout), (2, b""), words)
+            self.assertIn(said, r.stderr.decode(), words)
+        for words in (["-h"], ["ls", "-h"], ["policy", "-h"], ["policy", "ls", "-h"], ["exec", "-h"]):
+            r = self.h.run(*words)
+            self.assertEqual((r.returncode, r.stderr), (0, b""), words)
+            self.assertTrue(b"usage: sbx" in r.stdout, words)
+
+    def test_output_that_cannot_be_written(self):
+        """Is said, with a status that is not 0; who reads no further is no error, and says nothing either."""
+        home = self.h
+        home.sbx("start", "s")
+
+        def shell(line, **more):
+            return run(["bash", "-c", "sbx() { \"$SBX\" \"$@\"; }; " + line], 120, cwd=home.ws, env=dict(home.env, SBX=SBX), **more)
+        for line in ("sbx ls", "sbx ls --json", "sbx help", "sbx ls --help", "sbx --help", "sbx policy ls -a", "sbx inspect s", "sbx exec s echo hi"):
+            r = shell(f"{line} > /dev/full")
+            self.assertEqual(r.returncode, 1, (line, r))
+            self.assertRegex(r.stderr, rb"\Asbx: cannot write to standard output\b.*No space left on device\n\Z", line)
+            r = shell(f"{line} >&-")
+            self.assertEqual(r.returncode, 1, (line, r))
+            self.assertIn(b"cannot write to standard output", r.stderr, line)
+            r = shell(f"{line} > out 2>&-")
+            self.assertEqual(r.returncode, 0, (line, r))
+        for line in ("sbx man", "sbx ls", "sbx ls --help", "sbx exec s echo hi"):
+            gone, w = os.pipe()
+            os.close(gone)
+            r = shell(f"{line} >&{w}", pass_fds=[w])
+            os.close(w)
+            self.assertEqual((r.returncode, r.stderr), (141, b""), line)
+        before = self.state()
+        for line in ("sbx config get vm.cpus >&-", "sbx secret ls >&- 2>&-", "sbx exec s true <&- >&- 2>&-"):
+            shell(line)
+        self.unchanged(before, but="/sandboxes/s/")
+
+    def test_a_sandbox_is_found_without_the_variables_of_the_login_that_started_it(self):
+        """As cron, sudo and the next login are without them: the socket lies where that login had its runtime folder, or did."""
+        h = self.h
+        h.sbx("start", "s")
+        bare = {k: h.env[k] for k in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+        other = h.dir / "other"
+        other.mkdir(mode=0o700)
+
+        def from_elsewhere(*words):
+            return run([SBX, *words], 120, cwd="/", env=dict(bare, XDG_RUNTIME_DIR=str(other)))
+        self.assertEqual(from_elsewhere("exec", "s", "echo", "hi").stdout, b"hi\n")
+        self.assertIn("machine", json.loads(from_elsewhere("inspect", "s").stdout))
+        # A runtime folder goes with the last login, and the next one's is empty.
+        for sock in (h.dir / "run/sbx").glob("s.sock"):
+            sock.unlink()
+        self.assertTrue(wait_for(lambda: from_elsewhere("exec", "s", "true").returncode == 0))
+        r = from_elsewhere("stop", "s")
+        self.assertEqual((r.returncode, h.ls()["s"]["state"], h.ls()["s"]["reason"]), (0, "stopped", ""))
+
+    def test_as_many_variables_as_may_be(self):
+        h = self.h
+        (h.ws / "MUCH.env").write_bytes(b"\xef\xbb\xbfA=" + b"x" * 32000 + b"\r\n# none\r\n  export B=y z\r\n")
+        h.sbx("create", "--name", "much", "--env-file", "MUCH.env", "shell")
+        self.addCleanup(h.run, "rm", "-f", "much")
+        r = h.run("exec", "much", "sh", "-c", "echo ${#A} $B ${#1}", "sh", "x" * 60000)
+        self.assertEqual((r.returncode, r.stdout), (0, b"32000 y z 60000\n"))
 
     def test_every_option_with_a_form_is_tried(self):
         """A new option that takes a value comes into the table above, or is a text that may be anything."""

@@ -5,12 +5,11 @@ import pathlib
 import pty
 import select
 import socket
-import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import SBX, Home, Limit
+from harness import SBX, Home, Limit, run
 
 
 class Guide(unittest.TestCase):
@@ -31,8 +30,7 @@ class Guide(unittest.TestCase):
     def do(self, line, cwd=None, status=0, env=None):
         """One line as a shell of the user's has it."""
         e = dict(self.h.env, PATH=f"{pathlib.Path(SBX).parent}:{self.h.env['PATH']}", **(env or {}))
-        r = subprocess.run(["bash", "-c", line], cwd=cwd or self.user / "my-project", env=e, stdin=subprocess.DEVNULL, capture_output=True,
-                           timeout=400)
+        r = run(["bash", "-c", line], 400, cwd=cwd or self.user / "my-project", env=e)
         self.assertEqual(r.returncode, status, (line, r.stdout[-2000:], r.stderr[-2000:]))
         return r.stdout.decode() + r.stderr.decode()
 

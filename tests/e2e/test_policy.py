@@ -14,7 +14,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import SBX, Home, wait_for, within
+from harness import SBX, Home, finish, run, wait_for, within
 from tmuxdrive import Terminal
 
 
@@ -117,7 +117,7 @@ class Machine(unittest.TestCase):
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         self.assertEqual(p.stdout.read(3), b"...")
         h.sbx("policy", "deny", "network", "box", "two.test")
-        p.communicate(timeout=200)  # long before it would end by itself
+        finish(p, 200)  # long before it would end by itself
         self.assertTrue(wait_for(lambda: self.raw(host="two.test", kind="cut")))
 
     def test_an_expired_rule_is_over(self):
@@ -172,7 +172,7 @@ class Machine(unittest.TestCase):
         told, got, q = self.asking("once.test")
         self.assertIn("once.test:80", h.sbx("policy", "ask", "ls"))
         h.sbx("policy", "ask", "allow", "box", str(q["ask"]))
-        self.assertEqual(got.communicate(timeout=150)[0], b"hello\n")
+        self.assertEqual(finish(got, 150)[0], b"hello\n")
         self.assertEqual(wait_for(lambda: [m["how"] for m in told if m["op"] == "asked" and m["ask"] == q["ask"]]), ["allowed"])
         self.assertEqual(h.run("policy", "check", "once.test:80", "--sandbox", "box").returncode, 4)  # no rule came of it
         self.assertEqual(h.run("policy", "ask", "allow", "box", str(q["ask"])).returncode, 3)
@@ -181,14 +181,14 @@ class Machine(unittest.TestCase):
         h = self.h
         _, got, q = self.asking("keep.test")
         h.sbx("policy", "ask", "allow", "box", "keep.test", "--keep")
-        self.assertEqual(got.communicate(timeout=150)[0], b"hello\n")
+        self.assertEqual(finish(got, 150)[0], b"hello\n")
         self.assertEqual(h.run("policy", "check", "keep.test:80", "--sandbox", "box").returncode, 0)
 
     def test_asked_and_not_answered(self):
         self.h.sbx("config", "set", "net.ask_seconds", "5")
         self.addCleanup(self.h.sbx, "config", "set", "net.ask_seconds", "60")
         _, got, q = self.asking("late.test")
-        self.assertNotEqual(got.communicate(timeout=150)[0], b"hello\n")
+        self.assertNotEqual(finish(got, 150)[0], b"hello\n")
         self.assertTrue(wait_for(lambda: self.raw(host="late.test", reason="nobody answered when asked")))
 
     def test_allowed_once_beforehand(self):
@@ -287,7 +287,7 @@ class Machine(unittest.TestCase):
         env = dict(h.env, TERM="xterm-256color")
 
         def tmux(*args):
-            return subprocess.run(["tmux", "-L", sock, *args], env=env, capture_output=True, text=True, timeout=60).stdout
+            return run(["tmux", "-L", sock, *args], 60, env=env, text=True).stdout
 
         def screen():
             return tmux("capture-pane", "-p")
@@ -302,7 +302,7 @@ class Machine(unittest.TestCase):
         time.sleep(1.5)
         if "box wants to reach" in screen():  # it was not too soon where the machine stalled
             tmux("send-keys", "o")
-        self.assertEqual(got.communicate(timeout=150)[0], b"hello\n")
+        self.assertEqual(finish(got, 150)[0], b"hello\n")
         self.assertTrue(wait_for(lambda: "allowed when asked" in screen(), 10), screen())
         # A row of the log becomes a rule while the agent tries again.
         h.sbx("policy", "ask", "off", "box")
@@ -417,7 +417,7 @@ class Machine(unittest.TestCase):
             other.wait("pair.test:80")
             time.sleep(1.2)
             one.keys("d")
-            self.assertNotEqual(got.communicate(timeout=150)[0], b"hello\n")
+            self.assertNotEqual(finish(got, 150)[0], b"hello\n")
             one.wait("without asking again for five minutes")
             other.wait("wants to reach", gone=True)
             other.wait("pair.test:80: denied elsewhere")
@@ -431,7 +431,7 @@ class Machine(unittest.TestCase):
             os.kill(other.pid(), signal.SIGKILL)
             # It takes none of the two minutes that somebody would have to answer.
             self.assertTrue(within(110, lambda: got.poll() is not None))
-            self.assertNotEqual(got.communicate(timeout=150)[0], b"hello\n")
+            self.assertNotEqual(finish(got, 150)[0], b"hello\n")
         with Terminal(h.env, cwd=h.ws, cols=100, rows=30) as one:  # the sandbox ends while it waits
             one.wait("Network: box")
             ask("ended.test")

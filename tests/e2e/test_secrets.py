@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import echo_server
 from echo_server import EchoServer
 from git_server import GitServer
-from harness import SANITIZED, SBX, Home, alive, authority_key, in_memory, keys_in_plain, spellings_of_key, wait_for
+from harness import SANITIZED, SBX, Home, alive, authority_key, in_memory, keys_in_plain, run, spellings_of_key, wait_for
 from mock_provider import make_ca
 
 KEY = "sk-proj-Zq8+real/KEY_0123456789abcdefXYZ"
@@ -169,7 +169,7 @@ print(sbx("secret", "ls", status=1))
 """
         (h.dir / "home/.local/share").mkdir(parents=True)
         env = {k: v for k, v in h.env.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
-        r = subprocess.run(["dbus-run-session", "--", str(script), inside], env=env, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)
+        r = run(["dbus-run-session", "--", str(script), inside], 180, env=env, text=True)
         self.assertEqual(r.returncode, 0, r.stdout + r.stderr)
         self.assertIn("openai", r.stdout)
         self.assertIn("does not have the key", r.stdout)

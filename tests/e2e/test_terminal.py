@@ -3,11 +3,10 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import time
 import unittest
 
-from harness import SBX, Home, alive, wait_for, within
+from harness import SBX, Home, alive, run, wait_for, within
 
 
 class Screen:
@@ -22,7 +21,7 @@ class Screen:
         self.pid = None
 
     def tmux(self, *args, check=True):
-        r = subprocess.run(["tmux", "-S", self.socket, *args], env=self.home.env, capture_output=True, cwd=self.home.ws)
+        r = run(["tmux", "-S", self.socket, *args], 60, env=self.home.env, cwd=self.home.ws)
         if check and r.returncode != 0:
             raise AssertionError(f"tmux {args}: {r.stderr.decode()}")
         return r.stdout.decode()
