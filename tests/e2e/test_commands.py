@@ -26,7 +26,7 @@ class Usage(unittest.TestCase):
     """Bad input, for every option that takes a value and every word that has a form: status 2, one sentence, nothing changed."""
 
     BAD = {
-        "run": [[], ["shell", "--", "-c", "x" * 70000], ["shell", "--", b"\xff"], ["no-such-agent"], ["shell", "/no/such/folder"], ["shell", "/"], ["--cpus", "0", "shell"], ["--no-such-option", "shell"]],
+        "run": [[], ["shell", "--", b"\xff"], ["no-such-agent"], ["shell", "/no/such/folder"], ["shell", "/"], ["--cpus", "0", "shell"], ["--no-such-option", "shell"]],
         "create": [["no-such-agent"], ["shell", "/no/such/folder"], ["--name", "a/b", "shell"], ["--name", "", "shell"], ["--name", "s", "shell"],
                    ["--env", "=x", "shell"], ["-e", "A B=x", "shell"], ["-e", "NOT_SET_ANYWHERE", "shell"], ["--env-file", "/no/such/file", "shell"],
                    *[["--env-file", file, "shell"] for file in (".", "NUL.env", "NAMES.env", "LONG.env")], ["-e", "A-B=a-good-value", "shell"],
@@ -37,7 +37,7 @@ class Usage(unittest.TestCase):
                    ["--branch", "b", "--clone", "shell"], ["--posture", "shut", "shell"]],
         "start": [[]], "stop": [[], ["--timeout", "0", "s"], ["--timeout", "soon", "s"]], "restart": [[], ["--timeout", "-1", "s"]], "rm": [[], ["a/b"]],
         "ls": [["s"], ["--json=x"], ["--json", "-q"]],
-        "exec": [["s"], ["s", "true", "x" * 70000], ["-e", "A=" + "x" * 70000, "s", "true"], ["-e", "=x", "s", "true"], ["-e", "A B=x", "s", "true"], ["-t", "s", "true"], ["s", b"\xff"]],
+        "exec": [["s"], ["-e", "=x", "s", "true"], ["-e", "A B=x", "s", "true"], ["-t", "s", "true"], ["s", b"\xff"]],
         "session": [[], ["nothing"]], "session ls": [["a/b"]], "session text": [[], ["a/b"], ["s", "x"], ["s", "--scrollback", "-1"]],
         "session end": [["s"], ["s", "0"], ["a/b", "1"]],
         "attach": [["s"], ["s", "none"], ["s", "0"]],
@@ -98,7 +98,7 @@ class Usage(unittest.TestCase):
         (h.ws / "BAD.json").write_text("{")
         (h.ws / "NUL.env").write_bytes(b"A=x\0y\n")
         (h.ws / "NAMES.env").write_text("A=1\r\nKEY-X=a-good-value\n")
-        (h.ws / "LONG.env").write_text("A=" + "x" * 40000)
+        (h.ws / "LONG.env").write_text("A=" + "x" * 300000)
         (h.ws / "NORULES.json").write_text('{"version": 1, "rules": 3}')
 
     @classmethod
