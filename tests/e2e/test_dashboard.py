@@ -631,6 +631,30 @@ class Empty(unittest.TestCase):
         t.wait("(?m)^ :version")
         t.keys("Escape")
 
+    def test_the_logs_filter_is_edited_like_every_text(self):
+        t = self.terminal(cols=100, rows=30)
+        t.wait("Welcome")
+        t.keys("Escape", "Tab", "/")
+        t.wait("Enter keeps the filter  Esc clears it")
+        t.type("host:two port:1")
+        t.keys("C-w", "Home", *["Right"] * 5, "C-k")
+        t.type("one.example ")
+        t.keys("C-y")
+        t.wait("filter host:one.example two ")
+        t.keys("Enter", "/")
+        t.wait("Esc leaves it as it was")
+        t.type("x" * 70)  # what is typed stays in sight
+        t.type("end")
+        t.wait("filter x*end")
+        t.click("Esc leaves")
+        t.wait("filter host:one.example two ")
+        t.keys("Escape", "s")
+        t.wait("Enter finds it, upwards  Esc leaves")
+        t.keys("Escape", "t")
+        t.wait("Enter goes there  Esc leaves")
+        t.keys("C-c")
+        t.wait("a allow")
+
     def test_settings_form(self):
         t = self.terminal()
         t.wait("Welcome")

@@ -325,11 +325,14 @@ static void draw_status(struct app *a)
     const char *context = !p ? "" : p->class->context ? p->class->context(p) : p->class->name;
     bool grabs = p && p->class->grabs && p->class->grabs(p);
     int x = 1;
-    if (grabs && (a->noverlays || a->focus != AREA_TERMINAL)) {
-        static const char *const typing[][2] = {{"Enter", "keeps the filter"}, {"Esc", "clears it"}};
+    const char *words[2] = {"keeps the filter", "clears it"};
+    bool typed = grabs && !a->prefixed && p->class->typed && p->class->typed(p, words);
+    if (typed || (grabs && (a->noverlays || a->focus != AREA_TERMINAL))) {
         for (int i = 0; i < 2; i++) {
-            x += paint_text(w, 0, x, COLS - x, ST_KEY, typing[i][0]) + 1;
-            x += paint_text(w, 0, x, COLS - x, ST_STATUS, typing[i][1]) + 2;
+            int from = x;
+            x += paint_text(w, 0, x, COLS - x, ST_KEY, i ? "Esc" : "Enter") + 1;
+            x += paint_text(w, 0, x, COLS - x, ST_STATUS, words[i]) + 2;
+            hot_add(a, LINES - 1, from, x - 2, NULL, i ? K_ESC : K_ENTER);
         }
     } else if (grabs) {
         if (!a->prefixed && strcmp(context, "prefix") == 0) {

@@ -83,6 +83,17 @@ static void key_to_terminal(struct app *a, struct pane *p, const struct input *i
 
 void app_on_input(const struct input *event, void *arg);
 
+static bool grabs(struct pane *p)
+{
+    return p->class->grabs && p->class->grabs(p);
+}
+
+static bool types(struct pane *p)
+{
+    const char *words[2];
+    return p->class->typed && p->class->typed(p, words);
+}
+
 /* A click on what the bars show does what the key would. */
 static bool on_bars(struct app *a, const struct input *in)
 {
@@ -210,14 +221,15 @@ void app_on_input(const struct input *event, void *arg)
             p->class->key(p, &in);
         return;
     }
-    if (p->class->grabs && p->class->grabs(p)) {
-        if (!a->noverlays && a->focus == AREA_TERMINAL)
-            key_to_terminal(a, p, &in);
-        else if (p->class->key) /* a text that is being typed in a pane or an overlay */
-            p->class->key(p, &in);
-        return;
-    }
-    key_to_pane(a, p, &in, a->noverlays > 0);
+    bool grabbed = grabs(p), typing = types(p);
+    if (!grabbed)
+        key_to_pane(a, p, &in, a->noverlays > 0);
+    else if (!a->noverlays && a->focus == AREA_TERMINAL)
+        key_to_terminal(a, p, &in);
+    else if (p->class->key) /* a text that is being typed in a pane or an overlay */
+        p->class->key(p, &in);
+    if (grabbed != grabs(p) || typing != types(p)) /* other keys hold now */
+        app_bars_dirty(a);
 }
 
 void app_on_tty(evutil_socket_t fd, short what, void *arg)

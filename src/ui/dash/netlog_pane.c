@@ -9,6 +9,7 @@
 #include "core/policy.h"
 #include "ui/dash/app.h"
 #include "ui/dash/ask_watch.h"
+#include "ui/dash/edit.h"
 #include "ui/dash/model.h"
 #include "ui/dash/netlog_feed.h"
 #include "ui/dash/paint.h"
@@ -34,6 +35,9 @@ struct log_pane {
     unsigned verdict;          /* 0 all, 1 denied, 2 allowed, 3 failed */
     enum typing typing;
     char text[200], before[200];
+    size_t at; /* of the cursor in it */
+    struct edit_cut cut;
+    int typed_x; /* where that stands */
     char search[128];
     size_t top;
     unsigned ticks;
@@ -288,13 +292,16 @@ static int body_rows(const struct log_pane *l)
     return rows > 0 ? rows : 0;
 }
 
-static void draw_line(const struct log_pane *l, WINDOW *w, int y)
+static void draw_line(struct log_pane *l, WINDOW *w, int y)
 {
     static const char *const labels[] = {"filter ", "filter ", "search ", "from "};
     if (l->typing == TYPING_NOTHING && !l->filter[0])
         return;
     int x = paint_text(w, y, 0, 8, ST_KEY, labels[l->typing]);
-    x += paint_text(w, y, x, l->pane.cols - x, l->typing ? ST_FIELD_ON : ST_FIELD, l->typing ? l->text : l->filter);
+    if (l->typing)
+        l->typed_x = x + paint_typed(w, y, x, l->pane.cols - x, ST_FIELD_ON, l->text, l->at);
+    else
+        x += paint_text(w, y, x, l->pane.cols - x, ST_FIELD, l->filter);
     if (l->typing == TYPING_FILTER && !l->text[0])
         paint_text(w, y, x + 1, l->pane.cols - x - 1, ST_DIM, "words, host:x, rule:x, path:x, port:n, box:x, -not");
     else if (l->typing == TYPING_TIME && !l->text[0])
@@ -331,7 +338,7 @@ static void draw(struct pane *p, WINDOW *w, bool focus)
     if (count == 0 && rows > 0) {
         const char *text = l->error[0]                                     ? l->error
                            : !l->history_done                              ? "reading the logs ..."
-                           : l->filter[0] || l->verdict || l->text[0]      ? "nothing fits the filter"
+                           : l->filter[0] || l->verdict || (l->typing == TYPING_FILTER && l->text[0]) ? "nothing fits the filter"
                            : l->all || !l->box[0]                          ? "no sandbox has tried to reach anything yet"
                                                                            : "it has not tried to reach anything yet";
         paint_centre(w, y + rows / 2, p->cols, ST_DIM, text);
@@ -368,15 +375,21 @@ static bool cursor(struct pane *p, int *y, int *x)
     if (l->typing == TYPING_NOTHING)
         return false;
     *y = p->rows - 1;
-    *x = (l->typing == TYPING_TIME ? 5 : 7) + paint_width(l->text);
-    if (*x >= p->cols)
-        *x = p->cols - 1;
+    *x = l->typed_x;
     return true;
 }
 
 static bool grabs(struct pane *p)
 {
     return self(p)->typing != TYPING_NOTHING;
+}
+
+static bool typed(struct pane *p, const char *words[2])
+{
+    const struct log_pane *l = self(p);
+    words[0] = l->typing == TYPING_FILTER ? "keeps the filter" : l->typing == TYPING_SEARCH ? "finds it, upwards" : "goes there";
+    words[1] = l->typing != TYPING_FILTER ? "leaves" : l->before[0] ? "leaves it as it was" : "clears it";
+    return l->typing != TYPING_NOTHING;
 }
 
 /* ---- what is done ---- */
@@ -418,6 +431,7 @@ static void begin_typing(struct log_pane *l, enum typing what)
 {
     snprintf(l->before, sizeof l->before, "%s", l->filter);
     snprintf(l->text, sizeof l->text, "%s", what == TYPING_FILTER ? l->filter : "");
+    l->at = strlen(l->text);
     l->typing = what;
     pane_dirty(&l->pane);
 }
@@ -474,39 +488,21 @@ static void end_typing(struct log_pane *l, bool keep)
 
 static bool type_key(struct log_pane *l, const struct input *in)
 {
-    size_t n = strlen(l->text);
-    if (in->type == INPUT_PASTE || (in->type == INPUT_KEY && in->key >= 32 && in->key < K_ENTER && in->key != 127 && !(in->mods & (MOD_CTRL | MOD_ALT)))) {
-        for (size_t i = 0; i < in->raw_len && n < sizeof l->text - 1; i++)
-            if ((unsigned char)in->raw[i] >= 32 && in->raw[i] != 127)
-                l->text[n++] = in->raw[i];
-        l->text[n] = '\0';
-    } else if (in->type != INPUT_KEY) {
+    struct edit e = {.text = l->text, .cap = sizeof l->text, .at = l->at, .cut = &l->cut, .parts = " "};
+    if (in->type == INPUT_PASTE)
+        edit_paste(&e, in, true);
+    else if (in->type != INPUT_KEY)
         return false;
-    } else if (in->key == K_ENTER) {
-        end_typing(l, true);
+    else if (in->key == K_ENTER || in->key == K_TAB || input_leaves(in)) {
+        end_typing(l, !input_leaves(in));
         return true;
-    } else if (input_leaves(in)) {
-        end_typing(l, false);
-        return true;
-    } else if (in->key == K_BACKSPACE) {
-        while (n > 0 && ((unsigned char)l->text[n - 1] & 0xc0) == 0x80)
-            n--;
-        if (n > 0)
-            n--;
-        l->text[n] = '\0';
-    } else if ((in->mods & MOD_CTRL) && (in->key == 'u' || in->key == 'w')) {
-        while (n > 0 && l->text[n - 1] == ' ')
-            n--;
-        while (n > 0 && (in->key == 'u' || l->text[n - 1] != ' '))
-            n--;
-        l->text[n] = '\0';
     } else if (in->key == K_UP || in->key == K_DOWN) {
         netlog_view_move(l->view, in->key == K_UP ? -1 : 1); /* one can look around while typing */
         pane_dirty(&l->pane);
         return true;
-    } else {
+    } else if (!edit_key(&e, in))
         return true;
-    }
+    l->at = e.at;
     if (l->typing == TYPING_FILTER)
         apply(l); /* as one types */
     pane_dirty(&l->pane);
@@ -558,9 +554,9 @@ static bool action(struct pane *p, const char *what)
     else if (strcmp(name, "search") == 0)
         begin_typing(l, TYPING_SEARCH);
     else if (strcmp(name, "next") == 0)
-        search(l, false);
+        search(l, true); /* as it began: upwards from the latest */
     else if (strcmp(name, "previous") == 0)
-        search(l, true);
+        search(l, false);
     else if (strcmp(name, "jump") == 0)
         begin_typing(l, TYPING_TIME);
     else if (strcmp(name, "verdict") == 0) {
@@ -703,7 +699,7 @@ static void pane_free(struct pane *p)
 }
 
 static const struct pane_class class = {.name = "log", .list = true, .draw = draw, .key = key, .action = action, .mouse = mouse, .edge = edge,
-                                        .box = box_chosen, .tick = tick, .title = title, .cursor = cursor, .grabs = grabs, .free = pane_free};
+                                        .box = box_chosen, .tick = tick, .title = title, .cursor = cursor, .grabs = grabs, .typed = typed, .free = pane_free};
 static const struct netlog_feed_ops feed_ops = {on_row, on_batch};
 
 struct pane *netlog_pane_new(struct app *a)

@@ -120,6 +120,20 @@ int paint_centre(WINDOW *w, int y, int cols, enum style s, const char *text)
     return x + paint_text(w, y, x, cols - x, s, text);
 }
 
+int paint_typed(WINDOW *w, int y, int x, int room, enum style s, const char *text, size_t at)
+{
+    char before[512];
+    for (const char *from = text;; from++) {
+        if (((unsigned char)*from & 0xc0) == 0x80)
+            continue;
+        snprintf(before, sizeof before, "%.*s", (int)(text + at - from), from);
+        if (paint_width(before) < room || !before[0]) {
+            paint_text(w, y, x, room, s, from);
+            return paint_width(before);
+        }
+    }
+}
+
 size_t paint_line(const char *text, int cols)
 {
     const char *p = text, *word = NULL;

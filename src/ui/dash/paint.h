@@ -17,6 +17,8 @@ int paint_f(WINDOW *w, int y, int x, int room, enum style s, const char *fmt, ..
 /* The same with its end at column `end` (exclusive). Returns the first column. */
 int paint_right(WINDOW *w, int y, int end, int room, enum style s, const char *text);
 int paint_centre(WINDOW *w, int y, int cols, enum style s, const char *text);
+/* A text that is typed, with what stands before its cursor (a byte) in sight. Returns the cursor's column, from x. */
+int paint_typed(WINDOW *w, int y, int x, int room, enum style s, const char *text, size_t at);
 /* How many bytes of a text go into a line of so many columns, cut at a word. */
 size_t paint_line(const char *text, int cols);
 /* Text wrapped at words, from y on, at most max rows; returns the rows used. */

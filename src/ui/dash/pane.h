@@ -56,6 +56,8 @@ struct pane_class {
     bool (*idle)(struct pane *p, const char *action);
     /* True: every key goes to key() with its bytes, but the prefix key, whose follower is looked up in "prefix". */
     bool (*grabs)(struct pane *p);
+    /* While it grabs keys for a text that is typed: what Enter and Escape do to it. NULL, or false: a filter's. */
+    bool (*typed)(struct pane *p, const char *words[2]);
     /* Overlays: how large the inside wants to be; the app limits it to the screen. */
     void (*want)(struct pane *p, int max_rows, int max_cols, int *rows, int *cols);
     /* Terminal pane: show this session of that sandbox (0: the agent's, else the latest) and take the focus. */
