@@ -5,10 +5,11 @@ import json
 import os
 import socket
 import struct
+import threading
 import time
 
 from listener import Listener
-from sbxclient import CTRL, Link
+from sbxclient import CTRL, DATA, Link
 
 F_OFD_SETLK = 37
 
@@ -25,6 +26,10 @@ class FakeBox:
         self.watchers = []
         self.sessions = []   # as `status` tells of them
         self.screens = {}    # session: what stands on its screen
+        self.typed = {}      # session: what was typed into it
+        self.shows = threading.Event()  # attaching waits for it
+        self.shows.set()
+        self.views = {}      # (link, channel): session
         self.lock = os.open(self.dir / "lock", os.O_RDWR | os.O_CREAT)
         fcntl.fcntl(self.lock, F_OFD_SETLK, struct.pack("hhqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         os.write(self.lock, f"{os.getpid()}\n".encode())
@@ -45,9 +50,14 @@ class FakeBox:
     def serve(self, link):
         try:
             while True:
-                kind, _, _, m = link.read(100000)
+                kind, _, chan, m = link.read(100000)
                 if kind == CTRL and "id" in m:
                     link.ctrl(**{"op": "reply", "id": m["id"], "ok": True, **self.reply(link, m)})
+                    if m["op"] == "attach":
+                        link.send(DATA, self.screens.get(m["session"], "").encode(), m["chan"])
+                elif kind == DATA and (link, chan) in self.views:
+                    session = self.views[link, chan]
+                    self.typed[session] = self.typed.get(session, "") + m.decode()
         except (OSError, EOFError, TimeoutError):
             link.sock.close()
 
@@ -58,6 +68,12 @@ class FakeBox:
             return self.status()
         if m["op"] == "text":
             return {"text": self.screens.get(m.get("session"), "")}
+        if m["op"] == "attach":
+            self.shows.wait()
+            self.views[link, m["chan"]] = m["session"]
+            return {"session": m["session"], "rows": 24, "cols": 80}
+        if m["op"] in ("resize", "detach"):
+            return {}
         if m["op"] == "asks":
             if m.get("watch") and link not in self.links:
                 self.links.append(link)
@@ -79,6 +95,18 @@ class FakeBox:
                 link.ctrl(**m)
             except OSError:
                 pass
+
+    def session(self, number, agent=False, **more):
+        return {"session": number, "command": ["bash"], "tty": True, "agent": agent, "rows": 24, "cols": 80, "clients": 0, "started": int(time.time()),
+                "title": "", "bell": False, "user": "agent", "quiet_ms": 9000, **more}
+
+    def end_session(self, number):
+        self.sessions = [s for s in self.sessions if s["session"] != number]
+        for (link, chan), session in list(self.views.items()):
+            if session == number:
+                del self.views[link, chan]
+                self.note([link], op="exit", chan=chan, status=0)
+        self.changed()
 
     def ask(self, number, host, port=443, left=600, **more):
         self.asks[number] = {"op": "ask", "ask": number, "host": host, "where": "", "port": port, "name": True, "time_ms": int(time.time() * 1000),

@@ -1100,19 +1100,72 @@ class Faked(unittest.TestCase):
         self.addCleanup(h.close)
         box = FakeBox(h, "ape")
         self.addCleanup(box.close)
-
-        def session(number, agent, **more):
-            return {"session": number, "command": ["bash"], "tty": True, "agent": agent, "rows": 24, "cols": 80, "clients": 0, "started": int(time.time()),
-                    "title": "", "bell": False, "user": "agent", "quiet_ms": 9000, **more}
         box.screens = {1: "agent@ape:~$", 2: "Shall I go on?"}
-        box.sessions = [session(2, False, bell=True), session(1, True)]
+        box.sessions = [box.session(2, bell=True), box.session(1, True)]
         with Terminal(h.env, cwd=h.ws, cols=120, rows=30) as t:
             t.wait("1 needs you")
             t.wait("Shall I go on")
-            box.sessions = [session(2, False, signal=15), session(1, True)]
+            box.sessions = [box.session(2, signal=15), box.session(1, True)]
             box.changed()
             t.wait("needs you", gone=True)  # although the agent beside it is quiet
 
+    def test_what_is_typed_reaches_the_session_that_it_is_meant_for(self):
+        h = Home()
+        self.addCleanup(h.close)
+        ape, bee = (FakeBox(h, n) for n in ("ape", "bee"))
+        for box in (ape, bee):
+            self.addCleanup(box.close)
+            box.screens = {n: f"screen {n} of {box.name}" for n in range(1, 13)}
+        ape.screens[2] += "\033[?2004h\033[?1h"
+        ape.sessions = [ape.session(n, n == 1) for n in range(1, 13)]
+        bee.sessions = [bee.session(1, True)]
+        t = Terminal(h.env, cwd=h.ws, cols=100, rows=30)
+        self.addCleanup(t.close)
+        t.wait("bee +running")
+        t.click("ape")
+        t.wait(r"screen 1 of ape")
+        t.keys("Enter")
+        t.wait(r"\[1 bash\]")
+        # Before its screen has come, and in the form that it asks for.
+        ape.shows.clear()
+        t.keys("C-]", "2")
+        t.type("early\033[A\033[200~pasted\033[201~.")
+        t.read_all()
+        ape.shows.set()
+        t.wait("screen 2 of ape")
+        self.assertTrue(wait_for(lambda: ape.typed.get(2, "").endswith(".")), ape.typed)
+        self.assertEqual(ape.typed[2], "early\033OA\033[200~pasted\033[201~.")
+        # The tab that is shown can be read, however many there are.
+        t.keys("C-]", "p", "C-]", "p")
+        t.wait(r"ape  …  .*\[12 bash\]")
+        # Not into the one that takes its place: the words are for the one that ended.  A slow machine may well type too late.
+        ape.typed.clear()
+        for n in range(12, 3, -1):
+            ape.end_session(n)
+            t.wait(rf"\[1 bash\]|ape, session {n}: the session ended")
+            t.type("lost")
+            t.wait(r"\[1 bash\]")
+            if not within(1, lambda: ape.typed.get(1)):
+                break
+            t.keys("C-]", "p")
+            t.wait(rf"\[{n - 1} bash\]")
+            ape.typed.clear()
+        self.assertEqual(ape.typed, {})
+        # Nor into another sandbox where theirs is gone, nor are they keys of the dashboard.
+        ape.close()
+        h.sbx("rm", "--force", "ape")
+        t.wait("removed or renamed; Esc leaves")
+        time.sleep(0.8)
+        t.type("qcrs")
+        t.wait("1 sandbox ")
+        self.assertEqual((bee.typed, t.get("pane_dead")), ({}, "0"))
+        self.assertFalse(t.has("New sandbox|Remove"))
+        t.keys("Escape")
+        t.wait("Enter attach")
+        t.wait("screen 1 of bee")
+        t.keys("Enter")
+        t.type("mine")
+        self.assertTrue(wait_for(lambda: bee.typed.get(1) == "mine"), bee.typed)
 
     def test_a_form_keeps_what_cannot_be_done_and_outlives_its_sandbox(self):
         h = Home()

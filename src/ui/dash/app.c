@@ -184,6 +184,24 @@ bool app_has_focus(struct app *a, const struct pane *p)
     return app_focused(a) == p;
 }
 
+struct box *app_box(struct app *a)
+{
+    return model_find(a->model, a->box);
+}
+
+static void tell_box(struct app *a)
+{
+    struct box *b = app_box(a);
+    for (int i = 0; i < AREAS; i++)
+        if (a->slot[i].pane && a->slot[i].pane->class->box)
+            a->slot[i].pane->class->box(a->slot[i].pane, b);
+}
+
+bool app_keeps_focus(struct app *a, const struct pane *p)
+{
+    return a->slot[a->focus].pane == p;
+}
+
 void app_focus(struct app *a, enum area area)
 {
     if (a->focus == area || !a->slot[area].pane)
@@ -192,6 +210,8 @@ void app_focus(struct app *a, enum area area)
     a->focus = area;
     a->prefixed = false;
     tell_focus(a, a->slot[area].pane, true);
+    if (!a->box[0]) /* what is gone needs no longer be held */
+        tell_box(a);
     if (a->zoomed || a->narrow)
         app_layout(a);
 }
@@ -218,19 +238,6 @@ static void focus_by(struct app *a, int step)
         next = (next + step + AREAS) % AREAS;
     while (next != (int)a->focus && (!a->slot[next].pane || (step > 0 && next == AREA_TERMINAL)));
     app_focus(a, (enum area)next);
-}
-
-struct box *app_box(struct app *a)
-{
-    return model_find(a->model, a->box);
-}
-
-static void tell_box(struct app *a)
-{
-    struct box *b = app_box(a);
-    for (int i = 0; i < AREAS; i++)
-        if (a->slot[i].pane && a->slot[i].pane->class->box)
-            a->slot[i].pane->class->box(a->slot[i].pane, b);
 }
 
 void app_select_box(struct app *a, const char *name)

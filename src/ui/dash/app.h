@@ -44,6 +44,8 @@ int64_t app_typed_ms(const struct app *a);
 
 void app_focus(struct app *a, enum area area);
 bool app_has_focus(struct app *a, const struct pane *p);
+/* The same, or it will when the overlays are closed. */
+bool app_keeps_focus(struct app *a, const struct pane *p);
 /* The pane with the focus fills the screen, or no longer. */
 void app_zoom(struct app *a, bool on);
 bool app_zoomed(struct app *a);

@@ -101,8 +101,9 @@ static void gather(struct boxes *p)
     if (at >= 0) {
         if (!b || !b->task) /* what is busy stands elsewhere meanwhile */
             p->at = (unsigned)at;
-    } else if (p->n) {
-        /* Where one was removed, its neighbour; where the filter hides it, the first that it shows. */
+    } else if (p->n && (a->box[0] || a->focus != AREA_TERMINAL)) {
+        /* Where one was removed, its neighbour, but not below the hands of who types in it; where the filter hides it, the
+         * first that it shows. */
         unsigned next = a->box[0] ? 0 : p->at < p->n ? p->at : p->n - 1;
         app_select_box(a, p->shown[next]);
         p->at = next;

@@ -13,6 +13,7 @@
 #include "core/paths.h"
 #include "core/sanitize.h"
 #include "ui/dash/app.h"
+#include "ui/dash/edit.h"
 #include "ui/dash/model.h"
 #include "ui/dash/paint.h"
 #include "ui/dash/pane.h"
@@ -51,12 +52,16 @@ struct term_pane {
     struct input outside; /* where the pointer is while it selects beyond the edge */
     bool typing; /* a search */
     char text[128];
+    size_t at; /* of the cursor in it */
+    struct edit_cut cut;
+    int typed_x; /* where that stands */
     bool selecting;
     int64_t clicked_ms, close_ms;
     int clicks, close_session;
     struct term_place clicked;
     struct edge edges[EDGES_MAX];
     int nedges;
+    bool gone; /* its sandbox is */
     uint64_t paused_at; /* where a drag stopped it, UINT64_MAX: it did not */
     int64_t ended_ms;
     bool clip_said; /* that this sandbox may not copy */
@@ -143,6 +148,7 @@ static void attach(struct term_pane *t, int half, struct box *b, int session)
     bool take = t->focus && half == t->on;
     if (!b || !b->conn)
         return;
+    t->typing = t->typing && half != t->on;
     if ((term_view_state(v) == VIEW_LIVE || term_view_state(v) == VIEW_WAITING) && session && term_view_session(v) == session) {
         term_view_size(v, t->half[half].rows, t->half[half].cols, take);
         return;
@@ -162,7 +168,7 @@ static void on_preview(evutil_socket_t fd, short what, void *arg)
     (void)what;
     for (int i = 0; i < halves(t); i++) {
         enum view_state s = term_view_state(t->half[i].view);
-        int session = b && b->conn && (s == VIEW_EMPTY || s == VIEW_ENDED) ? choose(t, b, i) : 0;
+        int session = b && b->conn && b->life != LIFE_STOPPING && (s == VIEW_EMPTY || s == VIEW_ENDED) ? choose(t, b, i) : 0;
         if (session)
             attach(t, i, b, session);
         else if (s == VIEW_ENDED && t->split && term_view_state(t->half[1 - i].view) == VIEW_LIVE) {
@@ -191,9 +197,16 @@ static void box_changed(struct pane *p, struct box *b)
 {
     struct term_pane *t = self(p);
     const char *name = b ? b->name : "";
+    /* What is typed there goes nowhere then: neither to another's session, nor to the dashboard as its keys. */
+    if (!b && t->box[0] && app_keeps_focus(p->app, p) && term_view_state(current(t)->view) != VIEW_EMPTY) {
+        t->gone = true;
+        t->ended_ms = app_now_ms();
+        pane_dirty(p);
+        return;
+    }
     if (strcmp(name, t->box) != 0) {
         detach_all(t);
-        t->split = t->clip_said = false;
+        t->split = t->clip_said = t->gone = false;
         t->on = 0;
         snprintf(t->box, sizeof t->box, "%s", name);
         if (p->class->resize)
@@ -239,8 +252,10 @@ static void on_ended(struct term_view *v, const char *why, void *arg)
     if (t->pane.app && term_view_session(v))
         app_say(t->pane.app, SAY_INFO, "%s, session %d: %s", t->box, term_view_session(v), why);
     term_copy_leave(term_view_copy(v));
-    t->typing = false;
-    t->ended_ms = app_now_ms();
+    if (v == current(t)->view) {
+        t->typing = false;
+        t->ended_ms = app_now_ms();
+    }
     look_soon(t, 50);
 }
 
@@ -295,7 +310,10 @@ static void draw_empty(struct term_pane *t, WINDOW *win, const struct half *h)
     const json_t *list[TABS_MAX];
     int y = h->y + h->rows / 2;
     char text[256];
-    if (!b)
+    bool ended = term_view_state(h->view) == VIEW_ENDED && t->focus;
+    if (t->gone)
+        snprintf(text, sizeof text, "%s was removed or renamed.", t->box);
+    else if (!b)
         snprintf(text, sizeof text, "No sandbox is selected.");
     else if (word[0])
         snprintf(text, sizeof text, "%s", word);
@@ -309,8 +327,15 @@ static void draw_empty(struct term_pane *t, WINDOW *win, const struct half *h)
         snprintf(text, sizeof text, "It is %s.", box_state_word(b));
     int x = h->x + (h->cols - paint_width(text)) / 2;
     paint_text(win, y, x < h->x ? h->x : x, h->cols, ST_DIM, text);
-    const char *hint = !b ? NULL : b->conn ? (word[0] || term_view_state(h->view) == VIEW_WAITING || tabs(b, list) ? NULL : "Enter starts its agent, x opens a shell")
-                       : b->life != LIFE_STARTING ? "s starts it, Enter starts it and its agent" : NULL;
+    const char *hint = NULL;
+    if (t->gone)
+        hint = "Esc leaves";
+    else if (b && ended)
+        hint = "Enter starts the agent again, Esc leaves";
+    else if (b && b->conn && !word[0] && term_view_state(h->view) != VIEW_WAITING && !tabs(b, list))
+        hint = "Enter starts its agent, x opens a shell";
+    else if (b && !b->conn && b->life != LIFE_STARTING)
+        hint = "s starts it, Enter starts it and its agent";
     if (hint) {
         x = h->x + (h->cols - paint_width(hint)) / 2;
         paint_text(win, y + 1, x < h->x ? h->x : x, h->cols, ST_DIM, hint);
@@ -328,12 +353,14 @@ static void draw_half(struct term_pane *t, WINDOW *win, struct half *h, bool key
     }
     term_draw(win, h->y, h->x, c, emu);
     if (keys && t->typing) {
-        snprintf(text, sizeof text, " Search: %s", t->text);
-        paint_row(win, h->y + h->rows - 1, h->x, h->cols, ST_FIELD_ON);
-        mvwhline(win, h->y + h->rows - 1, h->x, ' ', h->cols);
-        paint_text(win, h->y + h->rows - 1, h->x, h->cols, ST_FIELD_ON, text);
+        int y = h->y + h->rows - 1;
+        theme_set(win, ST_FIELD_ON);
+        mvwhline(win, y, h->x, ' ', h->cols);
+        int label = paint_text(win, y, h->x, h->cols, ST_FIELD_ON, " Search: ");
+        t->typed_x = h->x + label + paint_typed(win, y, h->x + label, h->cols - label, ST_FIELD_ON, t->text, t->at);
     } else if (term_view_state(h->view) == VIEW_ENDED) {
-        snprintf(text, sizeof text, " %s%s ", term_view_word(h->view), keys && t->focus ? "; Enter starts the agent again, Esc leaves" : "");
+        snprintf(text, sizeof text, " %s%s ", t->gone ? "the sandbox was removed or renamed" : term_view_word(h->view),
+                 !keys || !t->focus ? "" : t->gone ? "; Esc leaves" : "; Enter starts the agent again, Esc leaves");
         paint_text(win, h->y + h->rows - 1, h->x, h->cols, ST_BADGE, text);
     }
 }
@@ -379,40 +406,69 @@ static void tab_name(const json_t *s, char *out, size_t cap)
     snprintf(out, cap, "%.20s", safe);
 }
 
+/* What the frame says on the right: where one looks, or what the program calls itself, which gives way to the tabs. */
+static bool look_text(struct term_pane *t, char *out, size_t cap)
+{
+    struct term_view *v = current(t)->view;
+    struct term_emu *emu = term_view_emu(v);
+    struct term_copy *c = term_view_copy(v);
+    if (!emu)
+        return false;
+    if (c->look == TERM_COPY)
+        snprintf(out, cap, "COPY  %llu/%llu", (unsigned long long)(c->cursor.line - term_emu_first(emu) + 1),
+                 (unsigned long long)(term_emu_end(emu) - term_emu_first(emu)));
+    else if (c->look == TERM_PAUSED && term_emu_top(emu) > c->top)
+        snprintf(out, cap, "PAUSED  %llu lines below", (unsigned long long)(term_emu_top(emu) - c->top));
+    else if (term_emu_rows(emu) != current(t)->rows || term_emu_cols(emu) != current(t)->cols)
+        snprintf(out, cap, "%dx%d", term_emu_cols(emu), term_emu_rows(emu));
+    else
+        return false;
+    return true;
+}
+
 static void title(struct pane *p, char *left, size_t left_cap, char *right, size_t right_cap)
 {
     struct term_pane *t = self(p);
     const json_t *list[TABS_MAX];
-    struct box *b = its_box(t);
+    char tab[TABS_MAX][40];
     struct term_view *v = current(t)->view;
     struct term_emu *emu = term_view_emu(v);
-    struct term_copy *c = term_view_copy(v);
-    int n = tabs(b, list), shown = term_view_session(v);
-    size_t used = (size_t)snprintf(left, left_cap, "%s", t->box[0] ? t->box : "Terminal");
-    t->nedges = 0;
-    for (int i = 0; i < n && used + 40 < left_cap; i++) {
+    int n = tabs(its_box(t), list), shown = term_view_session(v), first = 0, on = 0;
+    bool looks = look_text(t, right, right_cap);
+    int room = p->cols - 4 - (looks ? paint_width(right) + 4 : 0), used = paint_width(t->box);
+    for (int i = 0; i < n; i++) {
         char name[24];
         int s = number_of(list[i]);
         bool bell = json_is_true(json_object_get(list[i], "bell")), other = s != shown && is_shown(t, s, t->on);
         tab_name(list[i], name, sizeof name);
-        int from = paint_width(left);
-        used += (size_t)snprintf(left + used, left_cap - used, s == shown ? "  [%d %s%s]" : other ? "  (%d %s%s)" : "  %d %s%s", s, name,
-                                 bell && s != shown ? " !" : "");
-        if (t->nedges < EDGES_MAX)
-            t->edges[t->nedges++] = (struct edge){s, from, paint_width(left)};
+        snprintf(tab[i], sizeof tab[i], s == shown ? "[%d %s%s]" : other ? "(%d %s%s)" : "%d %s%s", s, name, bell && s != shown ? " !" : "");
+        if (s == shown)
+            on = i;
     }
-    if (!emu)
-        return;
-    const char *said = term_emu_title(emu);
-    if (c->look == TERM_COPY)
-        snprintf(right, right_cap, "COPY  %llu/%llu", (unsigned long long)(c->cursor.line - term_emu_first(emu) + 1),
-                 (unsigned long long)(term_emu_end(emu) - term_emu_first(emu)));
-    else if (c->look == TERM_PAUSED && term_emu_top(emu) > c->top)
-        snprintf(right, right_cap, "PAUSED  %llu lines below", (unsigned long long)(term_emu_top(emu) - c->top));
-    else if (term_emu_rows(emu) != current(t)->rows || term_emu_cols(emu) != current(t)->cols)
-        snprintf(right, right_cap, "%dx%d", term_emu_cols(emu), term_emu_rows(emu));
-    else if (said[0])
-        snprintf(right, right_cap, "%.60s", said);
+    for (int i = 0; i <= on && n; i++)
+        used += 2 + paint_width(tab[i]);
+    while (first < on && used + (first ? 3 : 0) > room) /* the one that is shown is seen */
+        used -= 2 + paint_width(tab[first++]);
+    size_t at = (size_t)snprintf(left, left_cap, "%s%s", t->box[0] ? t->box : "Terminal", first ? app_glyph("  \xe2\x80\xa6", "  ~") : "");
+    t->nedges = 0;
+    for (int i = first; i < n && at + 44 < left_cap; i++) {
+        int from = paint_width(left);
+        at += (size_t)snprintf(left + at, left_cap - at, "  %s", tab[i]);
+        if (t->nedges < EDGES_MAX)
+            t->edges[t->nedges++] = (struct edge){number_of(list[i]), from, paint_width(left)};
+    }
+    room = p->cols - 8 - paint_width(left);
+    const char *said = emu && !looks ? term_emu_title(emu) : "";
+    if (said[0] && room >= 12) {
+        size_t len = strlen(said);
+        while (len) {
+            snprintf(right, right_cap, "%.*s%s", (int)len, said, said[len] ? app_glyph("\xe2\x80\xa6", "~") : "");
+            if (paint_width(right) <= room)
+                break;
+            for (len--; len && ((unsigned char)said[len] & 0xc0) == 0x80; len--)
+                ;
+        }
+    }
 }
 
 /* A click on a tab shows its session; where the other half shows it, the keys go there. */
@@ -443,7 +499,7 @@ static bool cursor(struct pane *p, int *y, int *x)
         return false;
     if (t->typing) {
         *y = h->y + h->rows - 1;
-        *x = h->x + 9 + paint_width(t->text);
+        *x = t->typed_x;
         return true;
     }
     uint64_t top = term_copy_top(c, emu);
@@ -507,20 +563,20 @@ static void save(struct term_pane *t, struct term_view *v)
 
 /* ---- keys ---- */
 
+static void search_begin(struct term_pane *t)
+{
+    t->typing = true;
+    t->text[0] = '\0';
+    t->at = 0;
+}
+
 static void search_key(struct term_pane *t, const struct input *in)
 {
     struct term_view *v = current(t)->view;
     struct term_copy *c = term_view_copy(v);
-    size_t len = strlen(t->text);
-    if (in->type == INPUT_PASTE || (in->key < 0x110000 && in->key >= 32 && !(in->mods & (MOD_CTRL | MOD_ALT)))) {
-        for (size_t i = 0; i < in->raw_len && len + 1 < sizeof t->text; i++)
-            if ((unsigned char)in->raw[i] >= 32)
-                t->text[len++] = in->raw[i];
-        t->text[len] = '\0';
-    } else if (in->key == K_BACKSPACE) {
-        while (len && ((unsigned char)t->text[len - 1] & 0xc0) == 0x80)
-            len--;
-        t->text[len ? len - 1 : 0] = '\0';
+    struct edit e = {.text = t->text, .cap = sizeof t->text, .at = t->at, .cut = &t->cut, .parts = " "};
+    if (in->type == INPUT_PASTE) {
+        edit_paste(&e, in, true);
     } else if (in->key == K_ENTER) {
         t->typing = false;
         if (t->text[0])
@@ -529,7 +585,20 @@ static void search_key(struct term_pane *t, const struct input *in)
             app_say(t->pane.app, SAY_WARN, "\"%s\" is nowhere in the scrollback", c->search);
     } else if (input_leaves(in)) {
         t->typing = false;
+    } else if (in->key == K_UP && c->search[0]) { /* what was looked for before */
+        edit_remove(&e, 0, strlen(t->text));
+        edit_insert(&e, c->search, strlen(c->search));
+    } else {
+        edit_key(&e, in);
     }
+    t->at = e.at;
+}
+
+static bool typed(struct pane *p, const char *words[2])
+{
+    words[0] = "finds it, upwards";
+    words[1] = "leaves";
+    return self(p)->typing;
 }
 
 static bool copy_action(struct term_pane *t, const char *action)
@@ -552,8 +621,7 @@ static bool copy_action(struct term_pane *t, const char *action)
     } else if (strcmp(action, "save") == 0) {
         save(t, v);
     } else if (strcmp(action, "search") == 0) {
-        t->typing = true;
-        t->text[0] = '\0';
+        search_begin(t);
     } else if (strcmp(action, "next") == 0 || strcmp(action, "previous") == 0) {
         /* As one looks upwards from the end, "next" is the one above. */
         if (c->search[0] && !term_copy_find(c, emu, action[0] == 'n'))
@@ -565,6 +633,11 @@ static bool copy_action(struct term_pane *t, const char *action)
     return true;
 }
 
+static bool just_ended(const struct term_pane *t)
+{
+    return app_now_ms() - t->ended_ms < ENDED_MS;
+}
+
 /* Words meant for a session that just ended must not become commands of the dashboard's. */
 static bool ended_key(struct term_pane *t, const struct input *in)
 {
@@ -573,9 +646,12 @@ static bool ended_key(struct term_pane *t, const struct input *in)
         term_copy_leave(c);
         pane_dirty(&t->pane);
     }
-    if (in->type != INPUT_KEY || app_now_ms() - t->ended_ms < ENDED_MS)
+    if (in->type != INPUT_KEY || just_ended(t))
         return true;
-    if (in->key == K_ENTER && !in->mods)
+    if (t->gone) {
+        if (in->key == K_ESC || in->key == K_ENTER)
+            app_command(t->pane.app, "app.leave");
+    } else if (in->key == K_ENTER && !in->mods)
         app_command(t->pane.app, "sandbox.attach");
     else if (in->key == K_ESC)
         app_command(t->pane.app, "app.leave");
@@ -590,6 +666,13 @@ static bool key(struct pane *p, const struct input *in)
     struct term_view *v = current(t)->view;
     struct term_emu *emu = term_view_emu(v);
     struct term_copy *c = term_view_copy(v);
+    if (term_view_state(v) == VIEW_WAITING && in->type != INPUT_FOCUS) {
+        if (!just_ended(t))
+            term_view_input(v, in);
+        return true;
+    }
+    if (!emu && term_view_state(v) == VIEW_ENDED)
+        return ended_key(t, in);
     if (!emu)
         return false;
     if (in->type == INPUT_FOCUS) {
@@ -609,13 +692,15 @@ static bool key(struct pane *p, const struct input *in)
     }
     if (term_view_state(v) == VIEW_ENDED)
         return ended_key(t, in);
+    if (just_ended(t)) /* nor are they meant for the session that took its place */
+        return true;
     if (term_view_state(v) != VIEW_LIVE)
         return false;
     if (c->look == TERM_PAUSED || c->select != SELECT_NONE) { /* typing goes to the screen, so the screen is shown */
         term_copy_leave(c);
         pane_dirty(p);
     }
-    term_keys_input(emu, in, term_view_send, v);
+    term_view_input(v, in);
     return true;
 }
 
@@ -641,6 +726,7 @@ static void go(struct term_pane *t, int half)
     if (t->focus && term_view_emu(old))
         term_keys_focus(term_view_emu(old), false, term_view_send, old);
     t->on = half;
+    t->typing = false;
     struct term_view *v = current(t)->view;
     if (t->focus && term_view_emu(v))
         term_keys_focus(term_view_emu(v), true, term_view_send, v);
@@ -723,6 +809,7 @@ static bool action(struct pane *p, const char *name)
     if (strncmp(name, "term.", 5) != 0)
         return false;
     name += 5;
+    t->ended_ms = 0; /* what is shown now was chosen */
     if (strcmp(name, "next") == 0) {
         step(t, 1);
     } else if (strcmp(name, "previous") == 0) {
@@ -740,8 +827,10 @@ static bool action(struct pane *p, const char *name)
         else if (number_of(list[at]) != term_view_session(h->view) || term_view_state(h->view) != VIEW_LIVE)
             attach(t, t->on, b, number_of(list[at]));
     } else if (strcmp(name, "new") == 0) {
-        if (b && b->conn)
+        if (b && b->conn) {
+            t->typing = false;
             term_view_shell(h->view, b->conn);
+        }
     } else if (strcmp(name, "split") == 0) {
         split(t);
     } else if (strcmp(name, "other") == 0) {
@@ -752,10 +841,8 @@ static bool action(struct pane *p, const char *name)
             term_copy_enter(term_view_copy(h->view), emu);
         if (emu && name[0] == 'p')
             term_copy_action(term_view_copy(h->view), emu, "pgup");
-        if (emu && name[0] == 's') {
-            t->typing = true;
-            t->text[0] = '\0';
-        }
+        if (emu && name[0] == 's')
+            search_begin(t);
     } else if (strcmp(name, "close") == 0) {
         close_session(t);
     } else {
@@ -893,6 +980,7 @@ static bool open_session(struct pane *p, struct box *b, int session)
     if (strcmp(t->box, b->name) != 0)
         box_changed(p, b);
     evtimer_del(t->preview);
+    t->ended_ms = 0;
     if (session == 0) {
         enum view_state s = term_view_state(current(t)->view);
         if (s == VIEW_LIVE || s == VIEW_WAITING)
@@ -937,7 +1025,7 @@ struct pane *term_pane_new(struct app *a)
 {
     static const struct pane_class class = {
         .name = "terminal", .draw = draw,     .key = key,   .action = action,      .mouse = mouse, .edge = edge,       .resize = resize,  .box = box_changed,
-        .title = title,     .cursor = cursor, .grabs = grabs, .context = context, .open = open_session, .focus = focus,
+        .title = title,     .cursor = cursor, .grabs = grabs, .typed = typed, .context = context, .open = open_session, .focus = focus,
         .outer = outer,   .free = free_pane,
     };
     struct term_pane *t = calloc(1, sizeof *t);

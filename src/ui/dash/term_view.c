@@ -9,11 +9,14 @@
 #include "core/link.h"
 #include "core/sanitize.h"
 #include "ui/backdrop.h"
+#include "ui/dash/term_keys.h"
 
 /* A paste waits here until the session takes it; beyond, it is cut. */
 #define INPUT_MAX (8u * 1024u * 1024u)
 /* After output was dropped (we were too slow for a flood) the history is fetched again when it is quiet. */
 #define QUIET_MS 700
+/* A screen that does not come by then has nothing to say of modes. */
+#define PAINT_MS 400
 
 struct term_view {
     struct event_base *base;
@@ -26,7 +29,9 @@ struct term_view {
     struct term_emu *emu;
     struct term_copy copy;
     unsigned scrollback;
-    struct evbuffer *input;
+    struct evbuffer *input, *early; /* early: typed before the screen came, each a struct input and its bytes */
+    bool painted;
+    struct event *paint;
     bool seen;
     size_t held; /* taken, not yet granted again */
     int rows, cols;           /* of the room */
@@ -58,6 +63,28 @@ static void on_quiet(evutil_socket_t fd, short what, void *arg)
     conn_request(v->conn, "repaint", json_pack("{s:i, s:i}", "chan", (int)v->chan, "scrollback", (int)v->scrollback), NULL, NULL);
 }
 
+static void painted(struct term_view *v)
+{
+    struct input in;
+    v->painted = true;
+    evtimer_del(v->paint);
+    while (evbuffer_remove(v->early, &in, sizeof in) == (int)sizeof in) {
+        in.raw = in.raw_len ? (const char *)evbuffer_pullup(v->early, (ev_ssize_t)in.raw_len) : "";
+        if (in.raw)
+            term_keys_input(v->emu, &in, term_view_send, v);
+        evbuffer_drain(v->early, in.raw_len);
+    }
+}
+
+static void on_paint(evutil_socket_t fd, short what, void *arg)
+{
+    struct term_view *v = arg;
+    (void)fd;
+    (void)what;
+    if (v->state == VIEW_LIVE)
+        painted(v);
+}
+
 struct term_view *term_view_new(struct event_base *base, unsigned scrollback, const struct term_view_ops *ops, void *arg)
 {
     struct term_view *v = calloc(1, sizeof *v);
@@ -69,8 +96,10 @@ struct term_view *term_view_new(struct event_base *base, unsigned scrollback, co
     v->arg = arg;
     v->seen = true;
     v->input = evbuffer_new();
+    v->early = evbuffer_new();
     v->quiet = evtimer_new(base, on_quiet, v);
-    if (!v->input || !v->quiet) {
+    v->paint = evtimer_new(base, on_paint, v);
+    if (!v->input || !v->early || !v->quiet || !v->paint) {
         term_view_free(v);
         return NULL;
     }
@@ -101,8 +130,11 @@ void term_view_detach(struct term_view *v)
     v->told_take = false;
     v->state = VIEW_EMPTY;
     v->word[0] = '\0';
+    v->painted = false;
     evtimer_del(v->quiet);
+    evtimer_del(v->paint);
     evbuffer_drain(v->input, evbuffer_get_length(v->input));
+    evbuffer_drain(v->early, evbuffer_get_length(v->early));
     term_emu_free(v->emu);
     v->emu = NULL;
     term_copy_leave(&v->copy);
@@ -112,12 +144,16 @@ void term_view_free(struct term_view *v)
 {
     if (!v)
         return;
-    if (v->quiet && v->input)
+    if (v->quiet && v->paint && v->input && v->early)
         term_view_detach(v);
     if (v->quiet)
         event_free(v->quiet);
+    if (v->paint)
+        event_free(v->paint);
     if (v->input)
         evbuffer_free(v->input);
+    if (v->early)
+        evbuffer_free(v->early);
     free(v);
 }
 
@@ -131,6 +167,8 @@ static void on_data(struct conn *c, uint16_t chan, unsigned stream, const uint8_
         if (memchr(buf, 0x18, len))
             v->gap = true;
         term_emu_feed(v->emu, buf, len);
+        if (!v->painted && v->state == VIEW_LIVE)
+            painted(v);
         if (v->gap) {
             struct timeval tv = {0, QUIET_MS * 1000};
             evtimer_add(v->quiet, &tv);
@@ -235,6 +273,7 @@ static void on_reply(bool ok, const json_t *reply, const char *error, void *arg)
         end(v, error);
         return;
     }
+    struct timeval soon = {0, PAINT_MS * 1000};
     v->session = (int)json_integer_value(json_object_get(reply, "session"));
     json_t *rows = json_object_get(reply, "rows"), *cols = json_object_get(reply, "cols");
     if (!v->emu)
@@ -245,6 +284,7 @@ static void on_reply(bool ok, const json_t *reply, const char *error, void *arg)
     tell_size(v);
     changed(v);
     push(v);
+    evtimer_add(v->paint, &soon);
 }
 
 static bool begin(struct term_view *v, struct conn *c)
@@ -345,6 +385,16 @@ struct term_emu *term_view_emu(struct term_view *v)
 struct term_copy *term_view_copy(struct term_view *v)
 {
     return &v->copy;
+}
+
+void term_view_input(struct term_view *v, const struct input *in)
+{
+    if (v->state == VIEW_LIVE && v->painted)
+        term_keys_input(v->emu, in, term_view_send, v);
+    else if ((v->state == VIEW_LIVE || v->state == VIEW_WAITING) && evbuffer_get_length(v->early) + sizeof *in + in->raw_len <= INPUT_MAX) {
+        evbuffer_add(v->early, in, sizeof *in);
+        evbuffer_add(v->early, in->raw, in->raw_len);
+    }
 }
 
 void term_view_send(const char *bytes, size_t len, void *view)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "ui/dash/conn.h"
+#include "ui/dash/input.h"
 #include "ui/dash/term_copy.h"
 
 enum view_state { VIEW_EMPTY, VIEW_WAITING /* for the reply */, VIEW_LIVE, VIEW_ENDED };
@@ -45,6 +46,8 @@ const char *term_view_word(const struct term_view *v);
 struct term_emu *term_view_emu(struct term_view *v);
 struct term_copy *term_view_copy(struct term_view *v);
 
+/* What is typed for the program: in the form that it asked for, once its screen says which that is. */
+void term_view_input(struct term_view *v, const struct input *in);
 /* Bytes for the program; a term_out_fn. */
 void term_view_send(const char *bytes, size_t len, void *view);
 
