@@ -30,13 +30,16 @@ class FakeBox:
         self.shows = threading.Event()  # attaching waits for it
         self.shows.set()
         self.views = {}      # (link, channel): session
+        run = home.dir / "run/sbx"
+        run.mkdir(mode=0o700, exist_ok=True)
+        self.path = run / f"{name}.sock"
+        self.start()
+
+    def start(self):
         self.lock = os.open(self.dir / "lock", os.O_RDWR | os.O_CREAT)
         fcntl.fcntl(self.lock, F_OFD_SETLK, struct.pack("hhqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         os.write(self.lock, f"{os.getpid()}\n".encode())
         self.say("running")
-        run = home.dir / "run/sbx"
-        run.mkdir(mode=0o700, exist_ok=True)
-        self.path = run / f"{name}.sock"
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(str(self.path))
         os.chmod(self.path, 0o600)

@@ -1151,6 +1151,14 @@ class Faked(unittest.TestCase):
             t.wait(rf"\[{n - 1} bash\]")
             ape.typed.clear()
         self.assertEqual(ape.typed, {})
+        # One that was stopped and started elsewhere has another session of that number.
+        ape.sessions = []
+        ape.close()
+        t.wait(r"the sandbox ended; Enter starts the agent again")
+        ape.screens[1] = "once more"
+        ape.sessions = [ape.session(1, True)]
+        ape.start()
+        t.wait("once more")
         # Nor into another sandbox where theirs is gone, nor are they keys of the dashboard.
         ape.close()
         h.sbx("rm", "--force", "ape")

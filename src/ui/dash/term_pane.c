@@ -61,7 +61,8 @@ struct term_pane {
     struct term_place clicked;
     struct edge edges[EDGES_MAX];
     int nedges;
-    bool gone; /* its sandbox is */
+    bool gone;  /* its sandbox is */
+    bool again; /* it was away since a session ended: sessions of the same number are others */
     uint64_t paused_at; /* where a drag stopped it, UINT64_MAX: it did not */
     int64_t ended_ms;
     bool clip_said; /* that this sandbox may not copy */
@@ -124,7 +125,7 @@ static int choose(const struct term_pane *t, const struct box *b, int half)
 {
     const json_t *list[TABS_MAX];
     int n = tabs(b, list), best = 0, ended = 0;
-    if (t->half[half].view && term_view_state(t->half[half].view) == VIEW_ENDED)
+    if (!t->again && term_view_state(t->half[half].view) == VIEW_ENDED)
         ended = term_view_session(t->half[half].view);
     for (int i = 0; i < n; i++) {
         int s = number_of(list[i]);
@@ -169,9 +170,11 @@ static void on_preview(evutil_socket_t fd, short what, void *arg)
     for (int i = 0; i < halves(t); i++) {
         enum view_state s = term_view_state(t->half[i].view);
         int session = b && b->conn && b->life != LIFE_STOPPING && (s == VIEW_EMPTY || s == VIEW_ENDED) ? choose(t, b, i) : 0;
-        if (session)
+        if (session) {
+            if (s == VIEW_ENDED && i == t->on)
+                t->ended_ms = app_now_ms(); /* what is being typed is for the one that is seen */
             attach(t, i, b, session);
-        else if (s == VIEW_ENDED && t->split && term_view_state(t->half[1 - i].view) == VIEW_LIVE) {
+        } else if (s == VIEW_ENDED && t->split && term_view_state(t->half[1 - i].view) == VIEW_LIVE) {
             go(t, 1 - i); /* nothing is left to be shown beside the other */
             split(t);
             return;
@@ -215,6 +218,8 @@ static void box_changed(struct pane *p, struct box *b)
     }
     if (b && b->conn)
         look_soon(t, PREVIEW_MS);
+    else
+        t->again = true;
     if (p->visible)
         pane_dirty(p);
 }
@@ -256,6 +261,7 @@ static void on_ended(struct term_view *v, const char *why, void *arg)
         t->typing = false;
         t->ended_ms = app_now_ms();
     }
+    t->again = false;
     look_soon(t, 50);
 }
 
