@@ -22,6 +22,7 @@ class FakeBox:
         self.asks = {}       # number: what the broker would tell
         self.answers = []    # (number, allow)
         self.refuse = None   # what an answer is answered, instead of being taken
+        self.blocked = 0
         self.links = []
         self.watchers = []
         self.sessions = []   # as `status` tells of them
@@ -48,7 +49,7 @@ class FakeBox:
 
     def status(self):
         return {"name": self.name, "state": "running", "phase": "running", "reason": "", "accel": "kvm", "notice": "", "pid": os.getpid(), "started": int(time.time()),
-                "uptime_ms": 1000, "cpu_us": 0, "mem_kib": 1024, "sessions": self.sessions, "blocked": 0, "ports": [], "asks": len(self.asks)}
+                "uptime_ms": 1000, "cpu_us": 0, "mem_kib": 1024, "sessions": self.sessions, "blocked": self.blocked, "ports": [], "asks": len(self.asks)}
 
     def serve(self, link):
         try:

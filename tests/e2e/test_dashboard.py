@@ -1105,6 +1105,13 @@ class Faked(unittest.TestCase):
         with Terminal(h.env, cwd=h.ws, cols=120, rows=30) as t:
             t.wait("1 needs you")
             t.wait("Shall I go on")
+            box.blocked = 1234
+            box.changed()
+            t.wait("⊘ 1234 blocked")
+            for columns in range(75, 59, -3):  # the clock is covered by nothing
+                t.resize(columns, 16)
+                t.wait(r"^ ▣ sbx  1 sandbox  ● 1 running   ◆ 1 needs you   (⊘ 1234( blocked)?)? *\d\d:\d\d\n")
+            t.resize(120, 30)
             box.sessions = [box.session(2, signal=15), box.session(1, True)]
             box.changed()
             t.wait("needs you", gone=True)  # although the agent beside it is quiet

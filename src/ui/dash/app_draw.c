@@ -171,6 +171,16 @@ static void hot_add(struct app *a, int y, int x, int end, const char *action, ui
         a->hot[a->nhot++] = (struct hot){.y = y, .x = x, .end = end, .action = action, .key = key};
 }
 
+/* A figure of the title with its glyph, without its word where there is little room; returns where the next one begins. */
+static int draw_sum(WINDOW *w, int x, int end, enum style s, const char *glyph, long long n, const char *word)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%s %lld %s", glyph, n, word);
+    if (x + paint_width(text) > end)
+        snprintf(text, sizeof text, "%s %lld", glyph, n);
+    return x + paint_width(text) > end ? x : x + paint_text(w, 0, x, end - x, s, text) + 2;
+}
+
 static void draw_title(struct app *a)
 {
     WINDOW *w = a->title;
@@ -187,8 +197,10 @@ static void draw_title(struct app *a)
     x += paint_text(w, 0, x, 20, ST_TITLE, app_glyph("▣ sbx", "sbx")) + 2;
     unsigned n = model_count(a->model);
     x += paint_f(w, 0, x, 30, ST_TITLE, "%u sandbox%s", n, n == 1 ? "" : "es") + 2;
+    strftime(clock_text, sizeof clock_text, "%H:%M", localtime(&now));
+    int end = paint_right(w, 0, COLS - 1, 8, ST_TITLE, clock_text) - 2, last = a->unread ? end - 7 : end;
     if (s.running)
-        x += paint_f(w, 0, x, 24, ST_TITLE, "%s %u running", app_glyph("●", "*"), s.running) + 2;
+        x = draw_sum(w, x, last, ST_TITLE, app_glyph("●", "*"), s.running, "running");
     if (s.waiting) {
         snprintf(text, sizeof text, " %s %u need%s you ", app_glyph("◆", "!"), s.waiting, s.waiting == 1 ? "s" : "");
         int from = x;
@@ -196,11 +208,9 @@ static void draw_title(struct app *a)
         hot_add(a, 0, from, x - 2, "app.waiting", K_NONE);
     }
     if (s.failed)
-        x += paint_f(w, 0, x, 24, ST_TITLE, "%s %u failed", app_glyph("✗", "x"), s.failed) + 2;
+        x = draw_sum(w, x, last, ST_TITLE, app_glyph("✗", "x"), s.failed, "failed");
     if (s.blocked)
-        x += paint_f(w, 0, x, 30, ST_TITLE, "%s %lld blocked", app_glyph("⊘", "#"), (long long)s.blocked) + 2;
-    strftime(clock_text, sizeof clock_text, "%H:%M", localtime(&now));
-    int end = paint_right(w, 0, COLS - 1, 8, ST_TITLE, clock_text) - 2;
+        x = draw_sum(w, x, last, ST_TITLE, app_glyph("⊘", "#"), s.blocked, "blocked");
     if (a->unread && end - x > 4) {
         snprintf(text, sizeof text, end - x > 13 ? " %s %u unread " : " %s %u ", app_glyph("▲", "!"), a->unread);
         int from = paint_right(w, 0, end, 24, ST_BADGE, text);
