@@ -155,7 +155,8 @@ static void lay_out(const struct log_pane *l, int cols, struct columns *c)
         return;
     }
     /* Host and rule get what they need, the request what is left; where that is nothing, host and rule share it. */
-    int rule = between(l->wide_rule + 1, 12, rest / 2), host = between(l->wide_host + 2, 16, rest - 17);
+    int host = between(l->wide_host + 2, 16, rest - 17);
+    int rule = between(l->wide_rule + 1, 12, rest - host > rest / 2 ? rest - host : rest / 2);
     if (host + rule > rest) /* most rules say their host once more */
         rule = between(rest - host, 17, rule);
     if (l->any_request && rest >= 68) {
