@@ -250,6 +250,25 @@ void obeyed_end(const struct record *r)
         json_decref(update(r, END, true));
 }
 
+void obeyed_add(const struct record *r, unsigned folder, const char *path)
+{
+    char *file = folder < r->nfolders ? path_sandbox(r->name, "obeyed.json", NULL) : NULL;
+    int lock = file ? jsonfile_lock(file, NULL) : -1;
+    json_t *o = lock >= 0 ? jsonfile_read(file, NULL) : NULL, *list = json_object_get(o, "changed");
+    json_t *whole = o ? json_sprintf("%s/%s", r->folders[folder].path, path) : NULL, *had;
+    bool known = !whole || !json_is_array(list) || json_array_size(list) >= TOLD_MAX;
+    size_t i;
+    json_array_foreach(list, i, had)
+        known |= json_equal(had, whole);
+    if (!known && json_array_append(list, whole) == 0)
+        jsonfile_write(file, o, 0600, NULL);
+    if (lock >= 0)
+        close(lock);
+    json_decref(whole);
+    json_decref(o);
+    free(file);
+}
+
 json_t *obeyed_changed(const struct record *r)
 {
     return r->nfolders ? update(r, TOLD, false) : json_array();

@@ -19,6 +19,8 @@ json_t *obeyed_diff(const json_t *before, const json_t *after, const char *prefi
 /* The supervisor's: before the guest can write, and when it no longer can. */
 void obeyed_begin(const struct record *r);
 void obeyed_end(const struct record *r);
+/* One that no list can name, as the workspace's server tells it (vm/fs_nested.h): beneath the folder of that number. */
+void obeyed_add(const struct record *r, unsigned folder, const char *path);
 
 /* What was changed and not told: an array of absolute paths.  New reference, never NULL but for lack of memory. */
 json_t *obeyed_changed(const struct record *r);

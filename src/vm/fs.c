@@ -20,6 +20,7 @@
 #include "core/linkev.h"
 #include "core/log.h"
 #include "vm/fs_check.h"
+#include "vm/fs_nested.h"
 #include "vm/fs_notify.h"
 #include "vm/fs_ops.h"
 #include "vm/fs_rules.h"
@@ -370,6 +371,11 @@ static int start_session(struct err *e)
     return 0;
 }
 
+static void on_nested(unsigned folder, const char *path)
+{
+    link_send_ctrl(linkev_link(fs.supervisor), json_pack("{s:s, s:i, s:s}", "op", "nested", "folder", (int)folder, "path", path));
+}
+
 static int start_serving(const json_t *msg, struct err *e)
 {
     size_t i;
@@ -384,6 +390,7 @@ static int start_serving(const json_t *msg, struct err *e)
     if (nodes_init(fs.folders, fs.nfolders, raise_fds() / 2) < 0)
         return err_errno(e, errno, "cannot open the folders");
     node_set_freed(watch_drop);
+    nested_init(on_nested);
     int inotify = watch_init(notify_changed);
     fs.in = malloc(IN_CAP + 8);
     fs.port_ev = event_new(fs.base, FD_PORT, EV_READ | EV_PERSIST, on_port, NULL);

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "vm/fs_nested.h"
 #include "vm/fs_ops_int.h"
 #include "vm/fs_rules.h"
 
@@ -76,7 +77,7 @@ bool fs_hidden(struct node *parent, const char *name)
     return fs_rules_hidden(r, &at);
 }
 
-int fs_may_change(struct node *n, const char *name, mode_t makes)
+static int may_change(struct node *n, const char *name, mode_t makes)
 {
     const struct fs_folder *f = node_folder(n);
     if (name && !fs_name_ok(name))
@@ -95,6 +96,16 @@ int fs_may_change(struct node *n, const char *name, mode_t makes)
     if (fs_rules_hidden(f->rules, &at))
         return makes ? EPERM : ENOENT;
     return makes && !S_ISDIR(makes) && fs_rules_leads(f->rules, &at) ? EPERM : 0;
+}
+
+int fs_may_change(struct node *n, const char *name, mode_t makes)
+{
+    int why = may_change(n, name, makes);
+    if (!why && name && makes)
+        nested_changed(n, name);
+    else if (!why && !name && n->parent)
+        nested_changed(n->parent, n->name);
+    return why;
 }
 
 #define ROOM_BYTES (16u << 20) /* so much, or so long, may go by before the disk is asked again */
@@ -517,6 +528,11 @@ static int rename_pinned(struct node *p, const char *name, struct node *q, const
     name_left(leaving, q, newname, !why && !same, replaced && is_last_name(&old));
     if (why)
         return why;
+    if (moves_dir) {
+        nested_moved(p, name, q, newname);
+        if (exchange)
+            nested_moved(q, newname, p, name);
+    }
     if (moving && node_known_child(q, newname) == moving)
         node_moved(moving, q, newname);
     if (other && node_known_child(p, name) == other)

@@ -16,6 +16,7 @@
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/sanitize.h"
+#include "core/obeyed.h"
 #include "core/spawn.h"
 #include "vm/supervisor_int.h"
 
@@ -293,6 +294,10 @@ static void on_ctrl(struct linkev *ev, json_t *msg, void *arg)
         on_hello(h);
     } else if (h->role == ROLE_SCREEN) {
         sessions_screen_ctrl(s->sessions, msg);
+    } else if (op && strcmp(op, "nested") == 0) {
+        const char *path = json_string_value(json_object_get(msg, "path"));
+        if (path)
+            obeyed_add(&s->record, (unsigned)json_integer_value(json_object_get(msg, "folder")), path);
     } else if (op && strcmp(op, "blocked") == 0) {
         s->blocked = json_integer_value(json_object_get(msg, "count"));
         clients_changed(s->clients);

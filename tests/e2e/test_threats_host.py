@@ -335,6 +335,7 @@ t.close()
         subprocess.run(["git", "-C", str(ws), "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "--allow-empty", "-m", "1"], check=True)
         subprocess.run(["git", "-C", str(ws), "worktree", "add", "-q", str(feature)], check=True, stderr=subprocess.DEVNULL)
         (ws / ".git/modules/sub").mkdir(parents=True)
+        subprocess.run(["git", "init", "-q", str(ws / "mine")], check=True)
         (ws / "package.json").write_text('{"name": "x", "scripts": {"test": "true"}, "dependencies": {}}')
         (ws / "Makefile").write_text("all:\n")
         (ws / "CMakeLists.txt").write_text("# same\n")
@@ -364,6 +365,16 @@ t.close()
         for name in (".vscode/tasks.json", ".envrc", ".mcp.json", "package.json", "Makefile"):
             self.assertIn(f"{ws}/{name}", changed)
         self.assertNotIn(f"{ws}/CMakeLists.txt", changed)
+        # A repository within, whose configuration git runs where the index around it names it: each is told, wherever it goes.
+        self.assertNotIn(f"{ws}/mine/.git", changed)
+        r = h.sh("told", f"""cd {ws}; (cd mine && git -c user.name=x -c user.email=x@x commit -q --allow-empty -m 1); cat mine/.git/config >/dev/null
+            git init -q a/b/inner && mv a c; printf 'gitdir: ../../evil' > .vscode/.git""")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        told = lambda *names: set(json.loads(h.sbx("inspect", "told"))["changed_host_files"]) >= {f"{ws}/{n}/.git" for n in names}
+        self.assertTrue(wait_for(lambda: told("a/b/inner", "c/b/inner", ".vscode")))
+        self.assertFalse(told("mine"))  # a commit is a day's work
+        h.sh("told", f"""cd {ws}/mine; git config core.fsmonitor evil; mkdir "$(printf '\033]0;x')"; git init -q "$(printf '\033]0;x')" """)
+        self.assertTrue(wait_for(lambda: told("mine", "mine/\\x1b]0;x")))
         r = h.run("stop", "told")
         for name in (".vscode/tasks.json", ".envrc", "package.json", "Makefile"):
             self.assertIn(f"{ws}/{name}".encode(), r.stderr)
