@@ -308,7 +308,16 @@ class Commands(unittest.TestCase):
         h = self.h
         repo, git = self.repository("repo")
         main = git("rev-parse", "main")
+        # What another sandbox put there leads this host's writing nowhere.
+        (h.dir / "victim").write_text("same\n")
+        (repo / ".git/info/exclude").unlink(missing_ok=True)
+        (repo / ".git/info/exclude").symlink_to(h.dir / "victim")
+        r = h.run("create", "--branch", "elsewhere", "--name", "b0", "shell", ".", cwd=repo)
+        self.assertEqual((r.returncode, b"is a link" in r.stderr, (h.dir / "victim").read_text()), (0, True, "same\n"), r.stderr)
+        h.sbx("rm", "-f", "b0")
+        (repo / ".git/info/exclude").unlink()
         h.sbx("create", "--branch", "my-feature", "--name", "b1", "shell", ".", cwd=repo)
+        self.assertIn(".sbx/", (repo / ".git/info/exclude").read_text())
         tree = repo / ".sbx/b1-worktrees/my-feature"
         self.assertIn(str(tree), git("worktree", "list"))
         h.sbx("start", "b1")

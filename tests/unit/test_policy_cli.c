@@ -126,6 +126,11 @@ static void lines_of_the_guide(void **state)
     has(out, "sbx policy allow network -g api.example.com:443");
     assert_int_equal(sbx("check github.com"), 0);
     has(out, "allowed, by allow github.com (global)");
+    /* Where requests are judged some methods never go on, whatever a rule says. */
+    assert_int_equal(sbx("allow network -g judged.example.com/api"), 0);
+    assert_int_equal(sbx("check judged.example.com --method POST --path /api/x"), 0);
+    assert_int_equal(sbx("check judged.example.com --method TRACE --path /api/x"), STATUS_DENIED);
+    has(out, "none of that method goes on");
     assert_int_equal(sbx("ls"), 0);
     has(out, "*.npmjs.org");
     has(out, "posture: locked-down\n");
@@ -143,7 +148,7 @@ static void mistakes_change_nothing(void **state)
         "allow network -g good.com,bad..com", "allow network -g a.com --for soon", "allow network -g a.com --for",
         "allow network -g a.com --frob", "allow network nobox a.com", "allow network ../x a.com", "allow disk -g a.com",
         "allow network -g GET|a.com", "allow network -g 8.8.8.8/x", "set-default", "set-default opne", "set-default open nobox",
-        "check", "check *.example.com", "check a.com b.com", "check a.com:99999", "log --since yesterdayish", "log --limit x",
+        "check", "check *.example.com", "check a.com b.com", "check a.com:99999", "check a.com:80-90", "log --since yesterdayish", "log --limit x",
         "log --verdict maybe", "log nobox", "ls nobox", "reset nobox", "import", "frobnicate", "rm -g", "export a b",
     };
     char before[1 << 12];

@@ -10,6 +10,7 @@
 #include "core/policy.h"
 #include "core/shellword.h"
 #include "core/urlpath.h"
+#include "net/http1.h"
 #include "ui/cli/policy.h"
 #include "ui/cli/sandbox.h"
 
@@ -102,6 +103,8 @@ int cmd_policy_check(const struct args *a, struct err *e)
     if (r.kind == RULE_LABEL || r.kind == RULE_DEPTH || rule_is_conditional(&r) ||
         (r.kind == RULE_RANGE && r.prefix != (r.family == 4 ? 32 : 128)))
         return err_set(e, STATUS_USAGE, "check takes one host or address, not a pattern; --method and --path speak of a request");
+    if (rule_has_port(&r) && r.port_low != r.port_high)
+        return err_set(e, STATUS_USAGE, "check takes one port, not a range");
     if (path && path[0] != '/')
         return err_set(e, STATUS_USAGE, "\"%s\": a path begins with a slash", path);
     if (path && path[strcspn(path, "?# ")])
@@ -137,7 +140,8 @@ int cmd_policy_check(const struct args *a, struct err *e)
     if (v.d.allow && method)
         policy_decide_request(p, r.host, port, method, plain ? normal : path, time(NULL), &v.d);
     bool ambiguous = v.d.allow && judged && !plain;
-    if (ambiguous)
+    bool refused = v.d.allow && judged && method && http1_method_refused(method, strlen(method));
+    if (ambiguous || refused)
         v.d.allow = false;
     r.port_low = r.port_high = port;
     rule_format(text, &r);
@@ -146,6 +150,8 @@ int cmd_policy_check(const struct args *a, struct err *e)
         snprintf(v.note, sizeof v.note, "a cloud's instance metadata is never reachable");
     else if (literal && judged)
         snprintf(v.note, sizeof v.note, "the rule speaks of methods or paths, which requests to an address cannot be held to: it has to name the host");
+    else if (refused)
+        snprintf(v.note, sizeof v.note, "where requests are judged none of that method goes on: it asks for more than an answer, or is not read alike by all servers");
     else if (ambiguous)
         snprintf(v.note, sizeof v.note, "servers may read its path in more than one way, which a rule on methods or paths never allows");
     else
