@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE))
 from harness import Limit
 
 ONCE_MORE_MAX = 5  # more of them are no accident
+ENVIRONMENT = dict(os.environ)  # tests change their process's
 HANGS_S = 1200  # the slowest, an agent that is installed first, takes half as long
 AGENTS = re.compile(r"^test_agents\.|^test_guide\.Agents\.")
 
@@ -63,7 +64,7 @@ class Other:
     def __init__(self, role, fds, args):
         self.said, said = os.pipe()
         fds = [*fds, said]
-        self.process = subprocess.Popen([sys.executable, __file__, role, ",".join(map(str, fds)), *args], pass_fds=fds)
+        self.process = subprocess.Popen([sys.executable, __file__, role, ",".join(map(str, fds)), *args], pass_fds=fds, env=ENVIRONMENT)
         os.close(said)
 
     def end(self):

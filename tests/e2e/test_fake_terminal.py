@@ -5,6 +5,7 @@ answers.  Each control sequence of xterm's document that asks for something, and
 program in a sandbox, through `sbx attach` and through the dashboard."""
 import fcntl
 import os
+import pathlib
 import pty
 import re
 import select
@@ -14,7 +15,7 @@ import termios
 import time
 import unittest
 
-from harness import SBX, Home
+from harness import SBX, Home, wait_for
 
 ANSWER = b"\x1bP!|LEAK\x1b\\"
 
@@ -224,6 +225,7 @@ class Threat89(unittest.TestCase):
             sees(b"\033[4 q", back)
         os.kill(t.pid, signal.SIGTSTP)
         sees(b"\033[0 q", "suspended")
+        self.assertTrue(wait_for(lambda: pathlib.Path(f"/proc/{t.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"))
         os.kill(t.pid, signal.SIGCONT)
         sees(b"\033[4 q", "continued")
         t.send(b"printf '\\033[0 q'\r")
