@@ -380,15 +380,27 @@ static void threat_46_heads_that_unpack(void **state)
     assert_int_equal(proxy_heads_held(), 0);
 }
 
+/* One request is allowed, and its server has greeted. */
+static void under_way(struct h2proxy *p)
+{
+    uint8_t block[400];
+    const struct proxy_verdict v = {.allow = true};
+    greet();
+    put_frame(NGHTTP2_HEADERS, 5, 1, block, block_of(block, sizeof block));
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    h2proxy_answer(p, 1, &v);
+    memcpy(said, "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0", 18);
+    said_len = 18;
+    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+}
+
 /* What a server says before its answer waits for a guest that reads nothing: not without end. */
 static void threat_46_a_server_that_only_informs(void **state)
 {
     static uint8_t told_frame[4096];
-    uint8_t block[400];
     char seen[64] = "";
     nghttp2_hd_deflater *deflater;
     struct h2proxy *p = fresh();
-    const struct proxy_verdict v = {.allow = true};
     char large[2000];
     (void)state;
     memset(large, 'x', sizeof large);
@@ -398,13 +410,7 @@ static void threat_46_a_server_that_only_informs(void **state)
     memcpy(told_frame, "\0\0\0\1\4\0\0\0\1", 9);
     told_frame[1] = (uint8_t)(n >> 8);
     told_frame[2] = (uint8_t)n;
-    greet();
-    put_frame(NGHTTP2_HEADERS, 5, 1, block, block_of(block, sizeof block));
-    assert_int_equal(h2proxy_step(p), PROXY_GOING);
-    h2proxy_answer(p, 1, &v);
-    memcpy(said, "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0", 18);
-    said_len = 18;
-    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    under_way(p);
     for (int slow = 0; slow < 2; slow++) {
         w.takes = slow ? w.out_len : ROOM;
         for (int i = 0; i < 400; i++) { /* of these it reads all; then none */
@@ -425,16 +431,8 @@ static void threat_46_a_server_that_only_informs(void **state)
 static void threat_46_a_server_that_leaves_and_leaves(void **state)
 {
     struct h2proxy *p = fresh();
-    uint8_t block[400];
-    const struct proxy_verdict v = {.allow = true};
     (void)state;
-    greet();
-    put_frame(NGHTTP2_HEADERS, 5, 1, block, block_of(block, sizeof block));
-    assert_int_equal(h2proxy_step(p), PROXY_GOING);
-    h2proxy_answer(p, 1, &v);
-    memcpy(said, "\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0", 18);
-    said_len = 18;
-    assert_int_equal(h2proxy_step(p), PROXY_GOING);
+    under_way(p);
     for (int i = 0; i < 100; i++) {
         memcpy(said, "\0\0\x08\7\0\0\0\0\0\0\0\0\1\0\0\0\0", 17);
         said_pos = 0;

@@ -107,6 +107,16 @@ static void has(const char *where, const char *what)
         fail_msg("\"%s\" is not in: %s", what, where);
 }
 
+/* As an editor leaves the file of a sandbox, or of all: NULL. */
+static void written_by_hand(const char *sandbox, const char *text)
+{
+    char *path = policy_path(sandbox, NULL);
+    FILE *f = fopen(path, "w");
+    fputs(text, f);
+    fclose(f);
+    free(path);
+}
+
 static void lines_of_the_guide(void **state)
 {
     (void)state;
@@ -310,12 +320,8 @@ static void a_rule_is_edited_at_once(void **state)
     assert_int_equal(sbx("ls --json box"), 0);
     assert_string_equal(out, before);
     /* Two of one target: which of them must be said.  One that has run out does not come back by a word. */
-    char *path = policy_path(NULL, NULL);
-    FILE *f = fopen(path, "w");
-    fputs("{\"version\": 1, \"rules\": [{\"id\": \"aa\", \"action\": \"deny\", \"target\": \"x.example.com\", \"expires\": 1},"
-          "{\"action\": \"allow\", \"target\": \"x.example.com\"}]}", f);
-    fclose(f);
-    free(path);
+    written_by_hand(NULL, "{\"version\": 1, \"rules\": [{\"id\": \"aa\", \"action\": \"deny\", \"target\": \"x.example.com\", \"expires\": 1},"
+                          "{\"action\": \"allow\", \"target\": \"x.example.com\"}]}");
     assert_int_equal(sbx("edit -g x.example.com --off --for-good"), STATUS_USAGE);
     has(err, "2 rules say");
     assert_int_equal(sbx("edit -g aa --comment x"), STATUS_FAILED);
@@ -368,12 +374,8 @@ static void check_tells_what_would_happen(void **state)
     has(out, "more than one way");
     assert_int_equal(sbx("check api.example.com --path /a:b%41"), 0);
     assert_int_equal(sbx("check other.example.com --path /a%zz"), 0); /* where no rule speaks of paths none is read */
-    char *path = policy_path("box", NULL);
-    FILE *f = fopen(path, "w");
-    fputs("{\"version\": 1, \"rules\": [{\"action\": \"deny\", \"target\": \"no.example.com\"},"
-          "{\"action\": \"deny\", \"target\": \"GET 8.8.4.4/x\"}]}", f);
-    fclose(f);
-    free(path);
+    written_by_hand("box", "{\"version\": 1, \"rules\": [{\"action\": \"deny\", \"target\": \"no.example.com\"},"
+                           "{\"action\": \"deny\", \"target\": \"GET 8.8.4.4/x\"}]}");
     assert_int_equal(sbx("check no.example.com --sandbox box"), STATUS_DENIED);
     has(out, "sbx policy rm box no.example.com"); /* it has no id */
     assert_int_equal(sbx("check 8.8.4.4 --sandbox box"), STATUS_DENIED);
@@ -504,11 +506,7 @@ static void asking_is_a_setting(void **state)
 static void broken_file_is_named(void **state)
 {
     (void)state;
-    char *path = policy_path(NULL, NULL);
-    FILE *f = fopen(path, "w");
-    fputs("{\"version\": 1,", f);
-    fclose(f);
-    free(path);
+    written_by_hand(NULL, "{\"version\": 1,");
     assert_int_equal(sbx("ls"), 1);
     has(err, "everything is denied");
     has(err, "policy.json");
