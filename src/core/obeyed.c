@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/beneath.h"
 #include "core/jsonfile.h"
 #include "core/paths.h"
 
@@ -90,23 +91,9 @@ static void look(int dir, const char *name, const char *rel, json_t *out)
     json_decref(v);
 }
 
-/* The folder of the list beneath top, no link followed on the way. */
-static int open_beneath(int top, const char *path)
-{
-    char copy[256], *save = NULL;
-    int at = dup(top);
-    snprintf(copy, sizeof copy, "%s", path);
-    for (char *part = strtok_r(copy, "/", &save); part && at >= 0; part = strtok_r(NULL, "/", &save)) {
-        int next = openat(at, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        close(at);
-        at = next;
-    }
-    return at;
-}
-
 static void look_in(int top, const char *folder, json_t *out)
 {
-    int fd = open_beneath(top, folder);
+    int fd = open_beneath(top, folder, O_RDONLY | O_DIRECTORY, 0);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     unsigned left = ENTRIES_MAX;
     for (struct dirent *i = d ? readdir(d) : NULL; i && left; i = readdir(d)) {
@@ -139,7 +126,7 @@ json_t *obeyed_scan(const char *folder)
         char dir[64] = "";
         if (slash)
             snprintf(dir, sizeof dir, "%.*s", (int)(slash - name), name);
-        int at = slash ? open_beneath(top, dir) : top;
+        int at = slash ? open_beneath(top, dir, O_RDONLY | O_DIRECTORY, 0) : top;
         if (at >= 0)
             look(at, slash ? slash + 1 : name, name, out);
         if (at >= 0 && at != top)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/beneath.h"
 #include "core/git.h"
 #include "core/paths.h"
 #include "ui/cli/agent.h"
@@ -40,34 +41,22 @@ static void git_rules(json_t *rules, const char *branch, const char *id)
         rule(rules, "readonly", readonly[i], id);
 }
 
-/* The last of the names, in the folders before it, to add to; -1: it is not there, or leads elsewhere.  A sandbox that works
- * in the repository may have put a link in its place. */
-static int open_to_add(const char *repo, const char *const names[])
-{
-    int at = open(repo, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    for (; at >= 0 && *names; names++) {
-        int next = names[1] ? openat(at, *names, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-                            : openat(at, *names, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
-        close(at);
-        at = next;
-    }
-    return at;
-}
-
 /* `.sbx/` shall not turn up in the user's commits. */
 static void ignore(const char *repo)
 {
     const char *argv[] = {"check-ignore", "-q", ".sbx/x", NULL};
-    static const char *const shared[] = {".gitignore", NULL}, *const own[] = {".git", "info", "exclude", NULL};
     if (git_run(repo, argv, NULL, 0, NULL) == 0)
         return;
     bool add = isatty(0) && isatty(2) && ask_yes("Add .sbx/ to .gitignore?");
-    int fd = open_to_add(repo, add ? shared : own);
+    const char *file = add ? ".gitignore" : ".git/info/exclude";
+    int top = open(repo, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = open_beneath(top, file, O_WRONLY | O_APPEND | O_CREAT, 0666);
     bool added = fd >= 0 && dprintf(fd, "%s", add ? ".sbx/\n" : "\n# worktrees of sandboxes\n.sbx/\n") > 0;
     if (fd >= 0)
         close(fd);
+    if (top >= 0)
+        close(top);
     if (!added)
-        out_notice("%s/.sbx is not ignored by git: %s cannot be written, or is a link", repo, add ? ".gitignore" : ".git/info/exclude");
+        out_notice("%s/.sbx is not ignored by git: %s cannot be written, or is a link", repo, file);
     else if (!add)
         out_notice("%s/.sbx is ignored by this clone's .git/info/exclude; to ignore it for everybody: echo .sbx/ >> .gitignore", repo);
 }

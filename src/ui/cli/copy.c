@@ -5,15 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/beneath.h"
 #include "core/config.h"
 #include "core/confine.h"
 #include "core/spawn.h"
@@ -307,10 +306,8 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
  * it is the file that was found, no pipe in its place. */
 static int open_found(int top, const char *rel, struct archive_entry *entry)
 {
-    struct open_how how = {.flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
     struct stat st;
-    int fd = (int)syscall(SYS_openat2, top, rel, &how, sizeof how);
+    int fd = open_beneath(top, rel, O_RDONLY, 0);
     if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_ino != (ino_t)archive_entry_ino64(entry))) {
         close(fd);
         return -1;
