@@ -6,7 +6,7 @@ that is some ten times slower than on a processor, and no figure of it says anyt
 
 The Debian is made once and kept ($XDG_CACHE_HOME/sbx-tests); each run works on an overlay of it.  The base image and the
 build come on a second disk.  Nothing of the host can be reached but what QEMU's user network reaches: the mirrors."""
-import json
+import hashlib
 import os
 import pathlib
 import shutil
@@ -20,7 +20,6 @@ import guestvm
 
 BUILD = ROOT / "build-kvm"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "sbx-tests"
-# Built under a name of its own, so that each change of it is a new one.
 PACKAGES = """linux-image-cloud-amd64 udev kmod iproute2 procps ca-certificates
  qemu-system-x86 qemu-utils seabios e2fsprogs erofs-utils mmdebstrap uidmap
  libncursesw6 libvterm0 libcurl4 libjansson4 libsodium23 libevent-2.1-7 libevent-pthreads-2.1-7 libseccomp2 libsqlite3-0
@@ -55,8 +54,8 @@ def debian(at):
     subprocess.run(["tar", "x", "-f", tar, "-C", tree], check=True)
     (tree / "sbin/test-init").write_text(INIT)
     (tree / "sbin/test-init").chmod(0o755)
-    for name in ("vmlinuz", "initrd.img"):
-        shutil.copy((tree / name).resolve() if not (tree / name).is_symlink() else tree / os.readlink(tree / name), at.with_suffix("." + name))
+    for name in ("vmlinuz", "initrd.img"):  # links to those of the one kernel
+        shutil.copy(tree / name, at.with_suffix("." + name))
     disk.unlink(missing_ok=True)
     with open(disk, "wb") as f:
         f.truncate(16 << 30)
@@ -92,7 +91,7 @@ def main():
     if not guestvm.image():
         sys.exit("there is no base image: sbx image build")
     CACHE.mkdir(parents=True, exist_ok=True)
-    base = CACHE / "kvm-1.img"
+    base = CACHE / f"kvm-{hashlib.sha256((INIT + ' '.join(PACKAGES)).encode()).hexdigest()[:12]}.img"  # another one when that changes
     if not base.exists():
         debian(base)
     with tempfile.TemporaryDirectory(prefix="sbx-kvm-") as d:
