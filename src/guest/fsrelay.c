@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -125,6 +127,12 @@ static bool pass_on(uint8_t *msg, size_t n)
     return true;
 }
 
+/* Memory that this thread needs is never made free by writing to the workspace, which waits for this thread. */
+static void be_of_file_system(void)
+{
+    prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+}
+
 /* Kernel to host: each read of /dev/fuse is one message. */
 static void *requests(void *arg)
 {
@@ -133,6 +141,7 @@ static void *requests(void *arg)
     /* Who asks is about to wait, and is let do so: this thread takes its processor only then.  Each turn from one program
      * to another empties what an emulator has of translated addresses, which costs more than all that is done here. */
     sched_setscheduler(0, SCHED_BATCH, &none);
+    be_of_file_system();
     for (;;) {
         struct pollfd p = {.fd = fuse_fd, .events = POLLIN};
         if (later.len && poll(&p, 1, LATER_MS) == 0 && !send_later()) {
@@ -214,6 +223,7 @@ static void *replies(void *arg)
 {
     uint8_t *buf = arg;
     size_t have = 0;
+    be_of_file_system();
     for (;;) {
         ssize_t n = read(port_fd, buf + have, MESSAGE_MAX - have);
         if (n < 0 && errno == EINTR)
@@ -259,6 +269,32 @@ static void *replies(void *arg)
     return NULL;
 }
 
+/* The kernel holds a file system of a program's to a hundredth of what may wait to be written, and slows down who writes until
+ * its estimate fits: after many small files, which are slow, a large one began at a tenth of its speed.  This program is init,
+ * and answers; so its file system counts as a disk.  And who reads on gets more at once than the 128 KiB of a disk: each
+ * message costs an exit and turns of two threads. */
+#define READ_AHEAD_KIB "512"
+
+static void set_limits(void)
+{
+    static const char *const settings[][2] = {{"max_ratio", "100"}, {"strict_limit", "0"}, {"read_ahead_kb", READ_AHEAD_KIB}};
+    struct statx st;
+    /* Whose device it is the kernel knows; the rest would be asked of the host, which is not there yet. */
+    if (statx(AT_FDCWD, GUEST_FS, AT_STATX_DONT_SYNC, 0, &st) < 0) {
+        printf("sbx-guest: " GUEST_FS ": %s\n", strerror(errno));
+        return;
+    }
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/%s", st.stx_dev_major, st.stx_dev_minor, settings[i][0]);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd < 0 || write(fd, settings[i][1], strlen(settings[i][1])) < 0)
+            printf("sbx-guest: %s: %s\n", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
 int fsrelay_mount(struct err *e)
 {
     void *(*const parts[])(void *buf) = {requests, replies, notifier};
@@ -278,6 +314,7 @@ int fsrelay_mount(struct err *e)
              "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=1048576", fuse_fd);
     if (mount("workspace", GUEST_FS, "fuse.sbx", MS_NOSUID | MS_NODEV | MS_NOATIME, options) < 0)
         return err_errno(e, errno, "cannot mount the workspace");
+    set_limits();
     pthread_attr_init(&a);
     pthread_attr_setstacksize(&a, 65536);
     for (unsigned i = 0; i < FSAHEAD_THREADS; i++)

@@ -254,7 +254,7 @@ static void op_init(void *arg, struct fuse_conn_info *c)
                            FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
                            FUSE_CAP_SPLICE_MOVE);
     c->max_write = 1024 * 1024;
-    c->max_readahead = 256 * 1024;
+    c->max_readahead = 512 * 1024;
     c->max_background = 64;
     c->congestion_threshold = 48;
     c->time_gran = 1;
