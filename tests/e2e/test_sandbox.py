@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import Home, SBX, alive, kill, run, wait_for
+from harness import Home, SBX, alive, finish, kill, run, wait_for
 from netns import TestCA
 
 
@@ -299,6 +300,27 @@ P
         for words in (["cp", tree / "second", b"box:/tmp/\xff"], ["cp", b"box:/tmp/\xff", h.dir / "x"]):
             r = run([SBX, *words], 120, cwd=h.ws, env=h.env)
             self.assertEqual((r.returncode, b"UTF-8" in r.stderr), (2, True), r)
+        # What is not there is told from what failed.
+        for words in (["box:/home/agent/none", h.dir / "x"], ["box:/none/at/all", h.dir / "x"], [h.dir / "none", "box:/tmp/x"],
+                      ["box:/etc/os-release", h.dir / "none/x"]):
+            r = h.run("cp", *words)
+            self.assertEqual((r.returncode, r.stderr.count(b"\n")), (3, 1), r)
+        # Interrupted in the middle of a file: what was there before is there still, and nothing else.
+        (h.dir / "keep").mkdir()
+        (h.dir / "keep/file").write_text("before\n")
+        h.sh("box", """printf '#!/usr/bin/python3\nimport sys, tarfile, time\ni = tarfile.TarInfo("file"); i.size = 1 << 20\nsys.stdout.buffer.write(i.tobuf() + bytes(300000))\nsys.stdout.flush()\ntime.sleep(600)\n' | sudo tee /usr/local/bin/tar >/dev/null
+            sudo chmod +x /usr/local/bin/tar""")
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            p = subprocess.Popen([SBX, "cp", "box:/home/agent/file", str(h.dir / "keep")], env=h.env, cwd=h.ws, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            self.assertTrue(wait_for(lambda: any(f.stat().st_size > 100000 for f in (h.dir / "keep").iterdir() if f.name != "file")))
+            p.send_signal(sig)
+            _, error = finish(p)
+            self.assertIn(p.returncode, (-sig, 128 + sig), error)
+            self.assertEqual([f.name for f in (h.dir / "keep").iterdir()], ["file"])
+            self.assertEqual((h.dir / "keep/file").read_text(), "before\n")
+        h.sh("box", "sudo rm /usr/local/bin/tar")
+        h.sbx("cp", "box:/usr/lib/os-release", h.dir / "keep/file")
+        self.assertIn("Debian", (h.dir / "keep/file").read_text())
         # A hostile tar in the guest: absolute names, "..", a link that leads out and a file through it.
         h.sh("box", """sudo tee /usr/local/bin/tar >/dev/null <<'P'
 #!/usr/bin/python3

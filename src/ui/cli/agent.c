@@ -158,26 +158,6 @@ static void sweep_installs(const char *template)
         record_list_free(names, n);
 }
 
-static void on_interrupt(int sig)
-{
-    sandbox_interrupted = sig;
-}
-
-/* Signals that would end us end the step at hand instead, while what it made is still to be taken away. */
-static void hold_signals(bool on, struct sigaction old[3])
-{
-    static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction ours = {.sa_handler = on_interrupt}; /* not restarting: waits end */
-    for (size_t i = 0; i < 3; i++) {
-        struct sigaction was;
-        sigaction(sigs[i], NULL, &was);
-        if (!on)
-            sigaction(sigs[i], &old[i], NULL);
-        else if ((old[i] = was, was.sa_handler != SIG_IGN))
-            sigaction(sigs[i], &ours, NULL);
-    }
-}
-
 static int install_agent(const json_t *kit, const char *template, struct err *e)
 {
     const char *agent = json_string_value(json_object_get(kit, "name"));
@@ -263,13 +243,9 @@ int agent_need(const json_t *kit, char **template, struct err *e)
     if (rc == 0 && !have) {
         struct sigaction old[3];
         sweep_installs(*template);
-        hold_signals(true, old);
+        sandbox_hold_signals(true, old);
         rc = install_agent(kit, *template, e);
-        hold_signals(false, old);
-        if (sandbox_interrupted) {
-            raise(sandbox_interrupted); /* its default ends us, now that nothing is left behind */
-            sandbox_interrupted = 0;
-        }
+        sandbox_hold_signals(false, old);
     }
     if (lock >= 0)
         close(lock);

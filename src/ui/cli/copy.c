@@ -114,9 +114,12 @@ static la_ssize_t take(struct archive *a, void *arg, const void **out)
 {
     struct stream *s = arg;
     static unsigned char chunk[65536];
-    (void)a;
-    while (s->pos == s->len && !s->eof && turn(s, 60000))
+    while (s->pos == s->len && !s->eof && !sandbox_interrupted && turn(s, 60000))
         ;
+    if (sandbox_interrupted) {
+        archive_set_error(a, EINTR, "it was interrupted");
+        return -1;
+    }
     size_t n = s->len - s->pos < sizeof chunk ? s->len - s->pos : sizeof chunk;
     memcpy(chunk, s->buf + s->pos, n);
     s->pos += n;
@@ -159,18 +162,58 @@ static bool has_room(int64_t keep)
            ((int64_t)v.f_bavail * (int64_t)v.f_frsize > keep + LOOK_EVERY && (!keep || v.f_favail >= v.f_files / 64));
 }
 
-static int no_room(struct archive_entry *entry, int64_t keep, struct err *e)
+static int no_room(const char *name, int64_t keep, struct err *e)
 {
     return err_set(e, STATUS_FAILED, "cannot write %s: the disk of this host would have less than %lld MiB left, or too few files (limit.keep_free)",
-                   archive_entry_pathname(entry), (long long)(keep >> 20));
+                   name, (long long)(keep >> 20));
 }
 
-static int unpack(struct stream *s, const char *base, int64_t keep, struct err *e)
+/* A file has its name when it is whole: what was there stays until then, and stays where the copy fails.  Beside it, in
+ * the folder that rel names; -1 where that is none of ours any more. */
+static int open_parent(int top, const char *rel, const char **last)
+{
+    char dir[PATH_MAX] = ".";
+    const char *slash = strrchr(rel, '/');
+    if (slash)
+        snprintf(dir, sizeof dir, "%.*s", (int)(slash - rel), rel);
+    *last = slash ? slash + 1 : rel;
+    return open_beneath(top, dir, O_PATH | O_DIRECTORY, 0);
+}
+
+static bool part_name(const char *rel, char part[PATH_MAX])
+{
+    const char *slash = strrchr(rel, '/');
+    int n = snprintf(part, PATH_MAX, "%.*s.sbx-cp.%d", slash ? (int)(slash + 1 - rel) : 0, rel, (int)getpid());
+    return n > 0 && n < PATH_MAX;
+}
+
+static int name_part(int top, const char *part, const char *rel)
+{
+    const char *name, *own = strrchr(part, '/');
+    int dir = open_parent(top, rel, &name);
+    int rc = dir < 0 ? -1 : renameat(dir, own ? own + 1 : part, dir, name);
+    if (dir >= 0)
+        close(dir);
+    return rc;
+}
+
+static void drop_part(int top, const char *part)
+{
+    const char *name;
+    int dir = open_parent(top, part, &name);
+    if (dir >= 0) {
+        unlinkat(dir, name, 0);
+        close(dir);
+    }
+}
+
+static int unpack(struct stream *s, const char *base, int64_t keep, int *got, struct err *e)
 {
     int64_t unseen = LOOK_EVERY;
     struct archive *in = archive_read_new(), *out = archive_write_disk_new();
     struct archive_entry *entry;
-    int rc = 0, got = 0, r;
+    char name[PATH_MAX], part[PATH_MAX];
+    int rc = 0, r, top = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     mode_t mask = umask(0);
     umask(mask);
     archive_read_support_format_tar(in);
@@ -191,13 +234,17 @@ static int unpack(struct stream *s, const char *base, int64_t keep, struct err *
             archive_entry_set_hardlink(entry, NULL);
         }
         if (!has_room(keep)) { /* names without content use it up as well */
-            rc = no_room(entry, keep, e);
+            rc = no_room(archive_entry_pathname(entry), keep, e);
             break;
         }
         /* As cp has it: what anybody on this host may write is not the machine's to say. */
         archive_entry_set_perm(entry, archive_entry_perm(entry) & 0777 & ~mask);
+        snprintf(name, sizeof name, "%s", archive_entry_pathname(entry));
+        bool file = type == AE_IFREG && part_name(name, part);
+        if (file)
+            archive_entry_set_pathname(entry, part);
         if (archive_write_header(out, entry) < ARCHIVE_WARN) {
-            rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", archive_entry_pathname(entry), archive_error_string(out));
+            rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", name, archive_error_string(out));
             break;
         }
         const void *data;
@@ -206,23 +253,30 @@ static int unpack(struct stream *s, const char *base, int64_t keep, struct err *
         while (rc == 0 && (r = archive_read_data_block(in, &data, &size, &at)) == ARCHIVE_OK) {
             unseen += (int64_t)size;
             if (unseen >= LOOK_EVERY && !has_room(keep)) {
-                rc = no_room(entry, keep, e);
+                rc = no_room(name, keep, e);
                 break;
             }
             if (unseen >= LOOK_EVERY)
                 unseen = 0;
             if (archive_write_data_block(out, data, size, at) < ARCHIVE_WARN) {
-                rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", archive_entry_pathname(entry), archive_error_string(out));
+                rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", name, archive_error_string(out));
                 break;
             }
         }
         if (rc == 0 && r < ARCHIVE_WARN && r != ARCHIVE_EOF)
             rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(in));
-        archive_write_finish_entry(out);
-        got++;
+        if (archive_write_finish_entry(out) < ARCHIVE_WARN && rc == 0)
+            rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", name, archive_error_string(out));
+        if (file && rc == 0 && name_part(top, part, name) < 0)
+            rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", name, strerror(errno));
+        if (file && rc < 0)
+            drop_part(top, part);
+        ++*got;
     }
-    if (rc == 0 && got == 0 && !s->errors[0])
+    if (rc == 0 && *got == 0 && !s->errors[0])
         rc = err_set(e, STATUS_FAILED, "nothing was copied");
+    if (top >= 0)
+        close(top);
     archive_read_free(in);
     archive_write_free(out);
     return rc;
@@ -259,14 +313,14 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
     if (strcmp(to_base, "..") == 0 || strcmp(to_base, ".") == 0 || !to_base[0])
         return err_set(e, STATUS_USAGE, "the name of the copy is missing in \"%s\"", to);
     if (stat(to_dir, &st) < 0 || !S_ISDIR(st.st_mode))
-        return err_set(e, STATUS_USAGE, "the folder %s does not exist", to_dir);
+        return err_set(e, STATUS_NOT_FOUND, "the folder %s does not exist", to_dir);
     char place[2 * PATH_MAX];
     snprintf(place, sizeof place, "%s/%s", to_dir, to_base);
     if (lstat(place, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode))
         return err_set(e, STATUS_USAGE, "%s is a device, a pipe or a socket, which a copy would replace; choose another name", place);
     if (sandbox_start(sandbox, e) < 0)
         return -1;
-    json_t *argv = json_pack("[s, s, s, s, s, s, s]", "tar", "--sparse", "--hard-dereference", "-C", dir, "-cf", "-");
+    json_t *argv = json_pack("[s, s, s, s, s, s, s, s, s]", "env", "LC_ALL=C", "tar", "--sparse", "--hard-dereference", "-C", dir, "-cf", "-");
     if (argv && json_array_append_new(argv, json_string(base)) < 0) {
         json_decref(argv);
         return err_set(e, STATUS_USAGE, "the path in the sandbox is not text (UTF-8)");
@@ -281,8 +335,12 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
     int64_t keep = (int64_t)config_int("limit.keep_free", NULL) << 20;
     if (rc == 0)
         rc = confine_to(".", e);
+    struct sigaction old[3];
+    int got = 0;
+    sandbox_hold_signals(true, old);
     if (rc == 0)
-        rc = unpack(&s, to_base, keep, e);
+        rc = unpack(&s, to_base, keep, &got, e);
+    sandbox_hold_signals(false, old);
     struct err why = {0};
     /* What we do not take any more the machine may go on to send for ever: it ends with us. */
     if (rc < 0 && !s.eof && !s.exited) {
@@ -290,12 +348,13 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
         free(s.buf);
         return rc;
     }
-    if (close_stream(&s, "cannot copy", &why) < 0 && rc == 0) {
+    /* What tar says is the reason, wherever it was noticed first. */
+    if (close_stream(&s, "cannot copy", &why) < 0) {
+        rc = -1;
+        if (got == 0 && strstr(why.text, "No such file or directory"))
+            err_set(&why, STATUS_NOT_FOUND, "there is no %s in %s", from, sandbox);
         if (e)
             *e = why;
-        rc = -1;
-    } else if (rc < 0 && why.text[0] && e) {
-        *e = why; /* tar's own words are the reason */
     }
     return rc;
 }
@@ -403,7 +462,7 @@ static int copy_in(const char *sandbox, const char *from, const char *to, struct
     struct stat st;
     struct stream s;
     if (lstat(from, &st) < 0)
-        return err_set(e, STATUS_USAGE, "%s does not exist", from);
+        return err_set(e, errno == ENOENT || errno == ENOTDIR ? STATUS_NOT_FOUND : STATUS_USAGE, "cannot copy %s: %s", from, strerror(errno));
     if (sandbox_start(sandbox, e) < 0)
         return -1;
     snprintf(clean, sizeof clean, "%s", from);

@@ -10,6 +10,10 @@
 /* A signal came in a while that has something to clear up behind it. */
 extern volatile sig_atomic_t sandbox_interrupted;
 
+/* Signals that would end us end the step at hand instead (sandbox_interrupted), while what it made is still to be taken away;
+ * off again: the one that came does what it would have done.  old: what was there, kept in between. */
+void sandbox_hold_signals(bool on, struct sigaction old[3]);
+
 /* Starts it and waits until it runs, with progress; fine if it runs already. */
 int sandbox_start(const char *name, struct err *e);
 /* The same without what a first start has to do once it runs: 1 if that is to be looked for, 0 if it ran already. */

@@ -13,6 +13,29 @@
 
 volatile sig_atomic_t sandbox_interrupted;
 
+static void on_interrupt(int sig)
+{
+    sandbox_interrupted = sig;
+}
+
+void sandbox_hold_signals(bool on, struct sigaction old[3])
+{
+    static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction ours = {.sa_handler = on_interrupt}; /* not restarting: waits end */
+    for (size_t i = 0; i < 3; i++) {
+        struct sigaction was;
+        sigaction(sigs[i], NULL, &was);
+        if (!on)
+            sigaction(sigs[i], &old[i], NULL);
+        else if ((old[i] = was, was.sa_handler != SIG_IGN))
+            sigaction(sigs[i], &ours, NULL);
+    }
+    if (!on && sandbox_interrupted) {
+        raise(sandbox_interrupted); /* its default ends us, now that nothing is left behind */
+        sandbox_interrupted = 0;
+    }
+}
+
 bool sandbox_running(const char *name)
 {
     struct sandbox_status st;
