@@ -20,7 +20,7 @@ static struct {
     /* By the kernel's number, which only ever grows.  One directory may be two nodes, if one shared folder lies
      * within another: then both have the number. */
     struct node *bucket[BUCKETS];
-    unsigned count;
+    unsigned count, max;
     bool full;
     struct {
         struct node *dir;
@@ -32,8 +32,15 @@ static struct {
 
 int watch_init(watch_changed_fn *changed)
 {
+    unsigned long allowed;
+    FILE *f = fopen("/proc/sys/fs/inotify/max_user_watches", "re");
     memset(&w, 0, sizeof w);
     w.changed = changed;
+    w.max = FS_WATCHES_MAX;
+    if (f && fscanf(f, "%lu", &allowed) == 1 && allowed / FS_WATCHES_PART < w.max)
+        w.max = (unsigned)(allowed / FS_WATCHES_PART);
+    if (f)
+        fclose(f);
     w.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     return w.fd;
 }
@@ -66,12 +73,12 @@ bool watch_dir(struct node *dir)
         return false;
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int wd = w.count < FS_WATCHES_MAX ? inotify_add_watch(w.fd, path, MASK) : (errno = ENOSPC, -1);
+    int wd = w.count < w.max ? inotify_add_watch(w.fd, path, MASK) : (errno = ENOSPC, -1);
     if (wd < 0) {
         if (errno == ENOSPC || errno == ENOMEM) {
             w.full = true;
-            log_line("the host allows no more inotify watches (fs.inotify.max_user_watches): changes that it makes in "
-                     "further folders are seen after a second");
+            log_line("%u folders are watched, and no more (fs.inotify.max_user_watches, of which a sandbox takes a fourth at most): "
+                     "changes that the host makes in others are seen after a second", w.count);
         }
         return false;
     }

@@ -10,7 +10,10 @@
 
 #include "vm/fs_node.h"
 
+/* And no more than a part of what the user may have (fs.inotify.max_user_watches): his editors watch as well, and a sandbox
+ * that makes folders without end would leave them none. */
 #define FS_WATCHES_MAX 200000u
+#define FS_WATCHES_PART 4u
 
 /* The host changed `name` in dir (NULL: dir's own attributes; dir NULL as well: too much to tell, everything may
  * have changed).  `content`: what the name leads to was changed, otherwise the name itself came or went. */
