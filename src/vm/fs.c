@@ -2,12 +2,15 @@
  * of the host.  One loop: requests, the host's own changes (inotify), the supervisor. */
 #include "vm/fs.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -338,6 +341,36 @@ static struct fs_rules *parse_rules(const json_t *list, struct err *e)
     return r;
 }
 
+/* Its names with their letters in the other case: is one of them there, as the same directory or only file, they are one.
+ * Where no name tells, they are taken for it: .GIT in an empty folder is nobody's honest wish. */
+static bool ignores_case(int folder)
+{
+    int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    struct dirent *ent;
+    bool known = false, same = true;
+    while (d && !known && (ent = readdir(d))) {
+        char other[NAME_MAX + 1];
+        bool letters = false;
+        struct stat a, b;
+        snprintf(other, sizeof other, "%s", ent->d_name);
+        for (char *p = other; *p; p++)
+            if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')) {
+                *p ^= 'a' ^ 'A';
+                letters = true;
+            }
+        if (!letters || fstatat(folder, ent->d_name, &a, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        same = fstatat(folder, other, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+        known = !same || S_ISDIR(a.st_mode) || a.st_nlink == 1;
+    }
+    if (d)
+        closedir(d);
+    else if (fd >= 0)
+        close(fd);
+    return same;
+}
+
 /* A rule that cannot be parsed is an error, never left out (design.md, I6). */
 static int take_folder(const json_t *f, struct err *e)
 {
@@ -352,6 +385,8 @@ static int take_folder(const json_t *f, struct err *e)
     struct fs_rules *rules = parse_rules(json_object_get(f, "rules"), e);
     if (!rules)
         return -1;
+    if (ignores_case((int)fd))
+        fs_rules_ignore_case(rules);
     fs.folders[fs.nfolders++] =
         (struct fs_folder){.fd = (int)fd, .read_only = json_is_true(json_object_get(f, "ro")), .rules = rules};
     return 0;

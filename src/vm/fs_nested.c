@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "core/sanitize.h"
@@ -75,9 +76,10 @@ static const char *path_to(const struct node *dir, const char *name, char buf[PA
     return p;
 }
 
+/* In whatever case: some file systems take .GIT for it. */
 static bool is_repository(const struct node *n)
 {
-    return n->parent && n->parent->parent && strcmp(n->name, ".git") == 0;
+    return n->parent && n->parent->parent && strcasecmp(n->name, ".git") == 0;
 }
 
 void nested_changed(const struct node *dir, const char *name)
@@ -85,14 +87,14 @@ void nested_changed(const struct node *dir, const char *name)
     char buf[PATH_MAX];
     if (!tell_fn)
         return;
-    if (dir->parent && strcmp(name, ".git") == 0) {
+    if (dir->parent && strcasecmp(name, ".git") == 0) {
         tell(dir->folder, path_to(dir, name, buf));
         return;
     }
     const struct node *git = dir;
-    if (dir->parent && strcmp(dir->name, "hooks") == 0)
+    if (dir->parent && strcasecmp(dir->name, "hooks") == 0)
         git = dir->parent;
-    else if (strcmp(name, "config") != 0 && strcmp(name, "config.worktree") != 0 && strcmp(name, "commondir") != 0 && strcmp(name, "hooks") != 0)
+    else if (strcasecmp(name, "config") != 0 && strcasecmp(name, "config.worktree") != 0 && strcasecmp(name, "commondir") != 0 && strcasecmp(name, "hooks") != 0)
         return;
     if (is_repository(git))
         tell(dir->folder, path_to(git->parent, git->name, buf));

@@ -14,6 +14,7 @@ struct rule {
 struct fs_rules {
     struct rule rule[FS_RULES_MAX];
     unsigned n;
+    bool ignore_case;
 };
 
 struct fs_rules *fs_rules_new(void)
@@ -31,6 +32,11 @@ void fs_rules_free(struct fs_rules *r)
 bool fs_rules_empty(const struct fs_rules *r)
 {
     return !r || r->n == 0;
+}
+
+void fs_rules_ignore_case(struct fs_rules *r)
+{
+    r->ignore_case = true;
 }
 
 int fs_rules_add(struct fs_rules *r, enum fs_rule_kind kind, const char *pattern, struct err *e)
@@ -66,14 +72,19 @@ static bool any(const char *part)
     return strcmp(part, "**") == 0;
 }
 
-static bool glob(const char *p, const char *s)
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
+}
+
+static bool glob(const char *p, const char *s, bool ignore_case)
 {
     const char *star = NULL, *mark = NULL;
     while (*s) {
         if (*p == '*') {
             star = ++p;
             mark = s;
-        } else if (*p == *s) {
+        } else if (*p == *s || (ignore_case && lower(*p) == lower(*s))) {
             p++;
             s++;
         } else if (star) {
@@ -86,6 +97,22 @@ static bool glob(const char *p, const char *s)
     while (*p == '*')
         p++;
     return !*p;
+}
+
+/* GIT~1 of .git, CONFIG~1.WOR of config.worktree; where there are many, two letters of it and a sum (GI7D29~1). */
+static bool short_name(const char *part, const char *name)
+{
+    const char *tilde = memchr(name, '~', strnlen(name, 8));
+    while (*part == '.')
+        part++;
+    return tilde && tilde[1] >= '0' && tilde[1] <= '9' && *part && lower(*part) == lower(name[0]);
+}
+
+/* What may be written after all has to be spelled out: a short name could be another's. */
+static bool names(const struct fs_rules *r, const struct rule *rule, unsigned k, const char *name)
+{
+    return glob(rule->part[k], name, r->ignore_case) ||
+           (r->ignore_case && rule->kind != FS_RULE_EXCEPT && short_name(rule->part[k], name));
 }
 
 /* Bit i: the first i parts are matched.  A `**` may be passed over. */
@@ -112,7 +139,7 @@ void fs_rules_step(const struct fs_rules *r, struct fs_rules_at *at, const char 
             if (at->set[i] & 1u << k) {
                 if (any(rule->part[k]))
                     to |= 1u << k;
-                else if (glob(rule->part[k], name))
+                else if (names(r, rule, k, name))
                     to |= 1u << (k + 1);
             }
         at->set[i] = close_over(rule, to);

@@ -30,6 +30,9 @@ void fs_rules_free(struct fs_rules *r);
 /* -1 if the pattern is empty, absolute, has "." or "..", or is too long; or there are too many. */
 int fs_rules_add(struct fs_rules *r, enum fs_rule_kind kind, const char *pattern, struct err *e);
 bool fs_rules_empty(const struct fs_rules *r); /* NULL is empty */
+/* The folder takes names that differ in case for one (FAT, NTFS, SMB, what Windows shows to WSL): so do the patterns, with the
+ * short names (GIT~1) that some of these give to others. */
+void fs_rules_ignore_case(struct fs_rules *r);
 
 /* Where the patterns stand after a path. */
 struct fs_rules_at {

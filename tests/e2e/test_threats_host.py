@@ -325,6 +325,24 @@ t.close()
             swap.wait()
         self.assertEqual(h.sh("bad", "grep -rl \"host's own\" /tmp/swap*; true").stdout, b"")
 
+    @unittest.skipUnless(ROOT, "a folder whose names differ in case alone is made by a mount")
+    def test_threat_92_another_case_is_the_same_name_where_the_folder_takes_it_so(self):
+        h = self.h
+        ws = h.dir / "as-windows"
+        ws.mkdir()
+        subprocess.run(["git", "init", "-q", str(ws)], check=True)
+        (ws / ".GIT").mkdir()
+        subprocess.run(["mount", "--bind", str(ws / ".git"), str(ws / ".GIT")], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", str(ws / ".GIT")])
+        h.sbx("create", "--name", "cased", "shell", ws)
+        r = h.sh("cased", f"cd {ws}; for d in .git .GIT .Git GIT~1; do mkdir -p $d/hooks; echo evil > $d/hooks/post-commit; echo evil >> $d/config; "
+                          "echo fine > $d/COMMIT_EDITMSG; done; echo fine > README; cat README")
+        self.assertEqual(r.stdout, b"fine\n", r.stderr)
+        self.assertFalse((ws / ".git/hooks/post-commit").exists())
+        self.assertNotIn("evil", (ws / ".git/config").read_text())
+        self.assertEqual((ws / ".git/COMMIT_EDITMSG").read_text(), "fine\n")
+        self.assertEqual(sorted(p.name for p in ws.iterdir() if (p / "hooks").exists()), [".GIT", ".git"])
+
     def test_threat_93_files_that_the_host_obeys_are_told(self):
         h = self.h
         ws = h.ws / "project"

@@ -107,6 +107,37 @@ static void ways_around(void **state)
 }
 
 /* A list of what may be written, as branch mode has it for .git. */
+static void names_of_any_case(void **state)
+{
+    (void)state;
+    struct fs_rules *r = fs_rules_new();
+    static const struct rule_of {
+        enum fs_rule_kind kind;
+        const char *pattern;
+    } rules[] = {{FS_RULE_GUARD, ".git"}, {FS_RULE_EXCEPT, ".git/objects"}, {FS_RULE_EXCEPT, ".git/COMMIT_EDITMSG"}, {FS_RULE_READONLY, "**/*.pem"}};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        assert_int_equal(fs_rules_add(r, rules[i].kind, rules[i].pattern, NULL), 0);
+    static const struct {
+        const char *path;
+        bool exact, any;
+    } t[] = {
+        {".git/hooks/x", true, true},   {".GIT/hooks/x", false, true},     {".gIt/HOOKS/x", false, true},
+        {"GIT~1/hooks/x", false, true}, {"gi7d29~1/config", false, true},  {"a/B.PEM", false, true},
+        {".git/objects/x", false, false}, {".GIT/OBJECTS/x", false, false}, {".git/CONFIG~1.WOR", true, true},
+        {"gitx/hooks/x", false, false}, {"git/hooks/x", false, false},     {"notes~1", false, false},
+        {"a long name~1", false, false},
+    };
+    for (int any = 0; any < 2; any++) {
+        for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+            struct fs_rules_at at = place(r, t[i].path);
+            if (fs_rules_readonly(r, &at) != (any ? t[i].any : t[i].exact))
+                fail_msg("%s, %d", t[i].path, any);
+        }
+        fs_rules_ignore_case(r);
+    }
+    fs_rules_free(r);
+}
+
 static void exceptions(void **state)
 {
     (void)state;
@@ -147,6 +178,7 @@ int main(void)
         cmocka_unit_test(patterns),
         cmocka_unit_test(refused),
         cmocka_unit_test(ways_around),
+        cmocka_unit_test(names_of_any_case),
         cmocka_unit_test(exceptions),
     };
     return cmocka_run_group_tests_name("fs_rules", tests, NULL, NULL);
