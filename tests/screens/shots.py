@@ -88,7 +88,10 @@ def main():
         h.env["NODE_EXTRA_CA_CERTS"] = str(ca)
         h.sbx("config", "set", "net.ca", ca)
         provider = Provider(certificate, shop / "src/checkout.js", "export const checkout = (cart) => ({ ...cart, paid: true });")
-        # Nothing outside is needed: what rules allow finds somebody who listens.
+        # The agent comes from the registry, before names lead elsewhere.
+        h.sbx("create", "--name", "first", "claude", notes, timeout=900)
+        h.sbx("rm", "-f", "first")
+        # Nothing else outside is needed: what rules allow finds somebody who listens.
         h.sbx("config", "set", "net.map", ",".join(f"{host}:443=127.0.0.1:{provider.port}" for host in (
             "api.anthropic.com", "downloads.claude.ai", "github.com", "pypi.org", "registry.npmjs.org")))
         h.sbx("secret", "set", "-g", "anthropic", "--password-stdin", input=b"sk-ant-api03-picture0123456789abcdefghijklmnopqrstuv")

@@ -121,7 +121,8 @@ static la_ssize_t take(struct archive *a, void *arg, const void **out)
         return -1;
     }
     size_t n = s->len - s->pos < sizeof chunk ? s->len - s->pos : sizeof chunk;
-    memcpy(chunk, s->buf + s->pos, n);
+    if (n) /* of none there is no place */
+        memcpy(chunk, s->buf + s->pos, n);
     s->pos += n;
     if (n)
         link_consumed(s->c.link, 1, 0, n);
