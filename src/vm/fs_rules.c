@@ -99,13 +99,19 @@ static bool glob(const char *p, const char *s, bool ignore_case)
     return !*p;
 }
 
-/* GIT~1 of .git, CONFIG~1.WOR of config.worktree; where there are many, two letters of it and a sum (GI7D29~1). */
+/* GIT~1 of .git, CONFIG~1.WOR of config.worktree; where there are many, two letters of it and a sum (GI7D29~1).  Of eight and
+ * three characters at most: go.mod.~1~ is none. */
 static bool short_name(const char *part, const char *name)
 {
-    const char *tilde = memchr(name, '~', strnlen(name, 8));
+    size_t base = strcspn(name, "."), tilde = strcspn(name, "~");
     while (*part == '.')
         part++;
-    return tilde && tilde[1] >= '0' && tilde[1] <= '9' && *part && lower(*part) == lower(name[0]);
+    if (base > 8 || tilde == 0 || tilde >= base || !*part || lower(*part) != lower(name[0]))
+        return false;
+    for (size_t i = tilde + 1; i < base || i == tilde + 1; i++)
+        if (name[i] < '0' || name[i] > '9')
+            return false;
+    return !name[base] || (strlen(name + base + 1) <= 3 && !strpbrk(name + base + 1, ".~"));
 }
 
 /* What may be written after all has to be spelled out: a short name could be another's. */

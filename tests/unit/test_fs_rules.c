@@ -125,7 +125,8 @@ static void names_of_any_case(void **state)
         {"GIT~1/hooks/x", false, true}, {"gi7d29~1/config", false, true},  {"a/B.PEM", false, true},
         {".git/objects/x", false, false}, {".GIT/OBJECTS/x", false, false}, {".git/CONFIG~1.WOR", true, true},
         {"gitx/hooks/x", false, false}, {"git/hooks/x", false, false},     {"notes~1", false, false},
-        {"a long name~1", false, false},
+        {"go.mod.~1~", false, false},   {"g~1.html", false, false},        {"g~.txt", false, false},
+        {"git~1.txt~", false, false},   {"Git~12.wor", false, true},       {"get~1x", false, false},
     };
     for (int any = 0; any < 2; any++) {
         for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
