@@ -341,19 +341,22 @@ static struct fs_rules *parse_rules(const json_t *list, struct err *e)
     return r;
 }
 
-/* Its names with their letters in the other case: is one of them there, as the same directory or only file, they are one.
- * Where no name tells, they are taken for it: .GIT in an empty folder is nobody's honest wish. */
+/* Its names with their letters in the other case: is one of them there, as the same directory or only file, they are one; is
+ * one not there, though the name itself is there before and after, they are two.  All else tells nothing: inodes may be made up
+ * for each name.  Where no name tells, they are taken for one: .GIT in an empty folder is nobody's honest wish. */
 static bool ignores_case(int folder)
 {
     int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     struct dirent *ent;
-    bool known = false, same = true;
-    while (d && !known && (ent = readdir(d))) {
+    bool one = false, two = false;
+    while (d && !one && !two && (ent = readdir(d))) {
         char other[NAME_MAX + 1];
         bool letters = false;
-        struct stat a, b;
-        snprintf(other, sizeof other, "%s", ent->d_name);
+        struct stat a, b, again;
+        if (strlen(ent->d_name) >= sizeof other)
+            continue;
+        strcpy(other, ent->d_name);
         for (char *p = other; *p; p++)
             if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')) {
                 *p ^= 'a' ^ 'A';
@@ -361,14 +364,16 @@ static bool ignores_case(int folder)
             }
         if (!letters || fstatat(folder, ent->d_name, &a, AT_SYMLINK_NOFOLLOW) < 0)
             continue;
-        same = fstatat(folder, other, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-        known = !same || S_ISDIR(a.st_mode) || a.st_nlink == 1;
+        if (fstatat(folder, other, &b, AT_SYMLINK_NOFOLLOW) == 0)
+            one = a.st_dev == b.st_dev && a.st_ino == b.st_ino && (S_ISDIR(a.st_mode) || a.st_nlink == 1);
+        else
+            two = errno == ENOENT && fstatat(folder, ent->d_name, &again, AT_SYMLINK_NOFOLLOW) == 0 && again.st_ino == a.st_ino;
     }
     if (d)
         closedir(d);
     else if (fd >= 0)
         close(fd);
-    return same;
+    return !two;
 }
 
 /* A rule that cannot be parsed is an error, never left out (design.md, I6). */

@@ -77,7 +77,8 @@ bool watch_dir(struct node *dir)
     if (wd < 0) {
         if (errno == ENOSPC || errno == ENOMEM) {
             w.full = true;
-            log_line("%u folders are watched, and no more (fs.inotify.max_user_watches, of which a sandbox takes a fourth at most): "
+            static struct log_rate rate;
+            log_rated(&rate, 2, "%u folders are watched, and no more (fs.inotify.max_user_watches, of which a sandbox takes a fourth at most): "
                      "changes that the host makes in others are seen after a second", w.count);
         }
         return false;

@@ -301,9 +301,8 @@ P
             r = run([SBX, *words], 120, cwd=h.ws, env=h.env)
             self.assertEqual((r.returncode, b"UTF-8" in r.stderr), (2, True), r)
         # What is not there is told from what failed.
-        for words in (["box:/home/agent/none", h.dir / "x"], ["box:/none/at/all", h.dir / "x"], [h.dir / "none", "box:/tmp/x"],
-                      ["box:/etc/os-release", h.dir / "none/x"]):
-            r = h.run("cp", *words)
+        for name in ("/home/agent/none", "/none/at/all"):
+            r = h.run("cp", f"box:{name}", h.dir / "x")
             self.assertEqual((r.returncode, r.stderr.count(b"\n")), (3, 1), r)
         # Interrupted in the middle of a file: what was there before is there still, and nothing else.
         (h.dir / "keep").mkdir()

@@ -114,7 +114,7 @@ static la_ssize_t take(struct archive *a, void *arg, const void **out)
 {
     struct stream *s = arg;
     static unsigned char chunk[65536];
-    while (s->pos == s->len && !s->eof && !sandbox_interrupted && turn(s, 60000))
+    while (s->pos == s->len && !s->eof && !sandbox_interrupted && turn(s, 500)) /* a signal may come just before it waits */
         ;
     if (sandbox_interrupted) {
         archive_set_error(a, EINTR, "it was interrupted");
@@ -274,8 +274,6 @@ static int unpack(struct stream *s, const char *base, int64_t keep, int *got, st
             drop_part(top, part);
         ++*got;
     }
-    if (rc == 0 && *got == 0 && !s->errors[0])
-        rc = err_set(e, STATUS_FAILED, "nothing was copied");
     if (top >= 0)
         close(top);
     archive_read_free(in);
@@ -314,7 +312,7 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
     if (strcmp(to_base, "..") == 0 || strcmp(to_base, ".") == 0 || !to_base[0])
         return err_set(e, STATUS_USAGE, "the name of the copy is missing in \"%s\"", to);
     if (stat(to_dir, &st) < 0 || !S_ISDIR(st.st_mode))
-        return err_set(e, STATUS_NOT_FOUND, "the folder %s does not exist", to_dir);
+        return err_set(e, STATUS_USAGE, "the folder %s does not exist", to_dir);
     char place[2 * PATH_MAX];
     snprintf(place, sizeof place, "%s/%s", to_dir, to_base);
     if (lstat(place, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode))
@@ -352,10 +350,12 @@ static int copy_out(const char *sandbox, const char *from, const char *to, struc
     /* What tar says is the reason, wherever it was noticed first. */
     if (close_stream(&s, "cannot copy", &why) < 0) {
         rc = -1;
-        if (got == 0 && strstr(why.text, "No such file or directory"))
+        if (got == 0 && (strstr(why.text, "Cannot stat: No such") || strstr(why.text, "Cannot open: No such")))
             err_set(&why, STATUS_NOT_FOUND, "there is no %s in %s", from, sandbox);
         if (e)
             *e = why;
+    } else if (rc == 0 && got == 0) {
+        rc = err_set(e, STATUS_FAILED, "nothing was copied");
     }
     return rc;
 }
@@ -463,7 +463,7 @@ static int copy_in(const char *sandbox, const char *from, const char *to, struct
     struct stat st;
     struct stream s;
     if (lstat(from, &st) < 0)
-        return err_set(e, errno == ENOENT || errno == ENOTDIR ? STATUS_NOT_FOUND : STATUS_USAGE, "cannot copy %s: %s", from, strerror(errno));
+        return err_set(e, STATUS_USAGE, "%s does not exist", from);
     if (sandbox_start(sandbox, e) < 0)
         return -1;
     snprintf(clean, sizeof clean, "%s", from);
