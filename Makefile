@@ -6,7 +6,7 @@
 #   make test SAN=1 the same, the end-to-end tests with ASan and UBSan in every process of sbx as well (takes twice as long)
 #   make unit       the unit tests alone;  make unit SAN=1: under ASan and UBSan
 #   make test-kvm   some of the tests with KVM, in a machine whose processor is emulated (T=pattern)
-#   make fuzz       every fuzz target, FUZZ_TIME seconds each
+#   make fuzz       every fuzz target, FUZZ_TIME seconds each (make test runs what their corpora hold)
 #   make bench      the benchmarks
 #   make screenshots   the dashboard's panes and forms as text and PNG, in build/screens
 #   make install    PREFIX, DESTDIR
@@ -62,7 +62,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/bench/%)
 
-.PHONY: all run test test-kvm unit fuzz fuzz-build bench bench-build screenshots install clean deps
+.PHONY: all run test test-kvm unit fuzz fuzz-build fuzz-corpus bench bench-build screenshots install clean deps
 all: $(BUILD)/sbx $(ROLES) $(BUILD)/sbx-guest assets/terminfo/s/sbx-direct
 
 # Without it the dashboard has 256 colours.
@@ -132,6 +132,7 @@ test:
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory unit SAN=1
 	@$(MAKE) --no-print-directory bench-build
+	@$(MAKE) --no-print-directory fuzz-corpus
 	@$(BUILD)/sbx image build --if-missing
 	@set -f; SBX_BUILD=$(BUILD) $(PYTHON) tests/e2e/run.py $$T
 
@@ -162,6 +163,10 @@ test-kvm:
 	@set -f; $(PYTHON) tests/kvm.py $$T
 
 fuzz-build: $(FUZZ_BIN)
+# What was found once stays found, and a target that no longer builds is noticed.
+fuzz-corpus: fuzz-build
+	@set -e; for f in $(FUZZ_BIN); do n=$$(basename $$f); echo "== $$n"; mkdir -p tests/fuzz/corpus/$$n; \
+	  $$f -runs=0 -timeout=10 tests/fuzz/corpus/$$n >$(BUILD)/fuzz/$$n.log 2>&1 || { cat $(BUILD)/fuzz/$$n.log; exit 1; }; done
 fuzz: fuzz-build
 	@set -e; for f in $(FUZZ_BIN); do n=$$(basename $$f); mkdir -p tests/fuzz/corpus/$$n $(BUILD)/fuzz/$$n.new; \
 	  echo "== $$n"; $$f -max_total_time=$(FUZZ_TIME) -timeout=10 -print_final_stats=1 \

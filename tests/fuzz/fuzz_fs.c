@@ -1,4 +1,4 @@
-// needs: src/vm/fs_check.c src/vm/fs_ops.c src/vm/fs_dir.c src/vm/fs_stream.c src/vm/fs_io.c src/vm/fs_node.c src/vm/fs_handle.c src/vm/fs_watch.c src/vm/fs_notify.c src/vm/fs_rules.c src/vm/fs_work.c src/core/err.c src/core/log.c src/core/sanitize.c
+// needs: src/vm/fs_check.c src/vm/fs_ops.c src/vm/fs_dir.c src/vm/fs_stream.c src/vm/fs_io.c src/vm/fs_node.c src/vm/fs_handle.c src/vm/fs_watch.c src/vm/fs_notify.c src/vm/fs_rules.c src/vm/fs_nested.c src/vm/fs_work.c src/core/err.c src/core/log.c src/core/sanitize.c
 /* A hostile guest on the fs port: FUSE messages of any kind, with names and numbers of its choice, against a temporary
  * folder.  Beside the sanitizers: what lies beside the folder is as it was, always.
  *
@@ -178,8 +178,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct fuse_custom_io io = {.writev = on_reply, .read = on_read};
     static const struct fs_config config = {1000, 1000};
-    static struct fs_rules *rules;
-    if (!rules) {
+    static struct fs_rules *rules[2]; /* of a folder that tells case apart, and of one that does not */
+    if (!rules[0]) {
         char path[128];
         snprintf(base, sizeof base, "/tmp/sbx-fuzz-fs.XXXXXX");
         if (!mkdtemp(base))
@@ -188,9 +188,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         mkdir(path, 0755);
         snprintf(path, sizeof path, "%s/out/secret", base);
         put(path, "outside");
-        rules = fs_rules_new();
-        fs_rules_add(rules, FS_RULE_READONLY, "d/keep", NULL);
-        fs_rules_add(rules, FS_RULE_HIDE, ".env", NULL);
+        for (unsigned i = 0; i < 2; i++) {
+            rules[i] = fs_rules_new();
+            fs_rules_add(rules[i], FS_RULE_READONLY, "d/keep", NULL);
+            fs_rules_add(rules[i], FS_RULE_HIDE, ".env", NULL);
+        }
+        fs_rules_ignore_case(rules[1]);
         umask(0);
         watch_init(notify_changed);
         fuse_set_log_func(quiet);
@@ -198,7 +201,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     char path[128], *argv[] = {(char *)"fuzz", NULL};
     snprintf(path, sizeof path, "%s/in", base);
-    struct fs_folder f = {.fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), .rules = rules};
+    struct fs_folder f = {.fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), .rules = rules[size & 1]};
     struct fuse_args args = FUSE_ARGS_INIT(1, argv);
     const struct fuse_lowlevel_ops *ops = fs_ops(&config);
     nodes_init(&f, 1, 4);

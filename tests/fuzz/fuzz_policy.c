@@ -1,4 +1,4 @@
-// needs: src/core/policy.c src/core/rule.c src/core/shellword.c src/core/publishers.c src/core/name.c src/core/jsonfile.c src/core/paths.c src/core/err.c src/core/mirrorhosts.c src/core/mirrors.c
+// needs: src/core/policy.c src/core/rule.c src/core/shellword.c src/core/publishers.c src/core/name.c src/core/jsonfile.c src/core/paths.c src/core/err.c src/core/log.c src/core/sanitize.c src/core/mirrorhosts.c src/core/mirrors.c
 /* A policy file of any content: it is refused whole, or every rule in it has one canonical form, which reads back as
  * itself; and a decision never allows what a matching denial forbids. */
 #include <stdint.h>
