@@ -42,6 +42,9 @@ static struct name {
 } names[] = {{"hosts", sizeof HOSTS_BEFORE HOSTS_AFTER - 1 + HOST_NAME_MAX_LEN, -1, NULL}, {"machine-id", 33, -1, NULL}};
 static int random_fd = -1;
 
+/* What may wait until whoever started the machine to run something has come. */
+#define LATER_MS 300
+
 static bool prepared, configured;
 static struct user agent;
 static json_t *base_env;
@@ -517,6 +520,7 @@ int prepare(const json_t *msg, struct err *e)
     oom_watch();
     docker_listen();
     if (msg) { /* what goes on at once gains nothing by a rehearsal */
+        fsrelay_limits();
         look_at_top();
         start_rehearse(&agent);
         session_await(&agent);
@@ -559,14 +563,23 @@ static void run_spare(void *arg)
     start_spare_go();
 }
 
+static void set_limits(void *arg)
+{
+    (void)arg;
+    fsrelay_limits();
+}
+
 int configure(const json_t *msg, struct err *e)
 {
     if (configured)
         return err_set(e, STATUS_FAILED, "this machine is configured already");
     configured = true;
     configure_clock(json_object_get(msg, "clock"));
-    if (!prepared && prepare(NULL, e) < 0)
-        return -1;
+    if (!prepared) {
+        if (prepare(NULL, e) < 0)
+            return -1;
+        loop_after(LATER_MS, set_limits, NULL); /* before it matters, but not before the first session */
+    }
     /* Nothing runs in the machine before it has its own entropy and name. */
     seed_entropy(json_string_value(json_object_get(msg, "seed")));
     name_host(msg);
@@ -577,7 +590,7 @@ int configure(const json_t *msg, struct err *e)
     if (rc == 0)
         write_files(json_object_get(msg, "files"));
     /* Who has something to run comes at once, and nothing stands before it; who comes later finds most of its way translated. */
-    loop_after(300, run_spare, NULL);
+    loop_after(LATER_MS, run_spare, NULL);
     return rc;
 }
 

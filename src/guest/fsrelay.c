@@ -275,7 +275,7 @@ static void *replies(void *arg)
  * message costs an exit and turns of two threads. */
 #define READ_AHEAD_KIB "512"
 
-static void set_limits(void)
+void fsrelay_limits(void)
 {
     static const char *const settings[][2] = {{"max_ratio", "100"}, {"strict_limit", "0"}, {"read_ahead_kb", READ_AHEAD_KIB}};
     struct statx st;
@@ -314,7 +314,6 @@ int fsrelay_mount(struct err *e)
              "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=1048576", fuse_fd);
     if (mount("workspace", GUEST_FS, "fuse.sbx", MS_NOSUID | MS_NODEV | MS_NOATIME, options) < 0)
         return err_errno(e, errno, "cannot mount the workspace");
-    set_limits();
     pthread_attr_init(&a);
     pthread_attr_setstacksize(&a, 65536);
     for (unsigned i = 0; i < FSAHEAD_THREADS; i++)

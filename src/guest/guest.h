@@ -70,6 +70,7 @@ void configure_shutdown(void); /* sync, unmount as far as it goes */
  * the host: its first request waits until the pump is started. */
 int fsrelay_mount(struct err *e);
 void fsrelay_start(void);
+void fsrelay_limits(void); /* what the kernel grants a mounted workspace, as if it were a disk */
 
 /* user.c: accounts of the new root, read without NSS. */
 struct user {
