@@ -12,14 +12,16 @@
 
 #include "guest/guest.h"
 
-static void write_file(const char *path, const char *text)
+bool boot_set(const char *path, const char *value)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
-        return;
-    ssize_t ignored = write(fd, text, strlen(text));
-    (void)ignored;
+        return false;
+    bool taken = write(fd, value, strlen(value)) >= 0;
+    int why = errno;
     close(fd);
+    errno = why;
+    return taken;
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -139,10 +141,10 @@ void boot_early(void)
     /* favordynmods: each session is moved into a group of its own, which otherwise waits out an RCU grace period
      * (10 ms of the 50 that an exec takes under emulation). */
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate,favordynmods");
-    write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io +cpuset");
+    boot_set("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io +cpuset");
     mkdir("/sys/fs/cgroup/init", 0755);
-    write_file("/sys/fs/cgroup/init/cgroup.procs", "0");
-    write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io +cpuset");
+    boot_set("/sys/fs/cgroup/init/cgroup.procs", "0");
+    boot_set("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io +cpuset");
     mkdir("/sys/fs/cgroup/sessions", 0755);
     static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
                                            {"/proc/self/fd/0", "/dev/stdin"},
@@ -177,8 +179,8 @@ void boot_early(void)
         {"/proc/sys/kernel/ctrl-alt-del", "0"},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
-        write_file(settings[i][0], settings[i][1]);
-    write_file("/proc/self/oom_score_adj", "-1000");
+        boot_set(settings[i][0], settings[i][1]);
+    boot_set("/proc/self/oom_score_adj", "-1000");
     if (netup() < 0)
         printf("sbx-guest: network: %s\n", strerror(errno));
     mkdir("/base", 0755);

@@ -534,11 +534,7 @@ int prepare(const json_t *msg, struct err *e)
 static void free_what_is_gone(void)
 {
     for (int i = 0; i < 4; i++) {
-        int fd = open("/sys/module/rcutree/parameters/do_rcu_barrier", O_WRONLY | O_CLOEXEC);
-        ssize_t ignored = fd >= 0 ? write(fd, "1", 1) : -1;
-        (void)ignored;
-        if (fd >= 0)
-            close(fd);
+        boot_set("/sys/module/rcutree/parameters/do_rcu_barrier", "1");
         usleep(20000);
     }
 }

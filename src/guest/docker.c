@@ -40,15 +40,9 @@ static void start(struct watch *w, uint32_t events)
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         signal(SIGPIPE, SIG_DFL);
-        FILE *score = fopen("/proc/self/oom_score_adj", "we");
-        if (score) {
-            fputs("-500", score);
-            fclose(score);
-        }
+        boot_set("/proc/self/oom_score_adj", "-500");
         mkdir("/sys/fs/cgroup/docker-engine", 0755);
-        int cg = open("/sys/fs/cgroup/docker-engine/cgroup.procs", O_WRONLY | O_CLOEXEC);
-        ssize_t ignored = write(cg, "0", 1);
-        (void)ignored;
+        boot_set("/sys/fs/cgroup/docker-engine/cgroup.procs", "0");
         int log = open("/var/log/dockerd.log", O_WRONLY | O_CREAT | O_APPEND, 0640);
         int null = open("/dev/null", O_RDONLY);
         dup2(null, 0);

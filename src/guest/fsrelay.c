@@ -287,11 +287,8 @@ void fsrelay_limits(void)
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         char path[128];
         snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/%s", st.stx_dev_major, st.stx_dev_minor, settings[i][0]);
-        int fd = open(path, O_WRONLY | O_CLOEXEC);
-        if (fd < 0 || write(fd, settings[i][1], strlen(settings[i][1])) < 0)
+        if (!boot_set(path, settings[i][1]))
             printf("sbx-guest: %s: %s\n", path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
     }
 }
 

@@ -46,6 +46,7 @@ void control_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void boot_early(void);
 char *boot_port(const char *name); /* device path of a virtio-serial port; static storage; NULL if none */
 int boot_load_modules(const char *dir);
+bool boot_set(const char *path, const char *value); /* into a file of the kernel's, in /proc or /sys; false with errno */
 
 /* netup.c: the fixed addresses of core/netplan.h on eth0. 0 or -1. */
 int netup(void);

@@ -117,30 +117,21 @@ static int add_neighbour(int fd, int index, int family, const char *text)
     return talk(fd, &r);
 }
 
-static void set(const char *path, const char *value)
-{
-    FILE *f = fopen(path, "we");
-    if (f) {
-        fputs(value, f);
-        fclose(f);
-    }
-}
-
 int netup(void)
 {
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     if (fd < 0)
         return -1;
-    set("/proc/sys/net/ipv6/conf/default/accept_ra", "0");
-    set("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
-    set("/proc/sys/net/ipv6/conf/eth0/accept_ra", "0");
-    set("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0");
-    set("/proc/sys/net/ipv6/conf/eth0/router_solicitations", "0");
+    boot_set("/proc/sys/net/ipv6/conf/default/accept_ra", "0");
+    boot_set("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
+    boot_set("/proc/sys/net/ipv6/conf/eth0/accept_ra", "0");
+    boot_set("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0");
+    boot_set("/proc/sys/net/ipv6/conf/eth0/router_solicitations", "0");
     /* The groups that it listens to are told twice, within a second each by itself: in a clone, if that comes in between. */
-    set("/proc/sys/net/ipv6/conf/eth0/mldv2_unsolicited_report_interval", "1");
+    boot_set("/proc/sys/net/ipv6/conf/eth0/mldv2_unsolicited_report_interval", "1");
     /* Wide windows: the cable never loses, and the host's buffers bound what is in flight. */
-    set("/proc/sys/net/ipv4/tcp_rmem", "4096 1048576 6291456");
-    set("/proc/sys/net/ipv4/tcp_wmem", "4096 1048576 4194304");
+    boot_set("/proc/sys/net/ipv4/tcp_rmem", "4096 1048576 6291456");
+    boot_set("/proc/sys/net/ipv4/tcp_wmem", "4096 1048576 4194304");
     int lo = (int)if_nametoindex("lo"), eth = (int)if_nametoindex("eth0");
     int rc = link_up(fd, lo, 0);
     if (eth == 0) {
