@@ -169,42 +169,38 @@ static int no_room(const char *name, int64_t keep, struct err *e)
                    name, (long long)(keep >> 20));
 }
 
-/* A file has its name when it is whole: what was there stays until then, and stays where the copy fails.  Beside it, in
- * the folder that rel names; -1 where that is none of ours any more. */
-static int open_parent(int top, const char *rel, const char **last)
+/* "/a/b/" -> dir "/a", base "b". */
+static void split(const char *path, char dir[PATH_MAX], char base[PATH_MAX])
 {
-    char dir[PATH_MAX] = ".";
-    const char *slash = strrchr(rel, '/');
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", path);
+    size_t n = strlen(copy);
+    while (n > 1 && copy[n - 1] == '/')
+        copy[--n] = '\0';
+    char *slash = strrchr(copy, '/');
+    snprintf(base, PATH_MAX, "%s", slash ? slash + 1 : copy);
     if (slash)
-        snprintf(dir, sizeof dir, "%.*s", (int)(slash - rel), rel);
-    *last = slash ? slash + 1 : rel;
-    return open_beneath(top, dir, O_PATH | O_DIRECTORY, 0);
+        *slash = '\0';
+    snprintf(dir, PATH_MAX, "%s", slash ? (copy[0] ? copy : "/") : ".");
 }
 
-static bool part_name(const char *rel, char part[PATH_MAX])
+/* A file has its name when it is whole: what was there stays until then, and stays where the copy fails.  Until then it lies
+ * beside it, as part: in dir, beneath top.  -1 where that is none of ours any more. */
+static int name_part(int top, const char *dir, const char *part, const char *name)
 {
-    const char *slash = strrchr(rel, '/');
-    int n = snprintf(part, PATH_MAX, "%.*s.sbx-cp.%d", slash ? (int)(slash + 1 - rel) : 0, rel, (int)getpid());
-    return n > 0 && n < PATH_MAX;
-}
-
-static int name_part(int top, const char *part, const char *rel)
-{
-    const char *name, *own = strrchr(part, '/');
-    int dir = open_parent(top, rel, &name);
-    int rc = dir < 0 ? -1 : renameat(dir, own ? own + 1 : part, dir, name);
-    if (dir >= 0)
-        close(dir);
+    int at = open_beneath(top, dir, O_PATH | O_DIRECTORY, 0);
+    int rc = at < 0 ? -1 : renameat(at, part, at, name);
+    if (at >= 0)
+        close(at);
     return rc;
 }
 
-static void drop_part(int top, const char *part)
+static void drop_part(int top, const char *dir, const char *part)
 {
-    const char *name;
-    int dir = open_parent(top, part, &name);
-    if (dir >= 0) {
-        unlinkat(dir, name, 0);
-        close(dir);
+    int at = open_beneath(top, dir, O_PATH | O_DIRECTORY, 0);
+    if (at >= 0) {
+        unlinkat(at, part, 0);
+        close(at);
     }
 }
 
@@ -213,10 +209,11 @@ static int unpack(struct stream *s, const char *base, int64_t keep, int *got, st
     int64_t unseen = LOOK_EVERY;
     struct archive *in = archive_read_new(), *out = archive_write_disk_new();
     struct archive_entry *entry;
-    char name[PATH_MAX], part[PATH_MAX];
+    char name[PATH_MAX], dir[PATH_MAX], last[PATH_MAX], part[32], beside[PATH_MAX + 32];
     int rc = 0, r, top = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     mode_t mask = umask(0);
     umask(mask);
+    snprintf(part, sizeof part, ".sbx-cp.%d", (int)getpid());
     archive_read_support_format_tar(in);
     archive_write_disk_set_options(out, ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_SECURE_SYMLINKS |
                                             ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS |
@@ -241,9 +238,12 @@ static int unpack(struct stream *s, const char *base, int64_t keep, int *got, st
         /* As cp has it: what anybody on this host may write is not the machine's to say. */
         archive_entry_set_perm(entry, archive_entry_perm(entry) & 0777 & ~mask);
         snprintf(name, sizeof name, "%s", archive_entry_pathname(entry));
-        bool file = type == AE_IFREG && part_name(name, part);
-        if (file)
-            archive_entry_set_pathname(entry, part);
+        bool file = type == AE_IFREG;
+        if (file) {
+            split(name, dir, last);
+            snprintf(beside, sizeof beside, "%s/%s", dir, part);
+            archive_entry_set_pathname(entry, beside);
+        }
         if (archive_write_header(out, entry) < ARCHIVE_WARN) {
             rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", name, archive_error_string(out));
             break;
@@ -268,10 +268,10 @@ static int unpack(struct stream *s, const char *base, int64_t keep, int *got, st
             rc = err_set(e, STATUS_FAILED, "cannot copy: %s", archive_error_string(in));
         if (archive_write_finish_entry(out) < ARCHIVE_WARN && rc == 0)
             rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", name, archive_error_string(out));
-        if (file && rc == 0 && name_part(top, part, name) < 0)
+        if (file && rc == 0 && name_part(top, dir, part, last) < 0)
             rc = err_set(e, STATUS_FAILED, "cannot write %s: %s", name, strerror(errno));
         if (file && rc < 0)
-            drop_part(top, part);
+            drop_part(top, dir, part);
         ++*got;
     }
     if (top >= 0)
@@ -279,21 +279,6 @@ static int unpack(struct stream *s, const char *base, int64_t keep, int *got, st
     archive_read_free(in);
     archive_write_free(out);
     return rc;
-}
-
-/* "/a/b/" -> dir "/a", base "b". */
-static void split(const char *path, char dir[PATH_MAX], char base[PATH_MAX])
-{
-    char copy[PATH_MAX];
-    snprintf(copy, sizeof copy, "%s", path);
-    size_t n = strlen(copy);
-    while (n > 1 && copy[n - 1] == '/')
-        copy[--n] = '\0';
-    char *slash = strrchr(copy, '/');
-    snprintf(base, PATH_MAX, "%s", slash ? slash + 1 : copy);
-    if (slash)
-        *slash = '\0';
-    snprintf(dir, PATH_MAX, "%s", slash ? (copy[0] ? copy : "/") : ".");
 }
 
 static int copy_out(const char *sandbox, const char *from, const char *to, struct err *e)
